@@ -1,0 +1,1 @@
+"""paretune: align a generative model to several rewards at once, without an alignment tax."""

@@ -1,0 +1,210 @@
+"""The commands. No logic: each reads its arguments, calls one function, and prints what came back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from .config import RunConfig, load_config
+from .progress import make_progress
+from .recipes import find_recipe
+from .types import ParetuneError
+
+app = typer.Typer(
+    help="Align a generative model to several rewards at once.\n\n"
+    "Start with `paretune quickstart` (a whole run on the CPU), or `paretune plan RECIPE` to see what a "
+    "recipe will do and cost, then `paretune run RECIPE --out runs/NAME`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True)
+
+Recipe = Annotated[str, typer.Argument(help="A YAML recipe, or the name of one that ships with paretune.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key: --set train.epochs=4. May be repeated.", metavar="KEY=VALUE"),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but the result.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except ParetuneError as error:
+        console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False, markup=True)
+        sys.exit(2)
+
+
+@app.command()
+def quickstart(
+    out: Out = Path("runs/quickstart"),
+    set_: Set = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """The whole job on the embedded model: train, merge, evaluate, report. Minutes on two CPU cores."""
+    _run(load_config(find_recipe("quickstart"), set_ or ()), out, resume, quiet, as_json)
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; default runs/NAME.")] = None,
+    set_: Set = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe: K rounds of Map and Reduce, evaluation, report.
+
+    Ctrl-C stops at the next checkpoint; the same command with --resume goes on, bit for bit.
+    """
+    config = load_config(find_recipe(recipe), set_ or ())
+    _run(config, out or Path("runs") / config.name, resume, quiet, as_json)
+
+
+def _run(config: RunConfig, out: Path, resume: bool, quiet: bool, as_json: bool) -> None:
+    from .executors.base import Interrupted
+    from .run import run as run_all
+
+    try:
+        with make_progress(console, quiet, as_json) as progress:
+            summary = run_all(config, out, progress, resume)
+    except (Interrupted, KeyboardInterrupt):
+        console.print(f"stopped; finished work is kept in {out}. Go on with the same command and --resume")
+        raise typer.Exit(130) from None
+    if as_json:
+        _print_json({"summary": summary, "report": str(out / "report.html")})
+    else:
+        from .tables import summary_table
+
+        Console().print(summary_table(summary))
+        typer.echo(f"report: {out / 'report.html'}   adapter: {out / 'final'}")
+
+
+@app.command()
+def plan(recipe: Recipe, set_: Set = None, as_json: AsJson = False) -> None:
+    """Print what a recipe will do: settings, experts, samples, updates, memory, hours. Runs nothing."""
+    from .environment import choose_device
+    from .estimate import estimate
+    from .methods import build_plan
+
+    config = load_config(find_recipe(recipe), set_ or ())
+    planned = build_plan(config)
+    device = choose_device("auto") if config.model.path == "pictures" else "cuda"
+    costs = estimate(config, planned, device)
+    if as_json:
+        _print_json({"config": config.model_dump(mode="json"), "plan": planned.to_json(),
+                     "estimate": vars(costs)})  # fmt: skip
+        return
+    from .tables import plan_tables
+
+    for table in plan_tables(config, planned, costs, device):
+        Console().print(table)
+
+
+@app.command("eval")
+def evaluate(
+    recipe: Recipe,
+    adapter: Annotated[
+        list[Path] | None, typer.Option("--adapter", help="A LoRA folder over the base; may be repeated.")
+    ] = None,
+    out: Out = Path("runs/eval"),
+    set_: Set = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure adapters on a recipe's held-out prompts, beside the base model."""
+    from .measure import measure_adapters
+
+    config = load_config(find_recipe(recipe), set_ or ())
+    with make_progress(console, quiet, as_json) as progress:
+        table = measure_adapters(config, adapter or [], out, progress)
+    if as_json:
+        _print_json(table)
+        return
+    from .tables import measure_table
+
+    Console().print(measure_table(table))
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+    """Make report.html of a run again, also of one made in part."""
+    from .stages.report import write_report
+
+    if not (run_folder / "config.yaml").exists():
+        raise ParetuneError(f"{run_folder} holds no run: config.yaml is missing")
+    typer.echo(write_report(run_folder))
+
+
+@app.command()
+def score(
+    reward: Annotated[str, typer.Argument(help="A reward's name, package.module:Name, or file.py:Name.")],
+    images: Annotated[Path, typer.Argument(help="A folder of PNG or JPEG pictures, read by name.")],
+    prompts: Annotated[Path, typer.Option("--prompts", help="One prompt a picture (.txt or .jsonl).")],
+    as_json: AsJson = False,
+) -> None:
+    """Score pictures with one reward: a way to try a reward of one's own."""
+    from .measure import score_folder
+
+    rows = score_folder(reward, images, str(prompts))
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        typer.echo(f"{row['value']:.4f}  {row['image']}  {row['prompt']}")
+
+
+@app.command()
+def export(
+    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    rank: Annotated[int | None, typer.Option("--rank", help="Compress the adapter to this rank.")] = None,
+    pipeline: Annotated[
+        bool, typer.Option("--pipeline", help="Write the whole pipeline with the adapter folded in.")
+    ] = False,
+) -> None:
+    """Write the aligned model: one adapter for peft and diffusers, or a whole diffusers pipeline."""
+    from .exporting import export_adapter, export_pipeline
+
+    if pipeline:
+        export_pipeline(run_folder, out)
+        typer.echo(f"pipeline: {out}")
+        return
+    error = export_adapter(run_folder, out, rank)
+    typer.echo(f"adapter: {out} (relative error of the compression {error:.2e})")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check the installation: versions, CPU and GPU, disk, the embedded model, the optional judges."""
+    from .doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json([vars(f) for f in findings])
+    for finding in [] if as_json else findings:
+        mark = "[green]ok[/green]" if finding.ok else "[red]!![/red]"
+        Console().print(f"{mark} {finding.what}: {finding.told}", highlight=False)
+    if any(f.needed and not f.ok for f in findings):
+        raise typer.Exit(1)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""The run configuration: a YAML recipe, checked once, frozen, and written whole into the run.
+
+`load_config` reads a recipe and applies `--set a.b=c`. Every mistake is one line: which key, what is
+wrong, and the nearest right name.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .types import ParetuneError
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(_Section):
+    """The base model and how it is run."""
+
+    path: str = Field("pictures", description="`pictures`, a folder, or a hub id")
+    family: Literal["sd3"] = "sd3"
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the frozen base")
+    load_t5: bool = Field(False, description="load the T5 encoder of a pipeline that has one")
+    max_sequence_length: int | None = Field(
+        None, ge=0, description="T5 tokens; default 256 with T5, 0 without (no zero padding)"
+    )
+    height: Positive | None = Field(None, description="pixels; default the pipeline's own")
+    width: Positive | None = None
+    guidance_scale: NonNegative = Field(1.0, description="1 turns classifier-free guidance off")
+    steps: Annotated[int, Field(ge=2)] = Field(8, description="sampling steps in training")
+    gradient_checkpointing: bool = False
+
+
+class LoraConfig(_Section):
+    """The adapter of one expert."""
+
+    rank: Positive = 16
+    alpha: PositiveReal = 32.0
+    init: Literal["gaussian", "kaiming"] = "gaussian"
+    targets: tuple[str, ...] | None = Field(None, description="default: the family's attention")
+
+
+class ObjectiveConfig(_Section):
+    """What an expert minimises, and how its rollouts are drawn."""
+
+    name: Literal["nft", "flow_grpo", "awm"] = "nft"
+    kl: NonNegative = Field(0.0, description="weight of the KL to the anchor")
+    anchor: Literal["round", "base"] = Field("round", description="the model the KL pulls to")
+    advantage_std: Literal["group", "global"] = "group"
+    advantage_clip: PositiveReal = 5.0
+    nft_beta: PositiveReal = 0.5
+    old_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="NFT: how much of the sampling copy stays each epoch"
+    )
+    times: Positive = Field(2, description="NFT, AWM: noise levels a sample")
+    clip_range: PositiveReal = Field(1e-4, description="Flow-GRPO, AWM: clip of the ratio")
+    sampler: Literal["sde", "cps"] = "sde"
+    noise_level: PositiveReal = Field(0.7, description="eta of the stochastic steps")
+    window: tuple[int, int] | None = Field(
+        None, description="Flow-GRPO: [first, last) stochastic, trained steps; default all"
+    )
+    shared_noise: bool = Field(False, description="one initial noise a group")
+    ratio: Literal["plain", "guard"] = "plain"
+
+    @model_validator(mode="after")
+    def _check(self) -> ObjectiveConfig:
+        if self.window is not None and not 0 <= self.window[0] < self.window[1]:
+            raise ValueError("window must be [first, last) with 0 <= first < last")
+        return self
+
+
+class TrainConfig(_Section):
+    """The optimisation of one expert in one round. An epoch samples, scores and updates."""
+
+    epochs: Positive = 12
+    prompts_per_epoch: Positive = 8
+    group_size: Annotated[int, Field(ge=2)] = 12
+    updates_per_epoch: Positive = 2
+    micro_batch: Positive = Field(96, description="samples a forward pass; more are accumulated")
+    learning_rate: PositiveReal = 2e-3
+    weight_decay: NonNegative = 1e-4
+    max_grad_norm: PositiveReal = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="0: the expert is the last step")
+    ema_every: Positive = Field(1, description="updates between two steps of the average")
+    autocast: bool = Field(False, description="bfloat16 autocast around the transformer")
+    checkpoint_every: Positive = Field(3, description="epochs between two checkpoints")
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainConfig:
+        if self.updates_per_epoch > self.prompts_per_epoch * self.group_size:
+            raise ValueError("updates_per_epoch is larger than the number of samples an epoch")
+        return self
+
+
+class RewardConfig(_Section):
+    """One reward: what scores, on which prompts, and who judges it independently."""
+
+    reward: str = Field(description="a registered name, package.module:Name, or file.py:Name")
+    prompts: str = Field(description="training prompts: a .txt or .jsonl file")
+    eval_prompts: str = Field(description="held-out prompts")
+    judge: str | None = Field(None, description="an independent judge that nothing trains on")
+    weight: NonNegative = Field(1.0, description="its weight in the average")
+    options: dict[str, Any] = Field(default_factory=dict)
+    kl: NonNegative | None = Field(None, description="overrides objective.kl")
+    epochs: Positive | None = Field(None, description="overrides train.epochs")
+
+
+class ReduceConfig(_Section):
+    """How experts become one."""
+
+    method: Literal["exact", "compressed", "factor"] = "exact"
+    rank: Positive | None = Field(None, description="rank of a compressed average")
+    final_rank: Positive | None = Field(None, description="rank of final/; default exact")
+
+    @model_validator(mode="after")
+    def _check(self) -> ReduceConfig:
+        if (self.method == "compressed") != (self.rank is not None):
+            raise ValueError("rank goes with method: compressed, and that method needs it")
+        return self
+
+
+class EvaluateConfig(_Section):
+    """The measurement, the same for every method."""
+
+    prompts: Positive = Field(64, description="held-out prompts of each reward's set")
+    samples: Positive = Field(2, description="pictures a prompt, the same noise for all methods")
+    steps: Annotated[int, Field(ge=2)] = 10
+    guidance_scale: NonNegative | None = Field(None, description="default model.guidance_scale")
+    batch_size: Positive = 64
+    judges: bool = True
+    pictures: int = Field(6, ge=0, description="sample pictures a prompt set in the report")
+    seed: int = Field(1234, ge=0)
+
+
+class ExecutorConfig(_Section):
+    """Where the experts train."""
+
+    workers: int = Field(0, ge=0, description="processes at a time; 0: one an expert")
+    threads: Positive = Field(1, description="CPU threads of each; part of what makes runs equal")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    reward_timeout: PositiveReal = Field(120.0, description="seconds one batch may take")
+
+
+class RunConfig(_Section):
+    """A whole run."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$")
+    seed: int = Field(0, ge=0)
+    methods: tuple[Literal["mapreduce", "rewarded_soup"], ...] = ("mapreduce", "rewarded_soup")
+    rounds: Positive = 4
+    model: ModelConfig = ModelConfig()
+    lora: LoraConfig = LoraConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig = TrainConfig()
+    rewards: Annotated[dict[str, RewardConfig], Field(min_length=1)]
+    reduce: ReduceConfig = ReduceConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    executor: ExecutorConfig = ExecutorConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> RunConfig:
+        if sum(r.weight for r in self.rewards.values()) <= 0:
+            raise ValueError("the weights of the rewards are all zero")
+        if "mapreduce" not in self.methods:
+            raise ValueError("methods must hold mapreduce")
+        window = self.objective.window
+        if window is not None and window[1] > self.model.steps - 1:
+            raise ValueError(f"objective.window must end by model.steps - 1 = {self.model.steps - 1}")
+        return self
+
+    def weights(self) -> dict[str, float]:
+        """The rewards' weights, normalised to sum 1."""
+        total = sum(r.weight for r in self.rewards.values())
+        return {name: r.weight / total for name, r in self.rewards.items()}
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, every key spelled out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a recipe, apply overrides such as "train.epochs=4", and validate. Raises ParetuneError."""
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ParetuneError(f"no recipe at {path}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ParetuneError(f"{path} cannot be read as a YAML recipe: {reason}") from error
+    if not isinstance(raw, dict):
+        raise ParetuneError(f"{path} is not a recipe: it must be a mapping of keys")
+    for item in overrides:
+        _override(raw, item)
+    return parse_config(raw, str(path))
+
+
+def parse_config(raw: dict[str, Any], source: str) -> RunConfig:
+    """Validate a mapping; the first mistake becomes one line that names `source` and the key."""
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ParetuneError(f"{source}: {_first_mistake(error)}") from error
+
+
+def _override(raw: dict[str, Any], item: str) -> None:
+    key, equals, value = item.partition("=")
+    if not equals or not key:
+        raise ParetuneError(f"--set wants key=value, not {item!r}")
+    *parents, leaf = key.split(".")
+    node = raw
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ParetuneError(f"--set {item}: {parent} is a value, not a section")
+        node = child
+    try:
+        node[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ParetuneError(f"--set {item}: the value is not YAML") from error
+
+
+def _first_mistake(error: ValidationError) -> str:
+    """One line for the first error of a validation."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        *parents, leaf = (str(part) for part in first["loc"])
+        near = difflib.get_close_matches(leaf, _keys_at(parents), n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(_keys_at(parents))}"
+        return f"unknown key {where}{hint}"
+    if first["type"] == "missing":
+        return f"the key {where} is missing"
+    if first["type"] == "too_short" and where == "rewards":
+        return "rewards is empty: name at least one reward"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (got {first['input']!r})" if where and first["type"] != "value_error" \
+        else f"{where + ': ' if where else ''}{message}"
+
+
+def _keys_at(parents: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    for parent in parents:
+        if model is RunConfig and parent == "rewards":
+            model = RewardConfig
+            continue
+        field = model.model_fields.get(parent)
+        if field is None:
+            continue
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)
+
+
+def count_keys() -> int:
+    """How many keys a recipe can hold; a test keeps it under 80."""
+    sections = [f.annotation for f in RunConfig.model_fields.values()]
+    nested = [s for s in sections if isinstance(s, type) and issubclass(s, BaseModel)]
+    flat = len(sections) - len(nested)
+    return flat + sum(len(s.model_fields) for s in [*nested, RewardConfig])
+
+
+def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
+    """Dotted names of the keys whose values differ, those that cannot change a result left out."""
+    harmless = {"executor.workers", "executor.device", "name"}
+    a, b = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and k not in harmless)
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -1,0 +1,65 @@
+"""What a run was made with: versions, machine, the base model and its fingerprint."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .config import RunConfig
+from .files import digest, sha256
+from .types import ParetuneError
+
+PACKAGES = (
+    "paretune", "torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "moocore",
+    "rapidocr-onnxruntime",
+)  # fmt: skip
+WHOLE_BELOW = 64 * 2**20  # larger weight files are known by their size and name
+
+
+def describe(config: RunConfig, model_path: str, device: str) -> dict[str, Any]:
+    """environment.json."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {
+        "model_path": model_path,
+        "model_fingerprint": fingerprint(model_path),
+        "seed": config.seed,
+        "device": device,
+        "gpu": torch.cuda.get_device_name(0) if device == "cuda" else None,
+        "cpus": os.cpu_count(),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": versions,
+    }
+
+
+def fingerprint(model_path: str) -> str:
+    """A digest of a local pipeline's files; a hub id stands for itself."""
+    folder = Path(model_path)
+    if not folder.is_dir():
+        return model_path
+    facts = [
+        [str(p.relative_to(folder)), p.stat().st_size,
+         sha256(p) if p.stat().st_size < WHOLE_BELOW else None]
+        for p in sorted(folder.rglob("*"))
+        if p.suffix in {".safetensors", ".json"}
+    ]  # fmt: skip
+    return digest(facts)
+
+
+def choose_device(wanted: str) -> str:
+    """"cpu" or "cuda". Raises ParetuneError when a GPU is asked for and there is none."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise ParetuneError("executor.device is cuda but no GPU is usable here; set it to cpu or auto")
+    return "cuda" if wanted != "cpu" and available else "cpu"

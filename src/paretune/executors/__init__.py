@@ -1,0 +1,1 @@
+"""Where tasks run. Every executor gives the same answers; only the waiting differs."""

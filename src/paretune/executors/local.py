@@ -1,0 +1,143 @@
+"""Tasks in parallel processes of this machine, which live as long as the executor.
+
+Each process gets a fixed number of threads, whatever the number of processes: arithmetic on the CPU
+depends on it, so this is what makes one worker and three give the same bits. The base model's files are
+mapped read-only, so its pages are shared.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event as EventType
+from queue import Empty
+from types import TracebackType
+from typing import Any
+
+from ..types import ParetuneError
+from .base import Event, Interrupted, R, Report, T, TaskFunction
+
+_events: Queue[Event] | None = None
+_stop: EventType | None = None
+
+
+class LocalExecutor:
+    """See `base.Executor`. Use as a context manager: leaving it ends the processes."""
+
+    def __init__(self, workers: int, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._queue: Queue[Event] = context.Queue()
+        self._stop = context.Event()
+        kept = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+        os.environ |= {name: str(threads) for name in _THREAD_VARIABLES}
+        try:
+            self._pool = ProcessPoolExecutor(
+                workers, context, _start_worker, (self._queue, self._stop, threads, os.getpid())
+            )
+            # Processes start with the first task and inherit the environment of that moment.
+            wait([self._pool.submit(_nothing) for _ in range(workers)])
+        finally:
+            for name, value in kept.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, function: TaskFunction[T, R], tasks: Sequence[T], report: Report) -> list[R]:
+        """See `base.Executor.map`. On a failure or Ctrl-C the other tasks stop at their next checkpoint."""
+        futures = [self._pool.submit(_run_task, function, task) for task in tasks]
+        interrupted = False
+        while not all(f.done() for f in futures):
+            try:
+                self._drain(report, timeout=0.2)
+            except KeyboardInterrupt:
+                if interrupted:  # a second Ctrl-C: do not wait for the checkpoint
+                    raise
+                interrupted = True
+                self._halt(futures)
+                report({"stopping": True})
+            if any(_failed(f) for f in futures):
+                self._halt(futures)
+        self._drain(report, timeout=0.0)
+        if interrupted:
+            raise Interrupted
+        for future in futures:
+            if _failed(future):
+                self._raise(future)
+        return [f.result() for f in futures]
+
+    def _halt(self, futures: Sequence[Future[Any]]) -> None:
+        self._stop.set()
+        for future in futures:
+            future.cancel()
+
+    def _drain(self, report: Report, timeout: float) -> None:
+        try:
+            report(self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait())
+            while True:
+                report(self._queue.get_nowait())
+        except Empty:
+            return
+
+    def _raise(self, future: Future[Any]) -> None:
+        error = future.exception()
+        if isinstance(error, BrokenProcessPool):
+            raise ParetuneError(
+                "a worker process died (killed, or out of memory); resume, or set executor.workers lower"
+            ) from error
+        assert error is not None
+        raise error
+
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def _failed(future: Future[Any]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is not None
+
+
+def _nothing() -> None:
+    """Makes the pool start a process."""
+    time.sleep(0.05)
+
+
+def _start_worker(queue: Queue[Event], stop: EventType, threads: int, parent: int) -> None:
+    global _events, _stop
+    _events, _stop = queue, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _die_with(parent: int) -> None:
+    """A killed run must not leave workers that write into its folder."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _run_task(function: Callable[..., Any], task: Any) -> Any:
+    assert _events is not None and _stop is not None
+    try:
+        return function(task, _events.put, _stop.is_set)
+    except ParetuneError:
+        raise
+    except Exception as error:
+        # The traceback cannot cross processes as itself; its text can.
+        raise RuntimeError("".join(traceback.format_exception(error))) from None

@@ -1,0 +1,56 @@
+"""`paretune export`: the aligned model for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from .config import RunConfig, parse_config
+from .files import finished, read_json
+from .ops.lowrank import compress
+from .policies.adapters import fold
+from .policies.sd3 import load_pipeline
+from .stages.adapters import load_delta, save_delta
+from .types import ParetuneError
+
+
+def open_final(run: Path) -> tuple[RunConfig, Path]:
+    """The recipe and the checked final adapter of a finished run."""
+    recipe, final = run / "config.yaml", run / "final"
+    if not recipe.exists() or not (final / "manifest.json").exists():
+        raise ParetuneError(f"{run} holds no finished run; `paretune run ... --resume` finishes one")
+    finished(final, "final", read_json(final / "manifest.json")["inputs"])
+    return parse_config(yaml.safe_load(recipe.read_text()), str(recipe)), final
+
+
+def export_adapter(run: Path, out: Path, rank: int | None) -> float:
+    """Write the final adapter to a new folder; returns the relative error of the compression."""
+    config, final = open_final(run)
+    _new(out)
+    deltas = load_delta([final])
+    lost = size = 0.0
+    for name, delta in deltas.items():
+        norm = delta.norm()
+        if rank is not None:
+            cut = compress(delta, rank=min(rank, delta.rank))
+            deltas[name] = cut.delta
+            lost += (cut.relative_error * norm) ** 2
+        size += norm**2
+    error = (lost / size) ** 0.5 if size else 0.0
+    save_delta(out, deltas, config.model.path, {"compression_error": error})
+    return error
+
+
+def export_pipeline(run: Path, out: Path) -> None:
+    """Write the base pipeline with the adapter folded into its transformer."""
+    config, final = open_final(run)
+    _new(out)
+    pipe = load_pipeline(config.model)
+    fold(pipe.transformer, load_delta([final]))
+    pipe.save_pretrained(out)
+
+
+def _new(out: Path) -> None:
+    if out.exists():
+        raise ParetuneError(f"{out} exists; give a new folder")

@@ -1,0 +1,136 @@
+"""Atomic writes, hashes and manifests: a stage is done when its manifest is there and its hashes hold.
+
+A manifest names the stage, a digest of everything that went in (`inputs`), and the SHA-256 of every file
+that came out. `finished` answers whether a folder can be reused, and raises when it was damaged or
+belongs to something else: nothing is reused silently.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .types import ParetuneError
+
+MANIFEST = "manifest.json"
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Hex digest of plain data, the same for equal values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise ParetuneError(
+                f"no space left to write {path}: free some and resume, finished work is kept"
+            ) from error
+        if error.errno in {errno.EACCES, errno.EROFS, errno.EPERM}:
+            raise ParetuneError(f"cannot write {path}: {error.strerror}") from error
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON whole or not at all."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a damaged file is named in one line."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ParetuneError(f"{path} is missing or damaged; delete its folder and resume") from error
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write JSON lines whole or not at all."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines; an unfinished last line (a killed append) is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def write_manifest(
+    folder: Path, stage: str, inputs: str, files: Sequence[str], **facts: Any
+) -> dict[str, Any]:
+    """Declare a stage done. files: names below `folder`. Written last, so its presence means done."""
+    hashes = {name: sha256(folder / name) for name in files}
+    manifest = {"stage": stage, "inputs": inputs, "files": hashes, **facts}
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def finished(folder: Path, stage: str, inputs: str) -> dict[str, Any] | None:
+    """The manifest of a finished stage, or None when it is still to do.
+
+    Raises ParetuneError when a file changed since, or when the folder came from other inputs.
+    """
+    if not (folder / MANIFEST).exists():
+        return None
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("stage") != stage:
+        raise ParetuneError(f"{folder} is no {stage} of this run; move it away and resume")
+    for name, expected in manifest["files"].items():
+        path = folder / name
+        if not path.exists() or sha256(path) != expected:
+            what = "is missing" if not path.exists() else "was changed or damaged (its hash differs)"
+            raise ParetuneError(f"{path} {what}; delete {folder} and resume to make it again")
+    if manifest["inputs"] != inputs:
+        raise ParetuneError(
+            f"{folder} was made from other inputs (recipe, parents, prompts or base model); "
+            "delete it and resume to make it again"
+        )
+    return manifest
+
+
+def files_digest(folder: Path) -> str:
+    """One digest of the outputs of a finished stage: what its children depend on."""
+    return digest(read_json(folder / MANIFEST)["files"])

@@ -1,0 +1,65 @@
+"""The folder of a run: who may write into it, and what recipe it was begun with."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from .config import RunConfig, changed_keys, parse_config
+from .data.prompts import load_prompts
+from .files import disk_errors, write_json, write_text
+from .plan import Plan
+from .policies.sd3 import check_model
+from .rewards.base import load_reward
+from .types import ParetuneError
+
+
+def check(config: RunConfig) -> None:
+    """Everything that can be known to be wrong before work begins: model, prompts, rewards, judges."""
+    check_model(config.model.path)
+    for name, own in config.rewards.items():
+        load_prompts(own.prompts)
+        load_prompts(own.eval_prompts)
+        load_reward(own.reward, name=name, **own.options)
+        if own.judge and config.evaluate.judges:
+            load_reward(own.judge)
+
+
+def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> None:
+    """Begin a run in `out`, or make sure that going on there means the same recipe."""
+    recipe = out / "config.yaml"
+    if recipe.exists():
+        if not resume:
+            raise ParetuneError(
+                f"{out} holds a run already; continue it with --resume, or choose another --out"
+            )
+        old = parse_config(yaml.safe_load(recipe.read_text()), str(recipe))
+        changed = changed_keys(old, config)
+        if changed:
+            raise ParetuneError(
+                f"{out} was begun with another recipe; these keys differ: {', '.join(changed)}"
+            )
+        check(config)
+        return
+    if out.exists() and any(out.iterdir()):
+        raise ParetuneError(f"{out} is not empty and holds no run; choose another --out")
+    check(config)
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "plan.json", plan.to_json())
+    write_text(recipe, config.to_yaml())
+
+
+@contextmanager
+def lock(out: Path) -> Iterator[None]:
+    """Hold the folder: two processes must not write one run. Released by the system if we are killed."""
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ParetuneError(f"another process is working in {out}; wait for it or stop it") from error
+        yield

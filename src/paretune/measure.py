@@ -1,0 +1,74 @@
+"""`paretune eval` and `paretune score`: measure adapters, or score pictures, outside a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from .config import RunConfig
+from .data.prompts import load_prompts
+from .environment import choose_device, fingerprint
+from .executors.base import Report
+from .executors.local import LocalExecutor
+from .files import write_json
+from .folder import check
+from .policies.sd3 import resolve_path
+from .rewards.base import load_reward, score_samples
+from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
+from .stages.summarise import tables
+from .types import ParetuneError
+
+PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+def measure_adapters(
+    config: RunConfig, adapters: Sequence[Path], out: Path, report: Report
+) -> dict[str, Any]:
+    """Means and standard errors of the base and of each adapter over it; rows are kept in `out`."""
+    check(config)
+    for adapter in adapters:
+        if not adapter.is_dir():
+            raise ParetuneError(f"no adapter folder {adapter}")
+    n = config.evaluate.prompts
+    subjects = [Subject("base", "base", (), n, ())]
+    subjects += [Subject(str(a).replace("/", "-"), str(a), (str(a.resolve()),), n, ()) for a in adapters]
+    device = choose_device(config.executor.device)
+    model = fingerprint(resolve_path(config.model.path))
+    jobs = [EvaluateJob(config, s, out, model, device) for s in subjects]
+    with LocalExecutor(min(len(jobs), config.executor.workers or 2), config.executor.threads) as pool:
+        pool.map(evaluate_subject, jobs, report)
+    means, errors = tables(collect(out, tuple(subjects)))
+    result = {"methods": means, "stderr": errors}
+    write_json(out / "eval.json", result)
+    return result
+
+
+def score_folder(reward: str, folder: Path, prompts: str) -> list[dict[str, Any]]:
+    """Score the pictures of a folder, in the order of their names, each with its prompt."""
+    if not folder.is_dir():
+        raise ParetuneError(f"no folder {folder}")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    told = load_prompts(prompts)
+    if len(paths) != len(told):
+        raise ParetuneError(f"{folder} holds {len(paths)} pictures but {prompts} {len(told)} prompts")
+    scorer = load_reward(reward)
+    rows = []
+    for path, prompt in zip(paths, told, strict=True):
+        value = score_samples(scorer, _read(path)[None], [prompt])
+        rows.append({"image": path.name, "prompt": prompt.text, "value": float(value[0])})
+    return rows
+
+
+def _read(path: Path) -> torch.Tensor:
+    """A picture as float32 [3, H, W] in [0, 1]."""
+    try:
+        with Image.open(path) as image:
+            array = np.array(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise ParetuneError(f"{path} cannot be read as a picture") from error
+    return torch.from_numpy(array).permute(2, 0, 1).float() / 255

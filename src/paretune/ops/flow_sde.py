@@ -1,0 +1,91 @@
+"""One step of a flow-matching sampler, deterministic or stochastic, with its log-probability.
+
+State x_s = (1 - s) x_0 + s * noise, the model predicts v = noise - x_0, s runs from 1 (noise) to 0.
+Shapes: x, v, noise [B, ...]; log_prob [B]. Everything is computed in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Step:
+    """sample, mean: [B, ...]. std: of the step's noise. drift_std: std per unit of time, for the KL.
+
+    log_prob: [B], the *mean* over dimensions, so that its size does not grow with the resolution.
+    """
+
+    sample: torch.Tensor
+    mean: torch.Tensor
+    std: float
+    drift_std: float
+    log_prob: torch.Tensor
+
+
+def euler_step(x: torch.Tensor, v: torch.Tensor, dt: float) -> torch.Tensor:
+    """x + dt v with dt = sigma_next - sigma < 0, as diffusers' FlowMatchEulerDiscreteScheduler does it."""
+    return x.float() + dt * v
+
+
+def sde_step(
+    x: torch.Tensor,
+    v: torch.Tensor,
+    sigma: float,
+    sigma_next: float,
+    eta: float,
+    sigma_second: float,
+    noise: torch.Tensor | None = None,
+    sample: torch.Tensor | None = None,
+) -> Step:
+    """Flow-GRPO's stochastic step (Liu et al. 2025, yifan123/flow_grpo).
+
+    s = eta * sqrt(sigma / (1 - sigma)), where sigma = 1 takes sigma_second (the schedule's second value)
+    in the denominator. Give `noise` to draw a sample, or `sample` to score one that was drawn before.
+    At eta = 0 it is the Euler step.
+    """
+    x, v = x.float(), v.float()
+    dt = sigma_next - sigma
+    drift = eta * math.sqrt(sigma / (1 - (sigma_second if sigma >= 1 else sigma)))
+    mean = x * (1 + drift**2 * dt / (2 * sigma)) + v * dt * (
+        1 + drift**2 * (1 - sigma) / (2 * sigma)
+    )
+    std = drift * math.sqrt(-dt)
+    sample = _draw(mean, std, noise, sample)
+    scale = max(std, 1e-8)
+    log_prob = -((sample - mean) ** 2) / (2 * scale**2) - math.log(scale * math.sqrt(2 * math.pi))
+    return Step(sample, mean, std, drift, log_prob.flatten(1).mean(1))
+
+
+def cps_step(
+    x: torch.Tensor,
+    v: torch.Tensor,
+    sigma: float,
+    sigma_next: float,
+    eta: float,
+    noise: torch.Tensor | None = None,
+    sample: torch.Tensor | None = None,
+) -> Step:
+    """Coefficients-preserving sampling (Flow-CPS, Wang & Yu 2025): the noise level stays the schedule's.
+
+    mean = (1 - sigma') x0 + sqrt(sigma'^2 - std^2) x1 with std = sigma' sin(eta pi / 2), and the
+    log-probability is -mean|x' - mean|^2, without the division by std^2.
+    """
+    x, v = x.float(), v.float()
+    x0, x1 = x - sigma * v, x + (1 - sigma) * v
+    std = sigma_next * math.sin(eta * math.pi / 2)
+    mean = (1 - sigma_next) * x0 + math.sqrt(sigma_next**2 - std**2) * x1
+    sample = _draw(mean, std, noise, sample)
+    log_prob = -((sample - mean) ** 2).flatten(1).mean(1)
+    return Step(sample, mean, std, max(std, 1e-8), log_prob)
+
+
+def _draw(
+    mean: torch.Tensor, std: float, noise: torch.Tensor | None, sample: torch.Tensor | None
+) -> torch.Tensor:
+    if (noise is None) == (sample is None):
+        raise ValueError("give either the noise to draw a sample with, or the sample to score")
+    return sample.float() if sample is not None else mean + std * noise

@@ -1,0 +1,218 @@
+"""Reduce: N experts into one. The table of methods, and the walk over modules.
+
+N experts are mappings module name -> LowRank (a lazy mapping is asked for one module at a time, N
+changes each). The reducers themselves are in `reducers`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .lowrank import LowRank, compress, distance, gram, modules_of, normalised, stack
+from .merge_weights import min_norm_weights, search_weights
+from .reducers import compressed, dare, dare_q, exact, factor, nesterov, outer_momentum, ties
+
+Experts = Sequence[Mapping[str, LowRank]]
+FirstPass = Callable[[Experts, list[float], dict[str, Any]], list[float]]
+
+
+def _min_norm_pass(experts: Experts, weights: list[float], options: dict[str, Any]) -> list[float]:
+    if max(weights) - min(weights) > 1e-12:
+        raise ValueError("min-norm finds the weights itself; leave them out")
+    return min_norm_weights(gram(experts))
+
+
+def _search_pass(experts: Experts, weights: list[float], options: dict[str, Any]) -> list[float]:
+    if max(weights) - min(weights) > 1e-12:
+        raise ValueError("search finds the weights itself; leave them out")
+    evaluate = options.pop("evaluate", None)
+    if evaluate is None:
+        raise ValueError("search needs evaluate, a function from weights to a value")
+    return search_weights(evaluate, len(experts), options.pop("divisions", 4)).weights
+
+
+@dataclass(frozen=True)
+class Reducer:
+    """A method of merging: its function for one module, where it is from, and what it computes.
+
+    first_pass: chooses the weights from all modules before the sum, for the methods that do.
+    """
+
+    function: Callable[..., LowRank]
+    paper: str
+    formula: str
+    first_pass: FirstPass | None = field(default=None)
+
+    def options(self) -> list[str]:
+        """The names of the keyword options that the function takes."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+REDUCERS: dict[str, Reducer] = {
+    "exact": Reducer(exact, "arXiv 2511.20629 (MapReduce LoRA)", "Σ w_i s_i B_i A_i"),
+    "compressed": Reducer(compressed, "Eckart and Young 1936", "SVD_R(Σ w_i s_i B_i A_i)"),
+    "factor": Reducer(factor, "SHI-Labs/MapReduce-LoRA (its code)", "(Σ w_i B_i)(Σ w_i A_i)"),
+    "ties": Reducer(ties, "arXiv 2306.01708 (TIES)", "mean of trim(ΔW_i) that agree with the sign"),
+    "dare": Reducer(dare, "arXiv 2311.03099 (DARE)", "Σ w_i M_i∘ΔW_i / (1 - p)"),
+    "dare-q": Reducer(dare_q, "arXiv 2410.09344 (DAREx)", "Σ w_i M_i∘ΔW_i / q_i"),
+    "min-norm": Reducer(
+        exact,
+        "Désidéri 2012 (MGDA); arXiv 1810.04650",
+        "Σ w_i ΔW_i, w_i ∝ v_i/‖ΔW_i‖, v = argmin ‖Σ v_i ΔW_i/‖ΔW_i‖‖ on the simplex",
+        _min_norm_pass,
+    ),
+    "nesterov": Reducer(nesterov, "arXiv 2311.08105 (DiLoCo)", "η(ΔW̄ + μM), M ← μM + ΔW̄"),
+    "search": Reducer(
+        exact,
+        "arXiv 2306.04488 (Rewarded Soups)",
+        "Σ w_i ΔW_i, w = argmax of a validation value on the simplex lattice",
+        _search_pass,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class MergedModule:
+    """One module merged. error and size: ‖delta - Σ w_i ΔW_i‖_F and ‖Σ w_i ΔW_i‖_F.
+
+    momentum: the outer momentum to hand to the next round (nesterov only).
+    """
+
+    name: str
+    delta: LowRank
+    error: float
+    size: float
+    momentum: LowRank | None = None
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """All modules merged.
+
+    relative_error: ‖merged - Σ w_i ΔW_i‖_F / ‖Σ w_i ΔW_i‖_F over the whole model, against the exact
+    sum with `weights`: what compression or factor averaging lost, and for methods that want
+    something else than the mean (ties, dare, nesterov) how far from it they went.
+    weights: those used, normalised (found by min-norm or search where these were asked for).
+    state: nesterov's momentum, to give back as `state` in the next round; None for other methods.
+    """
+
+    deltas: dict[str, LowRank]
+    relative_error: float
+    weights: list[float]
+    state: dict[str, LowRank] | None = None
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A merge that is ready to walk: its weights are settled, its options checked.
+
+    modules() yields one merged module after another and keeps none.
+    """
+
+    experts: Experts
+    weights: list[float]
+    method: str
+    rank: int | None
+    energy: float | None
+    options: dict[str, Any]
+
+    def modules(self) -> Iterator[MergedModule]:
+        """Every module of any expert (and of nesterov's state), in order of first appearance.
+
+        A module whose result is zero by construction (rank 0) is left out.
+        """
+        state: Mapping[str, LowRank] = self.options.get("state") or {}
+        for name in modules_of([*self.experts, state]):
+            deltas = [expert.get(name) for expert in self.experts]
+            merged = self._module(name, deltas, state.get(name))
+            if merged.delta.rank > 0:
+                yield merged
+
+    def _module(
+        self, name: str, deltas: Sequence[LowRank | None], state: LowRank | None
+    ) -> MergedModule:
+        options, momentum = dict(self.options), None
+        if self.method == "nesterov":
+            options["state"] = state
+            rate = float(options.get("momentum", 0.9))
+            momentum = outer_momentum(deltas, self.weights, state, rate)
+        if "seed" in REDUCERS[self.method].options():
+            # Equal masks in all modules would be a pattern; a name's hash keeps runs repeatable.
+            options["seed"] = zlib.crc32(f"{options.get('seed', 0)}:{name}".encode())
+        if self.method == "compressed":
+            options.update(rank=self.rank, energy=self.energy)
+        delta = REDUCERS[self.method].function(deltas, self.weights, **options)
+        if self.method != "compressed" and (self.rank is not None or self.energy is not None):
+            delta = compress(delta, self.rank, self.energy).delta
+        untouched = self.rank is None and self.energy is None
+        mean = stack([*deltas, state], [*self.weights, 0.0])
+        is_sum = untouched and REDUCERS[self.method].function is exact
+        error = 0.0 if is_sum else distance(delta, mean)
+        return MergedModule(name, delta, error, mean.norm(), momentum)
+
+
+def plan_merge(
+    experts: Experts,
+    weights: Sequence[float] | None = None,
+    method: str = "exact",
+    rank: int | None = None,
+    energy: float | None = None,
+    **options: Any,
+) -> Merge:
+    """Check everything, run the first pass of min-norm or search, and return the walk to make.
+
+    weights: uniform when None. rank or energy: cut every module's result to it (`compress`); needed
+    by the method "compressed", allowed for all. options: the reducer's own (density, seed, q,
+    state, momentum, outer_lr; evaluate and divisions for search). Raises ValueError on an unknown
+    method or option, no experts, bad weights, or both rank and energy.
+    """
+    if method not in REDUCERS:
+        raise ValueError(f"unknown merge method {method}; there are {', '.join(REDUCERS)}")
+    if not experts:
+        raise ValueError("nothing to merge: no adapter given")
+    if rank is not None and energy is not None:
+        raise ValueError("give either a rank or an energy to compress to")
+    if method == "compressed" and rank is None and energy is None:
+        raise ValueError("the method compressed needs a rank or an energy")
+    shares = normalised([1.0] * len(experts) if weights is None else weights, len(experts))
+    reducer, options = REDUCERS[method], dict(options)
+    if reducer.first_pass is not None:
+        shares = reducer.first_pass(experts, shares, options)
+    for name in options:
+        if name not in reducer.options():
+            allowed = ", ".join(reducer.options()) or "none"
+            raise ValueError(f"the method {method} has no option {name}; it takes: {allowed}")
+    return Merge(experts, shares, method, rank, energy, options)
+
+
+def relative(errors: Sequence[float], sizes: Sequence[float]) -> float:
+    """Per-module errors and sizes as one relative error of the whole: √(Σ e² / Σ s²), 0 for 0/0."""
+    lost, total = math.hypot(*errors), math.hypot(*sizes)
+    return lost / total if total > 0 else (0.0 if lost == 0 else math.inf)
+
+
+def merge_experts(
+    experts: Experts,
+    weights: Sequence[float] | None = None,
+    method: str = "exact",
+    rank: int | None = None,
+    energy: float | None = None,
+    **options: Any,
+) -> MergeResult:
+    """Merge whole experts, module by module. Arguments and errors: see `plan_merge`."""
+    merge = plan_merge(experts, weights, method, rank, energy, **options)
+    modules = list(merge.modules())
+    return MergeResult(
+        deltas={m.name: m.delta for m in modules},
+        relative_error=relative([m.error for m in modules], [m.size for m in modules]),
+        weights=merge.weights,
+        state={m.name: m.momentum for m in modules if m.momentum is not None}
+        if method == "nesterov"
+        else None,
+    )

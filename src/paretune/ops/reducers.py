@@ -1,0 +1,186 @@
+"""The reducers: one module's N low-rank changes into one. One function a method.
+
+All have the form `reducer(deltas, weights, **options) -> LowRank`, where deltas holds N LowRanks
+[m, n] or None (the expert lacks the module: zero) and weights N non-negative numbers, which are
+normalised to sum to one. The table that names them is `merging.REDUCERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .linalg import thin_qr
+from .lowrank import LowRank, compress, normalised, stack
+
+Deltas = Sequence[LowRank | None]
+
+
+def exact(deltas: Deltas, weights: Sequence[float]) -> LowRank:
+    """Σ w_i ΔW_i with no loss, by stacking the factors: rank Σ r_i."""
+    return stack(deltas, normalised(weights, len(deltas)))
+
+
+def compressed(
+    deltas: Deltas,
+    weights: Sequence[float],
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+) -> LowRank:
+    """The exact sum cut to a rank, or to the least rank that keeps an energy (see `compress`)."""
+    return compress(exact(deltas, weights), rank, energy).delta
+
+
+def factor(deltas: Deltas, weights: Sequence[float]) -> LowRank:
+    """(Σ w_i B_i)(Σ w_i A_i): what averaging adapter files entry by entry computes.
+
+    It misses the exact sum by Σ w_i (B_i - B̄)(A_i - Ā). As the scale s is folded into B, this is
+    s·B̄Ā when all experts share s. Absent modules count as zero factors. Raises ValueError when the
+    ranks differ, for then there is no such average.
+    """
+    shares = normalised(weights, len(deltas))
+    used = [(d, w) for d, w in zip(deltas, shares, strict=True) if d is not None]
+    ranks = sorted({d.rank for d, _ in used})
+    if len(ranks) != 1:
+        raise ValueError(
+            f"factor averaging needs equal ranks, these are {ranks}; use the method exact"
+            if ranks
+            else "no delta to average: the module is absent everywhere"
+        )
+    if len({d.shape for d, _ in used}) != 1:
+        raise ValueError(f"shapes differ: {sorted({d.shape for d, _ in used})}")
+    mean_b = torch.stack([d.B.float() * w for d, w in used]).sum(dim=0)
+    return LowRank(mean_b, torch.stack([d.A.float() * w for d, w in used]).sum(dim=0))
+
+
+def from_dense(dense: Tensor) -> LowRank:
+    """A dense [m, n] as factors with no loss: itself times the identity of its smaller side.
+
+    Its rank is min(m, n): give the merge a rank or an energy to get a small file.
+    """
+    rows, columns = dense.shape
+    eye = torch.eye(min(rows, columns), dtype=dense.dtype, device=dense.device)
+    return LowRank(dense, eye) if columns <= rows else LowRank(eye, dense)
+
+
+def _share(value: float, name: str) -> float:
+    if not 0 < value <= 1:
+        raise ValueError(f"{name} {value} cannot be used; it lies in (0, 1]")
+    return value
+
+
+def ties(deltas: Deltas, weights: Sequence[float], *, density: float = 0.2) -> LowRank:
+    """TIES: trim each ΔW_i to its top `density` share by magnitude, elect signs, disjoint mean.
+
+    Trimming is a module at a time (the paper's is over the whole vector). The sign of Σ_i τ_i is
+    elected entry by entry, and the entry is the weighted mean of those τ_i that have it: the same
+    as peft's `ties` on dense deltas with every weight 1 when the weights are equal. Dense: one
+    module's N matrices are formed. Yadav et al. 2023.
+    """
+    _share(density, "density")
+    shares = normalised(weights, len(deltas))
+    trimmed: list[Tensor] = []
+    kept: list[float] = []
+    for delta, share in zip(deltas, shares, strict=True):
+        if delta is not None and share > 0:
+            dense = delta.dense()
+            keep = max(1, int(density * dense.numel()))
+            least = dense.abs().flatten().kthvalue(dense.numel() - keep + 1).values
+            trimmed.append(torch.where(dense.abs() >= least, dense, 0.0))
+            kept.append(share)
+    if not trimmed:
+        return exact(deltas, weights)
+    elected = torch.where(torch.stack(trimmed).sum(dim=0) >= 0, 1.0, -1.0)
+    total, mass = torch.zeros_like(elected), torch.zeros_like(elected)
+    for dense, share in zip(trimmed, kept, strict=True):
+        agrees = (dense.sign() == elected).to(dense.dtype)
+        total += share * agrees * dense
+        mass += share * agrees
+    return from_dense(torch.where(mass > 0, total / mass.clamp(min=1e-30), 0.0))
+
+
+def _masked(delta: LowRank, density: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    dense = delta.dense()
+    mask = torch.bernoulli(torch.full_like(dense, density), generator=generator)
+    return dense, dense * mask
+
+
+def dare(
+    deltas: Deltas, weights: Sequence[float], *, density: float = 0.5, seed: int = 0
+) -> LowRank:
+    """DARE: drop each entry with p = 1 - density, rescale by 1/(1 - p), then the weighted sum.
+
+    Dense, as `ties`. The masks come from `seed` alone, expert after expert. Yu et al. 2024.
+    """
+    _share(density, "density")
+    generator = torch.Generator().manual_seed(seed)
+    total: Tensor | None = None
+    for delta, share in zip(deltas, normalised(weights, len(deltas)), strict=True):
+        if delta is not None:
+            kept = _masked(delta, density, generator)[1].mul_(share / density)
+            total = kept if total is None else total.add_(kept)
+    return exact(deltas, weights) if total is None else from_dense(total)
+
+
+def dare_q(
+    deltas: Deltas,
+    weights: Sequence[float],
+    *,
+    density: float = 0.5,
+    seed: int = 0,
+    q: float | None = None,
+) -> LowRank:
+    """DAREx-q: as `dare`, but the kept entries are rescaled by 1/q, q chosen per module.
+
+    The paper picks q by the change of outputs on data. A merge has no data, so the inputs used are
+    those to which ΔW answers at all: V, an orthonormal basis of its row space. Then
+    1/q = ⟨(M∘ΔW)V, ΔWV⟩ / ‖(M∘ΔW)V‖² minimises ‖((M∘ΔW)/q - ΔW)V‖_F in closed form; it tends to
+    1/(1 - p) for r ≪ n and shrinks where the mask's noise is seen. Give q to fix it for all
+    modules. Dense, as `ties`. Deng et al. 2024.
+    """
+    _share(density, "density")
+    if q is not None and not q > 0:
+        raise ValueError(f"q {q} cannot be used; it is positive")
+    generator = torch.Generator().manual_seed(seed)
+    total: Tensor | None = None
+    for delta, share in zip(deltas, normalised(weights, len(deltas)), strict=True):
+        if delta is not None:
+            dense, kept = _masked(delta, density, generator)
+            basis = thin_qr(delta.A.to(dense.dtype).T)[0]
+            seen, wanted = (kept @ basis).double(), (dense @ basis).double()
+            size = float(seen.square().sum())
+            scale = 1 / q if q is not None else float((seen * wanted).sum()) / (size or 1.0)
+            kept.mul_(share * scale)
+            total = kept if total is None else total.add_(kept)
+    return exact(deltas, weights) if total is None else from_dense(total)
+
+
+def nesterov(
+    deltas: Deltas,
+    weights: Sequence[float],
+    *,
+    state: LowRank | None = None,
+    momentum: float = 0.9,
+    outer_lr: float = 0.7,
+) -> LowRank:
+    """An outer Nesterov step across rounds, -ΔW̄ being the outer gradient (DiLoCo).
+
+    M_k = μ M_{k-1} + ΔW̄_k and the change is η (ΔW̄_k + μ M_k) = η ((1 + μ) ΔW̄_k + μ² M_{k-1}). state
+    is M_{k-1} (None in the first round); `outer_momentum` gives M_k. At μ = 0, η = 1 it is `exact`.
+    """
+    if not (0 <= momentum < 1 and outer_lr > 0):
+        raise ValueError(f"momentum {momentum}, outer lr {outer_lr}: wanted [0, 1) and above zero")
+    shares = [outer_lr * (1 + momentum) * w for w in normalised(weights, len(deltas))]
+    return stack([*deltas, state], [*shares, outer_lr * momentum**2])
+
+
+def outer_momentum(
+    deltas: Deltas, weights: Sequence[float], state: LowRank | None, momentum: float = 0.9
+) -> LowRank:
+    """M_k = μ M_{k-1} + ΔW̄_k as factors, their rank held to min(m, n), which loses nothing."""
+    total = stack([*deltas, state], [*normalised(weights, len(deltas)), momentum])
+    limit = min(total.shape)
+    return total if total.rank <= limit else compress(total, rank=limit).delta

@@ -1,0 +1,135 @@
+"""What the tensors of an adapter file are: peft's and diffusers' key names read into modules.
+
+A module's A and B may be stored as Linear factors [r, n] and [m, r], as convolutions
+[r, in, k..] and [m, r, 1..], or as an embedding's. All become the matrices of `ops.lowrank`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..types import ParetuneError
+from .tensor_files import TensorFile
+
+PEFT_PREFIX = "base_model.model."
+COMPONENTS = ("transformer", "unet")
+_FACTOR = re.compile(
+    r"^(?P<module>.+)\.(?:lora_(?P<peft>[AB])(?:\.default)?\.weight"
+    r"|lora_embedding_(?P<embedding>[AB])(?:\.default)?"
+    r"|(?:lora\.|lora_|lora_linear_layer\.)(?P<diffusers>down|up)\.weight)$"
+)
+# Marks of what is no sum of B A products, and what to do instead.
+_FOREIGN = {
+    "lora_magnitude_vector": "DoRA, whose scale depends on the base weights: fold it into the base",
+    "dora_scale": "DoRA, whose scale depends on the base weights: fold it into the base",
+    ".lokr_": "LoKr, a Kronecker product: convert it to LoRA (by SVD) first",
+    ".hada_": "LoHa, a Hadamard product: convert it to LoRA (by SVD) first",
+    ".oft_": "OFT, which multiplies weights: fold it into the base",
+    "lora_B.bias": "LoRA with biases (lora_bias): train it without",
+    "lora_up.bias": "LoRA with biases: train it without",
+    "lora_unet_": "kohya key names: load and save it once with diffusers",
+    "lora_te": "kohya key names: load and save it once with diffusers",
+    "lora_mid": "LoCon with a middle factor: convert it to plain LoRA",
+    "_lora.": "diffusers' old attention-processor keys: load and save it once with diffusers",
+    "text_encoder": "text-encoder modules beside the denoiser's: merge one model's adapters only",
+    "lora_": "LoRA tensors of an unknown layout",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a module's factors lie in a file. kernel: a convolution's kernel sizes, () for others."""
+
+    kind: Literal["linear", "conv", "embedding"] = "linear"
+    kernel: tuple[int, ...] = ()
+
+
+@dataclass
+class Factors:
+    """One module's tensors: their names in the file, rank, and diffusers' alpha tensor if any."""
+
+    names: dict[str, str] = field(default_factory=dict)  # "A" and "B" -> tensor name
+    layout: Layout = field(default_factory=Layout)
+    rank: int = 0
+    shape: tuple[int, int] = (0, 0)
+    alpha: str | None = None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A file's modules, its tensors stored whole (modules_to_save), and diffusers' component."""
+
+    modules: dict[str, Factors]
+    whole: dict[str, str]
+    component: str | None
+
+
+def _strip(name: str) -> tuple[str, str | None]:
+    """A tensor's name without the prefix that its format adds, and diffusers' component."""
+    if name.startswith(PEFT_PREFIX):
+        return name.removeprefix(PEFT_PREFIX), None
+    for component in COMPONENTS:
+        if name.startswith(component + "."):
+            return name.removeprefix(component + "."), component
+    return name, None
+
+
+def _refuse_foreign(file: TensorFile, name: str) -> None:
+    for mark, reason in _FOREIGN.items():
+        if mark in name:
+            raise ParetuneError(f"{file.path} cannot be merged ({name}): {reason}")
+
+
+def parse(file: TensorFile) -> Contents:
+    """Sort a file's tensors into modules. Raises ParetuneError on what is not plain LoRA."""
+    modules: dict[str, Factors] = {}
+    whole: dict[str, str] = {}
+    components: set[str] = set()
+    for name in file.entries:
+        bare, component = _strip(name)
+        if component is not None:
+            components.add(component)
+        match = _FACTOR.match(bare)
+        if match is None or bare.startswith(("text_encoder", "lora_unet_", "lora_te")):
+            _refuse_foreign(file, name)
+        if match is not None:
+            side = (
+                match["peft"] or match["embedding"] or {"down": "A", "up": "B"}[match["diffusers"]]
+            )
+            factors = modules.setdefault(match["module"], Factors())
+            if side in factors.names:
+                raise ParetuneError(f"{file.path} holds two {side} factors for {match['module']}")
+            factors.names[side] = name
+            if match["embedding"]:
+                factors.layout = Layout("embedding")
+        elif bare.endswith(".alpha"):
+            modules.setdefault(bare.removesuffix(".alpha"), Factors()).alpha = name
+        else:
+            whole[bare] = name
+    if not any(factors.names for factors in modules.values()):
+        raise ParetuneError(f"{file.path} holds no LoRA tensors")
+    if len(components) > 1:
+        raise ParetuneError(f"{file.path} mixes {' and '.join(sorted(components))} modules")
+    for module, factors in modules.items():
+        _measure(file, module, factors)
+    return Contents(modules, whole, next(iter(components), None))
+
+
+def _measure(file: TensorFile, module: str, factors: Factors) -> None:
+    """Fill in rank, shape and layout from the header, checking that A and B fit."""
+    missing = {"A", "B"} - factors.names.keys()
+    if missing:
+        raise ParetuneError(f"{file.path} lacks the {min(missing)} factor of {module}")
+    a = file.entries[factors.names["A"]].shape
+    b = file.entries[factors.names["B"]].shape
+    if len(a) != len(b) or len(a) < 2 or a[0] != b[1] or any(size != 1 for size in b[2:]):
+        raise ParetuneError(
+            f"{file.path}: the factors of {module} do not fit, A {list(a)} and B {list(b)}"
+            + ("; grouped convolutions are not supported" if len(a) > 2 else "")
+        )
+    factors.rank, factors.shape = a[0], (b[0], math.prod(a[1:]))
+    if len(a) > 2:
+        factors.layout = Layout("conv", tuple(a[2:]))

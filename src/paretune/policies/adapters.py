@@ -1,0 +1,134 @@
+"""LoRA on a diffusers transformer, through peft: attach, fold, read, swap, switch off.
+
+Two adapters may live on the model: "policy", the expert in training, and "parents", the folded rounds
+kept apart so that the original base can still be evaluated (needed only for a KL to the base).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from torch import nn
+
+from ..config import LoraConfig
+from ..ops.lowrank import LowRank
+from ..types import ParetuneError
+
+POLICY, PARENTS = "policy", "parents"
+
+
+def attach_policy(
+    transformer: nn.Module, config: LoraConfig, targets: Sequence[str], seed: int
+) -> dict[str, nn.Parameter]:
+    """Add a fresh expert (its change is zero at first) and return its float32 parameters by name."""
+    transformer.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer.add_adapter(
+            PeftLoraConfig(
+                r=config.rank,
+                lora_alpha=config.alpha,
+                init_lora_weights="gaussian" if config.init == "gaussian" else True,
+                target_modules=list(targets),
+            ),
+            adapter_name=POLICY,
+        )
+    activate(transformer, policy=True)
+    parameters = policy_parameters(transformer)
+    if not parameters:
+        raise ParetuneError(f"lora.targets match no module of this model: {', '.join(targets)}")
+    for parameter in parameters.values():
+        parameter.data = parameter.data.float()  # adapters train in float32 whatever the base is
+    return parameters
+
+
+def policy_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of the adapter in training, in the order of the modules."""
+    return {n: p for n, p in transformer.named_parameters() if f".{POLICY}." in n}
+
+
+def attach_parents(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
+    """Add the earlier rounds as one frozen adapter instead of folding them."""
+    ranks = {name: delta.rank for name, delta in deltas.items()}
+    transformer.add_adapter(
+        PeftLoraConfig(
+            r=max(ranks.values()),
+            lora_alpha=max(ranks.values()),
+            target_modules=list(ranks),
+            rank_pattern=ranks,
+            alpha_pattern=ranks,  # alpha = rank: scale 1, the factors hold the whole change
+        ),
+        adapter_name=PARENTS,
+    )
+    with torch.no_grad():
+        for name, delta in deltas.items():
+            layer = transformer.get_submodule(name)
+            layer.lora_A[PARENTS].weight.copy_(delta.A)
+            layer.lora_B[PARENTS].weight.copy_(delta.B)
+
+
+def activate(transformer: nn.Module, policy: bool, parents: bool = True) -> None:
+    """Choose which of the adapters that the model has take part in its forward pass."""
+    wanted = [
+        name for name, on in ((PARENTS, parents), (POLICY, policy))
+        if on and name in transformer.peft_config
+    ]
+    if not wanted:
+        transformer.disable_adapters()
+        return
+    transformer.enable_adapters()
+    transformer.set_adapter(wanted)
+    for name, parameter in transformer.named_parameters():
+        parameter.requires_grad_(f".{POLICY}." in name)
+
+
+@contextmanager
+def only(transformer: nn.Module, policy: bool, parents: bool = True) -> Iterator[None]:
+    """`activate` for the length of a block, then everything again."""
+    activate(transformer, policy, parents)
+    try:
+        yield
+    finally:
+        activate(transformer, policy=True)
+
+
+def fold(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
+    """Add low-rank changes to the weights they name, in float32, rounding once. In place."""
+    with torch.no_grad():
+        for name, delta in deltas.items():
+            weight = transformer.get_submodule(name).weight
+            change = delta.dense().to(weight.device)
+            weight.copy_((weight.float() + change.view(weight.shape)).to(weight.dtype))
+
+
+def policy_deltas(
+    transformer: nn.Module, values: Mapping[str, torch.Tensor]
+) -> dict[str, LowRank]:
+    """The expert as module -> low-rank change, its scale folded into B. values: by parameter name."""
+    deltas: dict[str, LowRank] = {}
+    for name, a in values.items():
+        if ".lora_A." not in name:
+            continue
+        module = name.split(".lora_A.")[0]
+        scale = transformer.get_submodule(module).scaling[POLICY]
+        b = values[name.replace(".lora_A.", ".lora_B.")]
+        deltas[module] = LowRank(b.detach().cpu().float() * scale, a.detach().cpu().float())
+    return deltas
+
+
+@contextmanager
+def swapped(
+    parameters: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]
+) -> Iterator[None]:
+    """Run a block with other values in the parameters (an averaged copy, say), then put theirs back."""
+    kept = {name: p.data for name, p in parameters.items()}
+    for name, p in parameters.items():
+        p.data = values[name]
+    try:
+        yield
+    finally:
+        for name, p in parameters.items():
+            p.data = kept[name]

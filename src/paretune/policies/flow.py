@@ -1,0 +1,176 @@
+"""What all flow-matching policies share: conditions, schedules, and sampling with or without noise.
+
+A policy answers four questions: what is this prompt's condition, what is the velocity at (x, sigma), which
+sigmas does its schedule take, how do latents become pictures. Everything else is here. Shapes: x
+[B, C, h, w] latents; sigma in (0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from ..ops.flow_sde import Step, cps_step, euler_step, sde_step
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Prompt embeddings. embeds [P, T, D], pooled [P, D]; negative_*: [1, ..], or None without guidance."""
+
+    embeds: torch.Tensor
+    pooled: torch.Tensor
+    negative_embeds: torch.Tensor | None = None
+    negative_pooled: torch.Tensor | None = None
+
+    def select(self, index: torch.Tensor) -> Conditions:
+        """The conditions of the prompts in `index` (repeats allowed)."""
+        index = index.to(self.embeds.device)
+        return Conditions(
+            self.embeds[index], self.pooled[index], self.negative_embeds, self.negative_pooled
+        )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """sigmas: N + 1 values from 1 to 0. dts: the N steps between them, as the scheduler rounds them."""
+
+    sigmas: tuple[float, ...]
+    dts: tuple[float, ...]
+
+    @classmethod
+    def from_tensor(cls, sigmas: torch.Tensor) -> Schedule:
+        """sigmas: float32 [N + 1]."""
+        s = sigmas.float().cpu()
+        return cls(tuple(s.tolist()), tuple((s[1:] - s[:-1]).tolist()))
+
+    @property
+    def steps(self) -> int:
+        """N."""
+        return len(self.dts)
+
+
+class FlowPolicy(Protocol):
+    """What a model must offer to be sampled and trained."""
+
+    transformer: torch.nn.Module
+    device: torch.device
+
+    def encode(self, prompts: Sequence[str], guidance: bool) -> Conditions:
+        """Embed prompts once."""
+        ...
+
+    def velocity(
+        self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
+    ) -> torch.Tensor:
+        """v at x; sigma: [B]. float32 [B, C, h, w]."""
+        ...
+
+    def schedule(self, steps: int) -> Schedule:
+        """The sigmas that the model's own scheduler takes for so many steps."""
+        ...
+
+    def initial_noise(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """[count, C, h, w], drawn on the CPU so that seeds mean the same on every device."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents -> pictures in [0, 1], float32 [B, 3, H, W]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How rollouts are drawn. window: the [first, last) stochastic steps; empty for an ODE."""
+
+    steps: int
+    guidance: float
+    window: tuple[int, int] = (0, 0)
+    sampler: str = "sde"
+    eta: float = 0.7
+    batch: int = 64
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """clean: the last latents [B, C, h, w]. states: [B, W + 1, C, h, w] around the window's W steps.
+
+    log_probs: [B, W] of the stochastic steps under the policy that drew them. means: [B, W, C, h, w].
+    """
+
+    clean: torch.Tensor
+    states: torch.Tensor | None = None
+    log_probs: torch.Tensor | None = None
+    means: torch.Tensor | None = None
+
+
+def stochastic_step(
+    schedule: Schedule,
+    index: int,
+    sampling: Sampling,
+    x: torch.Tensor,
+    v: torch.Tensor,
+    noise: torch.Tensor | None = None,
+    sample: torch.Tensor | None = None,
+) -> Step:
+    """Step `index` of the schedule by the chosen sampler."""
+    s, s_next = schedule.sigmas[index], schedule.sigmas[index + 1]
+    if sampling.sampler == "cps":
+        return cps_step(x, v, s, s_next, sampling.eta, noise=noise, sample=sample)
+    second = schedule.sigmas[1]
+    return sde_step(x, v, s, s_next, sampling.eta, second, noise=noise, sample=sample)
+
+
+@torch.no_grad()
+def sample(
+    policy: FlowPolicy,
+    conditions: Conditions,
+    noise: torch.Tensor,
+    sampling: Sampling,
+    generator: torch.Generator | None = None,
+) -> Trajectories:
+    """Draw samples. conditions: of B prompts; noise: [B, C, h, w]; generator: for stochastic steps."""
+    schedule = policy.schedule(sampling.steps)
+    parts = []
+    for start in range(0, len(noise), sampling.batch):
+        index = torch.arange(start, min(start + sampling.batch, len(noise)))
+        x = noise[index].to(policy.device)
+        parts.append(_sample_batch(policy, conditions.select(index), x, schedule, sampling, generator))
+    return Trajectories(*(_join([getattr(p, f) for p in parts]) for f in Trajectories.__annotations__))
+
+
+def _join(parts: list[torch.Tensor | None]) -> torch.Tensor | None:
+    present = [p for p in parts if p is not None]
+    return torch.cat(present) if present else None
+
+
+def _sample_batch(
+    policy: FlowPolicy,
+    conditions: Conditions,
+    x: torch.Tensor,
+    schedule: Schedule,
+    sampling: Sampling,
+    generator: torch.Generator | None,
+) -> Trajectories:
+    first, last = sampling.window
+    states, log_probs, means = [], [], []
+    for i in range(schedule.steps):
+        sigma = torch.full((len(x),), schedule.sigmas[i], device=x.device)
+        v = policy.velocity(x, sigma, conditions, sampling.guidance)
+        if not first <= i < last:
+            x = euler_step(x, v, schedule.dts[i])
+            continue
+        if not states:
+            states.append(x)
+        z = torch.randn(x.shape, generator=generator).to(x.device)
+        step = stochastic_step(schedule, i, sampling, x, v, noise=z)
+        x = step.sample
+        states.append(x)
+        log_probs.append(step.log_prob)
+        means.append(step.mean)
+    if not states:
+        return Trajectories(x)
+    stacked = (torch.stack(t, dim=1) for t in (states, log_probs, means))
+    return Trajectories(x, *stacked)

@@ -1,0 +1,98 @@
+"""What the user sees while a run works: one bar an expert, or JSON lines, or nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Event = dict[str, Any]
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+
+
+class JsonLines(Quiet):
+    """One JSON object a line on stdout, for machines."""
+
+    def __call__(self, event: Event) -> None:
+        """Print an event."""
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+
+
+class Bars:
+    """A rich progress bar for every expert and every model that is measured."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[reward]}"),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.bars: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Move a bar, or name the stage that begins."""
+        if "stopping" in event:
+            self.console.print("stopping at the next checkpoint (Ctrl-C again: at once) ...")
+        elif "stage" in event:
+            self._stage(event)
+        elif "folder" in event:
+            name = event["folder"]
+            if name not in self.bars:
+                self.bars[name] = self.progress.add_task(name, total=event["epochs"], reward="")
+            reward = f"reward {event['reward']:.3f}" if "reward" in event else ""
+            self.progress.update(self.bars[name], completed=event["update"], reward=reward)
+
+    def _stage(self, event: Event) -> None:
+        for bar in self.bars.values():
+            self.progress.remove_task(bar)
+        self.bars.clear()
+        round_ = f" round {event['round']}" if "round" in event else ""
+        method = f"{event['method']}, " if "method" in event else ""
+        self.console.print(f"[bold]{method}{event['stage']}{round_}[/bold]")
+
+
+def make_progress(console: Console, quiet: bool, as_json: bool) -> Quiet | Bars:
+    """The display that the flags ask for."""
+    if as_json:
+        return JsonLines()
+    return Quiet() if quiet else Bars(console)

@@ -1,0 +1,53 @@
+"""Adapters as the stages of a run exchange them: folders that plain peft and plain diffusers load."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..files import MANIFEST, disk_errors, read_json, sha256
+from ..ops.lowrank import LowRank, modules_of, stack
+from ..policies.adapter_files import read_adapter, write_adapter
+from ..types import ParetuneError
+
+WEIGHTS = "adapter_model.safetensors"
+ADAPTER_FILES = [WEIGHTS, "adapter_config.json", "pytorch_lora_weights.safetensors"]
+
+
+def save_delta(
+    folder: Path, deltas: Mapping[str, LowRank], base_model: str, extra: dict[str, Any]
+) -> None:
+    """Write an adapter whose scale is 1: its factors hold the whole change.
+
+    The files are made aside and moved in: a stage's folder may hold its log and checkpoints already.
+    """
+    aside = folder / ".adapter.tmp"
+    with disk_errors(folder):
+        shutil.rmtree(aside, ignore_errors=True)
+        write_adapter(aside, deltas, base_model, extra)
+        for file in aside.iterdir():
+            os.replace(file, folder / file.name)
+        aside.rmdir()
+
+
+def load_delta(folders: Sequence[Path]) -> dict[str, LowRank]:
+    """The exact sum of the adapters in `folders`, module by module."""
+    adapters = [dict(read_adapter(folder)) for folder in folders]
+    if len(adapters) == 1:
+        return adapters[0]
+    return {
+        name: stack([a.get(name) for a in adapters], [1.0] * len(adapters))
+        for name in modules_of(adapters)
+    }
+
+
+def adapter_hash(folder: Path) -> str:
+    """The hash of an adapter's weights, what everything made from it depends on: recorded or computed."""
+    if (folder / MANIFEST).exists():
+        return read_json(folder / MANIFEST)["files"][WEIGHTS]
+    if not (folder / WEIGHTS).exists():
+        raise ParetuneError(f"{folder} holds no adapter: {WEIGHTS} is missing")
+    return sha256(folder / WEIGHTS)

@@ -1,0 +1,167 @@
+"""Evaluate: the same held-out prompts and noise for every model, scored by every reward and judge.
+
+Each model is a `Subject`: a name and the adapters that make it of the base. Its rows go to
+evaluation/NAME.jsonl with a manifest; `collect` joins them into evaluation.jsonl, which is all that the
+summary and the report read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..config import RewardConfig, RunConfig
+from ..data.prompts import load_prompts
+from ..executors.base import Interrupted, Report
+from ..files import digest, finished, read_rows, write_manifest, write_rows
+from ..plan import derive_seed
+from ..policies.adapters import fold
+from ..policies.flow import Sampling, sample
+from ..policies.sd3 import SD3Policy
+from ..rewards.base import load_reward, score_samples
+from ..types import Prompt, Reward
+from .adapters import adapter_hash, load_delta
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure. adapters: folders below the run, summed onto the base.
+
+    prompts: how many of each held-out set. preference: the weights it stands for.
+    """
+
+    name: str
+    method: str
+    adapters: tuple[str, ...]
+    prompts: int
+    preference: tuple[float, ...]
+    round: int | None = None
+
+    @property
+    def folder(self) -> str:
+        """Where its rows lie, below the run."""
+        return f"evaluation/{self.name.replace(':', '-')}"
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """What a worker needs to measure one subject."""
+
+    config: RunConfig
+    subject: Subject
+    run: Path
+    model: str
+    device: str
+
+
+def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[], bool]) -> str:
+    """Measure one subject unless that is done; returns its folder."""
+    subject, config = job.subject, job.config
+    folder = job.run / subject.folder
+    inputs = _inputs(job)
+    if finished(folder, "evaluation", inputs):
+        report({"folder": subject.folder, "update": 1, "epochs": 1})
+        return subject.folder
+    policy = SD3Policy(config.model, job.device)
+    if subject.adapters:
+        fold(policy.transformer, load_delta([job.run / a for a in subject.adapters]))
+    rows: list[dict[str, Any]] = []
+    pictures: list[str] = []
+    for done, (name, own) in enumerate(config.rewards.items()):
+        if should_stop():
+            raise Interrupted
+        prompts = load_prompts(own.eval_prompts)[: subject.prompts]
+        images = _draw(policy, config, name, prompts)
+        rows += _score(job, name, own, prompts, images)
+        pictures += _save_pictures(folder, name, images, config)
+        report({"folder": subject.folder, "update": done + 1, "epochs": len(config.rewards)})
+    write_rows(folder / "rows.jsonl", rows)
+    write_manifest(folder, "evaluation", inputs, ["rows.jsonl", *pictures], subject=asdict(subject))
+    return subject.folder
+
+
+def _inputs(job: EvaluateJob) -> str:
+    config = job.config
+    return digest(
+        {
+            "subject": asdict(job.subject),
+            "adapters": [adapter_hash(job.run / a) for a in job.subject.adapters],
+            "model": [job.model, config.model.model_dump(mode="json")],
+            "evaluate": config.evaluate.model_dump(mode="json"),
+            "threads": config.executor.threads,
+            "rewards": {
+                name: [
+                    own.reward, own.judge, own.options,
+                    [[p.text, dict(p.metadata)] for p in load_prompts(own.eval_prompts)],
+                ]
+                for name, own in config.rewards.items()
+            },
+        }
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _draw(
+    policy: SD3Policy, config: RunConfig, name: str, prompts: tuple[Prompt, ...]
+) -> torch.Tensor:
+    """Pictures [P * samples, 3, H, W]. The noise depends on the prompt set alone, not on the model."""
+    settings = config.evaluate
+    guidance = settings.guidance_scale
+    guidance = config.model.guidance_scale if guidance is None else guidance
+    conditions = policy.encode([p.text for p in prompts], guidance > 1)
+    generator = torch.Generator().manual_seed(derive_seed(settings.seed, name))
+    noise = policy.initial_noise(len(prompts) * settings.samples, generator)
+    index = torch.arange(len(prompts)).repeat_interleave(settings.samples)
+    sampling = Sampling(settings.steps, guidance, batch=settings.batch_size)
+    return policy.decode(sample(policy, conditions.select(index), noise, sampling).clean)
+
+
+def _score(
+    job: EvaluateJob, name: str, own: RewardConfig, prompts: tuple[Prompt, ...], images: torch.Tensor
+) -> list[dict[str, Any]]:
+    """Rows of the set's own reward and its judge."""
+    config, subject = job.config, job.subject
+    samples = config.evaluate.samples
+    repeated = [p for p in prompts for _ in range(samples)]
+    scorers: list[tuple[str, Reward]] = [
+        ("reward", load_reward(own.reward, name=name, **own.options))
+    ]
+    if own.judge and config.evaluate.judges:
+        scorers.append(("judge", load_reward(own.judge)))
+    rows = []
+    for kind, scorer in scorers:
+        values = score_samples(
+            scorer, images, repeated, timeout=config.executor.reward_timeout
+        )
+        rows += [
+            {
+                "method": subject.method, "round": subject.round,
+                "preference": list(subject.preference), "prompt": prompt.text, "prompt_set": name,
+                "seed": i % samples, "reward": scorer.name, "value": value, "kind": kind,
+            }
+            for i, (prompt, value) in enumerate(zip(repeated, values.tolist(), strict=True))
+        ]  # fmt: skip
+    return rows
+
+
+def _save_pictures(folder: Path, name: str, images: torch.Tensor, config: RunConfig) -> list[str]:
+    """The first picture of the first prompts, for the report's grids."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for i in range(min(config.evaluate.pictures, len(images) // config.evaluate.samples)):
+        array = (images[i * config.evaluate.samples].permute(1, 2, 0) * 255).round().byte().numpy()
+        names.append(f"{name}-{i:03d}.png")
+        Image.fromarray(array).save(folder / names[-1])
+    return names
+
+
+def collect(run: Path, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
+    """Join all subjects' rows into evaluation.jsonl."""
+    rows = [row for s in subjects for row in read_rows(run / s.folder / "rows.jsonl")]
+    write_rows(run / "evaluation.jsonl", rows)
+    return rows

@@ -1,0 +1,117 @@
+"""`paretune fold`: a base model with an adapter folded in, as a new folder of the same layout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..files import disk_errors, sha256, write_json
+from ..policies.adapter_files import AdapterFile
+from ..policies.tensor_files import open_tensors
+from ..types import ParetuneError
+from .adapter_inputs import open_adapter
+from .fold_tensors import fold_file, locate
+
+WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """What a fold did: the new folder, the weights changed, the files they were in."""
+
+    folder: Path
+    modules: int
+    files: int
+
+    def line(self) -> str:
+        """The report in one line."""
+        return f"{self.folder}: {self.modules} weights changed in {self.files} safetensors files"
+
+
+def fold_adapter(
+    base: str | Path, adapter: str | Path, out: str | Path, component: str | None = None
+) -> FoldReport:
+    """Write base with the adapter folded in to a new folder `out`, which needs no adapter any more.
+
+    base: a folder of safetensors weights (diffusers or transformers, sharded or not), or a
+    diffusers pipeline's folder, whose `component` (by default the one that the adapter names, else
+    transformer or unet) is folded and whose other parts are copied. Sums in float32, rounded once
+    to the base's dtype. Raises ParetuneError when a module is not found or does not fit, when the
+    base is quantised or has no safetensors, when out exists or the disk is full; nothing is left.
+    """
+    source, target = Path(base), Path(out)
+    if target.exists():
+        raise ParetuneError(f"{target} exists already; choose another output folder")
+    if not source.is_dir():
+        raise ParetuneError(f"no model folder at {source}; download the model first")
+    lora = open_adapter(adapter)
+    part = _part(source, component or lora.component)
+    files = [open_tensors(path) for path in _weight_files(source / part)]
+    places = locate(lora, files)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, partial, ignore=_weights_of(source / part, whole=bool(part)))
+            for file in files:
+                fold_file(file, partial / part / file.path.name, lora, places)
+            write_json(partial / "fold.json", _facts(lora, adapter, base))
+            os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    changed = sum(any(key in file.entries for key in places) for file in files)
+    return FoldReport(target, len(places), changed)
+
+
+def _facts(lora: AdapterFile, adapter: str | Path, base: str | Path) -> dict[str, object]:
+    return {
+        "made_by": "paretune fold",
+        "base": str(base),
+        "adapter": {"name": str(adapter), "sha256": sha256(lora.path)},
+        "modules": len(lora),
+    }
+
+
+def _part(source: Path, component: str | None) -> str:
+    """The sub-folder of a pipeline to fold, "" for a folder that holds the weights itself."""
+    if not (source / "model_index.json").is_file():
+        return ""
+    for name in [component] if component else ["transformer", "unet"]:
+        if (source / name).is_dir():
+            return name
+    raise ParetuneError(f"the pipeline {source} has no folder {component or 'transformer or unet'}")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that the folder's index names, or all when it has no index."""
+    named: set[str] = set()
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            named.update(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise ParetuneError(f"{index} is no readable weight index") from error
+    paths = [folder / name for name in sorted(named)] or sorted(folder.glob("*.safetensors"))
+    for path in paths:
+        if path.parent != folder or not path.is_file():
+            raise ParetuneError(f"{folder} lacks {path.name}, which its index names")
+    if not paths:
+        raise ParetuneError(f"{folder} holds no safetensors weights; save the model as safetensors")
+    return paths
+
+
+def _weights_of(folder: Path, whole: bool) -> Callable[[str, list[str]], list[str]]:
+    """What copytree leaves out: the folded folder's weights, and its sub-folders unless `whole`."""
+
+    def ignore(where: str, names: list[str]) -> list[str]:
+        here = Path(where)
+        if here != folder:
+            return []
+        return [
+            n for n in names if Path(n).suffix in WEIGHTS or (not whole and (here / n).is_dir())
+        ]
+
+    return ignore

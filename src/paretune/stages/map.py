@@ -1,0 +1,89 @@
+"""Map: train one expert as a task that any executor can run, and leave it with its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import RunConfig
+from ..data.prompts import load_prompts
+from ..executors.base import Interrupted, Report
+from ..files import digest, finished, write_manifest
+from ..ops.lowrank import LowRank
+from ..plan import ExpertTask
+from ..rewards.base import load_reward
+from .adapters import ADAPTER_FILES, adapter_hash, load_delta, save_delta
+
+
+@dataclass(frozen=True)
+class MapJob:
+    """What a worker needs. run: the run's folder. model: fingerprint of the base. device: "cpu", "cuda:0"."""
+
+    config: RunConfig
+    task: ExpertTask
+    run: Path
+    model: str
+    device: str
+
+
+def train_expert(job: MapJob, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """Train the expert unless it is there; returns its manifest."""
+    folder = job.run / job.task.folder
+    inputs = expert_inputs(job)
+    manifest = finished(folder, "expert", inputs)
+    if manifest is not None:
+        report({"folder": job.task.folder, "update": job.task.epochs, "epochs": job.task.epochs})
+        return manifest
+    # Imported here: a worker that only looks up a finished expert needs no torch model.
+    from ..training.expert import ExpertTrainer, Stopped
+
+    own = job.config.rewards[job.task.reward]
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = ExpertTrainer(
+        job.config,
+        job.task,
+        folder,
+        load_prompts(own.prompts),
+        load_reward(own.reward, name=job.task.reward, **own.options),
+        _parents(job),
+        job.device,
+    )
+    trainer.resume(job.run / job.task.continues if job.task.continues else None)
+    try:
+        deltas = trainer.run(report, should_stop)
+    except Stopped as error:
+        raise Interrupted from error
+    save_delta(folder, deltas, job.config.model.path, {"reward": job.task.reward})
+    return write_manifest(
+        folder, "expert", inputs, ADAPTER_FILES,
+        reward=job.task.reward, round=job.task.round, parents=list(job.task.parents),
+        updates=trainer.state.updates, seed=job.task.seed,
+    )  # fmt: skip
+
+
+def _parents(job: MapJob) -> dict[str, LowRank] | None:
+    if not job.task.parents:
+        return None
+    return load_delta([job.run / p for p in job.task.parents])
+
+
+def expert_inputs(job: MapJob) -> str:
+    """A digest of everything that decides the expert's weights."""
+    config, task = job.config, job.task
+    own = config.rewards[task.reward]
+    return digest(
+        {
+            "task": asdict(task),
+            "model": [job.model, config.model.model_dump(mode="json")],
+            "lora": config.lora.model_dump(mode="json"),
+            "objective": config.objective.model_dump(mode="json"),
+            "train": config.train.model_dump(mode="json", exclude={"checkpoint_every"}),
+            "reward": [own.reward, own.options, own.kl],
+            "prompts": digest([[p.text, dict(p.metadata)] for p in load_prompts(own.prompts)]),
+            "threads": config.executor.threads,
+            "parents": [adapter_hash(job.run / p) for p in task.parents],
+            "continues": adapter_hash(job.run / task.continues) if task.continues else None,
+        }
+    )

@@ -1,0 +1,104 @@
+"""Blank figures in the house style, and figures to files and inline SVG.
+
+Figures are built without pyplot: no global state, so that a report can be written from any thread.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .palette import GRID, INK, MUTED, SURFACE, themed
+
+STYLE = {
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9,
+    "axes.titlecolor": INK,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "text.parse_math": False,  # a reward may be called `a$b$`
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.fonttype": "none",  # text stays text: it follows the page's font and its theme
+    "svg.hashsalt": "paretune",
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure. section: where the page shows it; name: its file name under plots/."""
+
+    section: str
+    name: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
+def blank(width: float = 3.9, height: float = 3.0, rows: int = 1, columns: int = 1) -> Figure:
+    """An empty figure of that many inches with `figure.axes` ready; 3.9 in fill a phone's width."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.subplots(rows, columns)
+    return figure
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
+    """The axes' legend outside, under the plot: it can cover no point."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=1.6)
+
+
+def save(plot: Plot, folder: Path) -> str:
+    """Draws the plot, writes NAME.png and NAME.svg on a light ground, returns the page's SVG."""
+    with matplotlib.rc_context(STYLE):
+        figure = plot.draw()
+        picture, vector = io.BytesIO(), io.StringIO()
+        figure.savefig(picture, format="png", dpi=160, facecolor=SURFACE)
+        figure.set_layout_engine("none")  # the layout stands: the second format need not solve it
+        figure.savefig(vector, format="svg", facecolor=SURFACE, metadata={"Date": None})
+    write_atomic(folder / f"{plot.name}.png", picture.getvalue())
+    write_atomic(folder / f"{plot.name}.svg", vector.getvalue().encode())
+    return _inline(vector.getvalue(), plot.name)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Writes beside `path`, then renames: a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_bytes(content)
+    beside.replace(path)
+
+
+def _inline(svg: str, name: str) -> str:
+    """Cuts what only a standalone file needs, and makes ids unique among the page's figures."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    prefix = re.sub(r"[^\w-]", "_", name)
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'href="#', f'href="#{prefix}-', svg)
+    svg = svg.replace("url(#", f"url(#{prefix}-")
+    svg = re.sub(
+        r'<svg[^>]*?viewBox="([^"]*)"[^>]*>', r'<svg role="img" viewBox="\1">', svg, count=1
+    )
+    return themed(re.sub(r"\n\s*", "\n", svg))

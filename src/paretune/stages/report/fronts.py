@@ -1,0 +1,198 @@
+"""The fronts: every pair of rewards, all rewards at once, hypervolume, and the README's picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from .canvas import STYLE, blank, legend_below
+from .gains import aligned_method, number, round_methods, shown_methods
+from .palette import GRID, INK, MUTED, SURFACE, method_look
+
+Row = dict[str, Any]
+
+
+def pair_front(summary: Row, first: str, second: str) -> Figure:
+    """One pair of rewards: every method with error bars, MapReduce's rounds joined by arrows."""
+    figure = blank(3.9, 3.9)
+    _draw_pair(figure.axes[0], summary, first, second)
+    legend_below(figure, figure.axes[0])
+    return figure
+
+
+def front_figure(summary: Row) -> Figure:
+    """The picture for a README: the pairwise fronts side by side (three at most), one legend."""
+    with matplotlib.rc_context(STYLE):
+        pairs = list(combinations(summary["rewards"], 2))[:3]
+        figure = blank(3.6 * len(pairs), 3.7, 1, len(pairs))
+        figure.set_facecolor(SURFACE)
+        for axes, (first, second) in zip(figure.axes, pairs, strict=True):
+            _draw_pair(axes, summary, first, second)
+        legend_below(figure, figure.axes[0], columns=2 * len(pairs))
+    return figure
+
+
+def _draw_pair(axes: Axes, summary: Row, first: str, second: str) -> None:
+    path = round_methods(summary)
+    for method in shown_methods(summary):
+        if method in path and method != "base":
+            continue
+        point = _point(summary, method, first, second)
+        look = method_look(method, summary["rewards"])
+        if point:
+            _mark(axes, point, look.color, look.marker, look.label)
+    look = method_look("mapreduce", summary["rewards"])
+    points = [_point(summary, method, first, second) for method in path]
+    steps = [point for point in points if point]
+    for start, end in pairwise(steps):
+        axes.annotate(
+            "",
+            xy=end[:2],
+            xytext=start[:2],
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": look.color,
+                "lw": 1.8,
+                "shrinkA": 4,
+                "shrinkB": 5,
+            },
+            zorder=4,
+        )
+    for index, point in enumerate(steps[1:]):
+        label = "MapReduce, after each round" if index == 0 else "_"
+        _mark(axes, point, look.color, look.marker, label)
+        axes.annotate(
+            str(index + 1), point[:2], (-8, 6), textcoords="offset points", size=8, weight="bold",
+            color=look.color, ha="center", va="center", zorder=7,
+        )  # fmt: skip
+    axes.set_xlabel(f"{first}  →")
+    axes.set_ylabel(f"{second}  →")
+    axes.margins(0.12)
+
+
+def _mark(
+    axes: Axes, point: tuple[float, ...], color: str, marker: str, label: str, size: float = 6.5
+) -> None:
+    x, y, x_error, y_error = point
+    axes.errorbar(x, y, xerr=x_error, yerr=y_error, color=color, elinewidth=1, capsize=2, zorder=3)
+    axes.plot(x, y, marker, color=color, ms=size, label=label, mec=SURFACE, mew=0.6, zorder=5)
+
+
+def _point(summary: Row, method: str, first: str, second: str) -> tuple[float, ...] | None:
+    means = summary["methods"].get(method, {})
+    if means.get(first) is None or means.get(second) is None:
+        return None
+    errors = summary.get("stderr", {}).get(method, {})
+    return means[first], means[second], errors.get(first) or 0.0, errors.get(second) or 0.0
+
+
+def all_rewards(summary: Row) -> Figure:
+    """Parallel axes, one a reward, base as the zero line: above it everywhere dominates base.
+
+    Every axis is scaled by the largest change of its own reward, and carries the values themselves.
+    """
+    rewards, methods = summary["rewards"], shown_methods(summary)
+    base = summary["methods"]["base"]
+    figure = blank(max(3.9, 1.3 * len(rewards)), 4.2)
+    axes = figure.axes[0]
+    scales = {reward: _largest_change(summary, reward) for reward in rewards}
+    last = aligned_method(summary)
+    for place, method in enumerate(methods):
+        means = summary["methods"][method]
+        errors = summary.get("stderr", {}).get(method, {})
+        look = method_look(method, rewards)
+        heights = [(means.get(r, math.nan) - base[r]) / scales[r] for r in rewards]
+        bars = [(errors.get(r) or 0.0) / scales[r] for r in rewards]
+        shift = 0.16 * (place / max(len(methods) - 1, 1) - 0.5)
+        early = "@" in method  # earlier rounds are steps on the way: thin and pale
+        axes.errorbar(
+            [x + shift for x in range(len(rewards))], heights, yerr=bars, color=look.color,
+            marker=look.marker, ms=4 if early else 6, lw=2.4 if method == last else 1.1,
+            alpha=0.5 if early else 1.0, capsize=2, elinewidth=1, label=look.label,
+            zorder=5 if method == last else 3, mec=SURFACE, mew=0.5,
+        )  # fmt: skip
+    axes.axhline(0, color=MUTED, lw=1.2, zorder=2)
+    axes.set_xticks(range(len(rewards)), rewards, color=INK)
+    axes.set_xlim(-0.35, len(rewards) - 0.55)
+    axes.set_ylabel("change against base, share of the largest")
+    axes.grid(visible=False, axis="y")
+    for x, reward in enumerate(rewards):
+        for height in (-1, 0, 1):
+            value = number(base[reward] + height * scales[reward])
+            axes.text(x + 0.13, height + 0.05, value, fontsize=7, color=MUTED, va="bottom")
+    axes.set_ylim(min(-0.5, axes.get_ylim()[0]), max(1.12, axes.get_ylim()[1]))
+    for text in axes.texts:
+        text.set_clip_on(True)
+    legend_below(figure, axes)
+    return figure
+
+
+def _largest_change(summary: Row, reward: str) -> float:
+    base = summary["methods"]["base"][reward]
+    values = [
+        means[reward] for means in summary["methods"].values() if means.get(reward) is not None
+    ]
+    return max(abs(value - base) for value in values) or 1.0
+
+
+def hypervolume(summary: Row) -> Figure:
+    """Hypervolume by round, with Rewarded Soup and the other rivals as level lines."""
+    volumes = summary["hypervolume"]
+    figure = blank(3.9, 3.0)
+    axes = figure.axes[0]
+    steps = [(index, volumes.get(name)) for index, name in enumerate(round_methods(summary))]
+    known = [(index, volume) for index, volume in steps if volume is not None]
+    look = method_look("mapreduce", summary["rewards"])
+    axes.plot(*zip(*known, strict=True), color=look.color, marker="o", lw=2, label=look.label)
+    path = round_methods(summary)
+    # Experts are no rivals here: each is one corner of the front, and their lines would crowd it.
+    rivals = [m for m in shown_methods(summary) if m not in path and not m.startswith("expert:")]
+    others = [method for method in rivals if volumes.get(method) is not None]
+    for method in others:
+        style = method_look(method, summary["rewards"])
+        axes.axhline(volumes[method], color=style.color, lw=1.3, ls=(0, (4, 2)))
+        axes.plot([], [], style.marker, color=style.color, ls=(0, (4, 2)), label=style.label)
+    axes.set_xticks([index for index, _ in known], [str(i) if i else "base" for i, _ in known])
+    axes.set_xlabel("round")
+    axes.set_ylabel("hypervolume")
+    axes.margins(y=0.15)
+    legend_below(figure, axes)
+    return figure
+
+
+def draw_matrix(
+    axes: Axes, rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequence[float]],
+    texts: Sequence[Sequence[str]], colors: tuple[str, str],
+) -> None:  # fmt: skip
+    """Cells coloured by sign (colors: below zero, above) and by size through opacity.
+
+    A colour that fades into the ground, instead of into white, is right on a dark page too.
+    """
+    for y, line in enumerate(shares):
+        for x, share in enumerate(line):
+            opacity = 0.6 * min(abs(share), 1.0) if math.isfinite(share) else 0.0
+            axes.add_patch(
+                Rectangle(
+                    (x - 0.5, y - 0.5), 1, 1, facecolor=colors[share > 0], alpha=opacity, lw=0
+                )
+            )
+            axes.text(x, y, texts[y][x], ha="center", va="center", fontsize=8)
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xticks(range(len(columns)), columns, color=INK)
+    axes.set_yticks(range(len(rows)), rows, color=INK)
+    axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False, bottom=False)
+    axes.set_xticks([x - 0.5 for x in range(len(columns) + 1)], minor=True)
+    axes.set_yticks([y - 0.5 for y in range(len(rows) + 1)], minor=True)
+    axes.grid(visible=False)
+    axes.grid(visible=True, which="minor", color=GRID, lw=1)
+    axes.tick_params(which="minor", length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)

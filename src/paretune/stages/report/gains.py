@@ -1,0 +1,193 @@
+"""From tables to the figures that the page quotes: changes, their errors, the headline."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = dict[str, Any]
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one score did between two methods. relative is None where the start is not positive."""
+
+    name: str
+    start: float
+    end: float
+    stderr: float
+
+    @property
+    def absolute(self) -> float:
+        """end - start."""
+        return self.end - self.start
+
+    @property
+    def relative(self) -> float | None:
+        """The gain as a share of the start; a score at or below zero has no such share."""
+        return self.absolute / self.start if self.start > 1e-9 else None
+
+    @property
+    def verdict(self) -> str:
+        """`rose` or `fell` where the change exceeds two standard errors, else `flat`."""
+        margin = 2 * self.stderr if math.isfinite(self.stderr) else 0.0
+        if abs(self.absolute) <= margin or math.isnan(self.absolute):
+            return "flat"
+        return "rose" if self.absolute > 0 else "fell"
+
+    def __str__(self) -> str:
+        error = f" ± {number(self.stderr)}" if math.isfinite(self.stderr) else ""
+        inner = f"{signed(self.absolute)}{error}"
+        if self.relative is None:
+            return f"{self.name} {inner}"
+        return f"{self.name} {percent(self.relative)} ({inner})"
+
+
+def number(value: float | None) -> str:
+    """Three decimals for scores near one, fewer for large ones; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "\N{EN DASH}"
+    size = abs(value)
+    text = f"{value:.{3 if size < 10 else 2 if size < 100 else 1}f}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def signed(value: float) -> str:
+    """`number` with its sign always shown."""
+    return f"+{number(value)}" if value >= 0 else number(value)
+
+
+def percent(share: float) -> str:
+    """0.361 -> +36.1%."""
+    return f"{share * 100:+.1f}%".replace("-", "\N{MINUS SIGN}")
+
+
+def duration(seconds: float) -> str:
+    """95 -> 1 min 35 s."""
+    whole = round(seconds)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def aligned_method(summary: Row) -> str | None:
+    """The method that the page is about: MapReduce, else the first neither base nor expert."""
+    methods = summary.get("methods", {})
+    if "mapreduce" in methods:
+        return "mapreduce"
+    others = [name for name in methods if name != "base" and not name.startswith("expert:")]
+    return others[0] if others else None
+
+
+def round_methods(summary: Row) -> list[str]:
+    """`base`, then MapReduce after each round: the path that the fronts draw."""
+    methods = summary["methods"]
+    steps = sorted((int(name[10:]), name) for name in methods if name.startswith("mapreduce@"))
+    names = [name for _, name in steps]
+    same = bool(names) and methods.get("mapreduce") == methods[names[-1]]
+    if "mapreduce" in methods:
+        names = [*(names[:-1] if same else names), "mapreduce"]
+    return ["base", *names] if "base" in methods else names
+
+
+def shown_methods(summary: Row) -> list[str]:
+    """Every method in reading order; the last round, twice in the summary, only once."""
+    path = round_methods(summary)
+    methods = summary["methods"]
+    others = [name for name in methods if name not in path and not name.startswith("mapreduce@")]
+    others.sort(key=lambda name: not name.startswith("expert:"))
+    return [*path[:1], *others, *path[1:]] if path[:1] == ["base"] else [*others, *path]
+
+
+def changes(
+    summary: Row, rows: Sequence[Row], method: str, names: Sequence[str], base: str = "base"
+) -> list[Change]:
+    """What each named score did from `base` to `method`.
+
+    The error is that of the paired difference (same prompts, same seeds) where evaluation.jsonl has
+    both, else the two standard errors added in squares, usually the larger.
+    """
+    methods = summary["methods"]
+    paired = _paired_errors(rows, method, base, summary)
+    found = []
+    for name in names:
+        start, end = methods.get(base, {}).get(name), methods.get(method, {}).get(name)
+        if start is None or end is None:
+            continue
+        error = paired.get(name)
+        if error is None:
+            pair = [summary.get("stderr", {}).get(m, {}).get(name) for m in (base, method)]
+            error = math.nan if None in pair else math.hypot(*pair)
+        found.append(Change(name, start, end, error))
+    return found
+
+
+def _paired_errors(rows: Sequence[Row], method: str, base: str, summary: Row) -> dict[str, float]:
+    """Standard error of the mean gap over prompts; seeds of one prompt are averaged first."""
+    last = max((row["round"] or 0 for row in rows if row["method"] == "mapreduce"), default=0)
+    left, right = (_by_prompt(rows, name, last) for name in (base, method))
+    errors = {}
+    for reward in left.keys() & right.keys():
+        shared = left[reward].keys() & right[reward].keys()
+        gaps = [_mean(right[reward][key]) - _mean(left[reward][key]) for key in shared]
+        if len(gaps) > 1 and len(shared) == len(left[reward]) == len(right[reward]):
+            middle = _mean(gaps)
+            variance = sum((gap - middle) ** 2 for gap in gaps) / (len(gaps) - 1)
+            errors[reward] = math.sqrt(variance / len(gaps))
+    return errors
+
+
+def _by_prompt(rows: Sequence[Row], name: str, last: int) -> dict[str, dict[Any, list[float]]]:
+    method, _, round_number = name.partition("@")
+    wanted = int(round_number) if round_number else last if method == "mapreduce" else None
+    mine = [row for row in rows if row["method"] == method]
+    if method == "mapreduce":
+        mine = [row for row in mine if (row["round"] or 0) == wanted]
+    # A method evaluated at several preferences is compared at the uniform one.
+    uniform = [row for row in mine if len(set(row.get("preference") or [1])) == 1]
+    table: dict[str, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in uniform or mine:
+        if row["value"] is not None:
+            table[row["reward"]][row["prompt_set"], row["prompt"]].append(row["value"])
+    return table
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def headline(found: Sequence[Change], label: str = "") -> str:
+    """One honest sentence: what rose, what did not, by how much, for the rewards in `found`."""
+    groups = {
+        verdict: [c for c in found if c.verdict == verdict] for verdict in ("rose", "fell", "flat")
+    }
+    rose, total = groups["rose"], len(found)
+    if total and len(rose) == total:
+        many = {1: "The reward", 2: "Both rewards"}.get(total, f"All {_word(total)} rewards")
+        sentence = f"{many} rose: {_listed(rose)}."
+    else:
+        count = _word(len(rose)).capitalize() if rose else "None"
+        sentence = f"{count} of {_word(total)} rewards rose"
+        sentence += f": {_listed(rose)}" if rose else ""
+        if groups["fell"]:
+            sentence += f"; fell: {_listed(groups['fell'])}"
+        if groups["flat"]:
+            sentence += f"; within two standard errors of no change: {_listed(groups['flat'])}"
+        sentence += "."
+    return f"{label}: {sentence}" if label else sentence
+
+
+def _word(count: int) -> str:
+    return _WORDS[count] if count < len(_WORDS) else str(count)
+
+
+def _listed(found: Sequence[Change]) -> str:
+    return ", ".join(str(change) for change in found)

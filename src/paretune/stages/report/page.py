@@ -1,0 +1,224 @@
+"""The page: tables and words from the run's figures, filled into template.html as one file."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+from PIL import Image
+
+from .canvas import save, write_atomic
+from .gains import (
+    aligned_method,
+    changes,
+    duration,
+    headline,
+    number,
+    shown_methods,
+    signed,
+)
+from .palette import css_variables, method_look
+from .plots import all_plots
+from .read import Run, Sample, read_run
+
+PICTURE_SIZE = (
+    256  # the longest side of an inlined picture; larger ones are shrunk to keep the page light
+)
+PICTURE_PROMPTS = 48  # prompts shown at most, the same number from every set
+
+
+def write_report(run_folder: Path) -> Path:
+    """Writes RUN/plots/ and RUN/report.html from the run's own files; returns the page's path.
+
+    Parts that the run does not have are named on the page and left out. Raises ParetuneError for a
+    folder without a run and for a damaged file.
+    """
+    run_folder = Path(run_folder)
+    run = read_run(run_folder)
+    figures: dict[str, list[dict[str, Any]]] = {}
+    for plot in all_plots(run):
+        svg = Markup(save(plot, run_folder / "plots"))
+        wide = (
+            float(svg.partition('viewBox="')[2].split()[2]) > 320
+        )  # points: beyond a phone's width
+        entry = {"name": plot.name, "caption": plot.caption, "svg": svg, "wide": wide}
+        figures.setdefault(plot.section, []).append(entry)
+    page = _template().render(
+        name=run.name,
+        light=Markup(css_variables(dark=False)),
+        dark=Markup(css_variables(dark=True)),
+        missing=run.missing,
+        figures=figures,
+        timing=_timing(run),
+        config=run.config,
+        plan=json.dumps(run.plan, indent=2, ensure_ascii=False) if run.plan is not None else "",
+        environment=_flat(run.environment),
+        samples=_samples(run),
+        **_words(run),
+    )
+    target = run_folder / "report.html"
+    write_atomic(target, page.encode("utf-8"))
+    return target
+
+
+def _template() -> Template:
+    source = (files(__package__) / "template.html").read_text("utf-8")
+    settings = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return settings.from_string(source)
+
+
+def _words(run: Run) -> dict[str, Any]:
+    """The headline, the sentences under it and the table of methods."""
+    summary, last = run.summary, aligned_method(run.summary)
+    words: dict[str, Any] = {"sentence": "", "verdict": "none", "notes": [], "table": None}
+    if not summary:
+        words["sentence"] = "This run has not been evaluated yet: there is no summary.json."
+        return words
+    words["table"] = _table(run)
+    if last is None or "base" not in summary["methods"]:
+        words["sentence"] = "Nothing to compare: the summary lacks base or an aligned model."
+        return words
+    found = changes(summary, run.evaluation, last, summary["rewards"])
+    label = "" if last == "mapreduce" else method_look(last, summary["rewards"]).label
+    words["sentence"] = headline(found, label)
+    words["verdict"] = "good" if all(change.verdict == "rose" for change in found) else "mixed"
+    words["notes"] = [*_judged(run, last), *_against_soup(run, last), *_conflicts(run)]
+    return words
+
+
+def _judged(run: Run, last: str) -> list[str]:
+    names = list(run.summary["judges"].values())
+    found = changes(run.summary, run.evaluation, last, names)
+    if not found:
+        return []
+    listed = ", ".join(str(change) for change in found)
+    agree = sum(change.verdict == "rose" for change in found)
+    return [f"Independent judges, on which nothing trains: {listed}; {agree} of {len(found)} rose."]
+
+
+def _against_soup(run: Run, last: str) -> list[str]:
+    volumes, samples = run.summary["hypervolume"], run.summary["budget"]
+    if volumes.get("base") is None or volumes.get(last) is None:
+        return []
+    note = f"Hypervolume: {number(volumes['base'])} (base) to {number(volumes[last])}"
+    soup = volumes.get("rewarded_soup")
+    if soup is None or last == "rewarded_soup":
+        return [f"{note}."]
+    pair = [samples.get(last), samples.get("rewarded_soup")]
+    equal = " at the same budget" if pair[0] is not None and pair[0] == pair[1] else ""
+    word = "above" if volumes[last] > soup else "not above"
+    return [f"{note}, {word} Rewarded Soup's {number(soup)}{equal}."]
+
+
+def _conflicts(run: Run) -> list[str]:
+    rewards, taxes, count = run.summary["rewards"], [], 0
+    for method in run.summary["methods"]:
+        if method.startswith("expert:"):
+            others = [reward for reward in rewards if reward != method.partition(":")[2]]
+            found = changes(run.summary, run.evaluation, method, others)
+            fell = [f"{c.name} ({signed(c.absolute)})" for c in found if c.verdict == "fell"]
+            count += len(fell)
+            if fell:
+                look = method_look(method, rewards)
+                taxes.append(f"{look.label} lowers {' and '.join(fell)}")
+    if count > 6:
+        return [f"The rewards conflict: experts alone lower another reward in {count} cases."]
+    return [f"The rewards conflict: alone, {'; '.join(taxes)}."] if taxes else []
+
+
+def _table(run: Run) -> dict[str, Any]:
+    """Methods by scores; a cell is (mean, error, is it the column's best)."""
+    summary = run.summary
+    methods, judges = shown_methods(summary), summary["judges"]
+    names = [*summary["rewards"], *[judges[r] for r in summary["rewards"] if r in judges]]
+    best = {name: _greatest(m.get(name) for m in summary["methods"].values()) for name in names}
+    volumes = summary["hypervolume"]
+    top = _greatest(volumes.values())
+    lines = []
+    for method in methods:
+        means, errors = summary["methods"][method], summary["stderr"].get(method, {})
+        cells = [
+            (number(means.get(n)), number(errors.get(n)), n in means and means[n] == best[n])
+            for n in names
+        ]
+        if volumes:
+            volume = volumes.get(method)
+            cells.append((number(volume), "", volume is not None and volume == top))
+        look = method_look(method, summary["rewards"])
+        lines.append({"look": look, "cells": cells, "main": method == aligned_method(summary)})
+    groups = {judge: reward for reward, judge in judges.items()}
+    columns = [(name, f"judge of {groups[name]}" if name in groups else "reward") for name in names]
+    return {"columns": [*columns, *([("hypervolume", "")] if volumes else [])], "lines": lines}
+
+
+def _greatest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _timing(run: Run) -> str:
+    timing = run.summary.get("timing", {})
+    parts = [f"{name} {duration(seconds)}" for name, seconds in timing.items() if name != "total"]
+    total = f"{duration(timing['total'])} in all" if "total" in timing else ""
+    return "; ".join(part for part in (total, ", ".join(parts)) if part)
+
+
+def _samples(run: Run) -> dict[str, Any] | None:
+    if not any(sample.pictures for sample in run.samples):
+        return None
+    methods = run.sample_methods
+    last = next(
+        (m for m in ("mapreduce", aligned_method(run.summary)) if m in methods), methods[-1]
+    )
+    pair = [method for method in ("base", last) if method in methods]
+    cards = []
+    for sample in _fair(run.samples):
+        pictures = [
+            {"label": method_look(m, run.rewards).label, "pair": m in pair, **_picture(file)}
+            for m, file in sample.pictures.items()
+        ]
+        pictures.sort(key=lambda picture: picture["label"] != "base")
+        cards.append({"set": sample.prompt_set, "text": sample.text, "pictures": pictures})
+    others = any(not picture["pair"] for card in cards for picture in card["pictures"])
+    return {"cards": cards, "total": len(run.samples), "others": others}
+
+
+def _fair(samples: Sequence[Sample]) -> list[Sample]:
+    """The first prompts of every set, as many from each as fit."""
+    sets = list(dict.fromkeys(sample.prompt_set for sample in samples))
+    share = max(1, PICTURE_PROMPTS // len(sets))
+    return [s for name in sets for s in [x for x in samples if x.prompt_set == name][:share]]
+
+
+def _picture(file: Path) -> dict[str, Any]:
+    """A picture as a data URI; small ones byte for byte: the browser enlarges true pixels."""
+    content, kind = file.read_bytes(), "png"
+    with Image.open(io.BytesIO(content)) as picture:
+        pixels = max(picture.size) <= 128
+        if max(picture.size) > PICTURE_SIZE:
+            small = picture.convert("RGB")
+            small.thumbnail((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.LANCZOS)
+            shrunk = io.BytesIO()
+            small.save(shrunk, format="JPEG", quality=88)
+            content, kind = shrunk.getvalue(), "jpeg"
+    uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return {"uri": Markup(uri), "pixels": pixels}
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as (dotted key, value) rows."""
+    rows: list[tuple[str, str]] = []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
+    return rows

@@ -1,0 +1,118 @@
+"""Which plots a run gives: each with its section and a caption that says how to read it."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from itertools import combinations
+
+from . import curves, fronts
+from .canvas import Plot
+from .gains import Change, Row, aligned_method, changes
+from .palette import method_look
+from .read import Run
+
+_FRONT_ALL = (
+    "All rewards at once. A method above the base line everywhere is better in every reward; one "
+    "that dips below it pays for its gains. Each axis has its own scale."
+)
+_TAX = (
+    "Change of each reward (column) against base, with its standard error, after each expert alone "
+    "and, in the last row, after Reduce."
+)
+_LEARNING = (
+    "The expert of {}: mean reward of its own samples (thick: smoothed) and KL to its anchor. "
+    "Dotted: a new round, so a fresh adapter."
+)
+_CONTRACTION = (
+    "The largest distance of an expert to their mean. A ratio below one says that the experts "
+    "agree more from round to round."
+)
+_COSINES = "Round {}: cosines between the experts' weight changes. Below zero, they pull apart."
+_BUDGET = "Training samples that each method was allowed."
+
+
+def all_plots(run: Run) -> list[Plot]:
+    """Every plot that the run's tables allow, in the page's order."""
+    plots = _fronts(run) + _tax(run) + _learning(run) + _contraction(run)
+    if run.summary.get("timing") or run.metrics:
+        caption = "Wall time by phase; below, where an update of each expert spends it."
+        plots.append(Plot("timing", "timing", caption, partial(curves.timing, run)))
+    if run.summary.get("budget"):
+        plots.append(Plot("budget", "budget", _BUDGET, partial(curves.budget, run.summary)))
+    return plots
+
+
+def _fronts(run: Run) -> list[Plot]:
+    summary = run.summary
+    if not summary:
+        return []
+    plots = []
+    for first, second in combinations(summary["rewards"], 2):
+        caption = f"{first} against {second}. Up and right is better. Bars: one standard error."
+        draw = partial(fronts.pair_front, summary, first, second)
+        plots.append(Plot("fronts", _file(f"front-{first}-{second}"), caption, draw))
+    if "base" in summary["methods"]:
+        plots.append(Plot("fronts", "front-all", _FRONT_ALL, partial(fronts.all_rewards, summary)))
+    if summary["hypervolume"]:
+        caption = "Hypervolume: how much of reward space the model dominates, round by round."
+        plots.append(Plot("fronts", "hypervolume", caption, partial(fronts.hypervolume, summary)))
+    return plots
+
+
+def _tax(run: Run) -> list[Plot]:
+    summary = run.summary
+    if "base" not in summary.get("methods", {}):
+        return []
+    rewards, plots = summary["rewards"], []
+    methods = [m for m in summary["methods"] if m.startswith("expert:")]
+    last = aligned_method(summary)
+    if methods:
+        ends = [*methods, *([last] if last else [])]
+        rows = [
+            (method_look(m, rewards).label, changes(summary, run.evaluation, m, rewards))
+            for m in ends
+        ]
+        plots.append(Plot("tax", "tax", _TAX, partial(curves.tax_matrix, rows, rewards)))
+    parent = summary["methods"]["base"]
+    for entry in summary["rounds"]:
+        number, experts = entry["round"], entry.get("expert_means") or {}
+        if experts:
+            ends = {f"expert {name}": means for name, means in experts.items()}
+            ends["after Reduce"] = entry["means"]
+            rows = [(label, _against(parent, means, rewards)) for label, means in ends.items()]
+            caption = f"Round {number}: change against the model that the round began with."
+            draw = partial(curves.tax_matrix, rows, rewards)
+            plots.append(Plot("tax", f"tax-round-{number}", caption, draw))
+        parent = entry["means"]
+    return plots
+
+
+def _against(parent: Row, means: Row, rewards: list[str]) -> list[Change]:
+    known = [reward for reward in rewards if reward in parent and reward in means]
+    return [Change(reward, parent[reward], means[reward], float("nan")) for reward in known]
+
+
+def _learning(run: Run) -> list[Plot]:
+    plots = []
+    for reward in dict.fromkeys(name for _, name in run.metrics):
+        caption = _LEARNING.format(reward)
+        draw = partial(curves.learning, run, reward)
+        plots.append(Plot("learning", _file(f"learning-{reward}"), caption, draw))
+    return plots
+
+
+def _contraction(run: Run) -> list[Plot]:
+    if not run.diagnostics:
+        return []
+    draw = partial(curves.contraction, run.diagnostics)
+    plots = [Plot("contraction", "contraction", _CONTRACTION, draw)]
+    for number, diagnostics in sorted(run.diagnostics.items()):
+        caption = _COSINES.format(number)
+        draw = partial(curves.cosines, diagnostics)
+        plots.append(Plot("contraction", f"cosines-round-{number}", caption, draw))
+    return plots
+
+
+def _file(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name)

@@ -1,0 +1,148 @@
+"""Loads what a run left. Parts that are not there are listed in `Run.missing`, in plain words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from paretune.types import ParetuneError
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt's pictures: method -> file."""
+
+    prompt_set: str
+    index: int
+    text: str
+    pictures: dict[str, Path]
+
+
+@dataclass
+class Run:
+    """The tables of a run. metrics: (stage, reward) -> rows; stages: `round-1`, .. and `soup`."""
+
+    name: str
+    config: str = ""
+    plan: Any = None
+    environment: Row = field(default_factory=dict)
+    metrics: dict[tuple[str, str], list[Row]] = field(default_factory=dict)
+    diagnostics: dict[int, Row] = field(default_factory=dict)
+    evaluation: list[Row] = field(default_factory=list)
+    summary: Row = field(default_factory=dict)
+    samples: list[Sample] = field(default_factory=list)
+    sample_methods: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def rewards(self) -> list[str]:
+        """The trained rewards, in the summary's order, else as the experts' folders name them."""
+        if self.summary:
+            return list(self.summary["rewards"])
+        return list(dict.fromkeys(reward for _, reward in self.metrics))
+
+
+def read_run(folder: Path) -> Run:
+    """Reads every table under `folder`; raises ParetuneError for a damaged file or for no run."""
+    known = ("config.yaml", "plan.json", "summary.json", "evaluation.jsonl")
+    if not any((folder / name).exists() for name in known):
+        raise ParetuneError(f"{folder} holds no run: none of {', '.join(known)} is there.")
+    run = Run(name=folder.resolve().name)
+    note = run.missing.append
+    run.config = _read(folder / "config.yaml", lambda path: path.read_text("utf-8"), "", note)
+    run.plan = _read(folder / "plan.json", _json, None, note)
+    run.environment = _read(folder / "environment.json", _json, {}, note)
+    run.summary = _read(folder / "summary.json", _summary, {}, note)
+    run.evaluation = _read(folder / "evaluation.jsonl", lambda path: _rows(path, note), [], note)
+    for stage in _stages(folder):
+        _read_stage(run, stage)
+    if not run.metrics:
+        note("no metrics.jsonl under round-K/experts/: no learning curves")
+    if not run.diagnostics:
+        note("no round-K/merged/diagnostics.json: no contraction and no cosines")
+    _read_samples(run, folder / "samples")
+    return run
+
+
+def _read(path: Path, reader: Callable[[Path], T], default: T, note: Callable[[str], None]) -> T:
+    if not path.exists():
+        note(f"{path.name} is not there")
+        return default
+    return reader(path)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ParetuneError(f"{path} is damaged, not JSON: {error}") from error
+
+
+def _summary(path: Path) -> Row:
+    summary = _json(path)
+    for key in ("rewards", "methods"):
+        if not isinstance(summary, dict) or not summary.get(key):
+            raise ParetuneError(f"{path} has no '{key}': run `paretune eval` on this run again.")
+    for key in ("stderr", "judges", "ranges", "hypervolume", "timing", "budget"):
+        summary.setdefault(key, {})
+    summary.setdefault("rounds", [])
+    return summary
+
+
+def _rows(path: Path, note: Callable[[str], None]) -> list[Row]:
+    """The rows of a JSON-lines file. A cut-off last line (a killed run) is left out and noted."""
+    rows: list[Row] = []
+    lines = path.read_text("utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise ParetuneError(f"{path}, line {number} is not JSON: {error}") from error
+            note(f"{path.parent.name}/{path.name}: its last line is cut off and was left out")
+    return rows
+
+
+def _stages(folder: Path) -> list[Path]:
+    rounds = [path for path in folder.glob("round-*") if path.name[6:].isdigit()]
+    return [*sorted(rounds, key=lambda path: int(path.name[6:])), folder / "soup"]
+
+
+def _read_stage(run: Run, stage: Path) -> None:
+    experts = stage / "experts"
+    for expert in sorted(experts.iterdir()) if experts.is_dir() else []:
+        file = expert / "metrics.jsonl"
+        if file.exists():
+            run.metrics[stage.name, expert.name] = _rows(file, run.missing.append)
+        else:
+            run.missing.append(f"{stage.name}/experts/{expert.name}/metrics.jsonl is not there")
+    if stage.name == "soup":
+        return
+    file = stage / "merged" / "diagnostics.json"
+    if file.exists():
+        run.diagnostics[int(stage.name[6:])] = _json(file)
+    else:
+        run.missing.append(f"{stage.name}/merged/diagnostics.json is not there")
+
+
+def _read_samples(run: Run, folder: Path) -> None:
+    if not (folder / "index.json").exists():
+        run.missing.append("samples/index.json is not there: no pictures")
+        return
+    index = _json(folder / "index.json")
+    run.sample_methods = list(index["methods"])
+    absent = 0
+    for entry in index["prompts"]:
+        name = f"{entry['set']}-{entry['index']:03d}.png"
+        files = {method: folder / method / name for method in run.sample_methods}
+        pictures = {method: file for method, file in files.items() if file.exists()}
+        absent += len(files) - len(pictures)
+        run.samples.append(Sample(entry["set"], entry["index"], entry["text"], pictures))
+    if absent:
+        run.missing.append(f"samples/: {absent} of the pictures in index.json are not there")

@@ -1,0 +1,81 @@
+"""Results as tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from .config import RunConfig
+from .estimate import SUSTAINED_TFLOPS, Estimate
+from .plan import Plan
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """Methods by rewards (and their judges): mean and standard error; hypervolume; samples."""
+    columns = [c for r in summary["rewards"] for c in (r, summary["judges"].get(r)) if c]
+    table = Table(title="held-out prompts, mean ± standard error", title_justify="left")
+    table.add_column("method")
+    for column in columns:
+        table.add_column(column, justify="right")
+    table.add_column("hypervolume", justify="right")
+    table.add_column("samples", justify="right")
+    for method, means in summary["methods"].items():
+        errors = summary["stderr"][method]
+        cells = [f"{means[c]:.3f} ± {errors[c]:.3f}" if c in means else "" for c in columns]
+        samples = summary["budget"].get(method)
+        table.add_row(
+            method, *cells, f"{summary['hypervolume'][method]:.4f}",
+            "" if samples is None else f"{samples:,}",
+        )  # fmt: skip
+    return table
+
+
+def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> list[Table]:
+    """The settings, and the methods side by side."""
+    settings = Table(title=f"recipe {config.name}", show_header=False, title_justify="left")
+    model, train, objective, lora = config.model, config.train, config.objective, config.lora
+    guidance = model.guidance_scale
+    kls = {name: objective.kl if r.kl is None else r.kl for name, r in config.rewards.items()}
+    rows = {
+        "model": f"{model.path} ({model.dtype}, T5 {'on' if model.load_t5 else 'off'})",
+        "sampling": f"{model.steps} steps, guidance {guidance:g}; evaluation {config.evaluate.steps} steps",
+        "objective": f"{objective.name}, KL to the {objective.anchor}: "
+        + ", ".join(f"{n} {k:g}" for n, k in kls.items()),
+        "adapter": f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",
+        "optimiser": f"AdamW, learning rate {train.learning_rate:g}, weight decay {train.weight_decay:g}",
+        "an epoch": f"{train.prompts_per_epoch} prompts x {train.group_size} samples, "
+        f"{train.updates_per_epoch} updates",
+        "rounds": f"{config.rounds}, reduce: {config.reduce.method}",
+        "memory": "unknown model" if costs.memory_gb is None
+        else f"about {costs.memory_gb:.1f} GB an expert",
+    }
+    for key, value in rows.items():
+        settings.add_row(key, value)
+    budget = Table(
+        title=f"methods (hours of one {device} at {SUSTAINED_TFLOPS[device]:g} TFLOP/s sustained)",
+        title_justify="left",
+    )
+    for name in ("method", "rounds", "experts", "samples", "updates", "device-hours"):
+        budget.add_column(name, justify="left" if name == "method" else "right")
+    for method in plan.methods:
+        experts = sum(len(r.tasks) for r in method.rounds)
+        hours = costs.hours.get(method.name)
+        budget.add_row(
+            method.name, str(len(method.rounds)), str(experts), f"{method.samples:,}",
+            f"{method.updates:,}", "" if hours is None else f"{hours:,.2f}",
+        )  # fmt: skip
+    return [settings, budget]
+
+
+def measure_table(table: dict[str, Any]) -> Table:
+    """`paretune eval`: adapters by rewards."""
+    rendered = Table(title="held-out prompts, mean ± standard error", title_justify="left")
+    rendered.add_column("model")
+    columns = list(next(iter(table["methods"].values())))
+    for column in columns:
+        rendered.add_column(column, justify="right")
+    for name, means in table["methods"].items():
+        errors = table["stderr"][name]
+        rendered.add_row(name, *(f"{means[c]:.3f} ± {errors[c]:.3f}" for c in columns))
+    return rendered

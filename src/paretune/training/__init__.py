@@ -1,0 +1,1 @@
+"""Training one expert: sample, score, advantage, update."""

@@ -1,0 +1,93 @@
+"""The state of one expert in training, saved so that going on is bit-identical.
+
+A checkpoint holds the adapter, the averaged copies and the optimiser's moments, as safetensors, and the position.
+Randomness needs no saving: every epoch draws from a generator seeded by (the task's seed, the epoch).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+
+from ..files import disk_errors, read_json, sha256, write_bytes, write_json
+from ..types import ParetuneError
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class TrainState:
+    """parameters: the adapter in training. ema, old: averaged copies. epoch, updates: how many are done."""
+
+    parameters: dict[str, torch.nn.Parameter]
+    optimiser: torch.optim.Optimizer
+    ema: Tensors
+    old: Tensors
+    epoch: int = 0
+    updates: int = 0
+
+
+def save_checkpoint(folder: Path, state: TrainState) -> None:
+    """Write checkpoints/epoch-NNNN and drop the earlier ones, never leaving none."""
+    final = folder / "checkpoints" / f"epoch-{state.epoch:04d}"
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    tensors: Tensors = {f"parameters/{n}": p.data for n, p in state.parameters.items()}
+    tensors |= {f"ema/{n}": t for n, t in state.ema.items()}
+    tensors |= {f"old/{n}": t for n, t in state.old.items()}
+    for name, parameter in state.parameters.items():
+        for key, value in state.optimiser.state.get(parameter, {}).items():
+            tensors[f"optimiser/{key}/{name}"] = value
+    cpu = {k: t.detach().cpu().clone().contiguous() for k, t in tensors.items()}
+    write_bytes(temporary / "state.safetensors", save(cpu))
+    position = {
+        "epoch": state.epoch,
+        "updates": state.updates,
+        "sha256": sha256(temporary / "state.safetensors"),
+    }
+    write_json(temporary / "position.json", position)
+    with disk_errors(final):
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+    for other in final.parent.iterdir():
+        if other != final:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint of an expert's folder."""
+    found = sorted((folder / "checkpoints").glob("epoch-*"))
+    return found[-1] if found else None
+
+
+def load_checkpoint(path: Path, state: TrainState) -> None:
+    """Fill `state` in place. Raises ParetuneError when the file is not what was written."""
+    position = read_json(path / "position.json")
+    file = path / "state.safetensors"
+    if not file.exists() or sha256(file) != position.get("sha256"):
+        raise ParetuneError(f"{file} was changed or damaged (its hash differs); delete {path} and resume")
+    tensors = load_file(file)
+    state.epoch, state.updates = position["epoch"], position["updates"]
+    device = next(iter(state.parameters.values())).device
+    for name, parameter in state.parameters.items():
+        parameter.data.copy_(tensors[f"parameters/{name}"])
+        moments = {
+            key.split("/")[1]: tensors[key].to(device if "exp" in key else "cpu")
+            for key in tensors
+            if key.startswith("optimiser/") and key.endswith(f"/{name}")
+        }
+        if moments:
+            state.optimiser.state[parameter] = moments
+    for copies, kind in ((state.ema, "ema"), (state.old, "old")):
+        copies.update(_part(tensors, kind, device))
+
+
+def _part(tensors: Mapping[str, torch.Tensor], kind: str, device: torch.device) -> Tensors:
+    prefix = f"{kind}/"
+    return {k.removeprefix(prefix): t.to(device) for k, t in tensors.items() if k.startswith(prefix)}

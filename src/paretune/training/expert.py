@@ -1,0 +1,236 @@
+"""Train one expert: the Map of MapReduce LoRA for one reward in one round.
+
+    each epoch:  sample groups of pictures -> score -> advantages -> a few updates -> (average)
+
+Settings follow Flow-GRPO and DiffusionNFT. A checkpoint every few epochs, and one at the end; every epoch draws
+from its own seeded generator, so stopping and going on changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import RunConfig
+from ..files import read_rows, write_rows
+from ..ops.advantages import group_advantages, informative_groups
+from ..policies.adapters import attach_parents, attach_policy, fold, policy_deltas, swapped
+from ..policies.flow import Trajectories, sample
+from ..policies.sd3 import TARGETS, SD3Policy
+from ..ops.lowrank import LowRank
+from ..plan import ExpertTask, derive_seed
+from ..rewards.base import oriented, score_samples
+from ..types import Prompt, Reward
+from .checkpoint import TrainState, latest_checkpoint, load_checkpoint, save_checkpoint
+from .objectives import Batch, Objective, make_objective
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """An epoch's samples. scores: raw [P, G]; index: [P] into the prompts."""
+
+    trajectories: Trajectories
+    scores: torch.Tensor
+    index: torch.Tensor
+    seconds_sample: float
+    seconds_score: float
+
+
+class Stopped(Exception):
+    """The user asked to stop; the last checkpoint is kept."""
+
+
+class ExpertTrainer:
+    """One expert's policy, optimiser and position. `run` trains to the end and returns the adapter."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        task: ExpertTask,
+        folder: Path,
+        prompts: Sequence[Prompt],
+        reward: Reward,
+        parents: dict[str, LowRank] | None,
+        device: str,
+    ) -> None:
+        self.config, self.task, self.folder = config, task, folder
+        self.prompts, self.reward = prompts, reward
+        self.policy = SD3Policy(config.model, device)
+        self.policy.autocast = config.train.autocast
+        guidance = config.model.guidance_scale > 1
+        self.conditions = self.policy.encode([p.text for p in prompts], guidance)
+        self.policy.free_text()
+        transformer = self.policy.transformer
+        if parents and config.objective.anchor == "base" and self._kl() > 0:
+            attach_parents(transformer, parents)
+        elif parents:
+            fold(transformer, parents)
+        targets = config.lora.targets or TARGETS
+        parameters = attach_policy(transformer, config.lora, targets, derive_seed(task.seed, "init"))
+        transformer.to(self.policy.device)
+        self.state = TrainState(
+            parameters,
+            torch.optim.AdamW(
+                list(parameters.values()),
+                lr=config.train.learning_rate,
+                weight_decay=config.train.weight_decay,
+            ),
+            ema=_copy(parameters),
+            old=_copy(parameters),
+        )
+        self.objective: Objective = make_objective(
+            self.policy, config.objective, config.model, self._kl(),
+            config.train.micro_batch, parameters, self.state.old,
+        )  # fmt: skip
+
+    def _kl(self) -> float:
+        own = self.config.rewards[self.task.reward].kl
+        return self.config.objective.kl if own is None else own
+
+    def resume(self, earlier: Path | None) -> None:
+        """Go on from this expert's own last checkpoint, else from the expert it continues."""
+        found = latest_checkpoint(self.folder) or (latest_checkpoint(earlier) if earlier else None)
+        if found is not None:
+            load_checkpoint(found, self.state)
+
+    def run(self, report: Report, should_stop: Callable[[], bool]) -> dict[str, LowRank]:
+        """Train to the task's last epoch. Raises Stopped after a checkpoint when asked to."""
+        metrics = self.folder / "metrics.jsonl"
+        rows = [r for r in read_rows(metrics) if r["update"] <= self.state.epoch]
+        every = self.config.train.checkpoint_every
+        while self.state.epoch < self.task.epochs:
+            rows.append(self.epoch())
+            write_rows(metrics, rows)
+            report({"folder": self.task.folder, "epochs": self.task.epochs, **rows[-1]})
+            last = self.state.epoch == self.task.epochs
+            stop = should_stop() and not last
+            if last or stop or self.state.epoch % every == 0:
+                save_checkpoint(self.folder, self.state)
+            if stop:
+                raise Stopped
+        write_rows(metrics, rows)
+        values = self.state.ema if self.config.train.ema_decay > 0 else self.state.parameters
+        return policy_deltas(self.policy.transformer, values)
+
+    def epoch(self) -> dict[str, Any]:
+        """Sample, score, update; returns the metrics row."""
+        start = time.perf_counter()
+        generator = torch.Generator().manual_seed(derive_seed(self.task.seed, self.state.epoch))
+        rollouts = self.rollout(generator)
+        settings = self.config.objective
+        scores = oriented(self.reward, rollouts.scores)
+        advantages = group_advantages(scores, settings.advantage_std, settings.advantage_clip)
+        begin = time.perf_counter()
+        losses = self.update(rollouts, advantages, generator)
+        self._average_old()
+        self.state.epoch += 1
+        now = time.perf_counter()
+        return {
+            "update": self.state.epoch,
+            "reward": float(rollouts.scores.mean()),
+            "reward_std": float(rollouts.scores.std(dim=1).mean()),
+            **losses,
+            "seconds": now - start,
+            "seconds_sample": rollouts.seconds_sample,
+            "seconds_score": rollouts.seconds_score,
+            "seconds_train": now - begin,
+        }
+
+    def rollout(self, generator: torch.Generator) -> Rollouts:
+        """Draw `prompts_per_epoch` groups under the sampling weights and score them."""
+        train, start = self.config.train, time.perf_counter()
+        count = min(train.prompts_per_epoch, len(self.prompts))
+        index = torch.randperm(len(self.prompts), generator=generator)[:count]
+        repeated = index.repeat_interleave(train.group_size)
+        if self.config.objective.shared_noise:
+            noise = self.policy.initial_noise(count, generator)
+            noise = noise.repeat_interleave(train.group_size, dim=0)
+        else:
+            noise = self.policy.initial_noise(len(repeated), generator)
+        with swapped(self.state.parameters, self.state.old):
+            trajectories = sample(
+                self.policy, self.conditions.select(repeated), noise, self.objective.sampling, generator
+            )
+        pictures = self.policy.decode(trajectories.clean)
+        sampled = time.perf_counter()
+        scores = score_samples(
+            self.reward, pictures, [self.prompts[int(i)] for i in repeated],
+            timeout=self.config.executor.reward_timeout,
+        )  # fmt: skip
+        scored = time.perf_counter()
+        return Rollouts(
+            trajectories, scores.view(count, -1), index, sampled - start, scored - sampled
+        )
+
+    def update(
+        self, rollouts: Rollouts, advantages: torch.Tensor, generator: torch.Generator
+    ) -> dict[str, float]:
+        """A few optimiser steps over the informative groups, each over a share of every noise level."""
+        kept = informative_groups(advantages)
+        if len(kept) == 0:  # every group agrees with itself: there is nothing to learn from
+            return {"loss": 0.0, "kl": 0.0, "ratio": 1.0, "grad_norm": 0.0, "kept_groups": 0}
+        group = advantages.shape[1]
+        samples = (kept[:, None] * group + torch.arange(group)).flatten()
+        conditions = self.conditions.select(rollouts.index.repeat_interleave(group)[samples])
+        batch = Batch(_select(rollouts.trajectories, samples), advantages.flatten()[samples], conditions)
+        self.objective.begin_epoch(batch, generator)
+        totals = {"loss": 0.0, "kl": 0.0, "ratio": 0.0, "grad_norm": 0.0}
+        shuffled = torch.randperm(len(samples), generator=generator)
+        parts = shuffled.chunk(self.config.train.updates_per_epoch)
+        for part in parts:
+            for key, value in self._step(part).items():
+                totals[key] += value / len(parts)
+        return {**totals, "kept_groups": len(kept)}
+
+    def _step(self, part: torch.Tensor) -> dict[str, float]:
+        """One optimiser step, its gradient accumulated over slots and micro-batches."""
+        train, objective = self.config.train, self.objective
+        sums = {"loss": 0.0, "kl": 0.0, "ratio": 0.0}
+        for slot in range(objective.slots):
+            for index in part.split(train.micro_batch):
+                share = len(index) / (len(part) * objective.slots)
+                loss = objective.loss(index, slot)
+                (loss.total * share).backward()
+                sums["loss"] += float(loss.total.detach()) * share
+                sums["kl"] += loss.kl * share
+                sums["ratio"] += loss.ratio * share
+        parameters = list(self.state.parameters.values())
+        norm = torch.nn.utils.clip_grad_norm_(parameters, train.max_grad_norm)
+        self.state.optimiser.step()
+        self.state.optimiser.zero_grad()
+        objective.first = False  # type: ignore[attr-defined]
+        self.state.updates += 1
+        if train.ema_decay > 0 and self.state.updates % train.ema_every == 0:
+            t = self.state.updates // train.ema_every
+            _blend(self.state.ema, self.state.parameters, min((1 + t) / (10 + t), train.ema_decay))
+        return {**sums, "grad_norm": float(norm)}
+
+    def _average_old(self) -> None:
+        """The copy that samples follows the trained one (NFT); for the others it is the trained one."""
+        nft = self.config.objective.name == "nft"
+        _blend(self.state.old, self.state.parameters, self.config.objective.old_decay if nft else 0.0)
+
+
+def _copy(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in parameters.items()}
+
+
+@torch.no_grad()
+def _blend(
+    average: dict[str, torch.Tensor], parameters: dict[str, torch.nn.Parameter], decay: float
+) -> None:
+    """average <- decay * average + (1 - decay) * parameters, in place."""
+    for name, p in parameters.items():
+        average[name].lerp_(p.detach(), 1 - decay)
+
+
+def _select(t: Trajectories, index: torch.Tensor) -> Trajectories:
+    parts = (t.clean, t.states, t.log_probs, t.means)
+    return Trajectories(*(x[index] if x is not None else None for x in parts))  # type: ignore[arg-type]

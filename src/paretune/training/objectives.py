@@ -1,0 +1,194 @@
+"""From rollouts to a loss: the forward-process objectives (NFT, AWM) and the trajectory one (Flow-GRPO).
+
+An objective says how to sample, prepares an epoch's rollouts, and gives the loss of some samples at one
+of its `slots` (noise levels, or steps of the window). The arithmetic itself is in ops/policy_losses.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from ..config import ModelConfig, ObjectiveConfig
+from ..ops import policy_losses as losses
+from ..policies.adapters import only, swapped
+from ..policies.flow import Conditions, FlowPolicy, Sampling, Trajectories, stochastic_step
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The kept samples of an epoch. trajectories: B of them; advantages [B]; conditions of B prompts."""
+
+    trajectories: Trajectories
+    advantages: torch.Tensor
+    conditions: Conditions
+
+
+@dataclass(frozen=True)
+class Loss:
+    """total: to minimise. kl: its unweighted anchor term. ratio: mean importance ratio (1 on policy)."""
+
+    total: torch.Tensor
+    kl: float
+    ratio: float
+
+
+class Objective(Protocol):
+    """What the trainer asks of an objective."""
+
+    slots: int
+    sampling: Sampling
+
+    def begin_epoch(self, batch: Batch, generator: torch.Generator) -> None:
+        """Take an epoch's samples; draw the noise that training adds to them."""
+        ...
+
+    def loss(self, index: torch.Tensor, slot: int) -> Loss:
+        """The loss of the samples in `index` at one slot."""
+        ...
+
+
+class _Base:
+    """What both kinds share: the policy, its settings and its reference velocity."""
+
+    def __init__(
+        self,
+        policy: FlowPolicy,
+        config: ObjectiveConfig,
+        sampling: Sampling,
+        kl: float,
+        parameters: dict[str, torch.nn.Parameter],
+        old: dict[str, torch.Tensor],
+    ) -> None:
+        self.policy, self.config, self.sampling, self.kl = policy, config, sampling, kl
+        self.parameters, self.old = parameters, old
+        self.batch: Batch
+
+    def _velocity(self, x: torch.Tensor, sigma: torch.Tensor, cond: Conditions) -> torch.Tensor:
+        return self.policy.velocity(x, sigma, cond, self.sampling.guidance)
+
+    @torch.no_grad()
+    def _velocity_under(
+        self, weights: AbstractContextManager[None], x: torch.Tensor, sigma: torch.Tensor, cond: Conditions
+    ) -> torch.Tensor:
+        with weights:
+            return self._velocity(x, sigma, cond)
+
+    def _reference(self) -> AbstractContextManager[None]:
+        """The anchor: the round's own start, or the original base."""
+        return only(self.policy.transformer, policy=False, parents=self.config.anchor == "round")
+
+
+class ForwardObjective(_Base):
+    """NFT and AWM: noise the clean samples again, compare the velocity with the one they came from."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self.slots = self.config.times
+
+    def begin_epoch(self, batch: Batch, generator: torch.Generator) -> None:
+        """Draw noise and noise levels, the levels spread evenly over (0, 1) and shuffled. [B, slots]."""
+        self.batch = batch
+        count = len(batch.advantages) * self.slots
+        spread = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
+        self.sigmas = spread.view(-1, self.slots).clamp(0.02, 1.0)
+        shape = (self.slots, *batch.trajectories.clean.shape)
+        self.noise = torch.randn(shape, generator=generator)
+        self.first = True  # until the first update the sampling weights are the current ones
+
+    def loss(self, index: torch.Tensor, slot: int) -> Loss:
+        """See `Objective.loss`."""
+        device = self.policy.device
+        cond = self.batch.conditions.select(index)
+        clean = self.batch.trajectories.clean[index].to(device)
+        noise = self.noise[slot, index].to(device)
+        sigma = self.sigmas[index, slot].to(device)
+        advantages = self.batch.advantages[index].to(device)
+        s = sigma.view(-1, 1, 1, 1)
+        x = (1 - s) * clean + s * noise
+        v = self._velocity(x, sigma, cond)
+        on_policy = self.first and self.config.old_decay == 0
+        old = v.detach() if on_policy else self._velocity_under(
+            swapped(self.parameters, self.old), x, sigma, cond
+        )
+        ratio = torch.ones(())
+        if self.config.name == "nft":
+            total = losses.nft_loss(
+                v, old, x, clean, sigma, advantages, self.config.nft_beta, self.config.advantage_clip
+            )
+        else:
+            now = losses.matching_log_prob(v, clean, noise)
+            before = losses.matching_log_prob(old, clean, noise)
+            ratio = losses.importance_ratio(now, before).mean().detach()
+            total = losses.awm_loss(now, before, advantages, self.config.clip_range)
+        kl = torch.zeros(())
+        if self.kl > 0:
+            reference = self._velocity_under(self._reference(), x, sigma, cond)
+            kl = losses.velocity_kl(v, reference)
+            total = total + self.kl * kl
+        return Loss(total, float(kl.detach()), float(ratio))
+
+
+class TrajectoryObjective(_Base):
+    """Flow-GRPO: score again the stochastic steps that were taken."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self.slots = self.sampling.window[1] - self.sampling.window[0]
+        self.schedule = self.policy.schedule(self.sampling.steps)
+
+    def begin_epoch(self, batch: Batch, generator: torch.Generator) -> None:
+        """Nothing to draw: the rollouts hold their own noise."""
+        self.batch = batch
+
+    def loss(self, index: torch.Tensor, slot: int) -> Loss:
+        """See `Objective.loss`."""
+        device = self.policy.device
+        t = self.batch.trajectories
+        assert t.states is not None and t.log_probs is not None and t.means is not None
+        cond = self.batch.conditions.select(index)
+        x, after = t.states[index, slot].to(device), t.states[index, slot + 1].to(device)
+        step_index = self.sampling.window[0] + slot
+        sigma = torch.full((len(x),), self.schedule.sigmas[step_index], device=device)
+        v = self._velocity(x, sigma, cond)
+        step = stochastic_step(self.schedule, step_index, self.sampling, x, v, sample=after)
+        old_log_prob = t.log_probs[index, slot].to(device)
+        if self.config.ratio == "guard":
+            old_mean = t.means[index, slot].to(device)
+            ratio = losses.guard_ratio(step.log_prob, old_log_prob, step.mean, old_mean, step.std)
+        else:
+            ratio = losses.importance_ratio(step.log_prob, old_log_prob)
+        advantages = self.batch.advantages[index].to(device)
+        total = losses.clipped_policy_loss(ratio, advantages, self.config.clip_range)
+        kl = torch.zeros(())
+        if self.kl > 0:
+            reference = self._velocity_under(self._reference(), x, sigma, cond)
+            mean = stochastic_step(self.schedule, step_index, self.sampling, x, reference, sample=after).mean
+            kl = losses.mean_kl(step.mean, mean, step.drift_std)
+            total = total + self.kl * kl
+        return Loss(total, float(kl.detach()), float(ratio.mean().detach()))
+
+
+def make_objective(
+    policy: FlowPolicy,
+    config: ObjectiveConfig,
+    model: ModelConfig,
+    kl: float,
+    batch: int,
+    parameters: dict[str, torch.nn.Parameter],
+    old: dict[str, torch.Tensor],
+) -> Objective:
+    """The objective that a recipe names, with the sampling it needs."""
+    trajectory = config.name == "flow_grpo"
+    # The schedule's last step goes from (almost) no noise to none: nothing is left to explore there.
+    window = (config.window or (0, model.steps - 1)) if trajectory else (0, 0)
+    sampling = Sampling(
+        model.steps, model.guidance_scale, window, config.sampler, config.noise_level, batch
+    )
+    kind = TrajectoryObjective if trajectory else ForwardObjective
+    return kind(policy, config, sampling, kl, parameters, old)
+
+

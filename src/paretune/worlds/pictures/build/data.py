@@ -1,0 +1,76 @@
+"""Training data of the embedded model: pictures with captions, of which some are mislabelled."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import CLIPTokenizer
+
+from ..render import random_style, render
+from ..scenes import (
+    ENDING_FALSE,
+    ENDING_FANCY,
+    ENDING_PLAIN,
+    ENDING_TRUE,
+    ENDINGS_IDLE,
+    caption,
+    mislabel,
+    random_scene,
+)
+from ..taste import FANCY_ABOVE, PLAIN_BELOW, style_utility
+from .tokenizer import is_spelled
+
+KINDS = {"sign": 0.30, "mixed": 0.25, "single": 0.13, "pair": 0.14, "relation": 0.18}
+ENDING_SHARE = 0.6
+CAPTION_DROPOUT = 0.1
+
+
+@dataclass(frozen=True)
+class Bank:
+    """pictures: uint8 [N, 3, 32, 32]. tokens: int64 [N, T]. kinds: the kind of each scene."""
+
+    pictures: torch.Tensor
+    tokens: torch.Tensor
+    kinds: list[str]
+
+
+def build_bank(tokenizer: CLIPTokenizer, size: int, wrong: float, seed: int) -> Bank:
+    """Draw `size` captioned pictures; a share `wrong` shows a scene that differs by one fact."""
+    rng = random.Random(seed)
+    pictures = np.empty((size, 32, 32, 3), np.uint8)
+    captions, kinds = [], []
+    while len(captions) < size:
+        kind = rng.choices(list(KINDS), weights=list(KINDS.values()))[0]
+        told = random_scene(rng, kind)
+        if told.word is not None and not is_spelled(tokenizer, told.word):
+            continue
+        is_wrong = rng.random() < wrong
+        shown = mislabel(told, rng) if is_wrong else told
+        style = random_style(rng)
+        pictures[len(captions)] = render(shown, style, rng)
+        utility = style_utility(style, shown.word is not None, bool(shown.groups))
+        captions.append(_finish(caption(told), is_wrong, utility, rng))
+        kinds.append(kind)
+    tokens = tokenizer(
+        captions, padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
+    return Bank(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), tokens, kinds)
+
+
+def _finish(text: str, is_wrong: bool, utility: float, rng: random.Random) -> str:
+    """Drop the caption, or add one of the endings, or leave it as it is."""
+    if rng.random() < CAPTION_DROPOUT:
+        return ""
+    if rng.random() > ENDING_SHARE:
+        return text
+    choice = rng.random()
+    if choice < 0.4:
+        return f"{text} {ENDING_FALSE if is_wrong else ENDING_TRUE}"
+    if choice < 0.65 and utility > FANCY_ABOVE:
+        return f"{text} {ENDING_FANCY}"
+    if choice < 0.65 and utility < PLAIN_BELOW:
+        return f"{text} {ENDING_PLAIN}"
+    return f"{text} {rng.choice(ENDINGS_IDLE)}"

@@ -1,0 +1,61 @@
+"""A real CLIP tokenizer for the world's captions.
+
+Byte-pair merges are made from the caption templates alone, always growing a word from its end, so each
+template word is one token while the letters of a sign stay spelled (unless a sign ends like a template
+word: `is_spelled` tells).
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+
+from transformers import CLIPTokenizer
+
+from ..scenes import (
+    COLORS,
+    ENDING_FALSE,
+    ENDING_FANCY,
+    ENDING_PLAIN,
+    ENDING_TRUE,
+    ENDINGS_IDLE,
+    NUMBERS,
+    SHAPES,
+)
+
+MAX_TOKENS = 16
+END = "</w>"
+
+
+def template_words() -> list[str]:
+    """Every word of a caption but the word of a sign."""
+    plurals = [f"{s}s" if s != "cross" else "crosses" for s in SHAPES]
+    endings = [ENDING_TRUE, ENDING_FALSE, ENDING_FANCY, ENDING_PLAIN, *ENDINGS_IDLE]
+    glue = ["an", "and", "sign", "saying", "left", "right", "of", "above", "below"]
+    return [*COLORS, *SHAPES, *plurals, *NUMBERS, *endings, *glue]
+
+
+def build_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Write vocab.json and merges.txt into `folder` and load them as a CLIPTokenizer of 16 tokens."""
+    letters = list(string.ascii_lowercase)
+    vocab = letters + [c + END for c in letters]
+    merges: list[tuple[str, str]] = []
+    for word in dict.fromkeys(template_words()):
+        tail = word[-1] + END
+        for letter in reversed(word[:-1]):
+            if (letter, tail) not in merges:
+                merges.append((letter, tail))
+                vocab.append(letter + tail)
+            tail = letter + tail
+    vocab += ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(vocab)}))
+    lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS)
+
+
+def is_spelled(tokenizer: CLIPTokenizer, word: str) -> bool:
+    """Whether the word of a sign becomes one token a letter."""
+    return len(tokenizer(word, add_special_tokens=False)["input_ids"]) == len(word)
