@@ -19,6 +19,7 @@ from .types import ParetuneError
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
 
 
 class _Section(BaseModel):
@@ -163,7 +164,7 @@ class RunConfig(_Section):
     lora: LoraConfig = LoraConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
-    rewards: Annotated[dict[str, RewardConfig], Field(min_length=1)]
+    rewards: Annotated[dict[FolderName, RewardConfig], Field(min_length=1)]
     reduce: ReduceConfig = ReduceConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     executor: ExecutorConfig = ExecutorConfig()

@@ -42,7 +42,7 @@ def measure_adapters(
     jobs = [EvaluateJob(config, s, out, model, device) for s in subjects]
     with LocalExecutor(min(len(jobs), config.executor.workers or 2), config.executor.threads) as pool:
         pool.map(evaluate_subject, jobs, report)
-    means, errors = tables(collect(out, tuple(subjects)))
+    means, errors = tables(collect(config, out, tuple(subjects)))
     result = {"methods": means, "stderr": errors}
     write_json(out / "eval.json", result)
     return result

@@ -52,7 +52,7 @@ def run(config: RunConfig, out: Path, report: Report, resume: bool = False) -> d
             stages = Stages(config, plan, out, environment["model_fingerprint"], device, executor)
             stages.train(report, clock)
             stages.measure(report, clock)
-        rows = collect(out, stages.subjects)
+        rows = collect(config, out, stages.subjects)
         summary = summarise(config, plan, out, rows, clock.seconds())
         report({"stage": "report"})
         write_report(out)

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from peft_adapters import SETTINGS, make, peft_model, sd3
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
@@ -13,6 +12,8 @@ from paretune.stages import fold_tensors
 from paretune.stages.fold import fold_adapter
 from paretune.stages.inspect import heatmap, inspect_adapters, render
 from paretune.types import ParetuneError
+
+from .peft_adapters import SETTINGS, make, peft_model, sd3
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -118,6 +119,22 @@ def test_a_base_weight_that_cannot_take_the_change_is_one_line(tmp_path, weight,
     with pytest.raises(ParetuneError, match=message):
         fold_adapter(tmp_path / "base", tmp_path / "lora.safetensors", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "lora.safetensors"]
+
+
+def test_an_incomplete_base_is_one_line(made, tmp_path):
+    root, _ = made
+    base = tmp_path / "base"
+    base.mkdir()
+    index = base / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"x": "model-1.safetensors"}}')
+    with pytest.raises(ParetuneError, match=r"lacks model-1\.safetensors"):
+        fold_adapter(base, root / "a", tmp_path / "out")
+    index.write_text("[]")
+    with pytest.raises(ParetuneError, match="no readable weight index"):
+        fold_adapter(base, root / "a", tmp_path / "out")
+    (base / "model_index.json").write_text("{}")
+    with pytest.raises(ParetuneError, match="no folder transformer or unet"):
+        fold_adapter(base, root / "a", tmp_path / "out")
 
 
 def test_inspect_tells_norms_energies_and_cosines(made, tmp_path):

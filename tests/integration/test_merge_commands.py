@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft_adapters import INPUTS, contents, make, sd3
 from safetensors.torch import load_file, save_file
 
 from paretune.ops.lowrank import distance, stack
@@ -18,6 +17,8 @@ from paretune.stages.fold import fold_adapter
 from paretune.stages.inspect import inspect_adapters
 from paretune.stages.merge import merge_adapters
 from paretune.types import ParetuneError
+
+from .peft_adapters import INPUTS, contents, make, sd3
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 
@@ -212,6 +213,35 @@ def test_modules_saved_whole_are_carried_when_equal_and_refused_when_not(made, t
     shards = [load_file(path) for path in (tmp_path / "folded").glob("*.safetensors")]
     assert any("norm_out.linear.weight" in s and float(s["norm_out.linear.weight"].min()) == 1.0
                for s in shards)  # fmt: skip
+
+
+def diffusers_file(path: Path, prefix: str) -> Path:
+    names = (f"{prefix}x.lora_A.weight", f"{prefix}x.lora_B.weight")
+    save_file({names[0]: torch.ones(1, 3), names[1]: torch.ones(2, 1)}, path)
+    return path
+
+
+def test_the_output_is_for_the_library_that_the_inputs_are_for(made, tmp_path):
+    root, _ = made
+    unet = diffusers_file(tmp_path / "unet.safetensors", "unet.")
+    merge_adapters([unet], out=tmp_path / "for-unet")
+    inner = load_file(tmp_path / "for-unet" / "pytorch_lora_weights.safetensors")
+    assert set(inner) == {"unet.x.lora_A.weight", "unet.x.lora_B.weight"}
+    other = diffusers_file(tmp_path / "other.safetensors", "transformer.")
+    with pytest.raises(ParetuneError, match="different parts: transformer and unet"):
+        merge_adapters([unet, other], out=tmp_path / "both")
+    language = copy_of(root / "a", tmp_path / "language")
+    set_config(language, task_type="CAUSAL_LM", auto_mapping=None)
+    merge_adapters([language], out=tmp_path / "for-language")
+    assert not (tmp_path / "for-language" / "pytorch_lora_weights.safetensors").exists()
+    assert read_adapter(tmp_path / "for-language").config["task_type"] == "CAUSAL_LM"
+
+
+def test_nothing_to_merge_is_refused(tmp_path):
+    with pytest.raises(ParetuneError, match="at least one adapter"):
+        merge_adapters([], out=tmp_path / "out")
+    with pytest.raises(ParetuneError, match="at least one adapter"):
+        inspect_adapters([])
 
 
 def test_other_shapes_are_refused(made, tmp_path):

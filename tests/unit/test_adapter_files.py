@@ -203,14 +203,17 @@ def broken(folder: Path, change: str) -> Path:
     tensors = load_file(weights)
     first = "base_model.model.block.proj.lora_A.weight"
     match change:
-        case "dora" | "bias" | "peft_type" | "init":
+        case "dora" | "bias" | "peft_type" | "init" | "alpha" | "pattern":
             key, value = {
                 "dora": ("use_dora", True), "bias": ("bias", "all"),
                 "peft_type": ("peft_type", "LOHA"), "init": ("init_lora_weights", "pissa"),
+                "alpha": ("lora_alpha", "6"), "pattern": ("rank_pattern", [1]),
             }[change]  # fmt: skip
             config.write_text(json.dumps({**settings_, key: value}))
         case "json":
             config.write_text("{")
+        case "list":
+            config.write_text("[]")
         case "rank":
             config.write_text(json.dumps({**settings_, "r": 5}))
         case "truncated":
@@ -246,7 +249,8 @@ def broken(folder: Path, change: str) -> Path:
     ("change", "message"),
     [
         ("dora", "DoRA"), ("bias", "biases"), ("peft_type", "LOHA"), ("init", "pissa"),
-        ("json", "no readable JSON"), ("rank", "rank 3, its configuration says 5"),
+        ("alpha", "not all numbers"), ("pattern", "rank_pattern is no mapping"),
+        ("json", "no readable JSON"), ("list", "no adapter configuration"), ("rank", "rank 3, its configuration says 5"),
         ("truncated", "damaged or was cut short"), ("garbage", "damaged or was cut short"),
         ("nan", "NaN or infinite values in base_model.model.block.proj"),
         ("half", "lacks the A factor of block.proj"), ("magnitude", "DoRA"), ("lokr", "LoKr"),
@@ -259,6 +263,18 @@ def test_what_is_not_plain_lora_is_refused_in_one_line(tmp_path, change, message
     with pytest.raises(ParetuneError, match=message) as caught:
         dict(read_adapter(folder))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stored", ["{", "[]"])
+def test_damaged_diffusers_metadata_is_refused(tmp_path, stored):
+    path = tmp_path / "style.safetensors"
+    tensors = factors("transformer.a", "lora_A.weight", "lora_B.weight")
+    save_file(tensors, path, metadata={"lora_adapter_metadata": stored})
+    with pytest.raises(ParetuneError, match="lora_adapter_metadata is no"):
+        read_adapter(path)
+    save_file(tensors, path, metadata={"lora_adapter_metadata": '{"transformer.r": 2, '
+              '"transformer.lora_alpha": 8}'})  # fmt: skip
+    assert read_adapter(path).scale("a") == 4.0
 
 
 def test_paths_that_hold_no_adapter_are_refused(tmp_path):

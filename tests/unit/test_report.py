@@ -18,6 +18,7 @@ from paretune.stages.report.gains import (
     duration,
     headline,
     number,
+    paired_changes,
     round_methods,
     shown_methods,
 )
@@ -51,7 +52,7 @@ def write_run(
     summary = make_summary(rewards, rounds)
     _dump(folder / "summary.json", summary)
     _write_evaluation(folder / "evaluation.jsonl", summary, rng)
-    methods = [*list(summary["methods"])[: 1 + len(rewards)], "mapreduce"]
+    methods = [name for name in summary["methods"] if name != "mapreduce"]
     _write_samples(folder / "samples", methods, size)
     rooms = [f"round-{k + 1}" for k in range(rounds)]
     for place, stage in enumerate([*rooms, "soup"] if training else []):
@@ -109,18 +110,23 @@ def _dump(path: Path, content: object) -> None:
 
 
 def _write_evaluation(path: Path, summary: dict, rng: random.Random) -> None:
+    """Rows whose means are the summary's; within rounds, experts saw only the first two prompts."""
     rows = []
-    rounds = len(summary["rounds"])
-    for method, means in summary["methods"].items():
-        if method == f"mapreduce@{rounds}":
-            continue
-        name, _, step = method.partition("@")
-        number = int(step) if step else rounds if name == "mapreduce" else None
+    measured = {(name, None): means for name, means in summary["methods"].items()}
+    del measured["mapreduce", None]  # the summary's name for the last round
+    for entry in summary["rounds"]:
+        measured[f"mapreduce@{entry['round']}", entry["round"]] = entry["means"]
+        del measured[f"mapreduce@{entry['round']}", None]
+        for own, means in entry["expert_means"].items():
+            measured[f"round-{entry['round']}:{own}", entry["round"]] = means
+    for (method, step), means in measured.items():
         for reward, mean in means.items():
-            for prompt in PROMPTS:
-                rows.append({"method": name, "round": number, "preference": [1.0], "prompt": prompt,
-                             "prompt_set": "ocr", "seed": 0, "reward": reward, "kind": "reward",
-                             "value": mean + rng.gauss(0, 0.01)})  # fmt: skip
+            away = rng.gauss(0, 0.02)
+            row = {"method": method, "round": step, "preference": [1.0], "prompt_set": "ocr"}
+            row |= {"seed": 0, "reward": reward, "kind": "reward"}
+            for prompt, offset in zip(PROMPTS, (-0.1 + away, 0.1 - away, 0.0), strict=True):
+                if offset or not method.startswith("round-"):
+                    rows.append(row | {"prompt": prompt, "value": mean + offset})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -207,7 +213,7 @@ def test_prompts_are_escaped_and_pictures_are_kept_crisp(whole: Path) -> None:
     page = _page(whole)
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; a blue square" in page
-    assert page.count('class="pixels"') == 3 * 5
+    assert page.count('class="pixels"') == 3 * 7
 
 
 def test_headline_for_literal_numbers() -> None:
@@ -241,6 +247,10 @@ def test_errors_are_paired_where_the_table_allows_and_else_add_in_squares() -> N
     (change,) = changes(summary, rows, "mapreduce", ["ocr"])
     assert change.stderr == pytest.approx(0.1)  # differences 0.3 and 0.1
     assert change.absolute == pytest.approx(0.2)
+    (same,) = paired_changes(rows, "base", "mapreduce@1")
+    assert same == change
+    (change,) = changes(summary, rows[:2] + rows[3:], "mapreduce", ["ocr"])  # another evaluation
+    assert change.stderr == pytest.approx(0.05)
 
 
 def test_methods_are_in_reading_order_and_the_last_round_appears_once() -> None:

@@ -12,7 +12,8 @@ def group_advantages(
 
     std: "group" (GRPO, Shao et al. 2024) or "global", over the whole batch (Flow-GRPO's public default).
     """
-    centred = scores - scores.mean(dim=1, keepdim=True)
+    equal = (scores == scores[:, :1]).all(dim=1, keepdim=True)  # whose mean may be a rounding away
+    centred = (scores - scores.mean(dim=1, keepdim=True)).masked_fill(equal, 0.0)
     if std == "group":
         scale = scores.std(dim=1, keepdim=True, unbiased=False)
     elif std == "global":

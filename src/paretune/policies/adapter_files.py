@@ -43,7 +43,7 @@ _UNMERGEABLE = {
 _MUTATED = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AdapterFile(Mapping[str, LowRank]):
     """A LoRA adapter whose factors stay on disk. self[module] reads one module, scale folded in.
 
@@ -126,7 +126,20 @@ def _pattern(patterns: Mapping[str, float] | None, module: str, default: float) 
     return default
 
 
+def _check_numbers(path: Path, config: Mapping[str, Any]) -> None:
+    """The settings that the scale comes from, before it is computed from them."""
+    values = [config.get("r", 8), config.get("lora_alpha", 8)]
+    for name in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(name) or {}
+        if not isinstance(patterns, dict):
+            raise ParetuneError(f"{path}: its {name} is no mapping")
+        values += patterns.values()
+    if any(not isinstance(v, int | float) or not math.isfinite(v) or v < 0 for v in values):
+        raise ParetuneError(f"{path}: its ranks and alphas are not all numbers")
+
+
 def _check_config(path: Path, config: Mapping[str, Any]) -> None:
+    _check_numbers(path, config)
     kind = str(config.get("peft_type", "LORA")).upper()
     if kind != "LORA":
         raise ParetuneError(
@@ -179,6 +192,8 @@ def _own_metadata(file: TensorFile, component: str | None) -> dict[str, Any]:
         stored = json.loads(file.metadata.get(DIFFUSERS_KEY, "{}"))
     except ValueError as error:
         raise ParetuneError(f"{file.path}: its {DIFFUSERS_KEY} is no JSON") from error
+    if not isinstance(stored, dict):
+        raise ParetuneError(f"{file.path}: its {DIFFUSERS_KEY} is no configuration")
     prefix = f"{component}." if component else ""
     return {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
 

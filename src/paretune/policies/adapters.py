@@ -6,6 +6,7 @@ kept apart so that the original base can still be evaluated (needed only for a K
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -25,7 +26,9 @@ def attach_policy(
 ) -> dict[str, nn.Parameter]:
     """Add a fresh expert (its change is zero at first) and return its float32 parameters by name."""
     transformer.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # A second adapter beside "parents" is what is meant here.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         torch.manual_seed(seed)
         transformer.add_adapter(
             PeftLoraConfig(

@@ -163,6 +163,8 @@ class TensorSpool:
                 file.write(struct.pack("<Q", len(text)) + text)
                 self._data.seek(0)
                 shutil.copyfileobj(self._data, file, 1 << 20)
+                file.flush()
+                os.fsync(file.fileno())  # a crash must not leave a renamed but empty file
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

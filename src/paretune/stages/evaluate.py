@@ -7,6 +7,7 @@ summary and the report read.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 from ..config import RewardConfig, RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Interrupted, Report
-from ..files import digest, finished, read_rows, write_manifest, write_rows
+from ..files import digest, finished, read_rows, write_json, write_manifest, write_rows
 from ..plan import derive_seed
 from ..policies.adapters import fold
 from ..policies.flow import Sampling, sample
@@ -160,8 +161,21 @@ def _save_pictures(folder: Path, name: str, images: torch.Tensor, config: RunCon
     return names
 
 
-def collect(run: Path, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
-    """Join all subjects' rows into evaluation.jsonl."""
+def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
+    """Join all subjects' rows into evaluation.jsonl, and their pictures under samples/."""
     rows = [row for s in subjects for row in read_rows(run / s.folder / "rows.jsonl")]
     write_rows(run / "evaluation.jsonl", rows)
+    shown = [s for s in subjects if not s.name.startswith("round-")]
+    prompts = [
+        {"set": name, "index": i, "text": prompt.text}
+        for name, own in config.rewards.items()
+        for i, prompt in enumerate(load_prompts(own.eval_prompts)[: config.evaluate.pictures])
+    ]
+    for subject in shown:
+        target = run / "samples" / subject.name
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for picture in sorted((run / subject.folder).glob("*.png")):
+            shutil.copy(picture, target / picture.name)
+    write_json(run / "samples" / "index.json", {"prompts": prompts, "methods": [s.name for s in shown]})
     return rows

@@ -92,7 +92,7 @@ def _weight_files(folder: Path) -> list[Path]:
     for index in sorted(folder.glob("*.safetensors.index.json")):
         try:
             named.update(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ParetuneError(f"{index} is no readable weight index") from error
     paths = [folder / name for name in sorted(named)] or sorted(folder.glob("*.safetensors"))
     for path in paths:

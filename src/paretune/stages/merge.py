@@ -12,7 +12,7 @@ from typing import Any
 from ..files import sha256
 from ..ops.merging import Merge, plan_merge, relative
 from ..policies.adapter_files import AdapterFile, AdapterWriter
-from ..policies.adapter_keys import PEFT_PREFIX, Layout
+from ..policies.adapter_keys import Layout
 from ..types import ParetuneError
 from .adapter_inputs import check_together, open_adapter
 
@@ -114,10 +114,7 @@ def _stream(
         with momentum:
             momentum.finish()
     for bare, name in adapters[0].whole.items():
-        writer.add_whole(
-            name.removeprefix(PEFT_PREFIX) if component is None else bare,
-            adapters[0].file.read(name),
-        )
+        writer.add_whole(bare, adapters[0].file.read(name))
     return MergeReport(
         writer.folder, merge.method, merge.weights, relative(errors, sizes),
         len(ranks), min(ranks), max(ranks),

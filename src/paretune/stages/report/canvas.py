@@ -10,15 +10,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from paretune.files import write_bytes
+
 from .palette import GRID, INK, MUTED, SURFACE, themed
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "axes.spines.top": False,
@@ -75,17 +78,9 @@ def save(plot: Plot, folder: Path) -> str:
         figure.savefig(picture, format="png", dpi=160, facecolor=SURFACE)
         figure.set_layout_engine("none")  # the layout stands: the second format need not solve it
         figure.savefig(vector, format="svg", facecolor=SURFACE, metadata={"Date": None})
-    write_atomic(folder / f"{plot.name}.png", picture.getvalue())
-    write_atomic(folder / f"{plot.name}.svg", vector.getvalue().encode())
+    write_bytes(folder / f"{plot.name}.png", picture.getvalue())
+    write_bytes(folder / f"{plot.name}.svg", vector.getvalue().encode())
     return _inline(vector.getvalue(), plot.name)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Writes beside `path`, then renames: a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(content)
-    beside.replace(path)
 
 
 def _inline(svg: str, name: str) -> str:

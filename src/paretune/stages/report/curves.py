@@ -81,7 +81,6 @@ def learning(run: Run, reward: str) -> Figure:
     bottom.set_ylabel("KL")
     bottom.set_xlabel("update")
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.get_layout_engine().set(h_pad=0.02)
     legend_below(figure, top)
     return figure
 

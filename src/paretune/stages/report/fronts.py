@@ -17,6 +17,7 @@ from .gains import aligned_method, number, round_methods, shown_methods
 from .palette import GRID, INK, MUTED, SURFACE, method_look
 
 Row = dict[str, Any]
+Point = tuple[float, float, float, float]  # x, y and their standard errors
 
 
 def pair_front(summary: Row, first: str, second: str) -> Figure:
@@ -54,8 +55,8 @@ def _draw_pair(axes: Axes, summary: Row, first: str, second: str) -> None:
     for start, end in pairwise(steps):
         axes.annotate(
             "",
-            xy=end[:2],
-            xytext=start[:2],
+            xy=(end[0], end[1]),
+            xytext=(start[0], start[1]),
             arrowprops={
                 "arrowstyle": "-|>",
                 "color": look.color,
@@ -69,23 +70,21 @@ def _draw_pair(axes: Axes, summary: Row, first: str, second: str) -> None:
         label = "MapReduce, after each round" if index == 0 else "_"
         _mark(axes, point, look.color, look.marker, label)
         axes.annotate(
-            str(index + 1), point[:2], (-8, 6), textcoords="offset points", size=8, weight="bold",
-            color=look.color, ha="center", va="center", zorder=7,
+            str(index + 1), (point[0], point[1]), (-8, 6), textcoords="offset points", size=8,
+            weight="bold", color=look.color, ha="center", va="center", zorder=7,
         )  # fmt: skip
     axes.set_xlabel(f"{first}  →")
     axes.set_ylabel(f"{second}  →")
     axes.margins(0.12)
 
 
-def _mark(
-    axes: Axes, point: tuple[float, ...], color: str, marker: str, label: str, size: float = 6.5
-) -> None:
+def _mark(axes: Axes, point: Point, color: str, marker: str, label: str, size: float = 6.5) -> None:
     x, y, x_error, y_error = point
     axes.errorbar(x, y, xerr=x_error, yerr=y_error, color=color, elinewidth=1, capsize=2, zorder=3)
     axes.plot(x, y, marker, color=color, ms=size, label=label, mec=SURFACE, mew=0.6, zorder=5)
 
 
-def _point(summary: Row, method: str, first: str, second: str) -> tuple[float, ...] | None:
+def _point(summary: Row, method: str, first: str, second: str) -> Point | None:
     means = summary["methods"].get(method, {})
     if means.get(first) is None or means.get(second) is None:
         return None

@@ -116,41 +116,47 @@ def changes(
     both, else the two standard errors added in squares, usually the larger.
     """
     methods = summary["methods"]
-    paired = _paired_errors(rows, method, base, summary)
+    paired = {change.name: change for change in paired_changes(rows, base, method)}
     found = []
     for name in names:
         start, end = methods.get(base, {}).get(name), methods.get(method, {}).get(name)
         if start is None or end is None:
             continue
-        error = paired.get(name)
-        if error is None:
-            pair = [summary.get("stderr", {}).get(m, {}).get(name) for m in (base, method)]
-            error = math.nan if None in pair else math.hypot(*pair)
+        pair = [summary.get("stderr", {}).get(m, {}).get(name) for m in (base, method)]
+        error = math.nan if None in pair else math.hypot(*pair)
+        # Rows of another evaluation than the summary's have other means: their error is not its.
+        if name in paired and math.isclose(paired[name].absolute, end - start, abs_tol=1e-6):
+            error = paired[name].stderr
         found.append(Change(name, start, end, error))
     return found
 
 
-def _paired_errors(rows: Sequence[Row], method: str, base: str, summary: Row) -> dict[str, float]:
-    """Standard error of the mean gap over prompts; seeds of one prompt are averaged first."""
-    last = max((row["round"] or 0 for row in rows if row["method"] == "mapreduce"), default=0)
-    left, right = (_by_prompt(rows, name, last) for name in (base, method))
-    errors = {}
-    for reward in left.keys() & right.keys():
-        shared = left[reward].keys() & right[reward].keys()
-        gaps = [_mean(right[reward][key]) - _mean(left[reward][key]) for key in shared]
-        if len(gaps) > 1 and len(shared) == len(left[reward]) == len(right[reward]):
-            middle = _mean(gaps)
-            variance = sum((gap - middle) ** 2 for gap in gaps) / (len(gaps) - 1)
-            errors[reward] = math.sqrt(variance / len(gaps))
-    return errors
+def paired_changes(rows: Sequence[Row], start: str, end: str) -> list[Change]:
+    """Every score's change from `start` to `end` over the prompts that both were measured on.
+
+    Samples of one prompt are one observation, as in the summary.
+    """
+    last = max(
+        (row["round"] or 0 for row in rows if row["method"].startswith("mapreduce")), default=0
+    )
+    left, right = (_by_prompt(rows, name, last) for name in (start, end))
+    found = []
+    for reward in left:
+        shared = sorted(left[reward].keys() & right.get(reward, {}).keys())
+        if len(shared) > 1:
+            before = [_mean(left[reward][key]) for key in shared]
+            after = [_mean(right[reward][key]) for key in shared]
+            gaps = [b - a for a, b in zip(before, after, strict=True)]
+            variance = sum((gap - _mean(gaps)) ** 2 for gap in gaps) / (len(gaps) - 1)
+            error = math.sqrt(variance / len(gaps))
+            found.append(Change(reward, _mean(before), _mean(after), error))
+    return found
 
 
 def _by_prompt(rows: Sequence[Row], name: str, last: int) -> dict[str, dict[Any, list[float]]]:
-    method, _, round_number = name.partition("@")
-    wanted = int(round_number) if round_number else last if method == "mapreduce" else None
-    mine = [row for row in rows if row["method"] == method]
-    if method == "mapreduce":
-        mine = [row for row in mine if (row["round"] or 0) == wanted]
+    """reward -> prompt -> values. A row names its round in `method` or only in `round`."""
+    wanted = f"mapreduce@{last}" if name == "mapreduce" else name
+    mine = [row for row in rows if _full_name(row) == wanted]
     # A method evaluated at several preferences is compared at the uniform one.
     uniform = [row for row in mine if len(set(row.get("preference") or [1])) == 1]
     table: dict[str, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -158,6 +164,10 @@ def _by_prompt(rows: Sequence[Row], name: str, last: int) -> dict[str, dict[Any,
         if row["value"] is not None:
             table[row["reward"]][row["prompt_set"], row["prompt"]].append(row["value"])
     return table
+
+
+def _full_name(row: Row) -> str:
+    return f"mapreduce@{row['round'] or 0}" if row["method"] == "mapreduce" else row["method"]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -14,7 +14,9 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 
-from .canvas import save, write_atomic
+from paretune.files import write_text
+
+from .canvas import save
 from .gains import (
     aligned_method,
     changes,
@@ -64,12 +66,12 @@ def write_report(run_folder: Path) -> Path:
         **_words(run),
     )
     target = run_folder / "report.html"
-    write_atomic(target, page.encode("utf-8"))
+    write_text(target, page)
     return target
 
 
 def _template() -> Template:
-    source = (files(__package__) / "template.html").read_text("utf-8")
+    source = (files("paretune.stages.report") / "template.html").read_text("utf-8")
     settings = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -175,9 +177,8 @@ def _samples(run: Run) -> dict[str, Any] | None:
     if not any(sample.pictures for sample in run.samples):
         return None
     methods = run.sample_methods
-    last = next(
-        (m for m in ("mapreduce", aligned_method(run.summary)) if m in methods), methods[-1]
-    )
+    wanted = [aligned_method(run.summary) or "mapreduce", *_last_rounds(methods)]
+    last = next((method for method in wanted if method in methods), methods[-1])
     pair = [method for method in ("base", last) if method in methods]
     cards = []
     for sample in _fair(run.samples):
@@ -189,6 +190,11 @@ def _samples(run: Run) -> dict[str, Any] | None:
         cards.append({"set": sample.prompt_set, "text": sample.text, "pictures": pictures})
     others = any(not picture["pair"] for card in cards for picture in card["pictures"])
     return {"cards": cards, "total": len(run.samples), "others": others}
+
+
+def _last_rounds(methods: Sequence[str]) -> list[str]:
+    numbers = [int(name[10:]) for name in methods if name.startswith("mapreduce@")]
+    return [f"mapreduce@{number}" for number in sorted(numbers, reverse=True)]
 
 
 def _fair(samples: Sequence[Sample]) -> list[Sample]:

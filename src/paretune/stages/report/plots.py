@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import partial
 from itertools import combinations
 
 from . import curves, fronts
 from .canvas import Plot
-from .gains import Change, Row, aligned_method, changes
+from .gains import Change, Row, aligned_method, changes, paired_changes
 from .palette import method_look
 from .read import Run
 
@@ -74,23 +75,36 @@ def _tax(run: Run) -> list[Plot]:
             for m in ends
         ]
         plots.append(Plot("tax", "tax", _TAX, partial(curves.tax_matrix, rows, rewards)))
-    parent = summary["methods"]["base"]
+    parent, means = "base", summary["methods"]["base"]
     for entry in summary["rounds"]:
-        number, experts = entry["round"], entry.get("expert_means") or {}
-        if experts:
-            ends = {f"expert {name}": means for name, means in experts.items()}
-            ends["after Reduce"] = entry["means"]
-            rows = [(label, _against(parent, means, rewards)) for label, means in ends.items()]
+        number, child = entry["round"], f"mapreduce@{entry['round']}"
+        ends = {name: (f"round-{number}:{name}", m) for name, m in _experts(entry).items()}
+        if ends:
+            rows = [
+                (f"expert {name}", _step(run, parent, means, method, after))
+                for name, (method, after) in ends.items()
+            ]
+            rows.append(("after Reduce", _step(run, parent, means, child, entry["means"])))
             caption = f"Round {number}: change against the model that the round began with."
             draw = partial(curves.tax_matrix, rows, rewards)
             plots.append(Plot("tax", f"tax-round-{number}", caption, draw))
-        parent = entry["means"]
+        parent, means = child, entry["means"]
     return plots
 
 
-def _against(parent: Row, means: Row, rewards: list[str]) -> list[Change]:
-    known = [reward for reward in rewards if reward in parent and reward in means]
-    return [Change(reward, parent[reward], means[reward], float("nan")) for reward in known]
+def _experts(entry: Row) -> dict[str, Row]:
+    return entry.get("expert_means") or {}
+
+
+def _step(run: Run, start: str, before: Row, end: str, after: Row) -> list[Change]:
+    """Changes within a round, over the same prompts where evaluation.jsonl has rows, else of means.
+
+    Experts may be measured on fewer prompts than the models around them: their means alone would
+    then compare different prompts.
+    """
+    paired = paired_changes(run.evaluation, start, end)
+    known = [name for name in run.rewards if name in before and name in after]
+    return paired or [Change(name, before[name], after[name], math.nan) for name in known]
 
 
 def _learning(run: Run) -> list[Plot]:

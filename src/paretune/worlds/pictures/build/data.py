@@ -23,7 +23,8 @@ from ..scenes import (
 from ..taste import FANCY_ABOVE, PLAIN_BELOW, style_utility
 from .tokenizer import is_spelled
 
-KINDS = {"sign": 0.30, "mixed": 0.25, "single": 0.13, "pair": 0.14, "relation": 0.18}
+KINDS_WITH_WORDS = {"sign": 0.55, "mixed": 0.45}
+KINDS_WITHOUT = {"single": 0.29, "pair": 0.31, "relation": 0.40}
 ENDING_SHARE = 0.6
 CAPTION_DROPOUT = 0.1
 
@@ -37,13 +38,19 @@ class Bank:
     kinds: list[str]
 
 
-def build_bank(tokenizer: CLIPTokenizer, size: int, wrong: float, seed: int) -> Bank:
-    """Draw `size` captioned pictures; a share `wrong` shows a scene that differs by one fact."""
+def build_bank(
+    tokenizer: CLIPTokenizer, size: int, wrong: float, seed: int, words: float = 0.55
+) -> Bank:
+    """Draw `size` captioned pictures, a share `words` with a sign.
+
+    A share `wrong` of them shows a scene that differs from the caption by one fact.
+    """
     rng = random.Random(seed)
     pictures = np.empty((size, 32, 32, 3), np.uint8)
     captions, kinds = [], []
     while len(captions) < size:
-        kind = rng.choices(list(KINDS), weights=list(KINDS.values()))[0]
+        kinds_now = KINDS_WITH_WORDS if rng.random() < words else KINDS_WITHOUT
+        kind = rng.choices(list(kinds_now), weights=list(kinds_now.values()))[0]
         told = random_scene(rng, kind)
         if told.word is not None and not is_spelled(tokenizer, told.word):
             continue

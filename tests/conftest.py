@@ -1,0 +1,87 @@
+"""Tiny real pipelines and recipes for the tests. Nothing here is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+REWARDS = '''
+def red(images, prompts):
+    return images[:, 0].mean((1, 2)).tolist()
+
+def dark(images, prompts):
+    return (1 - images.mean((1, 2, 3))).tolist()
+'''
+
+
+def make_sd3(folder: Path, t5: bool) -> Path:
+    """A whole random Stable Diffusion 3 folder, saved by diffusers: 16x16 pixels, one joint block."""
+    from diffusers import SD3Transformer2DModel
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    from paretune.worlds.pictures.build.model import TEXT_WIDTH, assemble, build_text_encoder
+    from paretune.worlds.pictures.build.tokenizer import build_tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(folder / "vocabulary")
+    transformer = SD3Transformer2DModel(
+        sample_size=16, patch_size=4, in_channels=3, out_channels=3, num_layers=2,
+        attention_head_dim=8, num_attention_heads=2, joint_attention_dim=2 * TEXT_WIDTH,
+        caption_projection_dim=16, pooled_projection_dim=2 * TEXT_WIDTH, pos_embed_max_size=4,
+        qk_norm="rms_norm",
+    )  # fmt: skip
+    pipe = assemble(transformer, (build_text_encoder(tokenizer), build_text_encoder(tokenizer)), tokenizer)
+    if t5:
+        pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+        pieces += [(c, -3.0) for c in "abcdefghijklmnopqrstuvwxyz"]
+        pipe.register_modules(
+            tokenizer_3=T5Tokenizer(vocab=pieces, extra_ids=0),
+            text_encoder_3=T5EncoderModel(
+                T5Config(vocab_size=len(pieces), d_model=2 * TEXT_WIDTH, d_ff=32, d_kv=8,
+                         num_layers=1, num_heads=2)
+            ),
+        )  # fmt: skip
+    pipe.save_pretrained(folder / "pipeline")
+    return folder / "pipeline"
+
+
+@pytest.fixture(scope="session")
+def tiny_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pipeline without T5."""
+    return make_sd3(tmp_path_factory.mktemp("sd3"), t5=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_sd3_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pipeline with a T5 encoder."""
+    return make_sd3(tmp_path_factory.mktemp("sd3t5"), t5=True)
+
+
+def tiny_recipe(folder: Path, pipeline: Path, **changes: Any) -> Path:
+    """A recipe of two file rewards on a tiny model, in `folder`. changes: whole sections or keys."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rewards.py").write_text(REWARDS)
+    (folder / "prompts.txt").write_text("a red circle\ntwo blue squares\na sign saying kite\n")
+    prompts = str(folder / "prompts.txt")
+    recipe: dict[str, Any] = {
+        "name": "tiny",
+        "rounds": 2,
+        "model": {"path": str(pipeline), "steps": 3},
+        "lora": {"rank": 2, "alpha": 4},
+        "train": {"epochs": 2, "prompts_per_epoch": 2, "group_size": 3, "updates_per_epoch": 2,
+                  "checkpoint_every": 1},
+        "rewards": {
+            name: {"reward": f"{folder / 'rewards.py'}:{name}", "prompts": prompts, "eval_prompts": prompts}
+            for name in ("red", "dark")
+        },
+        "evaluate": {"prompts": 3, "samples": 1, "steps": 3, "pictures": 1},
+    }  # fmt: skip
+    for key, value in changes.items():
+        recipe[key] = {**recipe.get(key, {}), **value} if isinstance(value, dict) else value
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    return path

@@ -1,0 +1,148 @@
+"""The trainer on a tiny pipeline: every objective learns from something and leaves the ratio at 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from paretune.config import load_config
+from paretune.methods import build_plan
+from paretune.rewards.base import FunctionReward
+from paretune.training.expert import ExpertTrainer, Stopped
+from paretune.types import Prompt
+from tests.conftest import tiny_recipe
+
+PROMPTS = [Prompt("a red circle"), Prompt("two blue squares"), Prompt("a sign saying kite")]
+
+
+def _red(images: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
+    return images[:, 0].mean((1, 2))
+
+
+def _trainer(
+    folder: Path, pipeline: Path, reward: object = _red, parents: object = None, **changes: object
+) -> ExpertTrainer:
+    config = load_config(tiny_recipe(folder, pipeline, **changes))
+    task = build_plan(config).methods[0].rounds[0].tasks[0]
+    own = FunctionReward(reward, "red")  # type: ignore[arg-type]
+    return ExpertTrainer(config, task, folder, PROMPTS, own, parents, "cpu")  # type: ignore[arg-type]
+
+
+def _values(trainer: ExpertTrainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.state.parameters.values()])
+
+
+OBJECTIVES = {
+    "all steps": {"name": "flow_grpo"},
+    "window": {"name": "flow_grpo", "window": [0, 1], "shared_noise": True},
+    "cps": {"name": "flow_grpo", "sampler": "cps"},
+    "guard": {"name": "flow_grpo", "ratio": "guard"},
+    "global std": {"name": "flow_grpo", "advantage_std": "global"},
+    "awm": {"name": "awm", "kl": 0.1},
+    "nft": {"name": "nft"},
+    "nft, averaged sampler, anchored": {"name": "nft", "old_decay": 0.5, "kl": 0.1},
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_ratio_is_one_on_the_first_pass_and_the_adapter_moves(
+    tiny_sd3: Path, tmp_path: Path, objective: dict[str, object]
+) -> None:
+    one_update = {"updates_per_epoch": 1}
+    trainer = _trainer(tmp_path, tiny_sd3, objective=objective, train=one_update)
+    before = _values(trainer)
+    row = trainer.epoch()
+    assert row["ratio"] == pytest.approx(1.0, abs=1e-5)
+    assert row["kept_groups"] == 2
+    assert (_values(trainer) - before).abs().max() > 0
+    assert torch.isfinite(_values(trainer)).all()
+
+
+def test_groups_without_advantage_are_dropped(tiny_sd3: Path, tmp_path: Path) -> None:
+    def constant(images: torch.Tensor, prompts: Sequence[Prompt]) -> list[float]:
+        return [0.5] * len(images)
+
+    trainer = _trainer(tmp_path, tiny_sd3, constant)
+    before = _values(trainer)
+    row = trainer.epoch()
+    assert row["kept_groups"] == 0
+    assert torch.equal(_values(trainer), before)
+
+    def one_prompt_differs(images: torch.Tensor, prompts: Sequence[Prompt]) -> list[float]:
+        texts = [p.text for p in prompts]
+        return [float(i) if t == texts[0] else 0.5 for i, t in enumerate(texts)]
+
+    trainer = _trainer(tmp_path / "mixed", tiny_sd3, one_prompt_differs)
+    assert trainer.epoch()["kept_groups"] == 1
+
+
+def test_micro_batches_accumulate_to_the_whole_batch(tiny_sd3: Path, tmp_path: Path) -> None:
+    values = []
+    for size in (2, 6):
+        train = {"micro_batch": size, "updates_per_epoch": 1, "learning_rate": 1e-2}
+        trainer = _trainer(tmp_path / str(size), tiny_sd3, train=train)
+        trainer.epoch()
+        values.append(_values(trainer))
+    torch.testing.assert_close(values[0], values[1], atol=1e-5, rtol=1e-3)
+
+
+def test_anchor_base_and_anchor_round_differ_once_there_are_parents(tiny_sd3: Path, tmp_path: Path) -> None:
+    from paretune.ops.lowrank import LowRank
+
+    generator = torch.Generator().manual_seed(0)
+    parents = {
+        "transformer_blocks.0.attn.to_q": LowRank(
+            torch.randn(16, 2, generator=generator), torch.randn(2, 16, generator=generator)
+        )
+    }
+    kls = {}
+    for anchor in ("round", "base"):
+        objective = {"name": "nft", "kl": 0.1, "anchor": anchor}
+        trainer = _trainer(
+            tmp_path / anchor, tiny_sd3, parents=parents, objective=objective, train={"updates_per_epoch": 1}
+        )
+        kls[anchor] = trainer.epoch()["kl"]
+    assert kls["round"] == pytest.approx(0.0, abs=1e-10)
+    assert kls["base"] > 1e-6
+
+
+def test_average_lags_behind_the_trained_adapter(tiny_sd3: Path, tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, tiny_sd3, train={"ema_decay": 0.9})
+    start = {n: p.detach().clone() for n, p in trainer.state.parameters.items()}
+    trainer.epoch()
+    name = next(n for n in start if ".lora_B." in n)
+    now, average = trainer.state.parameters[name].detach(), trainer.state.ema[name]
+    assert 0 < (average - start[name]).norm() < (now - start[name]).norm()
+
+
+def test_bfloat16_autocast_keeps_float32_adapters(tiny_sd3: Path, tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, tiny_sd3, train={"autocast": True}, model={"dtype": "bfloat16"})
+    assert trainer.policy.transformer.dtype == torch.bfloat16
+    trainer.epoch()
+    assert {p.dtype for p in trainer.state.parameters.values()} == {torch.float32}
+    assert torch.isfinite(_values(trainer)).all()
+
+
+def test_guidance_trains_with_the_empty_prompt(tiny_sd3: Path, tmp_path: Path) -> None:
+    objective = {"name": "flow_grpo", "window": [0, 1]}
+    trainer = _trainer(tmp_path, tiny_sd3, objective=objective, model={"guidance_scale": 3.0})
+    assert trainer.conditions.negative_embeds is not None
+    assert trainer.epoch()["kept_groups"] == 2
+
+
+def test_going_on_from_a_checkpoint_is_bit_identical(tiny_sd3: Path, tmp_path: Path) -> None:
+    whole = _trainer(tmp_path / "whole", tiny_sd3, train={"epochs": 4, "ema_decay": 0.9})
+    whole.run(lambda event: None, lambda: False)
+    first = _trainer(tmp_path / "parts", tiny_sd3, train={"epochs": 4, "ema_decay": 0.9})
+    seen: list[object] = []
+    with pytest.raises(Stopped):
+        first.run(seen.append, lambda: len(seen) >= 2)
+    second = _trainer(tmp_path / "parts", tiny_sd3, train={"epochs": 4, "ema_decay": 0.9})
+    second.resume(None)
+    assert second.state.epoch == 2
+    second.run(lambda event: None, lambda: False)
+    assert torch.equal(_values(second), _values(whole))
+    assert all(torch.equal(second.state.ema[n], whole.state.ema[n]) for n in whole.state.ema)

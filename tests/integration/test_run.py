@@ -1,0 +1,243 @@
+"""Whole runs as a user starts them: workers, kills, damage, other people's folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from paretune.stages.adapters import WEIGHTS
+from tests.conftest import tiny_recipe
+
+FINAL = Path("final") / WEIGHTS
+
+
+def _command(recipe: Path, out: Path, *flags: str, patch: str = "") -> list[str]:
+    """`paretune run`, with a line of Python before it that may break it on purpose."""
+    code = f"import sys, os, signal\n{patch}\nfrom paretune.cli import main\nmain()"
+    return [sys.executable, "-c", code, "run", str(recipe), "--out", str(out), "--quiet", *flags]
+
+
+def _run(*args: object, patch: str = "", **options: object) -> subprocess.CompletedProcess[str]:
+    command = _command(*args, patch=patch)  # type: ignore[arg-type]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_sd3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_recipe(tmp_path_factory.mktemp("recipe"), tiny_sd3)
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run, two workers."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    done = _run(recipe, out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def _same_final(a: Path, b: Path) -> bool:
+    return (a / FINAL).read_bytes() == (b / FINAL).read_bytes()
+
+
+def test_a_run_leaves_what_the_contract_says(whole: Path) -> None:
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["rewards"] == ["red", "dark"]
+    names = ["base", "expert:red", "expert:dark", "rewarded_soup", "mapreduce@1", "mapreduce@2", "mapreduce"]
+    assert list(summary["methods"]) == names
+    assert summary["budget"] == {
+        "base": 0, "mapreduce": 48, "rewarded_soup": 48, "expert:red": 24, "expert:dark": 24,
+    }  # fmt: skip
+    assert [r["round"] for r in summary["rounds"]] == [1, 2]
+    rows = [json.loads(line) for line in (whole / "evaluation.jsonl").read_text().splitlines()]
+    base = [r["value"] for r in rows if r["method"] == "base" and r["reward"] == "red"]
+    assert summary["methods"]["base"]["red"] == pytest.approx(sum(base) / 3)
+    environment = json.loads((whole / "environment.json").read_text())
+    assert Path(environment["model_path"]).name == "pipeline"
+    for file in ("config.yaml", "plan.json", "report.html", "round-1/experts/red/metrics.jsonl",
+                 "round-2/merged/diagnostics.json", "final/adapter_config.json"):  # fmt: skip
+        assert (whole / file).exists(), file
+    assert not list(whole.rglob("*.tmp"))
+
+
+def test_the_final_adapter_is_the_sum_of_the_rounds(whole: Path) -> None:
+    from paretune.stages.adapters import load_delta
+
+    final = load_delta([whole / "final"])
+    rounds = [load_delta([whole / f"round-{k}" / "merged"]) for k in (1, 2)]
+    name = "transformer_blocks.0.attn.to_q"
+    assert final[name].dense().norm() > 0
+    assert (final[name].dense() - rounds[0][name].dense() - rounds[1][name].dense()).abs().max() < 1e-6
+
+
+def test_one_worker_gives_the_same_bits_as_two(recipe: Path, whole: Path, tmp_path: Path) -> None:
+    done = _run(recipe, tmp_path / "one", "--set", "executor.workers=1")
+    assert done.returncode == 0, done.stderr
+    assert _same_final(tmp_path / "one", whole)
+    assert (tmp_path / "one" / "evaluation.jsonl").read_text() == (whole / "evaluation.jsonl").read_text()
+
+
+def _kill_when(recipe: Path, out: Path, ready: Callable[[], bool]) -> None:
+    """Start a run and kill -9 it as soon as `ready`."""
+    process = subprocess.Popen(_command(recipe, out), stderr=subprocess.PIPE)
+    deadline = time.time() + 240
+    while not ready():
+        assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+        assert time.time() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+
+
+def test_killed_in_map_then_resumed_is_bit_identical(recipe: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    checkpoints = out / "round-2" / "experts" / "red" / "checkpoints"
+    _kill_when(recipe, out, lambda: checkpoints.exists() and any(checkpoints.glob("epoch-*")))
+    assert not (out / "round-2" / "experts" / "red" / "manifest.json").exists()
+    time.sleep(1.5)  # its workers notice and end
+    done = _run(recipe, out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert _same_final(out, whole)
+
+
+# The process kills itself between two writes of a stage: the worst moment.
+IN_REDUCE = (
+    "import paretune.stages.reduce as stage\n"
+    "stage.write_json = lambda *a: os.kill(os.getpid(), signal.SIGKILL)"
+)
+IN_EVALUATION = (
+    "import paretune.executors.local as local\n"
+    "kept = local.LocalExecutor.map\n"
+    "def map(self, function, tasks, report):\n"
+    "    if function.__name__ != 'evaluate_subject': return kept(self, function, tasks, report)\n"
+    "    kept(self, function, tasks[:2], report)\n"
+    "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    "local.LocalExecutor.map = map"
+)
+
+
+@pytest.mark.parametrize("patch", [IN_REDUCE, IN_EVALUATION], ids=["reduce", "evaluation"])
+def test_killed_later_then_resumed_is_bit_identical(
+    recipe: Path, whole: Path, tmp_path: Path, patch: str
+) -> None:
+    out = tmp_path / "killed"
+    assert _run(recipe, out, patch=patch).returncode == -signal.SIGKILL
+    time.sleep(1.5)
+    done = _run(recipe, out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert _same_final(out, whole)
+    assert (out / "evaluation.jsonl").read_text() == (whole / "evaluation.jsonl").read_text()
+
+
+def test_ctrl_c_stops_at_a_checkpoint_and_says_how_to_go_on(recipe: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    process = subprocess.Popen(_command(recipe, out), stderr=subprocess.PIPE, text=True)
+    metrics = out / "round-1" / "experts" / "red" / "metrics.jsonl"
+    while not metrics.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "--resume" in told
+    assert "Traceback" not in told
+    assert _run(recipe, out, "--resume").returncode == 0
+    assert _same_final(out, whole)
+
+
+@pytest.fixture
+def copied(whole: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+def _one_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_a_damaged_file_is_named(recipe: Path, copied: Path) -> None:
+    victim = copied / "round-1" / "experts" / "dark" / WEIGHTS
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 1
+    victim.write_bytes(bytes(data))
+    told = _one_line(_run(recipe, copied, "--resume"))
+    assert str(victim) in told
+    assert "hash" in told
+
+
+def test_a_foreign_file_is_not_reused(recipe: Path, copied: Path) -> None:
+    import shutil
+
+    ours, other = copied / "round-1" / "experts" / "dark", copied / "round-2" / "experts" / "dark"
+    shutil.rmtree(ours)
+    shutil.copytree(other, ours)
+    assert "other inputs" in _one_line(_run(recipe, copied, "--resume"))
+
+
+def test_another_recipe_is_refused_and_the_keys_named(recipe: Path, copied: Path) -> None:
+    told = _one_line(_run(recipe, copied, "--resume", "--set", "train.learning_rate=0.5"))
+    assert "train.learning_rate" in told
+    assert "holds a run already" in _one_line(_run(recipe, copied))
+
+
+BAD_REWARDS = {
+    "raises": ("raise KeyError('colour')", "KeyError"),
+    "nan": ("return [float('nan')] * len(images)", "nan"),
+    "length": ("return [1.0]", "1"),
+    "hangs": ("import time; time.sleep(60)", "timeout"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_REWARDS)
+def test_a_failing_reward_is_one_line_and_the_checkpoint_is_kept(
+    tiny_sd3: Path, tmp_path: Path, fault: str
+) -> None:
+    recipe = tiny_recipe(tmp_path, tiny_sd3, executor={"reward_timeout": 3, "workers": 1})
+    body, expected = BAD_REWARDS[fault]
+    flag = tmp_path / "seen"
+    # Well for one epoch, then broken.
+    (tmp_path / "rewards.py").write_text(
+        "from pathlib import Path\n"
+        "def red(images, prompts):\n"
+        f"    flag = Path({str(flag)!r})\n"
+        f"    if flag.exists():\n        {body}\n"
+        "    flag.touch()\n"
+        "    return images[:, 0].mean((1, 2)).tolist()\n"
+        "dark = red\n"
+    )
+    told = _one_line(_run(recipe, tmp_path / "out"))
+    assert "red" in told
+    assert expected.lower() in told.lower()
+    assert any((tmp_path / "out" / "round-1" / "experts" / "red" / "checkpoints").glob("epoch-0001"))
+
+
+def test_a_worker_that_dies_is_one_line(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(_command(recipe, out), stderr=subprocess.PIPE, text=True)
+    while not (out / "round-1" / "experts" / "red").exists():
+        time.sleep(0.01)
+    children = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
+    os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "worker process died" in told
+    assert "Traceback" not in told
+
+
+def test_metrics_and_weights_are_finite(whole: Path) -> None:
+    for file in whole.rglob(WEIGHTS):
+        assert all(t.isfinite().all() for t in load_file(file).values())

@@ -1,0 +1,186 @@
+"""Recipes: what is read, what is refused and in which words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from paretune.config import RunConfig, changed_keys, count_keys, load_config, parse_config
+from paretune.recipes import find_recipe, shipped_recipes
+from paretune.types import ParetuneError
+
+REWARD = {"reward": "ocr", "prompts": "a.txt", "eval_prompts": "b.txt"}
+
+
+def raw(**sections: Any) -> dict[str, Any]:
+    """The shortest recipe, and some more keys."""
+    return {"rewards": {"ocr": dict(REWARD)}, **sections}
+
+
+def refusal(recipe: dict[str, Any]) -> str:
+    """The one line that refuses a recipe."""
+    with pytest.raises(ParetuneError) as caught:
+        parse_config(recipe, "mine.yaml")
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_shipped_recipe_loads_under_its_own_name(name: str) -> None:
+    assert load_config(find_recipe(name)).name == name
+
+
+def test_the_recipes_the_readme_names_ship() -> None:
+    assert {"quickstart", "smoke"} <= set(shipped_recipes())
+
+
+def test_an_unknown_recipe_names_those_there_are() -> None:
+    with pytest.raises(ParetuneError, match=r"no recipe quikstart; .*quickstart"):
+        find_recipe("quikstart")
+
+
+def test_fewer_than_80_keys() -> None:
+    """A key of every section, of one reward, and of the run itself; spelled out, they are as many."""
+    spelled = parse_config(raw(), "x").model_dump()
+    sections = [v for k, v in spelled.items() if isinstance(v, dict) and k != "rewards"]
+    own = len(spelled) - len(sections)
+    assert count_keys() == own + sum(map(len, sections)) + len(spelled["rewards"]["ocr"])
+    assert count_keys() < 80
+
+
+def test_set_overrides_keys_in_sections(tmp_path: Path) -> None:
+    path = write(tmp_path, yaml.safe_dump(raw(train={"epochs": 9, "group_size": 4})))
+    config = load_config(path, ["train.epochs=4", "rewards.ocr.weight=2.5", "objective.window=[0, 2]"])
+    assert (config.train.epochs, config.train.group_size) == (4, 4)
+    assert config.rewards["ocr"].weight == 2.5
+    assert config.objective.window == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        ("train.epochs", "--set wants key=value, not 'train.epochs'"),
+        ("=3", "--set wants key=value, not '=3'"),
+        ("rounds.more=3", "--set rounds.more=3: rounds is a value, not a section"),
+        ("rounds=[1", "--set rounds=[1: the value is not YAML"),
+        ("train.epoch=3", "unknown key train.epoch; did you mean epochs?"),
+        ("train.epochs=many", "train.epochs: Input should be a valid integer"),
+    ],
+)
+def test_a_bad_set_is_one_line(tmp_path: Path, item: str, told: str) -> None:
+    path = write(tmp_path, yaml.safe_dump(raw(rounds=2)))
+    with pytest.raises(ParetuneError) as caught:
+        load_config(path, [item])
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        (raw(round=3), "unknown key round; did you mean rounds?"),
+        (raw(zzz=3), "unknown key zzz; known: name, seed, methods"),
+        (raw(train={"epochz": 3}), "unknown key train.epochz; did you mean epochs?"),
+        ({"rewards": {"ocr": {**REWARD, "wieght": 1}}}, "rewards.ocr.wieght; did you mean weight?"),
+        ({"rewards": {"ocr": {"reward": "ocr", "prompts": "a.txt"}}}, "rewards.ocr.eval_prompts is missing"),
+        ({"rewards": {"ocr": {**REWARD, "weight": -1}}}, "rewards.ocr.weight: Input should be greater"),
+        ({"rewards": {"ocr": {**REWARD, "weight": 0}}}, "the weights of the rewards are all zero"),
+        ({"rewards": {"a/../b": REWARD}}, "rewards.a/../b"),
+        ({"rewards": {"..": REWARD}}, "rewards..."),
+        ({"rewards": {}}, "rewards is empty: name at least one reward"),
+        ({"rewards": None}, "rewards: Input should be a valid dictionary"),
+        ({}, "the key rewards is missing"),
+        (raw(train={"group_size": 1}), "train.group_size: Input should be greater than or equal to 2 (got 1)"),
+        (raw(train={"updates_per_epoch": 999}), "train: updates_per_epoch is larger than the number"),
+        (raw(model={"steps": 4}, objective={"window": [0, 4]}), "window must end by model.steps - 1 = 3"),
+        (raw(objective={"window": [2, 2]}), "objective: window must be [first, last)"),
+        (raw(objective={"window": [-1, 2]}), "objective: window must be [first, last)"),
+        (raw(methods=["rewarded_soup"]), "methods must hold mapreduce"),
+        (raw(methods=["soup"]), "methods.0: Input should be 'mapreduce' or 'rewarded_soup' (got 'soup')"),
+        (raw(reduce={"method": "compressed"}), "reduce: rank goes with method: compressed"),
+        (raw(reduce={"rank": 4}), "reduce: rank goes with method: compressed"),
+        (raw(rounds=0), "rounds: Input should be greater than 0 (got 0)"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key(recipe: dict[str, Any], told: str) -> None:
+    line = refusal(recipe)
+    assert line.startswith("mine.yaml: ")
+    assert told in line
+
+
+def test_the_widest_window_is_taken() -> None:
+    config = parse_config(raw(model={"steps": 4}, objective={"window": [0, 3]}), "x")
+    assert config.objective.window == (0, 3)
+
+
+REALS = [
+    "model.guidance_scale", "lora.alpha", "objective.kl", "objective.advantage_clip", "objective.nft_beta",
+    "objective.old_decay", "objective.clip_range", "objective.noise_level", "train.learning_rate",
+    "train.weight_decay", "train.max_grad_norm", "train.ema_decay", "rewards.ocr.weight", "rewards.ocr.kl",
+    "evaluate.guidance_scale", "executor.reward_timeout",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+@pytest.mark.parametrize("key", REALS)
+def test_not_a_number_is_refused_everywhere(tmp_path: Path, key: str, value: str) -> None:
+    path = write(tmp_path, yaml.safe_dump(raw()))
+    with pytest.raises(ParetuneError, match=key):
+        load_config(path, [f"{key}={value}"])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("a: [1", "cannot be read as a YAML recipe"), ("- a", "must be a mapping"), ("", "must be a mapping")],
+)
+def test_a_file_that_is_no_recipe(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ParetuneError) as caught:
+        load_config(write(tmp_path, text))
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ParetuneError, match="no recipe at"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_weights_are_normalised() -> None:
+    rewards = {"a": {**REWARD, "weight": 3}, "b": {**REWARD, "weight": 1}, "c": {**REWARD, "weight": 0}}
+    assert parse_config({"rewards": rewards}, "x").weights() == {"a": 0.75, "b": 0.25, "c": 0.0}
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_the_resolved_recipe_reads_back_equal(name: str) -> None:
+    config = load_config(find_recipe(name), ["objective.window=[0, 1]", "rewards.mine.reward=a.py:F",
+                                             "rewards.mine.prompts=p", "rewards.mine.eval_prompts=q",
+                                             "rewards.mine.options={deep: {x: [1, 2]}}"])  # fmt: skip
+    again = parse_config(yaml.safe_load(config.to_yaml()), "again")
+    assert again == config
+    assert changed_keys(config, again) == []
+
+
+def test_changed_keys_are_named_in_full() -> None:
+    old = parse_config(raw(), "x")
+    new = parse_config(
+        {**raw(seed=3, train={"epochs": 99}), "rewards": {"ocr": {**REWARD, "options": {"a": 1}}}}, "x"
+    )
+    assert changed_keys(old, new) == ["rewards.ocr.options", "rewards.ocr.options.a", "seed", "train.epochs"]
+
+
+def test_keys_that_cannot_change_a_result_may_change() -> None:
+    old, new = parse_config(raw(), "x"), parse_config(raw(name="other", executor={"workers": 1}), "x")
+    assert changed_keys(old, new) == []
+
+
+def test_a_config_is_frozen() -> None:
+    config: RunConfig = parse_config(raw(), "x")
+    with pytest.raises(ValueError, match="frozen"):
+        config.train.epochs = 3

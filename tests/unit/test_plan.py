@@ -1,0 +1,103 @@
+"""Plans: equal budgets, seeds that depend on names alone, plain data."""
+
+import json
+
+import pytest
+
+from paretune.config import RunConfig, parse_config
+from paretune.methods import build_plan, mapreduce, rewarded_soup
+from paretune.plan import ExpertTask, MethodPlan, derive_seed
+
+
+def config(rewards: str = "ab", rounds: int = 3, seed: int = 0) -> RunConfig:
+    """Five epochs an expert (`a`: seven) of 2 x 4 samples and 2 updates."""
+    own = {name: {"reward": "ocr", "prompts": "p", "eval_prompts": "q"} for name in rewards}
+    if "a" in own:
+        own["a"]["epochs"] = 7
+    train = {"epochs": 5, "prompts_per_epoch": 2, "group_size": 4, "updates_per_epoch": 2}
+    return parse_config({"rounds": rounds, "seed": seed, "train": train, "rewards": own}, "test")
+
+
+def tasks(method: MethodPlan) -> dict[tuple[int, str], ExpertTask]:
+    return {(task.round, task.reward): task for r in method.rounds for task in r.tasks}
+
+
+def test_samples_and_updates_of_mapreduce() -> None:
+    method = mapreduce(config())
+    assert method.samples == 3 * (7 + 5) * 8
+    assert method.updates == 3 * (7 + 5) * 2
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_the_soup_has_the_budget_of_mapreduce(rounds: int) -> None:
+    both, soup = mapreduce(config(rounds=rounds)), rewarded_soup(config(rounds=rounds))
+    assert (soup.samples, soup.updates) == (both.samples, both.updates)
+
+
+def test_each_round_trains_on_all_the_averages_before_it() -> None:
+    method = mapreduce(config())
+    assert [r.merged for r in method.rounds] == ["round-1/merged", "round-2/merged", "round-3/merged"]
+    assert tasks(method)[3, "b"] == ExpertTask(
+        folder="round-3/experts/b",
+        reward="b",
+        round=3,
+        seed=derive_seed(0, "round", 3, "b"),
+        epochs=5,
+        parents=("round-1/merged", "round-2/merged"),
+    )
+    assert tasks(method)[1, "b"].parents == ()
+
+
+def test_every_expert_has_a_seed_and_a_folder_of_its_own() -> None:
+    found = tasks(mapreduce(config("abc", rounds=4))).values()
+    assert len({task.seed for task in found}) == 12
+    assert len({task.folder for task in found}) == 12
+
+
+def test_another_run_seed_changes_every_expert() -> None:
+    one, other = tasks(mapreduce(config(seed=0))), tasks(mapreduce(config(seed=1)))
+    assert all(one[key].seed != other[key].seed for key in one)
+
+
+def test_adding_a_reward_changes_no_other_expert() -> None:
+    for method in (mapreduce, rewarded_soup):
+        few, more = tasks(method(config("ab"))), tasks(method(config("cab")))
+        assert {key: more[key] for key in few} == few
+
+
+def test_adding_a_round_changes_no_earlier_one() -> None:
+    few, more = tasks(mapreduce(config(rounds=2))), tasks(mapreduce(config(rounds=3)))
+    assert {key: more[key] for key in few} == few
+
+
+def test_the_soup_goes_on_with_the_first_round() -> None:
+    first, soup = tasks(mapreduce(config())), tasks(rewarded_soup(config()))
+    assert set(soup) == {(1, "a"), (1, "b")}
+    for key, task in soup.items():
+        assert task.continues == first[key].folder
+        assert task.seed == first[key].seed
+        assert task.epochs == 3 * first[key].epochs
+        assert task.parents == ()
+
+
+def test_at_one_round_the_soup_is_mapreduce() -> None:
+    first, soup = tasks(mapreduce(config(rounds=1))), tasks(rewarded_soup(config(rounds=1)))
+    for key, task in soup.items():
+        assert (task.seed, task.epochs, task.parents) == (
+            first[key].seed, first[key].epochs, first[key].parents
+        )  # fmt: skip
+
+
+def test_a_plan_is_plain_data() -> None:
+    plan = build_plan(config())
+    again = json.loads(json.dumps(plan.to_json()))
+    assert [m["name"] for m in again["methods"]] == ["mapreduce", "rewarded_soup"]
+    assert again["methods"][0]["rounds"][1]["tasks"][0]["parents"] == ["round-1/merged"]
+    assert again["methods"][1]["rounds"][0]["tasks"][1]["continues"] == "round-1/experts/b"
+
+
+def test_seeds_are_the_same_on_every_machine() -> None:
+    """The first 8 bytes of sha256("0/round/1/ocr"), halved."""
+    assert derive_seed(0, "round", 1, "ocr") == 1176388423765183101
+    assert derive_seed("a", "b") != derive_seed("b", "a")
+    assert all(0 <= derive_seed(i) < 2**63 for i in range(100))
