@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from .config import RunConfig, load_config
 from .progress import make_progress
@@ -41,7 +42,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except ParetuneError as error:
-        console.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False, markup=True)
+        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False, markup=True)
         sys.exit(2)
 
 
@@ -99,8 +100,10 @@ def plan(recipe: Recipe, set_: Set = None, as_json: AsJson = False) -> None:
     from .environment import choose_device
     from .estimate import estimate
     from .methods import build_plan
+    from .policies.sd3 import check_model
 
     config = load_config(find_recipe(recipe), set_ or ())
+    check_model(config.model.path)
     planned = build_plan(config)
     device = choose_device("auto") if config.model.path == "pictures" else "cuda"
     costs = estimate(config, planned, device)
@@ -185,6 +188,62 @@ def export(
         return
     error = export_adapter(run_folder, out, rank)
     typer.echo(f"adapter: {out} (relative error of the compression {error:.2e})")
+
+
+@app.command()
+def merge(
+    adapters: Annotated[list[str], typer.Argument(help="Two or more LoRA folders, files, or hub ids.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="One weight an adapter, as 1,1,2; uniform by default.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", help="exact, factor, ties, dare, dare-q, min-norm ...")
+    ] = "exact",
+    rank: Annotated[int | None, typer.Option("--rank", help="Cut the result to this rank.")] = None,
+    energy: Annotated[
+        float | None, typer.Option("--energy", help="Or keep this share, such as 0.99.")
+    ] = None,
+) -> None:
+    """Merge anyone's LoRA adapters into one, exactly, without the base model."""
+    from .stages.merge import merge_adapters
+
+    numbers = None if weights is None else _numbers(weights)
+    done = merge_adapters(adapters, numbers, method, rank, energy, out=out)
+    typer.echo(done.line())
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ParetuneError(f"--weights wants numbers such as 1,1,2, not {text!r}") from error
+
+
+@app.command()
+def inspect(
+    adapters: Annotated[list[str], typer.Argument(help="LoRA folders, files, or hub ids.")],
+    heatmap: Annotated[Path | None, typer.Option("--heatmap", help="Write the cosines as a PNG.")] = None,
+) -> None:
+    """Ranks, norms, energy by rank, and the cosines between adapters, from their factors alone."""
+    from .stages import inspect as stage
+
+    inspection = stage.inspect_adapters(adapters)
+    Console().print(stage.render(inspection))
+    if heatmap is not None:
+        typer.echo(f"heatmap: {stage.heatmap(inspection, heatmap)}")
+
+
+@app.command()
+def fold(
+    base: Annotated[Path, typer.Argument(help="A folder of safetensors weights, sharded or not.")],
+    adapter: Annotated[str, typer.Argument(help="A LoRA folder, file, or hub id.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+) -> None:
+    """Fold an adapter into a base model's files, shard by shard, never loading the model."""
+    from .stages.fold import fold_adapter
+
+    typer.echo(fold_adapter(base, adapter, out).line())
 
 
 @app.command()

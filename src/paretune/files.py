@@ -118,6 +118,8 @@ def finished(folder: Path, stage: str, inputs: str) -> dict[str, Any] | None:
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("stage") != stage:
         raise ParetuneError(f"{folder} is no {stage} of this run; move it away and resume")
+    if not {"inputs", "files"} <= manifest.keys():
+        raise ParetuneError(f"{folder / MANIFEST} is damaged; delete {folder} and resume")
     for name, expected in manifest["files"].items():
         path = folder / name
         if not path.exists() or sha256(path) != expected:

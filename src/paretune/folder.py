@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
-from .config import RunConfig, changed_keys, parse_config
+from .config import RunConfig, changed_keys, load_config
 from .data.prompts import load_prompts
 from .files import disk_errors, write_json, write_text
 from .plan import Plan
@@ -37,21 +35,24 @@ def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> None:
             raise ParetuneError(
                 f"{out} holds a run already; continue it with --resume, or choose another --out"
             )
-        old = parse_config(yaml.safe_load(recipe.read_text()), str(recipe))
-        changed = changed_keys(old, config)
+        changed = changed_keys(load_config(recipe), config)
         if changed:
             raise ParetuneError(
                 f"{out} was begun with another recipe; these keys differ: {', '.join(changed)}"
             )
         check(config)
+        write_json(out / "plan.json", plan.to_json())
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and not out.is_dir():
+        raise ParetuneError(f"{out} is a file; choose another --out")
+    ours = f".{recipe.name}."  # left by a kill while the recipe was written
+    if out.exists() and any(not p.name.startswith(ours) for p in out.iterdir()):
         raise ParetuneError(f"{out} is not empty and holds no run; choose another --out")
     check(config)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "plan.json", plan.to_json())
     write_text(recipe, config.to_yaml())
+    write_json(out / "plan.json", plan.to_json())
 
 
 @contextmanager

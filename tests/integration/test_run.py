@@ -88,14 +88,13 @@ def test_one_worker_gives_the_same_bits_as_two(recipe: Path, whole: Path, tmp_pa
 
 def _kill_when(recipe: Path, out: Path, ready: Callable[[], bool]) -> None:
     """Start a run and kill -9 it as soon as `ready`."""
-    process = subprocess.Popen(_command(recipe, out), stderr=subprocess.PIPE)
-    deadline = time.time() + 240
-    while not ready():
-        assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
-        assert time.time() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    with subprocess.Popen(_command(recipe, out), stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.time() + 240
+        while not ready() and process.poll() is None and time.time() < deadline:
+            time.sleep(0.01)
+        process.kill()
+        _, told = process.communicate()
+    assert process.returncode == -signal.SIGKILL, told
 
 
 def test_killed_in_map_then_resumed_is_bit_identical(recipe: Path, whole: Path, tmp_path: Path) -> None:

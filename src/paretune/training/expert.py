@@ -19,11 +19,11 @@ import torch
 from ..config import RunConfig
 from ..files import read_rows, write_rows
 from ..ops.advantages import group_advantages, informative_groups
+from ..ops.lowrank import LowRank
+from ..plan import ExpertTask, derive_seed
 from ..policies.adapters import attach_parents, attach_policy, fold, policy_deltas, swapped
 from ..policies.flow import Trajectories, sample
 from ..policies.sd3 import TARGETS, SD3Policy
-from ..ops.lowrank import LowRank
-from ..plan import ExpertTask, derive_seed
 from ..rewards.base import oriented, score_samples
 from ..types import Prompt, Reward
 from .checkpoint import TrainState, latest_checkpoint, load_checkpoint, save_checkpoint

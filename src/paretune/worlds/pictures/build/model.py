@@ -34,7 +34,7 @@ def build_transformer(layers: int = 6, heads: int = 4, head_dim: int = 32) -> SD
         qk_norm="rms_norm",
     )
     for name, parameter in model.named_parameters():
-        if "norm1" in name and "linear" in name or "proj_out" in name or "norm_out.linear" in name:
+        if ("norm1" in name and "linear" in name) or "proj_out" in name or "norm_out.linear" in name:
             torch.nn.init.zeros_(parameter)  # adaLN-zero: every block starts as the identity
     return model
 
