@@ -7,9 +7,9 @@ Random weights of the true shapes. Each contender runs in a process of its own, 
 its peak memory (above what importing its libraries takes) are its own. paretune is timed on all
 modules from files to files: reading, hashing, merging, writing for peft and for diffusers. peft is
 timed in memory, without loading or saving, on --sample modules of every shape, and averaging, file
-to file, on the same; both are scaled to all modules by the number of modules of each shape. Errors
-are against the exact sum in float64 on the sampled modules. On a busy machine CPU seconds say more
-than wall seconds.
+to file, on the same; both are scaled to all modules by the number of modules of each shape. Peak
+memory is that of the measured modules alone. Errors are against the exact sum in float64 on the
+sampled modules. On a busy machine CPU seconds say more than wall seconds.
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ def merged_delta(result: Measured, folder: Path, name: str) -> Tensor:
     return delta.B.double() @ delta.A.double()
 
 
-def relative_error(result: Measured, folder: Path, names: list[str]) -> float:
-    """‖merged - Σ w_i ΔW_i‖ / ‖Σ w_i ΔW_i‖ over the sampled modules, in float64."""
+def errors(result: Measured, folder: Path, names: list[str]) -> dict[str, float]:
+    """‖merged - Σ w_i ΔW_i‖² and ‖Σ w_i ΔW_i‖² over the sampled modules, in float64."""
     from paretune.policies.adapter_files import read_adapter
 
     adapters = [read_adapter(path) for path in sorted(folder.glob("adapter-*"))]
@@ -199,7 +199,7 @@ def relative_error(result: Measured, folder: Path, names: list[str]) -> float:
             exact.addmm_(delta.B.double(), delta.A.double(), alpha=share)
         lost += float((merged_delta(result, folder, name) - exact).square_().sum())
         size += float(exact.square_().sum())
-    return (lost / size) ** 0.5
+    return {"lost": lost, "size": size}
 
 
 def worker(arguments: argparse.Namespace) -> None:
@@ -216,7 +216,7 @@ def worker(arguments: argparse.Namespace) -> None:
     else:
         result = run_average(folder, shapes, names)
     modules = names or shapes.sample(arguments.sample)
-    print(json.dumps({**asdict(result), "error": relative_error(result, folder, modules)}))
+    print(json.dumps({**asdict(result), **errors(result, folder, modules)}))
 
 
 def spawn(arguments: argparse.Namespace, folder: Path, tool: str, shape: str) -> dict[str, Any]:
@@ -238,16 +238,25 @@ def contend(
 ) -> dict[str, Any]:
     """A contender on the whole model, scaled from its samples where it is not paretune."""
     if tool.startswith("paretune"):
-        return {**spawn(arguments, folder, tool, ""), "measured": len(shapes.modules)}
-    wall = cpu = peak = lost = 0.0
+        whole = spawn(arguments, folder, tool, "")
+        error = (whole["lost"] / whole["size"]) ** 0.5
+        return {**whole, "error": error, "measured": len(shapes.modules)}
+    wall = cpu = peak = lost = size = 0.0
     measured = 0
     for shape in dict.fromkeys(shapes.modules.values()):
         part = spawn(arguments, folder, tool, "x".join(map(str, shape)))
         scale = shapes.count(shape) / part["modules"]
         wall, cpu = wall + part["wall"] * scale, cpu + part["cpu"] * scale
-        peak, lost = max(peak, part["peak_mb"]), max(lost, part["error"])
+        peak = max(peak, part["peak_mb"])
+        lost, size = lost + part["lost"], size + part["size"]
         measured += part["modules"]
-    return {"wall": wall, "cpu": cpu, "peak_mb": peak, "error": lost, "measured": measured}
+    return {
+        "wall": wall,
+        "cpu": cpu,
+        "peak_mb": peak,
+        "error": (lost / size) ** 0.5,
+        "measured": measured,
+    }
 
 
 def report(rows: dict[str, dict[str, Any]], shapes: Shapes, arguments: argparse.Namespace) -> str:

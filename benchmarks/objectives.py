@@ -2,8 +2,9 @@
 
     python benchmarks/objectives.py --seconds 120 --out runs/bench-objectives.json
 
-Every (objective, reward) pair trains from the same base with the same seed and sampling until its time is up, then both
-are measured on held-out prompts with the same noise. One row a pair: base, after, gain, standard error of the gain.
+Every (objective, reward) pair trains from the same base with the same seed and sampling until its time is up,
+then both are measured on held-out prompts with the same noise. One row a pair: base, after, gain, standard
+error of the gain.
 """
 
 from __future__ import annotations

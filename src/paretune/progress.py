@@ -61,13 +61,13 @@ class Bars:
         self.bars: dict[str, TaskID] = {}
 
     def __enter__(self) -> Bars:
-        self.progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.progress.stop()
+        if self.progress.live.is_started:
+            self.progress.stop()
 
     def __call__(self, event: Event) -> None:
         """Move a bar, or name the stage that begins."""
@@ -78,6 +78,7 @@ class Bars:
         elif "folder" in event:
             name = event["folder"]
             if name not in self.bars:
+                self.progress.start()  # not before there is a bar: an early mistake is one line alone
                 self.bars[name] = self.progress.add_task(name, total=event["epochs"], reward="")
             reward = f"reward {event['reward']:.3f}" if "reward" in event else ""
             self.progress.update(self.bars[name], completed=event["update"], reward=reward)

@@ -137,7 +137,9 @@ def test_killed_later_then_resumed_is_bit_identical(
     assert (out / "evaluation.jsonl").read_text() == (whole / "evaluation.jsonl").read_text()
 
 
-def test_ctrl_c_stops_at_a_checkpoint_and_says_how_to_go_on(recipe: Path, whole: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_at_a_checkpoint_and_says_how_to_go_on(
+    recipe: Path, whole: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "stopped"
     process = subprocess.Popen(_command(recipe, out), stderr=subprocess.PIPE, text=True)
     metrics = out / "round-1" / "experts" / "red" / "metrics.jsonl"
@@ -229,8 +231,9 @@ def test_a_worker_that_dies_is_one_line(recipe: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(_command(recipe, out), stderr=subprocess.PIPE, text=True)
     while not (out / "round-1" / "experts" / "red").exists():
         time.sleep(0.01)
-    children = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
-    os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
+    find = ["pgrep", "-P", str(process.pid), "-f", "spawn_main"]
+    children = subprocess.run(find, capture_output=True, text=True).stdout.split()
+    os.kill(int(children[0]), signal.SIGKILL)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "worker process died" in told

@@ -100,8 +100,9 @@ def fault(found: Import) -> str | None:
     building = found.file.startswith("worlds/") and "/build/" in found.file
     if found.top == "rapidocr_onnxruntime" and not found.lazy:
         return f"{where} outside a function: it is optional"
-    if found.top in HEAVY and found.room != "policies" and not building:
-        return f"{where}: only policies may, and the scripts that build a world"
+    leaf = found.room == "policies" or building or (found.room == "rewards" and found.lazy)
+    if found.top in HEAVY and not leaf:
+        return f"{where}: only policies may, a reward inside a function, and scripts that build a world"
     if not found.target:
         return None
     if building:
@@ -135,6 +136,8 @@ def test_a_wrong_import_is_seen() -> None:
         "stages/report/page.py": "from ...run import run",
         "training/expert.py": "import diffusers.models",
         "rewards/vqa.py": "import rapidocr_onnxruntime",
+        "rewards/pickscore.py": "from transformers import CLIPModel",
+        "stages/evaluate.py": lazily + "import peft",
         "run.py": "from . import cli",
         "brandnew.py": "from .types import Prompt",
         "worlds/pictures/build/train.py": "import paretune.run",
@@ -142,4 +145,5 @@ def test_a_wrong_import_is_seen() -> None:
     assert [len(faults_of(source, file)) for file, source in wrong.items()] == [1] * len(wrong)
     assert faults_of(lazily + "from paretune import worlds", "data/prompts.py") == []
     assert faults_of(lazily + "import rapidocr_onnxruntime", "rewards/vqa.py") == []
+    assert faults_of(lazily + "from transformers import CLIPModel", "rewards/pickscore.py") == []
     assert len(faults_of(lazily + "from ..policies import sd3", "rewards/base.py")) == 1

@@ -133,7 +133,8 @@ def _die_with(parent: int) -> None:
 
 
 def _run_task(function: Callable[..., Any], task: Any) -> Any:
-    assert _events is not None and _stop is not None
+    assert _events is not None
+    assert _stop is not None
     try:
         return function(task, _events.put, _stop.is_set)
     except ParetuneError:

@@ -142,7 +142,8 @@ class SD3Policy:
         x = x.to(self.dtype)
         if guidance > 1:
             n = len(x)
-            assert conditions.negative_embeds is not None and conditions.negative_pooled is not None
+            assert conditions.negative_embeds is not None
+            assert conditions.negative_pooled is not None
             embeds = torch.cat([conditions.negative_embeds.expand(n, -1, -1), embeds])
             pooled = torch.cat([conditions.negative_pooled.expand(n, -1), pooled])
             x, t = torch.cat([x, x]), torch.cat([t, t])

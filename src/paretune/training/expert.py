@@ -2,8 +2,8 @@
 
     each epoch:  sample groups of pictures -> score -> advantages -> a few updates -> (average)
 
-Settings follow Flow-GRPO and DiffusionNFT. A checkpoint every few epochs, and one at the end; every epoch draws
-from its own seeded generator, so stopping and going on changes nothing.
+Settings follow Flow-GRPO and DiffusionNFT. A checkpoint every few epochs, and one at the end; every epoch
+draws from its own seeded generator, so stopping and going on changes nothing.
 """
 
 from __future__ import annotations

@@ -148,7 +148,9 @@ class TrajectoryObjective(_Base):
         """See `Objective.loss`."""
         device = self.policy.device
         t = self.batch.trajectories
-        assert t.states is not None and t.log_probs is not None and t.means is not None
+        assert t.states is not None
+        assert t.log_probs is not None
+        assert t.means is not None
         cond = self.batch.conditions.select(index)
         x, after = t.states[index, slot].to(device), t.states[index, slot + 1].to(device)
         step_index = self.sampling.window[0] + slot
