@@ -78,6 +78,8 @@ class ObjectiveConfig(_Section):
     def _check(self) -> ObjectiveConfig:
         if self.window is not None and not 0 <= self.window[0] < self.window[1]:
             raise ValueError("window must be [first, last) with 0 <= first < last")
+        if self.sampler == "cps" and self.noise_level > 1:
+            raise ValueError("noise_level is at most 1 with sampler: cps")
         return self
 
 
@@ -156,7 +158,7 @@ class ExecutorConfig(_Section):
 class RunConfig(_Section):
     """A whole run."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
     methods: tuple[Literal["mapreduce", "rewarded_soup"], ...] = ("mapreduce", "rewarded_soup")
     rounds: Positive = 4
@@ -275,7 +277,7 @@ def count_keys() -> int:
 
 def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     """Dotted names of the keys whose values differ, those that cannot change a result left out."""
-    harmless = {"executor.workers", "executor.device", "name"}
+    harmless = {"executor.workers", "executor.reward_timeout", "train.checkpoint_every", "name"}
     a, b = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
     return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and k not in harmless)
 

@@ -56,13 +56,15 @@ def policy_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
 def attach_parents(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
     """Add the earlier rounds as one frozen adapter instead of folding them."""
     ranks = {name: delta.rank for name, delta in deltas.items()}
+    # peft matches the ends of names; the anchor makes each pattern mean one module alone.
+    patterns = {f"^{name}$": rank for name, rank in ranks.items()}
     transformer.add_adapter(
         PeftLoraConfig(
             r=max(ranks.values()),
             lora_alpha=max(ranks.values()),
             target_modules=list(ranks),
-            rank_pattern=ranks,
-            alpha_pattern=ranks,  # alpha = rank: scale 1, the factors hold the whole change
+            rank_pattern=patterns,
+            alpha_pattern=patterns,  # alpha = rank: scale 1, the factors hold the whole change
         ),
         adapter_name=PARENTS,
     )
