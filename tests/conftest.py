@@ -9,8 +9,14 @@ import pytest
 import torch
 import yaml
 
+# A file named "slow" beside the rewards makes each scoring take a while: time to kill a run in.
 REWARDS = '''
+import time
+from pathlib import Path
+
 def red(images, prompts):
+    if Path(__file__).with_name("slow").exists():
+        time.sleep(2)
     return images[:, 0].mean((1, 2)).tolist()
 
 def dark(images, prompts):

@@ -100,7 +100,10 @@ def _kill_when(recipe: Path, out: Path, ready: Callable[[], bool]) -> None:
 def test_killed_in_map_then_resumed_is_bit_identical(recipe: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     checkpoints = out / "round-2" / "experts" / "red" / "checkpoints"
-    _kill_when(recipe, out, lambda: checkpoints.exists() and any(checkpoints.glob("epoch-*")))
+    slow = recipe.with_name("slow")
+    slow.touch()
+    _kill_when(recipe, out, lambda: any(checkpoints.glob("epoch-*")))
+    slow.unlink()
     assert not (out / "round-2" / "experts" / "red" / "manifest.json").exists()
     time.sleep(1.5)  # its workers notice and end
     done = _run(recipe, out, "--resume")

@@ -1,7 +1,8 @@
 """The state of one expert in training, saved so that going on is bit-identical.
 
 A checkpoint holds the adapter, the averaged copies and the optimiser's moments, as safetensors, and the
-position. Randomness needs no saving: every epoch draws from a generator seeded by (the task's seed, the epoch).
+position. Randomness needs no saving: every epoch draws from a generator seeded by (the task's seed, the
+epoch).
 """
 
 from __future__ import annotations
