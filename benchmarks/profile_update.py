@@ -1,7 +1,7 @@
 """Where the wall time of an epoch goes: python benchmarks/profile_update.py [--reward ocr] [--epochs 3]
 
-Inside the transformer means its forward passes (sampling and training) and the backward pass, which runs through
-the transformer and a loss of a few element-wise operations.
+Inside the transformer means its forward passes (sampling and training) and the backward pass, which runs
+through the transformer and a loss of a few element-wise operations.
 """
 
 from __future__ import annotations

@@ -90,7 +90,8 @@ def _run(config: RunConfig, out: Path, resume: bool, quiet: bool, as_json: bool)
     else:
         from .tables import summary_table
 
-        Console().print(summary_table(summary))
+        wide = Console(width=None if sys.stdout.isatty() else 160)
+        wide.print(summary_table(summary, judges=wide.width >= 150))
         typer.echo(f"report: {out / 'report.html'}   adapter: {out / 'final'}")
 
 

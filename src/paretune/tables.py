@@ -11,11 +11,12 @@ from .estimate import SUSTAINED_TFLOPS, Estimate
 from .plan import Plan
 
 
-def summary_table(summary: dict[str, Any]) -> Table:
+def summary_table(summary: dict[str, Any], judges: bool) -> Table:
     """Methods by rewards (and their judges): mean and standard error; hypervolume; samples."""
-    columns = [c for r in summary["rewards"] for c in (r, summary["judges"].get(r)) if c]
+    judge = summary["judges"] if judges else {}
+    columns = [c for r in summary["rewards"] for c in (r, judge.get(r)) if c]
     table = Table(title="held-out prompts, mean ± standard error", title_justify="left")
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")
     table.add_column("hypervolume", justify="right")
