@@ -23,6 +23,7 @@ from paretune.policies.flow import Sampling, sample
 from paretune.recipes import find_recipe
 from paretune.rewards.base import load_reward, oriented, score_samples
 from paretune.training.expert import ExpertTrainer
+from paretune.training.mixture import Mixture, Source
 
 OBJECTIVES = {
     "nft": ["objective.name=nft"],
@@ -48,7 +49,8 @@ def held_out(trainer: ExpertTrainer, config: RunConfig, name: str, count: int) -
     noise = policy.initial_noise(count, torch.Generator().manual_seed(7))
     sampling = Sampling(config.evaluate.steps, config.model.guidance_scale)
     pictures = policy.decode(sample(policy, trainer.held_out, noise, sampling).clean)  # type: ignore[attr-defined]
-    return oriented(trainer.reward, score_samples(trainer.reward, pictures, prompts))
+    reward = trainer.mixture.sources[0].reward
+    return oriented(reward, score_samples(reward, pictures, prompts))
 
 
 def measure(name: str, objective: str, seconds: float, count: int, sets: list[str]) -> dict[str, object]:
@@ -58,9 +60,10 @@ def measure(name: str, objective: str, seconds: float, count: int, sets: list[st
     own = config.rewards[name]
     train, test = load_prompts(own.prompts), load_prompts(own.eval_prompts)[:count]
     reward = load_reward(own.reward, name=name, **own.options)
-    trainer = ExpertTrainer(config, task, Path("unused"), [*train, *test], reward, None, "cpu")
+    both = Mixture([Source(reward, [*train, *test])])  # encoded together, trained on `train` alone
+    trainer = ExpertTrainer(config, task, Path("unused"), both, None, "cpu")
     trainer.held_out = trainer.conditions.select(torch.arange(len(train), len(train) + count))  # type: ignore[attr-defined]
-    trainer.prompts = train
+    trainer.mixture = Mixture([Source(reward, train)])
     before = held_out(trainer, config, name, count)
     start, epochs, inside = time.perf_counter(), 0, 0.0
     while time.perf_counter() - start < seconds:

@@ -16,10 +16,9 @@ from typing import Any
 import torch
 
 from paretune.config import load_config
-from paretune.data.prompts import load_prompts
 from paretune.methods import build_plan
 from paretune.recipes import find_recipe
-from paretune.rewards.base import load_reward
+from paretune.stages.map import mixture_of
 from paretune.training.expert import ExpertTrainer
 
 
@@ -46,9 +45,7 @@ def main() -> None:
     torch.set_num_threads(1)
     config = load_config(find_recipe(args.recipe))
     task = next(t for t in build_plan(config).methods[0].rounds[0].tasks if t.reward == args.reward)
-    own = config.rewards[args.reward]
-    reward = load_reward(own.reward, name=args.reward, **own.options)
-    trainer = ExpertTrainer(config, task, Path("unused"), load_prompts(own.prompts), reward, None, "cpu")
+    trainer = ExpertTrainer(config, task, Path("unused"), mixture_of(config, task), None, "cpu")
     trainer.epoch()  # warm up
     sums = {"forward": 0.0, "backward": 0.0}
     trainer.policy.transformer.forward = timed(trainer.policy.transformer.forward, sums, "forward")

@@ -19,6 +19,7 @@ from .types import ParetuneError
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MethodName = Literal["mapreduce", "rewarded_soup", "morl_d", "morl_dr", "sequential", "selma"]
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
 
 
@@ -55,7 +56,7 @@ class LoraConfig(_Section):
 class ObjectiveConfig(_Section):
     """What an expert minimises, and how its rollouts are drawn."""
 
-    name: Literal["nft", "flow_grpo", "awm"] = "nft"
+    name: Literal["nft", "flow_grpo", "awm", "sft"] = "nft"
     kl: NonNegative = Field(0.0, description="weight of the KL to the anchor")
     anchor: Literal["round", "base"] = Field("round", description="the model the KL pulls to")
     advantage_std: Literal["group", "global"] = "group"
@@ -64,7 +65,13 @@ class ObjectiveConfig(_Section):
     old_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="NFT: how much of the sampling copy stays each epoch"
     )
-    times: Positive = Field(2, description="NFT, AWM: noise levels a sample")
+    times: Positive = Field(2, description="NFT, AWM, SFT: noise levels a sample")
+    sft_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.25, description="SFT: how much of each group, the best of it, is trained on"
+    )
+    joint: Literal["sum_then_normalise", "normalise_then_sum"] = Field(
+        "sum_then_normalise", description="advantages of several rewards at once (morl_dr)"
+    )
     clip_range: PositiveReal = Field(1e-4, description="Flow-GRPO, AWM: clip of the ratio")
     sampler: Literal["sde", "cps"] = "sde"
     noise_level: PositiveReal = Field(0.7, description="eta of the stochastic steps")
@@ -160,7 +167,7 @@ class RunConfig(_Section):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(0, ge=0)
-    methods: tuple[Literal["mapreduce", "rewarded_soup"], ...] = ("mapreduce", "rewarded_soup")
+    methods: tuple[MethodName, ...] = Field(("mapreduce", "rewarded_soup"), min_length=1)
     rounds: Positive = 4
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
@@ -175,8 +182,8 @@ class RunConfig(_Section):
     def _check(self) -> RunConfig:
         if sum(r.weight for r in self.rewards.values()) <= 0:
             raise ValueError("the weights of the rewards are all zero")
-        if "mapreduce" not in self.methods:
-            raise ValueError("methods must hold mapreduce")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError("methods names one twice")
         window = self.objective.window
         if window is not None and window[1] > self.model.steps - 1:
             raise ValueError(f"objective.window must end by model.steps - 1 = {self.model.steps - 1}")

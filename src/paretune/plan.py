@@ -8,43 +8,63 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .config import RunConfig
 
 
 @dataclass(frozen=True)
 class ExpertTask:
-    """Train one expert: `epochs` epochs of one reward, on the model that `parents` make of the base.
+    """Train one expert: `epochs` epochs, on the model that `parents` make of the base.
 
-    folder: where the expert is left. parents: the merged adapters folded into the base, in order.
-    continues: an expert whose training this one goes on with (a longer run of the same seed), or None.
+    folder: where the expert is left. rewards: one, or for a joint method several, whose prompt sets are
+    mixed. parents: the merged adapters folded into the base, in order. continues: an expert whose
+    training this one goes on with, its epochs counted in `epochs`, or None. scoring: "own", every prompt
+    by the reward of its own set, or "all", by the weighted sum of the rewards that apply to it.
+    objective: instead of the recipe's.
     """
 
     folder: str
-    reward: str
+    rewards: tuple[str, ...]
     round: int
     seed: int
     epochs: int
-    parents: tuple[str, ...]
+    parents: tuple[str, ...] = ()
     continues: str | None = None
+    scoring: Literal["own", "all"] = "own"
+    objective: str | None = None
+
+    @property
+    def reward(self) -> str:
+        """What the expert is called after: its reward, or "joint"."""
+        return self.rewards[0] if len(self.rewards) == 1 else "joint"
 
 
 @dataclass(frozen=True)
 class Round:
-    """One Map and one Reduce. merged: the folder of the average."""
+    """One Map and one Reduce. merged: the folder of the average.
+
+    weights: one a task, of the average. reduce: the reducer; baselines average exactly whatever the
+    recipe says, for that is what they are.
+    """
 
     number: int
     tasks: tuple[ExpertTask, ...]
     merged: str
+    weights: tuple[float, ...]
+    reduce: str = "exact"
 
 
 @dataclass(frozen=True)
 class MethodPlan:
-    """A method is its rounds. samples: pictures drawn in training, all rewards together."""
+    """A method is its rounds. samples: pictures drawn in training, all rewards together.
+
+    model: the folders of the adapters whose sum is the method's model.
+    """
 
     name: str
     rounds: tuple[Round, ...]
+    model: tuple[str, ...]
     samples: int
     updates: int
 
@@ -71,9 +91,14 @@ def expert_epochs(config: RunConfig, reward: str) -> int:
     return config.rewards[reward].epochs or config.train.epochs
 
 
-def method_plan(config: RunConfig, name: str, rounds: tuple[Round, ...]) -> MethodPlan:
-    """Count what the rounds cost."""
+def method_plan(
+    config: RunConfig, name: str, rounds: tuple[Round, ...], model: tuple[str, ...]
+) -> MethodPlan:
+    """Count what the rounds cost: every expert's whole training, shared beginnings included."""
     train = config.train
-    epochs = sum(task.epochs for r in rounds for task in r.tasks)
+    length = {task.folder: task.epochs for r in rounds for task in r.tasks}
+    epochs = sum(
+        task.epochs - length.get(task.continues or "", 0) for r in rounds for task in r.tasks
+    )
     per_epoch = train.prompts_per_epoch * train.group_size
-    return MethodPlan(name, rounds, epochs * per_epoch, epochs * train.updates_per_epoch)
+    return MethodPlan(name, rounds, model, epochs * per_epoch, epochs * train.updates_per_epoch)

@@ -59,6 +59,10 @@ def run(config: RunConfig, out: Path, report: Report, resume: bool = False) -> d
         return summary
 
 
+# What timing.jsonl calls the training of a method; other methods go by their own name.
+PHASES = {"mapreduce": "map", "rewarded_soup": "soup"}
+
+
 class Stages:
     """The stages of one run, bound to its folder and executor."""
 
@@ -75,14 +79,14 @@ class Stages:
             merged: list[Path] = []
             for round_ in method.rounds:
                 report({"stage": "map", "method": method.name, "round": round_.number})
-                with clock.phase("soup" if method.name == "rewarded_soup" else "map"):
+                with clock.phase(PHASES.get(method.name, method.name)):
                     self.map(round_.tasks, report)
                 with clock.phase("reduce"):
                     previous = merged[-1] if merged else None
                     reduce_round(self.config, round_, self.out, previous)
                 merged.append(self.out / round_.merged)
-            if method.name == "mapreduce":
-                write_final(self.config, merged, self.out / "final")
+        model = [self.out / folder for folder in self.plan.methods[0].model]
+        write_final(self.config, model, self.out / "final")
 
     def map(self, tasks: Sequence[ExpertTask], report: Report) -> None:
         """Train the experts of a round in parallel."""

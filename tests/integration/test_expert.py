@@ -12,6 +12,7 @@ from paretune.config import load_config
 from paretune.methods import build_plan
 from paretune.rewards.base import FunctionReward
 from paretune.training.expert import ExpertTrainer, Stopped
+from paretune.training.mixture import Mixture, Source
 from paretune.types import Prompt
 from tests.conftest import tiny_recipe
 
@@ -28,7 +29,8 @@ def _trainer(
     config = load_config(tiny_recipe(folder, pipeline, **changes))
     task = build_plan(config).methods[0].rounds[0].tasks[0]
     own = FunctionReward(reward, "red")  # type: ignore[arg-type]
-    return ExpertTrainer(config, task, folder, PROMPTS, own, parents, "cpu")  # type: ignore[arg-type]
+    mixture = Mixture([Source(own, PROMPTS, kl=config.objective.kl)])
+    return ExpertTrainer(config, task, folder, mixture, parents, "cpu")  # type: ignore[arg-type]
 
 
 def _values(trainer: ExpertTrainer) -> torch.Tensor:
@@ -43,6 +45,7 @@ OBJECTIVES = {
     "global std": {"name": "flow_grpo", "advantage_std": "global"},
     "awm": {"name": "awm", "kl": 0.1},
     "nft": {"name": "nft"},
+    "sft": {"name": "sft"},
     "nft, averaged sampler, anchored": {"name": "nft", "old_decay": 0.5, "kl": 0.1},
 }
 

@@ -246,3 +246,26 @@ def test_a_worker_that_dies_is_one_line(recipe: Path, tmp_path: Path) -> None:
 def test_metrics_and_weights_are_finite(whole: Path) -> None:
     for file in whole.rglob(WEIGHTS):
         assert all(t.isfinite().all() for t in load_file(file).values())
+
+
+BASELINES = ("morl_d", "morl_dr", "sequential", "selma")
+
+
+def test_the_baselines_run_without_mapreduce(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "baselines"
+    done = _run(recipe, out, "--set", f"methods=[{', '.join(BASELINES)}]")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    assert list(summary["methods"]) == ["base", *BASELINES]
+    assert set(summary["budget"].values()) == {0, 48}
+    assert summary["rounds"] == []
+    assert (out / "report.html").exists()
+    # Sequential goes on with one adapter: its second merged folder is the second expert, whole.
+    last, expert = out / "sequential" / "merged-2", out / "sequential" / "experts" / "dark"
+    a, b = load_file(last / WEIGHTS), load_file(expert / WEIGHTS)
+    assert all((a[name] - b[name]).abs().max() < 1e-6 for name in b)
+    rows = [json.loads(x) for x in (expert / "metrics.jsonl").read_text().splitlines()]
+    first = [json.loads(x) for x in (out / "sequential/experts/red/metrics.jsonl").read_text().splitlines()]
+    assert [r["update"] for r in rows] == [first[-1]["update"] + i + 1 for i in range(len(first))]
+    final, merged = load_file(out / "final" / WEIGHTS), load_file(out / "morl_d" / "merged" / WEIGHTS)
+    assert all((final[name] - merged[name]).abs().max() < 1e-6 for name in merged)

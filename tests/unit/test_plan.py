@@ -5,7 +5,7 @@ import json
 import pytest
 
 from paretune.config import RunConfig, parse_config
-from paretune.methods import build_plan, mapreduce, rewarded_soup
+from paretune.methods import build_plan, mapreduce, morl_d, morl_dr, rewarded_soup, sequential
 from paretune.plan import ExpertTask, MethodPlan, derive_seed
 
 
@@ -39,7 +39,7 @@ def test_each_round_trains_on_all_the_averages_before_it() -> None:
     assert [r.merged for r in method.rounds] == ["round-1/merged", "round-2/merged", "round-3/merged"]
     assert tasks(method)[3, "b"] == ExpertTask(
         folder="round-3/experts/b",
-        reward="b",
+        rewards=("b",),
         round=3,
         seed=derive_seed(0, "round", 3, "b"),
         epochs=5,
@@ -101,3 +101,40 @@ def test_seeds_are_the_same_on_every_machine() -> None:
     assert derive_seed(0, "round", 1, "ocr") == 1176388423765183101
     assert derive_seed("a", "b") != derive_seed("b", "a")
     assert all(0 <= derive_seed(i) < 2**63 for i in range(100))
+
+
+ALL = ("mapreduce", "rewarded_soup", "morl_d", "morl_dr", "sequential", "selma")
+
+
+def test_every_method_has_the_same_budget() -> None:
+    plan = build_plan(config("abc", rounds=4).model_copy(update={"methods": ALL}))
+    assert [m.name for m in plan.methods] == list(ALL)
+    assert {(m.samples, m.updates) for m in plan.methods} == {(4 * 17 * 8, 4 * 17 * 2)}
+    folders = [task.folder for m in plan.methods for r in m.rounds for task in r.tasks]
+    assert len(set(folders)) == len(folders)
+
+
+def test_the_joint_methods_are_one_expert_of_all_rewards() -> None:
+    for method, scoring in ((morl_d, "own"), (morl_dr, "all")):
+        (task,) = (t for r in method(config("abc")).rounds for t in r.tasks)
+        assert (task.rewards, task.scoring, task.reward) == (("a", "b", "c"), scoring, "joint")
+        assert task.epochs == 3 * (7 + 5 + 5)
+
+
+def test_sequential_goes_on_with_one_adapter() -> None:
+    method = sequential(config("abc"))
+    chain = [r.tasks[0] for r in method.rounds]
+    assert [t.epochs for t in chain] == [21, 36, 51]
+    assert [t.continues for t in chain] == [None, chain[0].folder, chain[1].folder]
+    assert method.model == ("sequential/merged-3",)
+
+
+def test_a_soup_alone_trains_its_own_experts() -> None:
+    alone = config().model_copy(update={"methods": ("rewarded_soup",)})
+    assert {task.continues for task in tasks(rewarded_soup(alone)).values()} == {None}
+
+
+def test_the_recipe_s_reducer_is_mapreduce_s_alone() -> None:
+    changed = parse_config(config().model_dump() | {"reduce": {"method": "factor"}}, "test")
+    assert {r.reduce for r in mapreduce(changed).rounds} == {"factor"}
+    assert {r.reduce for r in rewarded_soup(changed).rounds} == {"exact"}

@@ -29,16 +29,36 @@ def informative_groups(advantages: torch.Tensor) -> torch.Tensor:
 
 
 def joint_advantages(
-    scores: torch.Tensor, weights: torch.Tensor, order: str = "sum_then_normalise"
+    scores: torch.Tensor,
+    weights: torch.Tensor,
+    order: str = "sum_then_normalise",
+    applies: torch.Tensor | None = None,
+    std: str = "group",
+    clip: float = 5.0,
 ) -> torch.Tensor:
     """Advantages of several rewards for a joint baseline. scores [R, P, G], weights [R] -> [P, G].
 
     "sum_then_normalise": normalise the weighted sum. "normalise_then_sum" (GDPO, Liu et al. 2026):
-    normalise each reward by its own group first, so that none drowns the others.
+    normalise each reward by its own group first, so that none drowns the others. applies: bool
+    [R, P], which prompts a reward scores; the scores of the others are not read. All by default.
     """
+    mask = torch.ones(scores.shape[:2], dtype=torch.bool) if applies is None else applies
     w = weights.view(-1, 1, 1)
     if order == "sum_then_normalise":
-        return group_advantages((w * scores).sum(0))
+        return group_advantages((w * scores.masked_fill(~mask[..., None], 0.0)).sum(0), std, clip)
     if order == "normalise_then_sum":
-        return (w * torch.stack([group_advantages(s) for s in scores])).sum(0)
+        total = torch.zeros_like(scores[0])
+        for share, own, rows in zip(weights, scores, mask, strict=True):
+            total[rows] += share * group_advantages(own[rows], std, clip)
+        return total
     raise ValueError(f"unknown order {order!r}")
+
+
+def best_of_group(scores: torch.Tensor, share: float) -> torch.Tensor:
+    """1 for the best `share` of every group (at least one sample), else 0. [P, G] -> [P, G].
+
+    Of equal scores the earlier sample counts as better.
+    """
+    count = max(1, round(share * scores.shape[1]))
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    return torch.zeros_like(scores).scatter(1, order[:, :count], 1.0)

@@ -176,6 +176,15 @@ def score_all(
     }
 
 
+def applies_to(reward: Reward, prompt: Prompt) -> bool:
+    """Whether a reward can score a prompt of another reward's set; true unless it says otherwise.
+
+    A reward that needs something of the record (a word, say) has a method `applies(prompt) -> bool`.
+    """
+    applies = getattr(reward, "applies", None)
+    return True if applies is None else bool(applies(prompt))
+
+
 def oriented(reward: Reward, values: torch.Tensor) -> torch.Tensor:
     """The values with the sign that makes greater better: flipped for a reward that is a cost."""
     return values if reward.higher_is_better else -values

@@ -48,6 +48,10 @@ class GenEvalReward:
     def __init__(self, strict: bool = False) -> None:
         self.strict = strict
 
+    def applies(self, prompt: Prompt) -> bool:
+        """Whether the prompt has a record that asks for objects; a sign alone says nothing of them."""
+        return bool(prompt.metadata.get("include"))
+
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, 3, 32, 32] in [0, 1]; prompts with GenEval records. Returns float32 [B].
 

@@ -35,6 +35,10 @@ class OcrReward:
         wanted = [wanted_word(prompt) for prompt in prompts]
         return _edit_scores(self.read(samples), wanted)
 
+    def applies(self, prompt: Prompt) -> bool:
+        """Whether the prompt asks for a word."""
+        return bool(prompt.metadata.get("text"))
+
     def read(self, samples: torch.Tensor) -> list[str]:
         """The words of B pictures, lower case."""
         return self._reader.read(samples.detach().to("cpu", torch.float32))

@@ -14,6 +14,7 @@ from ..files import digest, finished, write_manifest
 from ..ops.lowrank import LowRank
 from ..plan import ExpertTask
 from ..rewards.base import load_reward
+from ..training.mixture import Mixture, Source
 from .adapters import ADAPTER_FILES, adapter_hash, load_delta, save_delta
 
 
@@ -39,14 +40,12 @@ def train_expert(job: MapJob, report: Report, should_stop: Callable[[], bool]) -
     # Imported here: a worker that only looks up a finished expert needs no torch model.
     from ..training.expert import ExpertTrainer, Stopped
 
-    own = job.config.rewards[job.task.reward]
     folder.mkdir(parents=True, exist_ok=True)
     trainer = ExpertTrainer(
         job.config,
         job.task,
         folder,
-        load_prompts(own.prompts),
-        load_reward(own.reward, name=job.task.reward, **own.options),
+        mixture_of(job.config, job.task),
         _parents(job),
         job.device,
     )
@@ -63,6 +62,17 @@ def train_expert(job: MapJob, report: Report, should_stop: Callable[[], bool]) -
     )  # fmt: skip
 
 
+def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
+    """The prompt sets and rewards of an expert."""
+    sources = []
+    for name in task.rewards:
+        own = config.rewards[name]
+        reward = load_reward(own.reward, name=name, **own.options)
+        kl = config.objective.kl if own.kl is None else own.kl
+        sources.append(Source(reward, load_prompts(own.prompts), own.weight, kl))
+    return Mixture(sources, task.scoring)
+
+
 def _parents(job: MapJob) -> dict[str, LowRank] | None:
     if not job.task.parents:
         return None
@@ -72,7 +82,6 @@ def _parents(job: MapJob) -> dict[str, LowRank] | None:
 def expert_inputs(job: MapJob) -> str:
     """A digest of everything that decides the expert's weights."""
     config, task = job.config, job.task
-    own = config.rewards[task.reward]
     return digest(
         {
             "task": asdict(task),
@@ -80,10 +89,15 @@ def expert_inputs(job: MapJob) -> str:
             "lora": config.lora.model_dump(mode="json"),
             "objective": config.objective.model_dump(mode="json"),
             "train": config.train.model_dump(mode="json", exclude={"checkpoint_every"}),
-            "reward": [own.reward, own.options, own.kl],
-            "prompts": digest([[p.text, dict(p.metadata)] for p in load_prompts(own.prompts)]),
+            "rewards": {name: _reward_inputs(config, name) for name in task.rewards},
             "threads": config.executor.threads,
             "parents": [adapter_hash(job.run / p) for p in task.parents],
             "continues": adapter_hash(job.run / task.continues) if task.continues else None,
         }
     )
+
+
+def _reward_inputs(config: RunConfig, name: str) -> list[Any]:
+    own = config.rewards[name]
+    prompts = digest([[p.text, dict(p.metadata)] for p in load_prompts(own.prompts)])
+    return [own.reward, own.options, own.kl, own.weight, prompts]

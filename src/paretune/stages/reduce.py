@@ -22,25 +22,26 @@ def reduce_round(config: RunConfig, round_: Round, run: Path, previous: Path | N
     """Average `round_`'s experts into its merged folder. previous: the merged folder of the round before."""
     folder = run / round_.merged
     experts = [run / task.folder for task in round_.tasks]
-    weights = config.weights()
+    used = list(round_.weights)
     inputs = digest(
         {
             "experts": [adapter_hash(e) for e in experts],
-            "weights": [weights[t.reward] for t in round_.tasks],
-            "reduce": config.reduce.model_dump(mode="json", exclude={"final_rank"}),
+            "weights": used,
+            "method": round_.reduce,
+            "reduce": config.reduce.model_dump(mode="json", exclude={"final_rank", "method"}),
             "previous": adapter_hash(previous) if previous else None,
         }
     )
     if finished(folder, "merged", inputs):
         return
     deltas = [load_delta([e]) for e in experts]
-    used = [weights[t.reward] for t in round_.tasks]
-    merged = merge_experts(deltas, used, config.reduce.method, rank=config.reduce.rank)
-    save_delta(folder, merged.deltas, config.model.path, {"method": config.reduce.method})
+    rank = config.reduce.rank if round_.reduce == "compressed" else None
+    merged = merge_experts(deltas, used, round_.reduce, rank=rank)
+    save_delta(folder, merged.deltas, config.model.path, {"method": round_.reduce})
     facts = diagnose(deltas, used, read_json(previous / DIAGNOSTICS) if previous else None)
     facts |= {
         "rewards": [t.reward for t in round_.tasks],
-        "method": config.reduce.method,
+        "method": round_.reduce,
         "weights": merged.weights,
         "compression_error": merged.relative_error,
     }

@@ -1,4 +1,4 @@
-"""Which models a run measures: the base, the experts, the soup, and MapReduce after each round."""
+"""Which models a run measures: the base, the experts, each method, and MapReduce after each round."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ def subjects_of(config: RunConfig, plan: Plan) -> tuple[Subject, ...]:
     """In the order of the tables.
 
     `expert:REWARD` is the expert with the soup's budget where there is a soup (one reward, K times as
-    long), else that of the first round. `round-K:REWARD` is what the tax matrix needs: expert REWARD of
-    round K on that round's model, on fewer prompts.
+    long), else that of MapReduce's first round. `round-K:REWARD` is what the tax matrix needs: expert
+    REWARD of round K on that round's model, on fewer prompts.
     """
     full = config.evaluate.prompts
     uniform = tuple(config.weights().values())
-    methods = {m.name: m for m in plan.methods}
-    soup = methods.get("rewarded_soup")
-    mapreduce = methods["mapreduce"]
     subjects = [Subject("base", "base", (), full, uniform)]
-    subjects += _experts(config, (soup or mapreduce).rounds[0], full)
-    if soup:
-        subjects.append(
-            Subject("rewarded_soup", "rewarded_soup", (soup.rounds[0].merged,), full, uniform)
-        )
-    subjects += _mapreduce(config, mapreduce, uniform)
+    experts = expert_round(plan)
+    if experts:
+        subjects += _experts(config, experts, full)
+    for method in plan.methods:
+        if method.name != "mapreduce":
+            subjects.append(Subject(method.name, method.name, method.model, full, uniform))
+    for method in plan.methods:
+        if method.name == "mapreduce":
+            subjects += _mapreduce(config, method, uniform)
     return tuple(subjects)
+
+
+def expert_round(plan: Plan) -> Round | None:
+    """The round whose experts stand for "train on one reward alone"; None where no method has any."""
+    methods = {m.name: m for m in plan.methods}
+    owner = methods.get("rewarded_soup") or methods.get("mapreduce")
+    return owner.rounds[0] if owner else None
 
 
 def _experts(config: RunConfig, round_: Round, prompts: int) -> list[Subject]:

@@ -16,6 +16,7 @@ from ..files import read_json, write_json
 from ..plan import Plan
 from ..rewards.base import load_reward
 from .reduce import DIAGNOSTICS
+from .subjects import expert_round
 
 Row = dict[str, Any]
 Table = dict[str, dict[str, float]]
@@ -27,7 +28,8 @@ def summarise(
     """Write and return the summary (the contract is in docs/runs.md)."""
     means, errors = tables(rows)
     last = f"mapreduce@{config.rounds}"
-    means["mapreduce"], errors["mapreduce"] = means[last], errors[last]
+    if last in means:
+        means["mapreduce"], errors["mapreduce"] = means[last], errors[last]
     rewards = {n: load_reward(r.reward, name=n, **r.options) for n, r in config.rewards.items()}
     ranges = {name: list(reward.range) for name, reward in rewards.items()}
     signs = {name: 1.0 if reward.higher_is_better else -1.0 for name, reward in rewards.items()}
@@ -35,8 +37,11 @@ def summarise(
     reference = _reference(kept, ranges, signs)
     volumes = {m: _hypervolume(v, ranges, signs, reference) for m, v in kept.items()}
     budget = {m.name: m.samples for m in plan.methods}
-    for name in config.rewards:
-        budget[f"expert:{name}"] = budget[plan.methods[-1].name] // len(config.rewards)
+    per_epoch = config.train.prompts_per_epoch * config.train.group_size
+    experts = expert_round(plan)
+    for task in experts.tasks if experts else ():
+        budget[f"expert:{task.reward}"] = task.epochs * per_epoch
+    rounds = range(1, config.rounds + 1) if last in means else range(0)
     summary = {
         "rewards": list(config.rewards),
         "judges": {n: r.judge for n, r in config.rewards.items() if r.judge and config.evaluate.judges},
@@ -45,7 +50,7 @@ def summarise(
         "stderr": {m: errors[m] for m in kept},
         "hypervolume": volumes,
         "reference_point": reference,
-        "rounds": [_round(config, run, k, means, errors, volumes) for k in range(1, config.rounds + 1)],
+        "rounds": [_round(config, run, k, means, errors, volumes) for k in rounds],
         "timing": dict(timing),
         "budget": {"base": 0, **budget},
         "seeds": [config.seed],

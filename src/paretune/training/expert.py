@@ -9,7 +9,7 @@ draws from its own seeded generator, so stopping and going on changes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,14 @@ import torch
 
 from ..config import RunConfig
 from ..files import read_rows, write_rows
-from ..ops.advantages import group_advantages, informative_groups
+from ..ops.advantages import informative_groups
 from ..ops.lowrank import LowRank
 from ..plan import ExpertTask, derive_seed
 from ..policies.adapters import attach_parents, attach_policy, fold, policy_deltas, swapped
 from ..policies.flow import Trajectories, sample
 from ..policies.sd3 import TARGETS, SD3Policy
-from ..rewards.base import oriented, score_samples
-from ..types import Prompt, Reward
 from .checkpoint import TrainState, latest_checkpoint, load_checkpoint, save_checkpoint
+from .mixture import Mixture, Scores
 from .objectives import Batch, Objective, make_objective
 
 Report = Callable[[dict[str, Any]], None]
@@ -34,10 +33,10 @@ Report = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Rollouts:
-    """An epoch's samples. scores: raw [P, G]; index: [P] into the prompts."""
+    """An epoch's samples. scores: raw, of P groups of G; index: [P] into the prompts."""
 
     trajectories: Trajectories
-    scores: torch.Tensor
+    scores: Scores
     index: torch.Tensor
     seconds_sample: float
     seconds_score: float
@@ -55,20 +54,22 @@ class ExpertTrainer:
         config: RunConfig,
         task: ExpertTask,
         folder: Path,
-        prompts: Sequence[Prompt],
-        reward: Reward,
+        mixture: Mixture,
         parents: dict[str, LowRank] | None,
         device: str,
     ) -> None:
         self.config, self.task, self.folder = config, task, folder
-        self.prompts, self.reward = prompts, reward
+        self.mixture = mixture
+        self.settings = config.objective
+        if task.objective is not None:
+            self.settings = config.objective.model_copy(update={"name": task.objective})
         self.policy = SD3Policy(config.model, device)
         self.policy.autocast = config.train.autocast
         guidance = config.model.guidance_scale > 1
-        self.conditions = self.policy.encode([p.text for p in prompts], guidance)
+        self.conditions = self.policy.encode([p.text for p in mixture.prompts], guidance)
         self.policy.free_text()
         transformer = self.policy.transformer
-        if parents and config.objective.anchor == "base" and self._kl() > 0:
+        if parents and config.objective.anchor == "base" and mixture.kl > 0:
             attach_parents(transformer, parents)
         elif parents:
             fold(transformer, parents)
@@ -86,13 +87,9 @@ class ExpertTrainer:
             old=_copy(parameters),
         )
         self.objective: Objective = make_objective(
-            self.policy, config.objective, config.model, self._kl(),
+            self.policy, self.settings, config.model, mixture.kl,
             config.train.micro_batch, parameters, self.state.old,
         )  # fmt: skip
-
-    def _kl(self) -> float:
-        own = self.config.rewards[self.task.reward].kl
-        return self.config.objective.kl if own is None else own
 
     def resume(self, earlier: Path | None) -> None:
         """Go on from this expert's own last checkpoint, else from the expert it continues."""
@@ -124,9 +121,7 @@ class ExpertTrainer:
         start = time.perf_counter()
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, self.state.epoch))
         rollouts = self.rollout(generator)
-        settings = self.config.objective
-        scores = oriented(self.reward, rollouts.scores)
-        advantages = group_advantages(scores, settings.advantage_std, settings.advantage_clip)
+        advantages = self.mixture.advantages(rollouts.scores, self.settings)
         begin = time.perf_counter()
         losses = self.update(rollouts, advantages, generator)
         self._average_old()
@@ -134,8 +129,8 @@ class ExpertTrainer:
         now = time.perf_counter()
         return {
             "update": self.state.epoch,
-            "reward": float(rollouts.scores.mean()),
-            "reward_std": float(rollouts.scores.std(dim=1).mean()),
+            "reward": rollouts.scores.mean(),
+            "reward_std": rollouts.scores.spread(),
             **losses,
             "seconds": now - start,
             "seconds_sample": rollouts.seconds_sample,
@@ -146,11 +141,10 @@ class ExpertTrainer:
     def rollout(self, generator: torch.Generator) -> Rollouts:
         """Draw `prompts_per_epoch` groups under the sampling weights and score them."""
         train, start = self.config.train, time.perf_counter()
-        count = min(train.prompts_per_epoch, len(self.prompts))
-        index = torch.randperm(len(self.prompts), generator=generator)[:count]
+        index = self.mixture.draw(train.prompts_per_epoch, generator)
         repeated = index.repeat_interleave(train.group_size)
-        if self.config.objective.shared_noise:
-            noise = self.policy.initial_noise(count, generator)
+        if self.settings.shared_noise:
+            noise = self.policy.initial_noise(len(index), generator)
             noise = noise.repeat_interleave(train.group_size, dim=0)
         else:
             noise = self.policy.initial_noise(len(repeated), generator)
@@ -160,14 +154,9 @@ class ExpertTrainer:
             )
         pictures = self.policy.decode(trajectories.clean)
         sampled = time.perf_counter()
-        scores = score_samples(
-            self.reward, pictures, [self.prompts[int(i)] for i in repeated],
-            timeout=self.config.executor.reward_timeout,
-        )  # fmt: skip
+        scores = self.mixture.score(pictures, index, self.config.executor.reward_timeout)
         scored = time.perf_counter()
-        return Rollouts(
-            trajectories, scores.view(count, -1), index, sampled - start, scored - sampled
-        )
+        return Rollouts(trajectories, scores, index, sampled - start, scored - sampled)
 
     def update(
         self, rollouts: Rollouts, advantages: torch.Tensor, generator: torch.Generator
@@ -178,6 +167,8 @@ class ExpertTrainer:
             return {"loss": 0.0, "kl": 0.0, "ratio": 1.0, "grad_norm": 0.0, "kept_groups": 0}
         group = advantages.shape[1]
         samples = (kept[:, None] * group + torch.arange(group)).flatten()
+        if self.settings.name == "sft":
+            samples = samples[advantages.flatten()[samples] > 0]
         conditions = self.conditions.select(rollouts.index.repeat_interleave(group)[samples])
         batch = Batch(_select(rollouts.trajectories, samples), advantages.flatten()[samples], conditions)
         self.objective.begin_epoch(batch, generator)
@@ -213,9 +204,10 @@ class ExpertTrainer:
         return {**sums, "grad_norm": float(norm)}
 
     def _average_old(self) -> None:
-        """The copy that samples follows the trained one (NFT); for the others it is the trained one."""
-        nft = self.config.objective.name == "nft"
-        _blend(self.state.old, self.state.parameters, self.config.objective.old_decay if nft else 0.0)
+        """The copy that samples is the trained one; NFT's follows it, and SFT's stays the round's model."""
+        if self.settings.name != "sft":
+            decay = self.settings.old_decay if self.settings.name == "nft" else 0.0
+            _blend(self.state.old, self.state.parameters, decay)
 
 
 def _copy(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""From rollouts to a loss: the forward-process objectives (NFT, AWM) and the trajectory one (Flow-GRPO).
+"""From rollouts to a loss: forward-process objectives (NFT, AWM, SFT) and the trajectory one (Flow-GRPO).
 
 An objective says how to sample, prepares an epoch's rollouts, and gives the loss of some samples at one
 of its `slots` (noise levels, or steps of the window). The arithmetic itself is in ops/policy_losses.
@@ -83,7 +83,7 @@ class _Base:
 
 
 class ForwardObjective(_Base):
-    """NFT and AWM: noise the clean samples again, compare the velocity with the one they came from."""
+    """NFT, AWM and SFT: noise the clean samples again, compare the velocity with the one they came from."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
@@ -110,7 +110,8 @@ class ForwardObjective(_Base):
         s = sigma.view(-1, 1, 1, 1)
         x = (1 - s) * clean + s * noise
         v = self._velocity(x, sigma, cond)
-        on_policy = self.first and self.config.old_decay == 0
+        supervised = self.config.name == "sft"  # looks at no other velocity than its own
+        on_policy = supervised or (self.first and self.config.old_decay == 0)
         old = v.detach() if on_policy else self._velocity_under(
             swapped(self.parameters, self.old), x, sigma, cond
         )
@@ -119,6 +120,8 @@ class ForwardObjective(_Base):
             total = losses.nft_loss(
                 v, old, x, clean, sigma, advantages, self.config.nft_beta, self.config.advantage_clip
             )
+        elif supervised:
+            total = -losses.matching_log_prob(v, clean, noise).mean()
         else:
             now = losses.matching_log_prob(v, clean, noise)
             before = losses.matching_log_prob(old, clean, noise)

@@ -1,0 +1,106 @@
+"""The prompt sets that an expert trains on, and what scores them: one of each, or several mixed.
+
+Shapes: R rewards, P prompts drawn in an epoch, G samples of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..config import ObjectiveConfig
+from ..ops.advantages import best_of_group, joint_advantages
+from ..rewards.base import applies_to, oriented, score_samples
+from ..types import ParetuneError, Prompt, Reward
+
+
+@dataclass(frozen=True)
+class Source:
+    """A reward and its own prompt set. weight: in a weighted sum. kl: of an expert of it."""
+
+    reward: Reward
+    prompts: Sequence[Prompt]
+    weight: float = 1.0
+    kl: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """raw: [R, P, G], the rewards' own signs, 0 where a reward does not apply. applies: bool [R, P]."""
+
+    raw: torch.Tensor
+    applies: torch.Tensor
+
+    def mean(self) -> float:
+        """Over all that was scored."""
+        return float(self.raw[self.applies].mean())
+
+    def spread(self) -> float:
+        """Mean standard deviation within a group."""
+        return float(self.raw[self.applies].std(dim=1).mean())
+
+
+class Mixture:
+    """Draws prompts evenly from its sources, scores samples, and makes advantages of the scores.
+
+    scoring: "own", each prompt by the reward of its set, or "all", by every reward that applies.
+    """
+
+    def __init__(self, sources: Sequence[Source], scoring: str = "own") -> None:
+        self.sources, self.scoring = tuple(sources), scoring
+        self.prompts = [p for s in sources for p in s.prompts]
+        owner = [i for i, s in enumerate(sources) for _ in s.prompts]
+        if scoring == "all":
+            applies = [[applies_to(s.reward, p) for p in self.prompts] for s in sources]
+        else:
+            applies = [[o == i for o in owner] for i in range(len(sources))]
+        self._owner, self._applies = torch.tensor(owner), torch.tensor(applies)
+
+    @property
+    def kl(self) -> float:
+        """The weight of the anchor: the sources' own, averaged."""
+        return sum(s.kl for s in self.sources) / len(self.sources)
+
+    def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Indices of `count` prompts (fewer if a set is smaller), no prompt twice. [P]."""
+        sizes = [count // len(self.sources)] * len(self.sources)
+        if len(sizes) > 1:  # what cannot be dealt evenly goes to sets drawn by lot
+            for i in torch.randperm(len(sizes), generator=generator)[: count % len(sizes)]:
+                sizes[int(i)] += 1
+        drawn = []
+        for i, size in enumerate(sizes):
+            own = (self._owner == i).nonzero().flatten()
+            drawn.append(own[torch.randperm(len(own), generator=generator)[:size]])
+        return torch.cat(drawn)
+
+    def score(self, samples: torch.Tensor, index: torch.Tensor, timeout: float) -> Scores:
+        """Score P groups of samples, [P * G, ...], of the prompts `index`, [P]."""
+        group = len(samples) // len(index)
+        raw = torch.zeros(len(self.sources), len(index), group)
+        applies = self._applies[:, index]
+        for own, values, rows in zip(self.sources, raw, applies, strict=True):
+            kept = rows.nonzero().flatten()
+            chosen = (kept[:, None] * group + torch.arange(group)).flatten()
+            prompts = [self.prompts[int(index[i])] for i in kept for _ in range(group)]
+            scored = score_samples(own.reward, samples[chosen], prompts, timeout=timeout)
+            values[kept] = scored.view(len(kept), group)
+        return Scores(raw, applies)
+
+    def advantages(self, scores: Scores, settings: ObjectiveConfig) -> torch.Tensor:
+        """[P, G]. For supervised fine-tuning, which samples to keep (1) and which to leave (0)."""
+        better = torch.stack(
+            [oriented(s.reward, r) for s, r in zip(self.sources, scores.raw, strict=True)]
+        )
+        weights = torch.tensor([s.weight for s in self.sources])
+        if settings.name == "sft":
+            if len(self.sources) > 1:
+                raise ParetuneError("objective sft trains on one reward; it has no joint form")
+            return best_of_group(better[0], settings.sft_share)
+        if self.scoring == "own":  # a prompt has one reward: nothing is summed, nothing is weighted
+            weights = torch.ones_like(weights)
+        order = settings.joint if self.scoring == "all" else "normalise_then_sum"
+        return joint_advantages(
+            better, weights, order, scores.applies, settings.advantage_std, settings.advantage_clip
+        )
