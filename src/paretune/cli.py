@@ -154,6 +154,29 @@ def report(run_folder: Annotated[Path, typer.Argument(help="A run's folder.")]) 
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Run folders, or LABEL=FOLDER; one label is pooled.")],
+    against: Annotated[
+        str, typer.Option("--against", help="The method that hypervolumes are measured from.")
+    ] = "rewarded_soup",
+    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("comparison.html"),
+    as_json: AsJson = False,
+) -> None:
+    """Put runs into one table and one page: methods, seeds, recipes, side by side."""
+    from .stages.compare import compare_runs
+    from .stages.report import write_comparison
+    from .tables import comparison_table
+
+    comparison = compare_runs(runs, against)
+    page = write_comparison(comparison, out)
+    if as_json:
+        _print_json(comparison)
+        return
+    Console().print(comparison_table(comparison))
+    typer.echo(f"page: {page}")
+
+
+@app.command()
 def score(
     reward: Annotated[str, typer.Argument(help="A reward's name, package.module:Name, or file.py:Name.")],
     images: Annotated[Path, typer.Argument(help="A folder of PNG or JPEG pictures, read by name.")],

@@ -80,3 +80,20 @@ def measure_table(table: dict[str, Any]) -> Table:
         errors = table["stderr"][name]
         rendered.add_row(name, *(f"{means[c]:.3f} ± {errors[c]:.3f}" for c in columns))
     return rendered
+
+
+def comparison_table(comparison: dict[str, Any]) -> Table:
+    """`paretune compare`: the rewards and the margin; judges and the rest are on the page."""
+    rewards, against = comparison["rewards"], comparison["against"]
+    rendered = Table(title="held-out prompts, mean ± standard error", title_justify="left")
+    rendered.add_column("method", no_wrap=True)
+    for column in ("runs", *rewards, "hypervolume", *([f"over {against}"] if against else [])):
+        rendered.add_column(column, justify="right")
+    for name, method in comparison["methods"].items():
+        cells = [f"{method['means'][r]:.3f} ± {method['stderr'][r]:.3f}" for r in rewards]
+        cells.append(f"{method['hypervolume']:.4f}")
+        if against:
+            margin, error = method["margin"], method["margin_stderr"]
+            cells.append("" if margin is None else f"{margin:+.4f} ± {error:.4f}")
+        rendered.add_row(name, str(method["runs"]), *cells)
+    return rendered

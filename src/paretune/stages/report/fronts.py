@@ -48,7 +48,7 @@ def _draw_pair(axes: Axes, summary: Row, first: str, second: str) -> None:
         point = _point(summary, method, first, second)
         look = method_look(method, summary["rewards"])
         if point:
-            _mark(axes, point, look.color, look.marker, look.label)
+            mark(axes, point, look.color, look.marker, look.label)
     look = method_look("mapreduce", summary["rewards"])
     points = [_point(summary, method, first, second) for method in path]
     steps = [point for point in points if point]
@@ -68,7 +68,7 @@ def _draw_pair(axes: Axes, summary: Row, first: str, second: str) -> None:
         )
     for index, point in enumerate(steps[1:]):
         label = "MapReduce, after each round" if index == 0 else "_"
-        _mark(axes, point, look.color, look.marker, label)
+        mark(axes, point, look.color, look.marker, label)
         axes.annotate(
             str(index + 1), (point[0], point[1]), (-8, 6), textcoords="offset points", size=8,
             weight="bold", color=look.color, ha="center", va="center", zorder=7,
@@ -78,7 +78,8 @@ def _draw_pair(axes: Axes, summary: Row, first: str, second: str) -> None:
     axes.margins(0.12)
 
 
-def _mark(axes: Axes, point: Point, color: str, marker: str, label: str, size: float = 6.5) -> None:
+def mark(axes: Axes, point: Point, color: str, marker: str, label: str, size: float = 6.5) -> None:
+    """One method's point with its error bars."""
     x, y, x_error, y_error = point
     axes.errorbar(x, y, xerr=x_error, yerr=y_error, color=color, elinewidth=1, capsize=2, zorder=3)
     axes.plot(x, y, marker, color=color, ms=size, label=label, mec=SURFACE, mew=0.6, zorder=5)

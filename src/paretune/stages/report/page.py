@@ -6,11 +6,10 @@ import base64
 import io
 import json
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 
@@ -52,7 +51,7 @@ def write_report(run_folder: Path) -> Path:
         )  # points: beyond a phone's width
         entry = {"name": plot.name, "caption": plot.caption, "svg": svg, "wide": wide}
         figures.setdefault(plot.section, []).append(entry)
-    page = _template().render(
+    page = template("template.html").render(
         name=run.name,
         light=Markup(css_variables(dark=False)),
         dark=Markup(css_variables(dark=True)),
@@ -70,12 +69,13 @@ def write_report(run_folder: Path) -> Path:
     return target
 
 
-def _template() -> Template:
-    source = (files("paretune.stages.report") / "template.html").read_text("utf-8")
+def template(name: str) -> Template:
+    """A template of this package, by its file name."""
     settings = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return settings.from_string(source)
+        loader=PackageLoader("paretune.stages.report", ""),
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return settings.get_template(name)
 
 
 def _words(run: Run) -> dict[str, Any]:

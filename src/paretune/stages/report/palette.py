@@ -74,6 +74,10 @@ _EXPERT_MARKERS = ("^", "v", "D", "<", ">")
 
 def method_look(method: str, rewards: Sequence[str]) -> Look:
     """The look of a method name of summary.json: `base`, `expert:ocr`, `mapreduce@1`, ..."""
+    prefix, _, bare = method.rpartition(" ")
+    if prefix:  # a comparison puts its runs' label in front
+        look = method_look(bare, rewards)
+        return Look(f"{prefix} {look.label}", look.color, look.marker)
     head, _, tail = method.partition(":")
     if head in ("expert", "rate"):
         slot = list(rewards).index(tail) if tail in rewards else len(rewards)

@@ -1,0 +1,145 @@
+"""The page of a comparison: its table, the fronts of all methods, hypervolumes with their intervals."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from paretune.files import write_text
+
+from .canvas import Plot, blank, legend_below, save
+from .fronts import mark
+from .gains import number, percent, signed
+from .page import template
+from .palette import MUTED, css_variables, method_look
+
+Row = dict[str, Any]
+
+
+def write_comparison(comparison: Row, out: Path) -> Path:
+    """Writes the page `out`, one file without network, and its plots beside it; returns `out`."""
+    plots = [
+        Plot("fronts", f"compare-{first}-{second}", f"{first} against {second}; error bars are standard "
+             "errors, small points the same method at other preferences.",
+             lambda a=first, b=second: pair(comparison, a, b))  # type: ignore[misc]
+        for first, second in combinations(comparison["rewards"], 2)
+    ]  # fmt: skip
+    caption = "Hypervolume of each front and its 95 % bootstrap interval."
+    plots.append(Plot("fronts", "compare-hypervolume", caption, lambda: volumes(comparison)))
+    folder = out.parent / f"{out.stem}-plots"
+    figures = [{"name": p.name, "caption": p.caption, "svg": Markup(save(p, folder))} for p in plots]
+    page = template("comparison.html").render(
+        light=Markup(css_variables(dark=False)),
+        dark=Markup(css_variables(dark=True)),
+        name=", ".join(comparison["runs"]),
+        sentence=sentence(comparison),
+        columns=_columns(comparison),
+        lines=_lines(comparison),
+        figures=figures,
+        comparison=comparison,
+    )
+    write_text(out, page)
+    return out
+
+
+def sentence(comparison: Row) -> str:
+    """Which method has the greatest hypervolume, and by how much over the one compared with."""
+    methods = comparison["methods"]
+    best = max(methods, key=lambda name: methods[name]["hypervolume"])
+    label = method_look(best, comparison["rewards"]).label
+    volume = f"{label} has the greatest hypervolume, {methods[best]['hypervolume']:.4f}"
+    margin = methods[best]["margin"]
+    if margin is None:
+        return f"{volume}."
+    other = method_look(comparison["against"], comparison["rewards"]).label
+    low, high = methods[best]["margin_interval"]
+    return f"{volume}: {margin:+.4f} over {other} (95 % interval {low:+.4f} to {high:+.4f})."
+
+
+def pair(comparison: Row, first: str, second: str) -> Figure:
+    """Two rewards: every method with error bars, its other preferences as small points."""
+    figure = blank(3.9, 4.6)
+    axes = figure.axes[0]
+    for name, method in comparison["methods"].items():
+        means, errors = method["means"], method["stderr"]
+        look = method_look(name, comparison["rewards"])
+        if first not in means or second not in means:
+            continue
+        others = [p["means"] for p in method["front"] if p["preference"] is not None]
+        axes.plot([m[first] for m in others], [m[second] for m in others], look.marker,
+                  color=look.color, ms=3, alpha=0.6)  # fmt: skip
+        point = (means[first], means[second], errors[first], errors[second])
+        mark(axes, point, look.color, look.marker, look.label)
+    axes.set_xlabel(f"{first}  →")
+    axes.set_ylabel(f"{second}  →")
+    axes.margins(0.12)
+    legend_below(figure, axes)
+    return figure
+
+
+def volumes(comparison: Row) -> Figure:
+    """One line a method: hypervolume and interval."""
+    methods = list(comparison["methods"].items())[::-1]
+    figure = blank(3.9, 0.8 + 0.26 * len(methods))
+    axes = figure.axes[0]
+    for y, (name, method) in enumerate(methods):
+        look = method_look(name, comparison["rewards"])
+        volume, (low, high) = method["hypervolume"], method["hypervolume_interval"]
+        axes.plot([low, high], [y, y], color=look.color, lw=1.6)
+        axes.plot(volume, y, look.marker, color=look.color, ms=6)
+    axes.set_yticks(
+        range(len(methods)), [method_look(n, comparison["rewards"]).label for n, _ in methods]
+    )
+    if comparison["against"]:
+        axes.axvline(
+            comparison["methods"][comparison["against"]]["hypervolume"], color=MUTED, lw=1, ls=(0, (4, 2))
+        )
+    axes.set_xlabel("hypervolume")
+    return figure
+
+
+def _columns(comparison: Row) -> list[tuple[str, str]]:
+    rewards, judges = comparison["rewards"], comparison["judges"]
+    columns = [("runs", ""), *((r, "reward") for r in rewards)]
+    columns += [(judges[r], f"judge of {r}") for r in rewards if r in judges]
+    columns += [(name, "untargeted") for name in comparison["untargeted"]]
+    against = comparison["against"]
+    columns += [("hypervolume", "95 % interval"), ("epsilon", "0 is best")]
+    if against:
+        columns.append(("margin", f"over {method_look(against, rewards).label}"))
+    return columns
+
+
+def _lines(comparison: Row) -> list[Row]:
+    lines = []
+    for name, method in comparison["methods"].items():
+        names = [c for c, under in _columns(comparison)[1:] if under in ("reward", "untargeted")
+                 or under.startswith("judge")]  # fmt: skip
+        cells = [(str(method["runs"]), "", "")]
+        cells += [_score(method, score) for score in names]
+        low, high = method["hypervolume_interval"]
+        cells.append((f"{method['hypervolume']:.4f}", f"{low:.4f} to {high:.4f}", ""))
+        cells.append((number(method["epsilon"]), "", ""))
+        if comparison["against"]:
+            margin, error = method["margin"], method["margin_stderr"]
+            cells.append(("", "", "") if margin is None else (f"{margin:+.4f}", f"± {error:.4f}", ""))
+        lines.append({"look": method_look(name, comparison["rewards"]), "cells": cells,
+                      "main": name.rpartition(" ")[2] == "mapreduce"})  # fmt: skip
+    return lines
+
+
+def _score(method: Row, name: str) -> tuple[str, str, str]:
+    """Mean, error, and the gain over base: by how much, and whether by two standard errors."""
+    if name not in method["means"]:
+        return ("", "", "")
+    found = method["gains"].get(name)
+    told = ""
+    if found and found["mean"]:
+        told = percent(found["share"]) if found["share"] is not None else signed(found["mean"])
+    return (number(method["means"][name]), f"± {number(method['stderr'][name])}", told)
+
+

@@ -1,0 +1,126 @@
+"""Comparing runs: pooled seeds, labels, margins by hand, mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from paretune.cli import app
+from paretune.stages.compare import compare_runs, gain, stderr
+from paretune.stages.report import write_comparison
+from paretune.types import ParetuneError
+
+PROMPTS = ("p", "q")
+
+
+def a_run(folder: Path, values: dict[str, dict[str, float]], **changes: Any) -> str:
+    """A finished run whose methods have these constant scores; prompt q scores .1 more than p."""
+    folder.mkdir(parents=True)
+    rewards = list(next(iter(values.values())))
+    summary = {
+        "rewards": rewards, "judges": {}, "ranges": {r: [0, 1] for r in rewards},
+        "reference_point": dict.fromkeys(rewards, 0.0), "budget": {"base": 0, "mapreduce": 40},
+        "rounds": [{"round": 1}, {"round": 2}], "methods": {}, **changes,
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(summary))
+    rows = [
+        {"method": method, "preference": [0.5, 0.5], "prompt": prompt, "prompt_set": reward, "seed": 0,
+         "reward": reward, "value": value + 0.1 * i, "kind": "reward", "round": None}
+        for method, means in values.items() for reward, value in means.items()
+        for i, prompt in enumerate(PROMPTS)
+    ]  # fmt: skip
+    (folder / "evaluation.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return str(folder)
+
+
+BASE = {"a": 0.15, "b": 0.35}
+
+
+def seeds(tmp_path: Path) -> list[str]:
+    return [
+        a_run(tmp_path / "0", {
+            "base": BASE, "rewarded_soup": {"a": 0.35, "b": 0.35},
+            "mapreduce@1": {"a": 0.25, "b": 0.35}, "mapreduce@2": {"a": 0.45, "b": 0.55},
+        }),
+        a_run(tmp_path / "1", {
+            "base": BASE, "rewarded_soup": {"a": 0.35, "b": 0.35},
+            "mapreduce@1": {"a": 0.25, "b": 0.35}, "mapreduce@2": {"a": 0.65, "b": 0.55},
+        }),
+    ]  # fmt: skip
+
+
+def test_the_same_method_of_two_runs_is_pooled(tmp_path: Path) -> None:
+    found = compare_runs(seeds(tmp_path), draws=50)
+    assert list(found["methods"]) == ["base", "rewarded_soup", "mapreduce@1", "mapreduce"]
+    last = found["methods"]["mapreduce"]
+    assert last["runs"] == 2
+    assert last["samples"] == 40
+    assert found["methods"]["mapreduce@1"]["samples"] == 20
+    assert last["means"] == {"a": pytest.approx(0.6), "b": pytest.approx(0.6)}
+    assert last["stderr"] == {"a": pytest.approx(0.1), "b": pytest.approx(0.0, abs=1e-12)}
+    assert last["gains"]["a"]["mean"] == pytest.approx(0.4)
+    assert last["gains"]["a"]["share"] == pytest.approx(2.0)
+    assert last["hypervolume"] == pytest.approx(0.36)
+    assert last["margin"] == pytest.approx(0.36 - 0.16)
+    assert last["epsilon"] == 0.0
+
+
+def test_a_label_keeps_runs_apart(tmp_path: Path) -> None:
+    one, two = seeds(tmp_path)
+    found = compare_runs([f"x={one}", f"y={two}"], against="x rewarded_soup", draws=10)
+    assert [m for m in found["methods"] if m.endswith(" mapreduce")] == ["x mapreduce", "y mapreduce"]
+    assert found["methods"]["y mapreduce"]["samples"] == 40
+    assert found["methods"]["base"]["runs"] == 2
+    assert found["methods"]["y rewarded_soup"]["margin"] == pytest.approx(0.0)
+
+
+def test_the_error_of_one_run_is_over_prompts() -> None:
+    assert stderr(np.array([[0.0, 2.0]])) == pytest.approx(1.0)
+    assert stderr(np.array([[0.0, 2.0], [2.0, 4.0]])) == pytest.approx(1.0)
+    assert stderr(np.array([[0.0]])) == 0.0
+
+
+def test_a_constant_gain_is_certain() -> None:
+    noisy = np.random.default_rng(0).uniform(size=(1, 30))
+    found = gain(noisy, noisy + 0.25, draws=50)
+    assert found["mean"] == pytest.approx(0.25)
+    assert found["stderr"] == pytest.approx(0, abs=1e-9)
+    assert found["interval"] == (pytest.approx(0.25), pytest.approx(0.25))
+
+
+def test_the_page_tells_the_winner(tmp_path: Path) -> None:
+    page = write_comparison(compare_runs(seeds(tmp_path), draws=20), tmp_path / "page.html")
+    told = page.read_text()
+    assert "MapReduce has the greatest hypervolume, 0.3600: +0.2000 over rewarded soup" in told
+    assert "<script" not in told
+    assert "http" not in told.replace("http://www.w3.org", "")
+    assert (tmp_path / "page-plots" / "compare-hypervolume.png").exists()
+
+
+def test_the_command_prints_and_writes(tmp_path: Path) -> None:
+    runs, page = seeds(tmp_path), tmp_path / "c.html"
+    done = CliRunner().invoke(app, ["compare", *runs, "--out", str(page)])
+    assert done.exit_code == 0, done.output
+    assert "0.600" in done.output
+    assert page.exists()
+    told = CliRunner().invoke(app, ["compare", *runs, "--out", str(page), "--json"])
+    assert json.loads(told.output)["methods"]["mapreduce"]["runs"] == 2
+
+
+def test_runs_that_do_not_compare_are_refused(tmp_path: Path) -> None:
+    (first,) = seeds(tmp_path)[:1]
+    other = a_run(tmp_path / "other", {"base": {"a": 0.1, "c": 0.1}})
+    with pytest.raises(ParetuneError, match="only runs of the same rewards compare"):
+        compare_runs([first, other])
+    rows = (Path(first) / "evaluation.jsonl").read_text().replace('"prompt": "q"', '"prompt": "z"')
+    moved = a_run(tmp_path / "moved", {"base": BASE})
+    (Path(moved) / "evaluation.jsonl").write_text(rows)
+    with pytest.raises(ParetuneError, match="other held-out prompts of a"):
+        compare_runs([first, moved])
+    with pytest.raises(ParetuneError, match=r"no finished run: summary.json is missing"):
+        compare_runs([str(tmp_path)])
