@@ -9,31 +9,31 @@ from __future__ import annotations
 import inspect
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .lowrank import LowRank, compress, distance, gram, modules_of, normalised, stack
+from .merge_options import OPTIONS, fit, hint
 from .merge_weights import min_norm_weights, search_weights
 from .reducers import compressed, dare, dare_q, exact, factor, nesterov, outer_momentum, ties
 
 Experts = Sequence[Mapping[str, LowRank]]
-FirstPass = Callable[[Experts, list[float], dict[str, Any]], list[float]]
+FirstPass = Callable[[Experts, dict[str, Any]], list[float]]
+CUT = {"rank", "energy"}  # not one method's options: every method's result can be cut
+DIVISIONS = 4
 
 
-def _min_norm_pass(experts: Experts, weights: list[float], options: dict[str, Any]) -> list[float]:
-    if max(weights) - min(weights) > 1e-12:
-        raise ValueError("min-norm finds the weights itself; leave them out")
+def _min_norm_pass(experts: Experts, options: dict[str, Any]) -> list[float]:
     return min_norm_weights(gram(experts))
 
 
-def _search_pass(experts: Experts, weights: list[float], options: dict[str, Any]) -> list[float]:
-    if max(weights) - min(weights) > 1e-12:
-        raise ValueError("search finds the weights itself; leave them out")
+def _search_pass(experts: Experts, options: dict[str, Any]) -> list[float]:
     evaluate = options.pop("evaluate", None)
     if evaluate is None:
         raise ValueError("search needs evaluate, a function from weights to a value")
-    return search_weights(evaluate, len(experts), options.pop("divisions", 4)).weights
+    divisions = int(options.pop("divisions", DIVISIONS))
+    return search_weights(evaluate, len(experts), divisions).weights
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,25 @@ class Reducer:
     """A method of merging: its function for one module, where it is from, and what it computes.
 
     first_pass: chooses the weights from all modules before the sum, for the methods that do.
+    first_options: what that pass takes. run_options: what only a run takes, which measures for it.
     """
 
     function: Callable[..., LowRank]
     paper: str
     formula: str
     first_pass: FirstPass | None = field(default=None)
+    first_options: tuple[str, ...] = ()
+    run_options: tuple[str, ...] = ()
 
     def options(self) -> list[str]:
-        """The names of the keyword options that the function takes."""
+        """The names of the keyword options that a merge by this method takes."""
         parameters = inspect.signature(self.function).parameters.values()
-        return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in CUT]
+        return [*own, *self.first_options]
+
+    def settings(self) -> list[str]:
+        """The options that are numbers: what a recipe or a command line may set."""
+        return [name for name in [*self.options(), *self.run_options] if name in OPTIONS]
 
 
 REDUCERS: dict[str, Reducer] = {
@@ -73,8 +81,34 @@ REDUCERS: dict[str, Reducer] = {
         "arXiv 2306.04488 (Rewarded Soups)",
         "Σ w_i ΔW_i, w = argmax of a validation value on the simplex lattice",
         _search_pass,
+        ("evaluate", "divisions"),
+        ("prompts",),
     ),
 }
+
+
+def reducer_of(method: str) -> Reducer:
+    """The method of that name. Raises ValueError with the names there are, and the nearest."""
+    if method not in REDUCERS:
+        known = ", ".join(REDUCERS)
+        raise ValueError(f"unknown merge method {method}; there are {known}{hint(method, REDUCERS)}")
+    return REDUCERS[method]
+
+
+def _refuse_unknown(method: str, names: Iterable[str], allowed: Sequence[str]) -> None:
+    told = REDUCERS[method].settings()
+    for name in names:
+        if name not in allowed:
+            takes = ", ".join(told) or "none"
+            raise ValueError(
+                f"the method {method} has no option {name}; it takes: {takes}{hint(name, told)}"
+            )
+
+
+def read_settings(method: str, settings: Mapping[str, Any]) -> dict[str, float]:
+    """The method's options as a user gave them, checked and as numbers. Raises ValueError."""
+    _refuse_unknown(method, settings, reducer_of(method).settings())
+    return {name: fit(name, value) for name, value in settings.items()}
 
 
 @dataclass(frozen=True)
@@ -170,24 +204,26 @@ def plan_merge(
     weights: uniform when None. rank or energy: cut every module's result to it (`compress`); needed
     by the method "compressed", allowed for all. options: the reducer's own (density, seed, q,
     state, momentum, outer_lr; evaluate and divisions for search). Raises ValueError on an unknown
-    method or option, no experts, bad weights, or both rank and energy.
+    method or option, no experts, bad weights, weights where the method finds them, or both rank and
+    energy.
     """
-    if method not in REDUCERS:
-        raise ValueError(f"unknown merge method {method}; there are {', '.join(REDUCERS)}")
+    reducer = reducer_of(method)
     if not experts:
         raise ValueError("nothing to merge: no adapter given")
     if rank is not None and energy is not None:
         raise ValueError("give either a rank or an energy to compress to")
     if method == "compressed" and rank is None and energy is None:
         raise ValueError("the method compressed needs a rank or an energy")
+    _refuse_unknown(method, options, reducer.options())
+    options = {
+        name: fit(name, value) if name in OPTIONS and value is not None else value
+        for name, value in options.items()
+    }
     shares = normalised([1.0] * len(experts) if weights is None else weights, len(experts))
-    reducer, options = REDUCERS[method], dict(options)
     if reducer.first_pass is not None:
-        shares = reducer.first_pass(experts, shares, options)
-    for name in options:
-        if name not in reducer.options():
-            allowed = ", ".join(reducer.options()) or "none"
-            raise ValueError(f"the method {method} has no option {name}; it takes: {allowed}")
+        if max(shares) - min(shares) > 1e-12:
+            raise ValueError(f"{method} finds the weights itself; leave them out")
+        shares = reducer.first_pass(experts, options)
     return Merge(experts, shares, method, rank, energy, options)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .linalg import thin_qr
 from .lowrank import LowRank, compress, normalised, stack
+from .merge_options import fit
 
 Deltas = Sequence[LowRank | None]
 
@@ -66,12 +67,6 @@ def from_dense(dense: Tensor) -> LowRank:
     return LowRank(dense, eye) if columns <= rows else LowRank(eye, dense)
 
 
-def _share(value: float, name: str) -> float:
-    if not 0 < value <= 1:
-        raise ValueError(f"{name} {value} cannot be used; it lies in (0, 1]")
-    return value
-
-
 def ties(deltas: Deltas, weights: Sequence[float], *, density: float = 0.2) -> LowRank:
     """TIES: trim each ΔW_i to its top `density` share by magnitude, elect signs, disjoint mean.
 
@@ -80,7 +75,7 @@ def ties(deltas: Deltas, weights: Sequence[float], *, density: float = 0.2) -> L
     as peft's `ties` on dense deltas with every weight 1 when the weights are equal. Dense: one
     module's N matrices are formed. Yadav et al. 2023.
     """
-    _share(density, "density")
+    density = fit("density", density)
     shares = normalised(weights, len(deltas))
     trimmed: list[Tensor] = []
     kept: list[float] = []
@@ -115,7 +110,7 @@ def dare(
 
     Dense, as `ties`. The masks come from `seed` alone, expert after expert. Yu et al. 2024.
     """
-    _share(density, "density")
+    density = fit("density", density)
     generator = torch.Generator().manual_seed(seed)
     total: Tensor | None = None
     for delta, share in zip(deltas, normalised(weights, len(deltas)), strict=True):
@@ -141,9 +136,8 @@ def dare_q(
     1/(1 - p) for r ≪ n and shrinks where the mask's noise is seen. Give q to fix it for all
     modules. Dense, as `ties`. Deng et al. 2024.
     """
-    _share(density, "density")
-    if q is not None and not q > 0:
-        raise ValueError(f"q {q} cannot be used; it is positive")
+    density = fit("density", density)
+    q = None if q is None else fit("q", q)
     generator = torch.Generator().manual_seed(seed)
     total: Tensor | None = None
     for delta, share in zip(deltas, normalised(weights, len(deltas)), strict=True):
@@ -171,8 +165,7 @@ def nesterov(
     M_k = μ M_{k-1} + ΔW̄_k and the change is η (ΔW̄_k + μ M_k) = η ((1 + μ) ΔW̄_k + μ² M_{k-1}). state
     is M_{k-1} (None in the first round); `outer_momentum` gives M_k. At μ = 0, η = 1 it is `exact`.
     """
-    if not (0 <= momentum < 1 and outer_lr > 0):
-        raise ValueError(f"momentum {momentum}, outer lr {outer_lr}: wanted [0, 1) and above zero")
+    momentum, outer_lr = fit("momentum", momentum), fit("outer_lr", outer_lr)
     shares = [outer_lr * (1 + momentum) * w for w in normalised(weights, len(deltas))]
     return stack([*deltas, state], [*shares, outer_lr * momentum**2])
 
