@@ -8,9 +8,11 @@ belongs to something else: nothing is reused silently.
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +47,30 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in {errno.EACCES, errno.EROFS, errno.EPERM}:
             raise ParetuneError(f"cannot write {path}: {error.strerror}") from error
         raise
+
+
+def partial_folder(target: Path) -> Path:
+    """The hidden folder beside `target`, .NAME.PID.partial, in which a process makes it; not made here.
+
+    Those that processes left which were killed are removed, and so is one of our own number: process
+    numbers come again, and a process makes one `target` at a time.
+    """
+    prefix, suffix = f".{target.name}.", ".partial"
+    for left in target.parent.glob(f"{glob.escape(prefix)}*{suffix}"):
+        number = left.name[len(prefix) : -len(suffix)]
+        if number.isdecimal() and (int(number) == os.getpid() or not _alive(int(number))):
+            shutil.rmtree(left, ignore_errors=True)
+    return target.with_name(f"{prefix}{os.getpid()}{suffix}")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:

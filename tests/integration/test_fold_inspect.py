@@ -88,7 +88,7 @@ def test_fold_transposes_embeddings_and_conv1d_and_finds_shorter_names(tmp_path)
     [
         ({}, "no safetensors weights"),
         ({"proj_out.weight": torch.zeros(16, 16)}, "the base has no transformer_blocks"),
-        (None, "no model folder"),
+        (None, "is not a folder: fold reads local files alone"),
     ],
 )
 def test_a_base_that_does_not_fit_is_one_line(made, tmp_path, base, message):

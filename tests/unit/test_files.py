@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ from paretune.files import (
     digest,
     files_digest,
     finished,
+    partial_folder,
     read_json,
     read_rows,
     write_bytes,
@@ -166,3 +168,16 @@ def test_digests_depend_on_values_not_on_order(stage: Path) -> None:
     write_text(stage / "adapter.bin", "other")
     write_manifest(stage, "expert", "abc", ["adapter.bin", "more/rows.jsonl"])
     assert files_digest(stage) != before
+
+
+def test_partial_folders_of_the_dead_are_removed(tmp_path: Path) -> None:
+    """The parent's is kept, for it lives; other names' are nobody's business."""
+    with subprocess.Popen(["true"]) as process:
+        dead = process.pid
+    mine, alive = os.getpid(), os.getppid()
+    kept = [f".out.{alive}.partial", f".other.{dead}.partial", ".out.note.partial", ".out2.1.partial"]
+    for name in [*kept, f".out.{dead}.partial", f".out.{mine}.partial", f".out.{10**30}.partial"]:
+        write_text(tmp_path / name / "deep" / "file", "x")
+    assert partial_folder(tmp_path / "out") == tmp_path / f".out.{mine}.partial"
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(kept)
+    assert partial_folder(tmp_path / "none" / "out").name == f".out.{mine}.partial"

@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..files import disk_errors
+from ..files import disk_errors, partial_folder
 from ..ops.lowrank import LowRank
 from ..types import ParetuneError
 from .adapter_keys import PEFT_PREFIX, Layout
@@ -54,7 +54,7 @@ class AdapterWriter:
         self._inherited = {key: config[key] for key in INHERITED if config and config.get(key)}
         self._ranks: dict[str, int] = {}
         self._whole = 0
-        self.partial = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.partial")
+        self.partial = partial_folder(self.folder)
         with disk_errors(self.folder):
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self.partial.mkdir()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import disk_errors, sha256, write_json
+from ..files import disk_errors, partial_folder, sha256, write_json
 from ..policies.adapter_files import AdapterFile
 from ..policies.tensor_files import open_tensors
 from ..types import ParetuneError
@@ -37,7 +37,7 @@ def fold_adapter(
 ) -> FoldReport:
     """Write base with the adapter folded in to a new folder `out`, which needs no adapter any more.
 
-    base: a folder of safetensors weights (diffusers or transformers, sharded or not), or a
+    base: a local folder of safetensors weights (diffusers or transformers, sharded or not), or a
     diffusers pipeline's folder, whose `component` (by default the one that the adapter names, else
     transformer or unet) is folded and whose other parts are copied. Sums in float32, rounded once
     to the base's dtype. Raises ParetuneError when a module is not found or does not fit, when the
@@ -47,12 +47,15 @@ def fold_adapter(
     if target.exists():
         raise ParetuneError(f"{target} exists already; choose another output folder")
     if not source.is_dir():
-        raise ParetuneError(f"no model folder at {source}; download the model first")
+        raise ParetuneError(
+            f"the base {source} is not a folder: fold reads local files alone, so download a hub model "
+            "first (hf download OWNER/NAME --local-dir DIR)"
+        )
     lora = open_adapter(adapter)
     part = _part(source, component or lora.component)
     files = [open_tensors(path) for path in _weight_files(source / part)]
     places = locate(lora, files)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = partial_folder(target)
     try:
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
