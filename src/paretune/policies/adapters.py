@@ -109,6 +109,20 @@ def fold(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
             weight.copy_((weight.float() + change.view(weight.shape)).to(weight.dtype))
 
 
+@contextmanager
+def folded(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> Iterator[None]:
+    """`fold` for the length of a block; then the weights are what they were, bit for bit."""
+    weights = {name: transformer.get_parameter(f"{name}.weight") for name in deltas}
+    kept = {name: weight.detach().clone() for name, weight in weights.items()}
+    fold(transformer, deltas)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(kept[name])
+
+
 def policy_deltas(
     transformer: nn.Module, values: Mapping[str, torch.Tensor]
 ) -> dict[str, LowRank]:

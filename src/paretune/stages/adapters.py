@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..policies.adapter_files import read_adapter, write_adapter
 from ..types import ParetuneError
 
 WEIGHTS = "adapter_model.safetensors"
+MOMENTUM = "momentum"  # the folder in a merged one that holds nesterov's state for the next round
 ADAPTER_FILES = [WEIGHTS, "adapter_config.json", "pytorch_lora_weights.safetensors"]
 
 
@@ -35,13 +37,26 @@ def save_delta(
 
 def load_delta(folders: Sequence[Path]) -> dict[str, LowRank]:
     """The exact sum of the adapters in `folders`, module by module."""
-    adapters = [dict(read_adapter(folder)) for folder in folders]
+    return sum_deltas([dict(read_adapter(folder)) for folder in folders])
+
+
+def sum_deltas(adapters: Sequence[Mapping[str, LowRank]]) -> dict[str, LowRank]:
+    """Σ ΔW_i, module by module, with no loss."""
     if len(adapters) == 1:
-        return adapters[0]
+        return dict(adapters[0])
     return {
         name: stack([a.get(name) for a in adapters], [1.0] * len(adapters))
         for name in modules_of(adapters)
     }
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """ops speaks of its arguments by ValueError; to the user of a stage they are mistakes."""
+    try:
+        yield
+    except ValueError as error:
+        raise ParetuneError(str(error)) from error
 
 
 def adapter_hash(folder: Path) -> str:

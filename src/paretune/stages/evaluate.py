@@ -8,7 +8,7 @@ summary and the report read.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
         if should_stop():
             raise Interrupted
         prompts = load_prompts(own.eval_prompts)[: subject.prompts]
-        images = _draw(policy, config, name, prompts)
+        images = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name))
         rows += _score(job, name, own, prompts, images)
         pictures += _save_pictures(folder, name, images, config)
         report({"folder": subject.folder, "update": done + 1, "epochs": len(config.rewards)})
@@ -107,15 +107,15 @@ def _inputs(job: EvaluateJob) -> str:
 
 
 @torch.no_grad()
-def _draw(
-    policy: SD3Policy, config: RunConfig, name: str, prompts: tuple[Prompt, ...]
+def draw(
+    policy: SD3Policy, config: RunConfig, prompts: Sequence[Prompt], seed: int
 ) -> torch.Tensor:
-    """Pictures [P * samples, 3, H, W]. The noise depends on the prompt set alone, not on the model."""
+    """Pictures [P * samples, 3, H, W], prompt-major. The noise comes from `seed`, not from the model."""
     settings = config.evaluate
     guidance = settings.guidance_scale
     guidance = config.model.guidance_scale if guidance is None else guidance
     conditions = policy.encode([p.text for p in prompts], guidance > 1)
-    generator = torch.Generator().manual_seed(derive_seed(settings.seed, name))
+    generator = torch.Generator().manual_seed(seed)
     noise = policy.initial_noise(len(prompts) * settings.samples, generator)
     index = torch.arange(len(prompts)).repeat_interleave(settings.samples)
     sampling = Sampling(settings.steps, guidance, batch=settings.batch_size)

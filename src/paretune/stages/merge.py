@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..files import sha256
-from ..ops.merging import Merge, plan_merge, relative
+from ..ops.merging import Merge, plan_merge, read_settings, relative
 from ..policies.adapter_files import AdapterFile, AdapterWriter
 from ..policies.adapter_keys import Layout
 from ..types import ParetuneError
 from .adapter_inputs import check_together, open_adapter
-
-MOMENTUM = "momentum"
+from .adapters import MOMENTUM, user_errors
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,10 @@ def merge_adapters(
     `momentum/`); with nesterov a new one is written into `out`. Raises ParetuneError, in one line;
     then nothing is written.
     """
+    if method == "search" and "evaluate" not in options:
+        raise ParetuneError(
+            "search measures models on prompts: it belongs to a run's recipe, as reduce.method: search"
+        )
     names = [str(name) for name in inputs]
     if not names:
         raise ParetuneError("nothing to merge: give at least one adapter")
@@ -73,14 +75,23 @@ def merge_adapters(
     if state is not None:
         inner = Path(state) / MOMENTUM
         settings["state"] = open_adapter(inner if inner.is_dir() else state)
-    with _user_errors():
+    with user_errors():
         merge = plan_merge(adapters, weights, method, rank, energy, **settings)
     component = _component(adapters)
     with AdapterWriter(out, base, component, adapters[0].config) as writer:
-        with _user_errors():
+        with user_errors():
             report = _stream(merge, adapters, writer, component, base)
         writer.finish(_provenance(merge, adapters, names, report))
     return report
+
+
+def read_options(method: str, items: Sequence[str]) -> dict[str, float]:
+    """A method's options from the words of a command line, "density=0.5". Raises ParetuneError."""
+    for item in items:
+        if not item.partition("=")[0] or "=" not in item:
+            raise ParetuneError(f"--option wants NAME=VALUE, such as density=0.5, not {item!r}")
+    with user_errors():
+        return read_settings(method, dict(item.split("=", 1) for item in items))
 
 
 def _stream(
@@ -123,15 +134,6 @@ def _stream(
 
 def _keeps(merge: Merge) -> bool:
     return merge.method == "nesterov"
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    """ops speaks of its arguments by ValueError; to the user of a command they are mistakes."""
-    try:
-        yield
-    except ValueError as error:
-        raise ParetuneError(str(error)) from error
 
 
 def _component(adapters: Sequence[AdapterFile]) -> str | None:

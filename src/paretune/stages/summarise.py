@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import moocore
 import numpy as np
 
 from ..config import RunConfig
 from ..files import read_json, write_json
 from ..plan import Plan
-from ..rewards.base import load_reward
 from .reduce import DIAGNOSTICS
 from .subjects import expert_round
+from .volumes import scale_of
 
 Row = dict[str, Any]
 Table = dict[str, dict[str, float]]
@@ -30,12 +29,10 @@ def summarise(
     last = f"mapreduce@{config.rounds}"
     if last in means:
         means["mapreduce"], errors["mapreduce"] = means[last], errors[last]
-    rewards = {n: load_reward(r.reward, name=n, **r.options) for n, r in config.rewards.items()}
-    ranges = {name: list(reward.range) for name, reward in rewards.items()}
-    signs = {name: 1.0 if reward.higher_is_better else -1.0 for name, reward in rewards.items()}
+    scale = scale_of(config)
     kept = {m: v for m, v in means.items() if not m.startswith("round-")}
-    reference = _reference(kept, ranges, signs)
-    volumes = {m: _hypervolume(v, ranges, signs, reference) for m, v in kept.items()}
+    reference = scale.reference(kept.values())
+    volumes = {m: scale.hypervolume(v, reference) for m, v in kept.items()}
     budget = {m.name: m.samples for m in plan.methods}
     per_epoch = config.train.prompts_per_epoch * config.train.group_size
     experts = expert_round(plan)
@@ -45,7 +42,7 @@ def summarise(
     summary = {
         "rewards": list(config.rewards),
         "judges": {n: r.judge for n, r in config.rewards.items() if r.judge and config.evaluate.judges},
-        "ranges": {n: [_finite(v) for v in r] for n, r in ranges.items()},
+        "ranges": {n: [_finite(v) for v in r] for n, r in scale.ranges.items()},
         "methods": kept,
         "stderr": {m: errors[m] for m in kept},
         "hypervolume": volumes,
@@ -76,40 +73,6 @@ def tables(rows: list[Row]) -> tuple[Table, Table]:
         spread = values.std(ddof=1) if len(values) > 1 else 0.0
         errors[method][reward] = float(spread / math.sqrt(len(values)))
     return dict(means), dict(errors)
-
-
-def _unit(value: float, bounds: list[float]) -> float:
-    """Where a bounded reward lies in its range; an unbounded one as it is."""
-    low, high = bounds
-    if math.isfinite(low) and math.isfinite(high) and high > low:
-        return (value - low) / (high - low)
-    return value
-
-
-def _reference(
-    means: Table, ranges: dict[str, list[float]], signs: dict[str, float]
-) -> dict[str, float]:
-    """The worst end of a bounded reward's range; below the worst method for an unbounded one."""
-    point = {}
-    for name, bounds in ranges.items():
-        if all(math.isfinite(b) for b in bounds):
-            point[name] = bounds[0] if signs[name] > 0 else bounds[1]
-            continue
-        values = [signs[name] * m[name] for m in means.values()]
-        point[name] = signs[name] * (min(values) - 0.1 * (max(values) - min(values)) - 1e-6)
-    return point
-
-
-def _hypervolume(
-    means: dict[str, float],
-    ranges: dict[str, list[float]],
-    signs: dict[str, float],
-    reference: dict[str, float],
-) -> float:
-    """Volume between the reference point and one model's mean rewards, ranges scaled to 1."""
-    point = [[signs[n] * _unit(means[n], ranges[n]) for n in ranges]]
-    worst = [signs[n] * _unit(reference[n], ranges[n]) for n in ranges]
-    return float(moocore.hypervolume(np.array(point), ref=np.array(worst), maximise=True))
 
 
 def _round(
