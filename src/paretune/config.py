@@ -12,8 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from .ops.merging import read_settings, reducer_of
 from .types import ParetuneError
 
 Positive = Annotated[int, Field(gt=0)]
@@ -127,16 +136,37 @@ class RewardConfig(_Section):
 
 
 class ReduceConfig(_Section):
-    """How experts become one."""
+    """How experts become one. The methods and their options: docs/merging.md."""
 
-    method: Literal["exact", "compressed", "factor"] = "exact"
-    rank: Positive | None = Field(None, description="rank of a compressed average")
+    method: str = Field("exact", description="a name of ops.merging.REDUCERS")
+    rank: Positive | None = Field(None, description="cut each round's average to this rank")
+    energy: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="or to the least rank that keeps this share of its energy"
+    )
     final_rank: Positive | None = Field(None, description="rank of final/; default exact")
+    options: dict[str, Any] = Field(default_factory=dict, description="the method's own, as density")
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        reducer_of(method)
+        return method
+
+    @field_validator("options")
+    @classmethod
+    def _taken(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        # A wrong method is not in info.data: it is told by itself.
+        return read_settings(info.data["method"], options) if "method" in info.data else options
 
     @model_validator(mode="after")
     def _check(self) -> ReduceConfig:
-        if (self.method == "compressed") != (self.rank is not None):
-            raise ValueError("rank goes with method: compressed, and that method needs it")
+        given = (self.rank is not None) + (self.energy is not None)
+        if given == 2:
+            raise ValueError("give either rank or energy")
+        if self.method == "compressed" and not given:
+            raise ValueError("method: compressed needs a rank or an energy")
+        if self.method == "exact" and given:
+            raise ValueError("method: exact cuts nothing; rank and energy go with method: compressed")
         return self
 
 
@@ -182,6 +212,12 @@ class RunConfig(_Section):
     def _check(self) -> RunConfig:
         if sum(r.weight for r in self.rewards.values()) <= 0:
             raise ValueError("the weights of the rewards are all zero")
+        even = len({r.weight for r in self.rewards.values()}) == 1
+        if reducer_of(self.reduce.method).first_pass is not None and not even:
+            raise ValueError(
+                f"reduce.method: {self.reduce.method} finds the weights itself; "
+                "leave those of the rewards out"
+            )
         if len(set(self.methods)) < len(self.methods):
             raise ValueError("methods names one twice")
         window = self.objective.window

@@ -24,12 +24,13 @@ from .executors.local import LocalExecutor
 from .files import read_rows, write_json, write_rows
 from .folder import claim, lock
 from .methods import build_plan
-from .plan import ExpertTask, Plan
+from .plan import ExpertTask, Plan, Round
 from .policies.sd3 import resolve_path
 from .stages.evaluate import EvaluateJob, collect, evaluate_subject
 from .stages.map import MapJob, train_expert
-from .stages.reduce import reduce_round, write_final
+from .stages.reduce import Evaluate, reduce_round, write_final
 from .stages.report import write_report
+from .stages.search import SearchJob, measure_candidates
 from .stages.subjects import subjects_of
 from .stages.summarise import summarise
 
@@ -83,7 +84,7 @@ class Stages:
                     self.map(round_.tasks, report)
                 with clock.phase("reduce"):
                     previous = merged[-1] if merged else None
-                    reduce_round(self.config, round_, self.out, previous)
+                    reduce_round(self.config, round_, self.out, previous, self.search(round_, report))
                 merged.append(self.out / round_.merged)
         model = [self.out / folder for folder in self.plan.methods[0].model]
         write_final(self.config, model, self.out / "final")
@@ -95,6 +96,17 @@ class Stages:
             for i, task in enumerate(tasks)
         ]
         self.executor.map(train_expert, jobs, report)
+
+    def search(self, round_: Round, report: Report) -> Evaluate:
+        """What `reduce.method: search` asks: candidate weights of the round -> their values."""
+
+        def evaluate(candidates: Sequence[tuple[float, ...]]) -> list[float]:
+            job = SearchJob(
+                self.config, round_, tuple(candidates), self.out, self.model, self._device(0)
+            )
+            return self.executor.map(measure_candidates, [job], report)[0]
+
+        return evaluate
 
     def measure(self, report: Report, clock: Clock) -> None:
         """Evaluate every subject, in parallel."""

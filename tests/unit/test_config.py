@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from paretune.config import RunConfig, changed_keys, count_keys, load_config, parse_config
+from paretune.ops.merging import REDUCERS
 from paretune.recipes import find_recipe, shipped_recipes
 from paretune.types import ParetuneError
 
@@ -16,6 +17,11 @@ REWARD = {"reward": "ocr", "prompts": "a.txt", "eval_prompts": "b.txt"}
 def raw(**sections: Any) -> dict[str, Any]:
     """The shortest recipe, and some more keys."""
     return {"rewards": {"ocr": dict(REWARD)}, **sections}
+
+
+def uneven(method: str) -> dict[str, Any]:
+    """A recipe of two rewards, one of which weighs twice as much."""
+    return {"reduce": {"method": method}, "rewards": {"a": REWARD, "b": {**REWARD, "weight": 2}}}
 
 
 def refusal(recipe: dict[str, Any]) -> str:
@@ -104,8 +110,24 @@ def test_a_bad_set_is_one_line(tmp_path: Path, item: str, told: str) -> None:
         (raw(objective={"window": [-1, 2]}), "objective: window must be [first, last)"),
         (raw(methods=["selma", "selma"]), "methods names one twice"),
         (raw(methods=["soup"]), "methods.0: Input should be 'mapreduce', 'rewarded_soup'"),
-        (raw(reduce={"method": "compressed"}), "reduce: rank goes with method: compressed"),
-        (raw(reduce={"rank": 4}), "reduce: rank goes with method: compressed"),
+        (raw(reduce={"method": "compressed"}), "reduce: method: compressed needs a rank or an energy"),
+        (raw(reduce={"rank": 4}), "rank and energy go with method: compressed"),
+        (raw(reduce={"energy": 0.9}), "rank and energy go with method: compressed"),
+        (raw(reduce={"method": "ties", "energy": 0.9, "rank": 4}), "reduce: give either rank or energy"),
+        (raw(reduce={"method": "compressed", "energy": 1.5}), "reduce.energy: Input should be less"),
+        (raw(reduce={"method": "tie"}), "reduce.method: unknown merge method tie; there are exact, "),
+        (raw(reduce={"method": "tie"}), "search (did you mean ties?)"),
+        (
+            raw(reduce={"method": "ties", "options": {"densty": 1}}),
+            "reduce.options: the method ties has no option densty; it takes: density (did you mean density?)",
+        ),
+        (raw(reduce={"options": {"density": 1}}), "the method exact has no option density; it takes: none"),
+        (raw(reduce={"method": "nesterov", "options": {"state": "x"}}), "it takes: momentum, outer_lr"),
+        (raw(reduce={"method": "search", "options": {"evaluate": 1}}), "it takes: divisions, prompts"),
+        (raw(reduce={"method": "tie", "options": {"densty": 1}}), "unknown merge method tie"),
+        (raw(reduce={"method": "ties", "options": [1]}), "reduce.options: Input should be a valid dict"),
+        (uneven("min-norm"), "reduce.method: min-norm finds the weights itself; leave those of the rewards"),
+        (uneven("search"), "reduce.method: search finds the weights itself"),
         (raw(rounds=0), "rounds: Input should be greater than 0 (got 0)"),
     ],
 )
@@ -113,6 +135,34 @@ def test_a_mistake_is_one_line_that_names_the_key(recipe: dict[str, Any], told: 
     line = refusal(recipe)
     assert line.startswith("mine.yaml: ")
     assert told in line
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "value"),
+    [
+        ("ties", "density", 0), ("dare", "density", 1.1), ("dare-q", "q", -1), ("dare", "seed", 0.5),
+        ("dare", "seed", -1), ("nesterov", "momentum", 1), ("nesterov", "outer_lr", 0),
+        ("nesterov", "outer_lr", float("inf")), ("search", "divisions", 0), ("search", "prompts", "2.5"),
+        ("ties", "density", float("nan")), ("ties", "density", True), ("ties", "density", None),
+        ("ties", "density", "much"), ("dare", "seed", float("inf")), ("dare", "seed", 10**400),
+    ],
+)  # fmt: skip
+def test_an_option_of_a_reducer_out_of_range(method: str, name: str, value: Any) -> None:
+    line = refusal(raw(reduce={"method": method, "options": {name: value}}))
+    assert f"reduce.options: {name} {value} cannot be used; it " in line
+
+
+def test_options_of_a_reducer_are_read_as_numbers() -> None:
+    """YAML takes 5e-1 for text."""
+    options = yaml.safe_load("{density: 5e-1, seed: 3, q: 1}")
+    config = parse_config(raw(reduce={"method": "dare-q", "options": options}), "x")
+    assert config.reduce.options == {"density": 0.5, "seed": 3, "q": 1.0}
+
+
+@pytest.mark.parametrize("method", sorted(set(REDUCERS) - {"exact"}))
+def test_every_reducer_may_be_named_and_cut(method: str) -> None:
+    config = parse_config(raw(reduce={"method": method, "energy": 0.9}), "x")
+    assert (config.reduce.method, config.reduce.energy) == (method, 0.9)
 
 
 def test_the_widest_window_is_taken() -> None:
@@ -124,7 +174,7 @@ REALS = [
     "model.guidance_scale", "lora.alpha", "objective.kl", "objective.advantage_clip", "objective.nft_beta",
     "objective.old_decay", "objective.clip_range", "objective.noise_level", "train.learning_rate",
     "train.weight_decay", "train.max_grad_norm", "train.ema_decay", "rewards.ocr.weight", "rewards.ocr.kl",
-    "evaluate.guidance_scale", "executor.reward_timeout",
+    "evaluate.guidance_scale", "reduce.energy", "executor.reward_timeout",
 ]  # fmt: skip
 
 

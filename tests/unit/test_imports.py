@@ -17,7 +17,7 @@ MAY: dict[str, set[str]] = {
     "types": set(),
     "ops": {"ops"},
     "files": {"types"},
-    "config": {"types"},
+    "config": {"types", "ops"},  # ops: the reducers check their own options
     "plan": {"types", "config"},
     "methods": {"plan", "config"},
     "worlds": {"worlds"},

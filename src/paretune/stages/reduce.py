@@ -1,52 +1,102 @@
-"""Reduce: average the experts of a round, exactly by default, and say how they agreed."""
+"""Reduce: the experts of a round into one, averaged exactly by default, and how they agreed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..config import RunConfig
+from ..config import ReduceConfig, RunConfig
 from ..files import digest, finished, read_json, write_json, write_manifest
 from ..ops.lowrank import LowRank, compress, cosines, gram, spread_of_gram
-from ..ops.merging import merge_experts
-from ..plan import Round
-from .adapters import ADAPTER_FILES, adapter_hash, load_delta, save_delta
+from ..ops.merge_weights import simplex_lattice
+from ..ops.merging import DIVISIONS, REDUCERS, merge_experts
+from ..plan import Round, derive_seed
+from .adapters import ADAPTER_FILES, MOMENTUM, adapter_hash, load_delta, save_delta, user_errors
 
 DIAGNOSTICS = "diagnostics.json"
+MOMENTUM_FILES = [f"{MOMENTUM}/{name}" for name in ADAPTER_FILES]
+# Candidate weights -> their values, all at once: measuring them is one job (stages.search).
+Evaluate = Callable[[Sequence[tuple[float, ...]]], Sequence[float]]
 
 
-def reduce_round(config: RunConfig, round_: Round, run: Path, previous: Path | None) -> None:
-    """Average `round_`'s experts into its merged folder. previous: the merged folder of the round before."""
-    folder = run / round_.merged
+def reduce_round(
+    config: RunConfig,
+    round_: Round,
+    run: Path,
+    previous: Path | None,
+    evaluate: Evaluate | None = None,
+) -> None:
+    """Merge `round_`'s experts into its merged folder by its reducer, unless that is done.
+
+    previous: the merged folder of the round before, in which nesterov finds its momentum. evaluate:
+    what search chooses the weights by; not called when the round is finished. Raises ParetuneError.
+    """
+    folder, method = run / round_.merged, round_.reduce
     experts = [run / task.folder for task in round_.tasks]
-    used = list(round_.weights)
+    # A baseline's reducer is its own: the recipe's rank and options are not for it.
+    own = config.reduce if method == config.reduce.method else ReduceConfig.model_validate({"method": method})
+    options = _options(config, own, round_)
+    state = previous / MOMENTUM if method == "nesterov" and previous else None
     inputs = digest(
         {
             "experts": [adapter_hash(e) for e in experts],
-            "weights": used,
-            "method": round_.reduce,
-            "reduce": config.reduce.model_dump(mode="json", exclude={"final_rank", "method"}),
+            "weights": list(round_.weights),
+            "method": method,
+            "reduce": own.model_dump(mode="json", include={"rank", "energy"}),
+            "options": options,
             "previous": adapter_hash(previous) if previous else None,
+            "state": adapter_hash(state) if state else None,
         }
     )
     if finished(folder, "merged", inputs):
         return
     deltas = [load_delta([e]) for e in experts]
-    rank = config.reduce.rank if round_.reduce == "compressed" else None
-    merged = merge_experts(deltas, used, round_.reduce, rank=rank)
-    save_delta(folder, merged.deltas, config.model.path, {"method": round_.reduce})
-    facts = diagnose(deltas, used, read_json(previous / DIAGNOSTICS) if previous else None)
-    facts |= {
+    if state:
+        options["state"] = load_delta([state])
+    facts: dict[str, Any] = {}
+    with user_errors():
+        if method == "search":
+            facts, options = _search(len(experts), options, evaluate)
+        merged = merge_experts(deltas, round_.weights, method, own.rank, own.energy, **options)
+    save_delta(folder, merged.deltas, config.model.path, {"method": method})
+    if merged.state is not None:
+        save_delta(folder / MOMENTUM, merged.state, config.model.path, {"state_of": method})
+    before = read_json(previous / DIAGNOSTICS) if previous else None
+    facts |= diagnose(deltas, merged.weights, before) | {
         "rewards": [t.reward for t in round_.tasks],
-        "method": round_.reduce,
+        "method": method,
         "weights": merged.weights,
         "compression_error": merged.relative_error,
     }
     write_json(folder / DIAGNOSTICS, facts)
-    write_manifest(folder, "merged", inputs, [*ADAPTER_FILES, DIAGNOSTICS], round=round_.number)
+    files = [*ADAPTER_FILES, DIAGNOSTICS, *(MOMENTUM_FILES if merged.state is not None else ())]
+    write_manifest(
+        folder, "merged", inputs, files, round=round_.number, method=method, weights=merged.weights
+    )
+
+
+def _options(config: RunConfig, own: ReduceConfig, round_: Round) -> dict[str, Any]:
+    """The reducer's options; masks differ from round to round unless the recipe gives their seed."""
+    options = dict(own.options)
+    if "seed" in REDUCERS[round_.reduce].options():
+        options.setdefault("seed", derive_seed(config.seed, "reduce", round_.number))
+    return options
+
+
+def _search(
+    count: int, options: dict[str, Any], evaluate: Evaluate | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What diagnostics.json tells of a search, and the options of its merge. count: N experts."""
+    if evaluate is None:
+        raise ValueError("search needs evaluate, which a run makes of its validation prompts")
+    divisions = int(options.get("divisions", DIVISIONS))
+    candidates = list(simplex_lattice(count, divisions))
+    values = dict(zip(candidates, evaluate(candidates), strict=True))
+    told = [{"weights": list(w), "value": v} for w, v in values.items()]
+    return {"search": told}, {"evaluate": values.__getitem__, "divisions": divisions}
 
 
 def diagnose(
