@@ -222,18 +222,41 @@ def merge(
         str | None, typer.Option("--weights", help="One weight an adapter, as 1,1,2; uniform by default.")
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", help="exact, factor, ties, dare, dare-q, min-norm ...")
+        str,
+        typer.Option(
+            "--method", help="exact, compressed, factor, ties, dare, dare-q, min-norm or nesterov."
+        ),
     ] = "exact",
     rank: Annotated[int | None, typer.Option("--rank", help="Cut the result to this rank.")] = None,
     energy: Annotated[
         float | None, typer.Option("--energy", help="Or keep this share, such as 0.99.")
     ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="An option of the method: density (ties, dare, dare-q), seed (dare, dare-q), q (dare-q), "
+            "momentum and outer_lr (nesterov). May be repeated.",
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option("--state", help="nesterov: the output folder of the merge before, for its momentum."),
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option("--base-model", help="The base model's name, where the adapters differ in it."),
+    ] = None,
 ) -> None:
     """Merge anyone's LoRA adapters into one, exactly, without the base model."""
-    from .stages.merge import merge_adapters
+    from .stages.merge import merge_adapters, read_options
 
     numbers = None if weights is None else _numbers(weights)
-    done = merge_adapters(adapters, numbers, method, rank, energy, out=out)
+    done = merge_adapters(
+        adapters, numbers, method, rank, energy,
+        out=out, base_model=base_model, state=state, **read_options(method, option or ()),
+    )  # fmt: skip
     typer.echo(done.line())
 
 
@@ -260,7 +283,7 @@ def inspect(
 
 @app.command()
 def fold(
-    base: Annotated[Path, typer.Argument(help="A folder of safetensors weights, sharded or not.")],
+    base: Annotated[Path, typer.Argument(help="A local folder of safetensors weights, no hub id.")],
     adapter: Annotated[str, typer.Argument(help="A LoRA folder, file, or hub id.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder.")],
 ) -> None:

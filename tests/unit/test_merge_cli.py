@@ -1,0 +1,152 @@
+"""`paretune merge` and `fold` as typed: every option arrives, every mistake is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from paretune.ops.lowrank import LowRank
+from paretune.ops.merging import REDUCERS
+from paretune.policies.adapter_files import read_adapter
+from paretune.policies.adapter_writer import write_adapter
+
+from .test_cli import COMMANDS, call
+
+
+@pytest.fixture
+def merge(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """Run `paretune merge a b --out out WORDS`; gives back the exit code, stdout and stderr.
+
+    a and b change the module `m` by diag(1, 0) and diag(0, 2); b names another base.
+    """
+    for name, diagonal in (("a", [1.0, 0.0]), ("b", [0.0, 2.0])):
+        delta = LowRank(torch.diag(torch.tensor(diagonal)), torch.eye(2))
+        write_adapter(tmp_path / name, {"m": delta}, "org/base")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str, out: str = "out") -> tuple[int, str, str]:
+        return call(monkeypatch, capsys, "merge", "a", "b", "--out", out, *words)
+
+    return run
+
+
+def facts(folder: str = "out") -> dict[str, Any]:
+    return json.loads((Path(folder) / "provenance.json").read_text())
+
+
+def dense(folder: str = "out") -> list[list[float]]:
+    return read_adapter(folder)["m"].dense().tolist()
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("--method ties --option density=0.5", {"density": 0.5}),
+        ("--method dare --option density=0.9 --option seed=3", {"density": 0.9, "seed": 3}),
+        ("--method dare-q --option density=1 --option q=0.5", {"density": 1.0, "q": 0.5}),
+        ("--method nesterov --option momentum=0.5 --option outer_lr=1", {"momentum": 0.5, "outer_lr": 1.0}),
+    ],
+)
+def test_options_arrive(merge: Any, words: str, options: dict[str, float]) -> None:
+    code, out, err = merge(*words.split())
+    assert (code, err) == (0, "")
+    assert out.startswith("out: 1 modules of rank ")
+    assert facts()["options"] == options
+
+
+def test_dare_q_as_typed(merge: Any) -> None:
+    merge("--method", "dare-q", "--option", "density=1", "--option", "q=0.5", "--weights", "1,3")
+    assert dense() == [[0.5, 0.0], [0.0, 3.0]]
+
+
+def test_energy_and_base_model(merge: Any) -> None:
+    """The mean's singular values are 1 and 1/2."""
+    assert merge("--energy", "0.8", "--base-model", "org/other")[0] == 0
+    adapter = read_adapter("out")
+    assert (adapter.rank("m"), adapter.base_model) == (1, "org/other")
+
+
+def test_state_carries_nesterov_on(merge: Any) -> None:
+    words = ("--method", "nesterov", "--option", "momentum=0.5", "--option", "outer_lr=1")
+    merge(*words, out="one")
+    assert merge(*words, "--state", "one", out="two")[0] == 0
+    # ΔW̄ = diag(½, 1) both times: 1.5 ΔW̄, then 1.5 ΔW̄ + 0.25 ΔW̄.
+    assert dense("one") == [[0.75, 0.0], [0.0, 1.5]]
+    assert dense("two") == [[0.875, 0.0], [0.0, 1.75]]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--method ties --option densty=1", "no option densty; it takes: density (did you mean density?)"),
+        ("--method ties --option density", "--option wants NAME=VALUE, such as density=0.5, not 'density'"),
+        ("--method ties --option =1", "--option wants NAME=VALUE"),
+        ("--method ties --option density=much", "density much cannot be used; it lies in (0, 1]"),
+        ("--option density=0.5", "the method exact has no option density; it takes: none"),
+        ("--option out=x", "the method exact has no option out"),
+        ("--method nesterov --option state=a", "no option state; it takes: momentum, outer_lr"),
+        ("--method dare --option seed=1.5", "seed 1.5 cannot be used; it is a whole number"),
+        ("--method teis", "unknown merge method teis; there are exact, compressed"),
+        ("--method search", "belongs to a run's recipe, as reduce.method: search"),
+        ("--method search --option divisions=2", "belongs to a run's recipe"),
+        ("--method min-norm --weights 1,2", "min-norm finds the weights itself; leave them out"),
+        ("--state a", "the method exact has no option state; it takes: none"),
+        ("--method nesterov --state gone", "gone"),
+        ("--rank 1 --energy 0.5", "give either a rank or an energy"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(merge: Any, words: str, told: str) -> None:
+    code, out, err = merge(*words.split())
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert told in line
+    assert sorted(p.name for p in Path().iterdir()) == ["a", "b"]
+
+
+def test_the_help_names_every_method_and_option() -> None:
+    told = {p.name: p.help for p in COMMANDS["merge"].params}
+    for method, reducer in REDUCERS.items():
+        if method != "search":
+            assert method in told["method"]
+            assert all(f"{name} " in told["option"] for name in reducer.settings()), method
+    base = next(p for p in COMMANDS["fold"].params if p.name == "base")
+    assert "local folder" in base.help
+
+
+def test_the_page_on_merging_tells_every_method_and_option() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "merging.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert set(rows) == set(REDUCERS)
+    for method, reducer in REDUCERS.items():
+        assert all(f"`{name}`" in rows[method] for name in reducer.settings()), method
+
+
+def test_a_base_that_is_no_folder(
+    merge: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(monkeypatch, capsys, "fold", "org/base", "a", "--out", "folded")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "the base org/base is not a folder: fold reads local files alone" in err
+
+
+def test_what_a_killed_merge_left_is_removed_by_the_next(merge: Any) -> None:
+    code = (
+        "import os, signal\n"
+        "from paretune.policies import adapter_writer\n"
+        "from paretune.stages.merge import merge_adapters\n"
+        "adapter_writer.TensorSpool.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "merge_adapters(['a', 'b'], out='out')"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], env=dict(os.environ))
+    assert killed.returncode == -signal.SIGKILL
+    assert [p.name for p in Path().glob(".out.*.partial")]
+    assert merge()[0] == 0
+    assert sorted(p.name for p in Path().iterdir()) == ["a", "b", "out"]
