@@ -42,6 +42,12 @@ def test_a_run_leaves_what_the_contract_says(whole: Path) -> None:
         "base": 0, "mapreduce": 48, "rewarded_soup": 48, "expert:red": 24, "expert:dark": 24,
     }  # fmt: skip
     assert [r["round"] for r in summary["rounds"]] == [1, 2]
+    assert summary["higher_is_better"] == {"red": True, "dark": True}
+    for measured in (whole / "evaluation").iterdir():
+        scales = json.loads((measured / "manifest.json").read_text())["scales"]
+        assert [(s["name"], s["kind"], s["low"], s["high"]) for s in scales] == [
+            ("red", "reward", None, None), ("dark", "reward", None, None),
+        ]  # fmt: skip
     rows = [json.loads(line) for line in (whole / "evaluation.jsonl").read_text().splitlines()]
     base = [r["value"] for r in rows if r["method"] == "base" and r["reward"] == "red"]
     assert summary["methods"]["base"]["red"] == pytest.approx(sum(base) / 3)

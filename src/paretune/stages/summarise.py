@@ -1,4 +1,4 @@
-"""summary.json: means, standard errors and hypervolumes, from the evaluation's rows alone."""
+"""summary.json: means, standard errors and hypervolumes, from the evaluation's rows and scales alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import numpy as np
 from ..config import RunConfig
 from ..files import read_json, write_json
 from ..plan import Plan
-from ..rewards.base import load_reward
 from .reduce import DIAGNOSTICS
+from .scorers import read_scales
+from .subjects import subjects_of
 
 Row = dict[str, Any]
 Table = dict[str, dict[str, float]]
@@ -28,9 +29,9 @@ def summarise(
     means, errors = tables(rows)
     last = f"mapreduce@{config.rounds}"
     means["mapreduce"], errors["mapreduce"] = means[last], errors[last]
-    rewards = {n: load_reward(r.reward, name=n, **r.options) for n, r in config.rewards.items()}
-    ranges = {name: list(reward.range) for name, reward in rewards.items()}
-    signs = {name: 1.0 if reward.higher_is_better else -1.0 for name, reward in rewards.items()}
+    scales = read_scales(config, run / subjects_of(config, plan)[0].folder)
+    ranges = {s.name: list(s.range) for s in scales if s.kind == "reward"}
+    signs = {s.name: 1.0 if s.higher_is_better else -1.0 for s in scales}
     kept = {m: v for m, v in means.items() if not m.startswith("round-")}
     reference = _reference(kept, ranges, signs)
     volumes = {m: _hypervolume(v, ranges, signs, reference) for m, v in kept.items()}
@@ -39,7 +40,8 @@ def summarise(
         budget[f"expert:{name}"] = budget[plan.methods[-1].name] // len(config.rewards)
     summary = {
         "rewards": list(config.rewards),
-        "judges": {n: r.judge for n, r in config.rewards.items() if r.judge and config.evaluate.judges},
+        "judges": {s.prompt_set: s.name for s in scales if s.kind == "judge"},
+        "higher_is_better": {s.name: s.higher_is_better for s in scales},
         "ranges": {n: [_finite(v) for v in r] for n, r in ranges.items()},
         "methods": kept,
         "stderr": {m: errors[m] for m in kept},
