@@ -89,8 +89,8 @@ def _summary(path: Path) -> Row:
     summary = _json(path)
     for key in ("rewards", "methods"):
         if not isinstance(summary, dict) or not summary.get(key):
-            raise ParetuneError(f"{path} has no '{key}': run `paretune eval` on this run again.")
-    for key in ("stderr", "judges", "ranges", "hypervolume", "timing", "budget"):
+            raise ParetuneError(f"{path} has no '{key}': `paretune run ... --resume` makes it again")
+    for key in ("stderr", "judges", "higher_is_better", "ranges", "hypervolume", "timing", "budget"):
         summary.setdefault(key, {})
     summary.setdefault("rounds", [])
     return summary
