@@ -25,6 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(stderr=True)
+WITHOUT_T5 = (
+    "It has no T5, as in training: load it with text_encoder_3=None, tokenizer_3=None and call it with "
+    "max_sequence_length=0."
+)
 
 Recipe = Annotated[str, typer.Argument(help="A YAML recipe, or the name of one that ships with paretune.")]
 Set = Annotated[
@@ -86,7 +90,7 @@ def _run(config: RunConfig, out: Path, resume: bool, quiet: bool, as_json: bool)
         console.print(f"stopped; finished work is kept in {out}. Go on with the same command and --resume")
         raise typer.Exit(130) from None
     if as_json:
-        _print_json({"summary": summary, "report": str(out / "report.html")})
+        _print_line({"summary": summary, "report": str(out / "report.html")})
     else:
         from .tables import summary_table
 
@@ -124,7 +128,9 @@ def evaluate(
     adapter: Annotated[
         list[Path] | None, typer.Option("--adapter", help="A LoRA folder over the base; may be repeated.")
     ] = None,
-    out: Out = Path("runs/eval"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for eval.json, the rows and the pictures.")
+    ] = Path("runs/eval"),
     set_: Set = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -136,7 +142,7 @@ def evaluate(
     with make_progress(console, quiet, as_json) as progress:
         table = measure_adapters(config, adapter or [], out, progress)
     if as_json:
-        _print_json(table)
+        _print_line(table)
         return
     from .tables import measure_table
 
@@ -206,9 +212,13 @@ def export(
     """Write the aligned model: one adapter for peft and diffusers, or a whole diffusers pipeline."""
     from .exporting import export_adapter, export_pipeline
 
+    if pipeline and rank is not None:
+        raise ParetuneError("--rank compresses an adapter, and --pipeline writes none: give one of them")
     if pipeline:
-        export_pipeline(run_folder, out)
+        whole = export_pipeline(run_folder, out)
         typer.echo(f"pipeline: {out}")
+        if not whole:
+            typer.echo(WITHOUT_T5)
         return
     error = export_adapter(run_folder, out, rank)
     typer.echo(f"adapter: {out} (relative error of the compression {error:.2e})")
@@ -310,6 +320,11 @@ def doctor(as_json: AsJson = False) -> None:
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=1))
+
+
+def _print_line(value: Any) -> None:
+    """The result after the lines of the progress: every line of stdout is one JSON object."""
+    typer.echo(json.dumps(value))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 `load_config` reads a recipe and applies `--set a.b=c`. Every mistake is one line: which key, what is
 wrong, and the nearest right name.
 """
+# pyright: reportCallIssue=false
+# Pyright sees a default only as Field(default=..): it would ask for every key that has a description.
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import yaml
 from pydantic import (
@@ -248,8 +250,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     if not isinstance(raw, dict):
         raise ParetuneError(f"{path} is not a recipe: it must be a mapping of keys")
     for item in overrides:
-        _override(raw, item)
-    return parse_config(raw, str(path))
+        _override(cast("dict[str, Any]", raw), item)
+    return parse_config(cast("dict[str, Any]", raw), str(path))
 
 
 def parse_config(raw: dict[str, Any], source: str) -> RunConfig:
@@ -267,10 +269,10 @@ def _override(raw: dict[str, Any], item: str) -> None:
     *parents, leaf = key.split(".")
     node = raw
     for parent in parents:
-        child = node.setdefault(parent, {})
+        child: Any = node.setdefault(parent, {})
         if not isinstance(child, dict):
             raise ParetuneError(f"--set {item}: {parent} is a value, not a section")
-        node = child
+        node = cast("dict[str, Any]", child)
     try:
         node[leaf] = yaml.safe_load(value)
     except yaml.YAMLError as error:
@@ -329,6 +331,6 @@ def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(node, dict) or not node:
         return {prefix: node}
     flat: dict[str, Any] = {}
-    for key, value in node.items():
+    for key, value in cast("dict[str, Any]", node).items():
         flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return flat

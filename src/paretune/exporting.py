@@ -42,13 +42,18 @@ def export_adapter(run: Path, out: Path, rank: int | None) -> float:
     return error
 
 
-def export_pipeline(run: Path, out: Path) -> None:
-    """Write the base pipeline with the adapter folded into its transformer."""
+def export_pipeline(run: Path, out: Path) -> bool:
+    """Write the base pipeline, as the run used it, with the adapter folded into its transformer.
+
+    Returns whether it has all three text encoders. Without T5 (model.load_t5 is false, or the base has
+    none) diffusers loads the folder only when told `text_encoder_3=None, tokenizer_3=None`.
+    """
     config, final = open_final(run)
     _new(out)
     pipe = load_pipeline(config.model)
     fold(pipe.transformer, load_delta([final]))
     pipe.save_pretrained(out)
+    return config.model.load_t5
 
 
 def _new(out: Path) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,17 +111,35 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; an unfinished last line (a killed append) is left out."""
+def read_rows(path: Path, torn: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
+    """Read JSON lines; none where there is no file.
+
+    An unfinished last line, which a killed append leaves, is left out, and `torn` is called. A damaged
+    line before the last raises ParetuneError with the file and the line: what follows it is no less true.
+    """
     if not path.exists():
         return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    lines = path.read_bytes().split(b"\n")  # not splitlines: a text may hold other line ends
+    if not lines[-1]:
+        lines.pop()
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+            rows.append(_row(line))
+        except ValueError as error:
+            if number < len(lines):
+                told = str(error).replace("\n", " ")
+                raise ParetuneError(f"{path}, line {number} is not JSON: {told}") from error
+            torn()
     return rows
+
+
+def _row(line: bytes) -> dict[str, Any]:
+    """One JSON object. Raises ValueError for anything else, bytes that are no UTF-8 included."""
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError("it is no object in braces")
+    return row
 
 
 def write_manifest(

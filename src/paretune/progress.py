@@ -93,7 +93,7 @@ class Bars:
 
 
 def make_progress(console: Console, quiet: bool, as_json: bool) -> Quiet | Bars:
-    """The display that the flags ask for."""
-    if as_json:
-        return JsonLines()
-    return Quiet() if quiet else Bars(console)
+    """The display that the flags ask for; with both, only the result is printed, as JSON."""
+    if quiet:
+        return Quiet()
+    return JsonLines() if as_json else Bars(console)

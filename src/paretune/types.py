@@ -22,7 +22,7 @@ class Prompt:
     """One prompt. metadata: the record it came from (GenEval's JSON, say), as rewards read it."""
 
     text: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Reward(Protocol):

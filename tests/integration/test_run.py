@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,32 +16,17 @@ from safetensors.torch import load_file
 from paretune.stages.adapters import WEIGHTS
 from tests.conftest import tiny_recipe
 
+from .commands import call, command
+
 FINAL = Path("final") / WEIGHTS
 
 
 def _command(recipe: Path, out: Path, *flags: str, patch: str = "") -> list[str]:
-    """`paretune run`, with a line of Python before it that may break it on purpose."""
-    code = f"import sys, os, signal\n{patch}\nfrom paretune.cli import main\nmain()"
-    return [sys.executable, "-c", code, "run", str(recipe), "--out", str(out), "--quiet", *flags]
+    return command("run", recipe, "--out", out, "--quiet", *flags, patch=patch)
 
 
-def _run(*args: object, patch: str = "", **options: object) -> subprocess.CompletedProcess[str]:
-    command = _command(*args, patch=patch)  # type: ignore[arg-type]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]
-
-
-@pytest.fixture(scope="module")
-def recipe(tiny_sd3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_recipe(tmp_path_factory.mktemp("recipe"), tiny_sd3)
-
-
-@pytest.fixture(scope="module")
-def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run, two workers."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    done = _run(recipe, out)
-    assert done.returncode == 0, done.stderr
-    return out
+def _run(recipe: Path, out: Path, *flags: str, patch: str = "") -> subprocess.CompletedProcess[str]:
+    return call("run", recipe, "--out", out, "--quiet", *flags, patch=patch)
 
 
 def _same_final(a: Path, b: Path) -> bool:
@@ -58,6 +42,12 @@ def test_a_run_leaves_what_the_contract_says(whole: Path) -> None:
         "base": 0, "mapreduce": 48, "rewarded_soup": 48, "expert:red": 24, "expert:dark": 24,
     }  # fmt: skip
     assert [r["round"] for r in summary["rounds"]] == [1, 2]
+    assert summary["higher_is_better"] == {"red": True, "dark": True}
+    for measured in (whole / "evaluation").iterdir():
+        scales = json.loads((measured / "manifest.json").read_text())["scales"]
+        assert [(s["name"], s["kind"], s["low"], s["high"]) for s in scales] == [
+            ("red", "reward", None, None), ("dark", "reward", None, None),
+        ]  # fmt: skip
     rows = [json.loads(line) for line in (whole / "evaluation.jsonl").read_text().splitlines()]
     base = [r["value"] for r in rows if r["method"] == "base" and r["reward"] == "red"]
     assert summary["methods"]["base"]["red"] == pytest.approx(sum(base) / 3)

@@ -244,6 +244,7 @@ class TestOut:
     [
         (("report", "{}"), "holds no run: config.yaml is missing"),
         (("export", "{}", "--out", "{}/new"), "holds no finished run"),
+        (("export", "{}", "--out", "{}/new", "--pipeline", "--rank", "2"), "give one of them"),
         (("score", "ocr", "{}/none", "--prompts", "p.txt"), "no folder"),
         (("eval", "smoke", "--quiet", "--set", "model.path={}"), "model_index.json is missing"),
     ],

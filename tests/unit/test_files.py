@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest.mock import Mock
 
 import pytest
 
@@ -157,6 +158,30 @@ def test_an_unfinished_last_line_is_left_out(tmp_path: Path) -> None:
     for cut in range(len(last)):
         path.write_text(whole + last[:cut])
         assert read_rows(path) == [{"a": 1}]
+
+
+def test_a_damaged_line_before_the_last_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    whole = b'{"a": 1}\n'
+    for damage in (b'{"a": \n', b"\0\0\0\n", b"\n", b"7\n", b'{"a": "\xff"}\n', b'{"a": {"b": 2}\n'):
+        path.write_bytes(2 * whole + damage + whole)
+        with pytest.raises(ParetuneError) as caught:
+            read_rows(path)
+        (line,) = str(caught.value).splitlines()
+        assert line.startswith(f"{path}, line 3 is not JSON: ")
+
+
+def test_a_damaged_last_line_is_left_out_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for damage in (b'{"b": 2', b'{"b": 2\n', b"\0\0\0", b"12", b'{"b": "\xc3'):
+        torn = Mock()
+        path.write_bytes(b'{"a": 1}\n' + damage)
+        assert read_rows(path, torn) == [{"a": 1}]
+        torn.assert_called_once_with()
+    path.write_bytes(b'{"a": 1}\n')
+    assert read_rows(path, lambda: pytest.fail("nothing is torn")) == [{"a": 1}]
+    path.write_bytes(b'{"a": 1}')
+    assert read_rows(path) == [{"a": 1}]
 
 
 def test_digests_depend_on_values_not_on_order(stage: Path) -> None:

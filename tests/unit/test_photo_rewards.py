@@ -31,7 +31,8 @@ from paretune.rewards.geneval_photo import (
     photo_score,
     relations,
 )
-from paretune.rewards.pickscore import Clip, PickScore, normalised, squared
+from paretune.rewards.hub import normalised
+from paretune.rewards.pickscore import Clip, PickScore, squared
 from paretune.rewards.scene_ocr import text_score, wanted_text
 from paretune.types import ParetuneError, Prompt
 

@@ -9,9 +9,13 @@ import re
 from pathlib import Path
 
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from paretune.stages.report import front_figure, write_report
+from paretune.stages.report.curves import tax_matrix
+from paretune.stages.report.fronts import all_rewards
 from paretune.stages.report.gains import (
     Change,
     changes,
@@ -22,6 +26,7 @@ from paretune.stages.report.gains import (
     round_methods,
     shown_methods,
 )
+from paretune.stages.report.palette import FALL, RISE, method_look
 from paretune.stages.report.read import read_run
 from paretune.types import ParetuneError
 
@@ -37,10 +42,12 @@ def write_run(
     rounds: int = 2,
     size: int = 32,
     training: bool = True,
+    summary: dict | None = None,
 ) -> Path:
     """A synthetic run in `folder`, following the contract of a run's files.
 
-    size: of the sample pictures; training: whether metrics and diagnostics were kept.
+    size: of the sample pictures; training: whether metrics and diagnostics were kept; summary: else
+    `make_summary`'s.
     """
     rng = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +56,7 @@ def write_run(
     _dump(
         folder / "environment.json", {"python": "3.11", "model_path": "tiny", "gpu": {"count": 0}}
     )
-    summary = make_summary(rewards, rounds)
+    summary = summary or make_summary(rewards, rounds)
     _dump(folder / "summary.json", summary)
     _write_evaluation(folder / "evaluation.jsonl", summary, rng)
     methods = [name for name in summary["methods"] if name != "mapreduce"]
@@ -102,6 +109,19 @@ def make_summary(rewards: tuple[str, ...] = THREE, rounds: int = 2) -> dict:
         "budget": spent,
         "seeds": [0],
     }
+
+
+def cost_summary() -> dict:
+    """`make_summary` with ocr, and its judge, as costs: one minus what they are there."""
+    summary = make_summary()
+    tables = [*summary["methods"].values()]
+    tables += [m for entry in summary["rounds"] for m in entry["expert_means"].values()]
+    for means in tables:
+        for name in {"ocr", "rapidocr"} & means.keys():
+            means[name] = 1 - means[name]
+    names = summary["methods"]["base"]
+    summary["higher_is_better"] = {name: name not in {"ocr", "rapidocr"} for name in names}
+    return summary
 
 
 def _dump(path: Path, content: object) -> None:
@@ -309,6 +329,65 @@ def test_two_and_five_rewards(tmp_path: Path, rewards: tuple[str, ...], pairs: i
     assert len(re.findall(r'id="plot-front-(?!all)', page)) == pairs
     assert "data:image/jpeg" in page
     assert ("Both" if len(rewards) == 2 else "All five") + " rewards rose" in page
+
+
+class TestCost:
+    """One reward, ocr, is a cost: less is better, on the page and in every plot."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def page(cls, tmp_path_factory: pytest.TempPathFactory) -> str:
+        folder = tmp_path_factory.mktemp("runs") / "cost"
+        write_run(folder, summary=cost_summary())
+        write_report(folder)
+        return _page(folder)
+
+    def test_the_words_say_better_and_worse(self, page: str) -> None:
+        (sentence,) = re.findall(r'<h1 class="good">(.*?)</h1>', page)
+        assert sentence.startswith("All three rewards improved: geneval +")
+        assert "ocr \N{MINUS SIGN}" in sentence
+        assert re.search(r"Independent judges.*; 3 of 3 improved\.", page)
+        assert "expert geneval worsens ocr (+0.040) and preference (\N{MINUS SIGN}0.040)" in page
+
+    def test_the_best_of_a_column_is_its_least(self, page: str) -> None:
+        assert page.count("<small>reward, lower is better</small>") == 1
+        assert page.count("<small>judge of ocr, lower is better</small>") == 1
+        rows = re.findall(r"<tr[^>]*><th>.*?</th>\n(.*?)</tr>", page, re.DOTALL)
+        best = {cell for row in rows for cell in re.findall(r'<td class="best"><b>(.*?)</b>', row)}
+        # geneval 0.4 + 0.3, ocr 1 - 0.43 - 0.3, its judge 1 - 0.9 * 0.73
+        assert {"0.700", "0.270", "0.343"} <= best
+        # The greatest: of ocr 1 - 0.43 + 0.04, of its judge 1 - 0.9 * 0.39.
+        assert not {"0.610", "0.649"} & best
+
+    def test_colours_of_the_tax_matrix_are_gains_and_its_numbers_changes(self) -> None:
+        found = changes(cost_summary(), [], "expert:ocr", THREE)
+        figure = tax_matrix([("expert ocr", found)], THREE)
+        cells = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+        assert [to_hex(cell.get_facecolor()) for cell in cells] == [FALL, RISE, FALL]
+        texts = [text.get_text().split("\n")[0] for text in figure.axes[0].texts]
+        fell = "\N{MINUS SIGN}0.040"
+        assert texts == [fell, "\N{MINUS SIGN}0.300", fell]
+
+    def test_up_and_right_is_better_in_the_fronts(self) -> None:
+        summary = cost_summary()
+        left, middle, right = front_figure(summary).axes  # the pairs, ocr second in one, first in another
+        assert [a.xaxis.get_inverted() for a in (left, middle, right)] == [False, False, True]
+        assert [a.yaxis.get_inverted() for a in (left, middle, right)] == [True, False, False]
+        assert left.get_ylabel() == "ocr (lower is better)  →"
+        assert left.get_xlabel() == "geneval  →"
+        axes = all_rewards(summary).axes[0]
+        (line,) = [
+            line for line in axes.lines
+            if line.get_color() == method_look("expert:ocr", THREE).color and line.get_linestyle() == "-"
+        ]
+        assert line.get_ydata() == pytest.approx([-0.04 / 0.3, 1, -0.04 / 0.3])
+        labels = [text.get_text() for text in axes.get_xticklabels()]
+        assert labels == ["geneval", "ocr\n(lower is better)", "preference"]
+
+    def test_a_summary_without_directions_means_higher_is_better(self) -> None:
+        (change,) = changes(make_summary(), [], "expert:ocr", ["ocr"])
+        assert change.higher_is_better
+        assert change.verdict == "better"
 
 
 def test_front_figure_has_one_panel_a_pair() -> None:

@@ -86,6 +86,8 @@ def cps_step(
 def _draw(
     mean: torch.Tensor, std: float, noise: torch.Tensor | None, sample: torch.Tensor | None
 ) -> torch.Tensor:
-    if (noise is None) == (sample is None):
-        raise ValueError("give either the noise to draw a sample with, or the sample to score")
-    return sample.float() if sample is not None else mean + std * noise
+    if sample is None and noise is not None:
+        return mean + std * noise
+    if noise is None and sample is not None:
+        return sample.float()
+    raise ValueError("give either the noise to draw a sample with, or the sample to score")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
@@ -30,10 +31,10 @@ def attach_policy(
         # A second adapter beside "parents" is what is meant here.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         torch.manual_seed(seed)
-        transformer.add_adapter(
+        _mixed_in(transformer).add_adapter(
             PeftLoraConfig(
                 r=config.rank,
-                lora_alpha=config.alpha,
+                lora_alpha=cast(int, config.alpha),  # peft divides it by the rank: a fraction serves
                 init_lora_weights="gaussian" if config.init == "gaussian" else True,
                 target_modules=list(targets),
             ),
@@ -58,7 +59,7 @@ def attach_parents(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> Non
     ranks = {name: delta.rank for name, delta in deltas.items()}
     # peft matches the ends of names; the anchor makes each pattern mean one module alone.
     patterns = {f"^{name}$": rank for name, rank in ranks.items()}
-    transformer.add_adapter(
+    _mixed_in(transformer).add_adapter(
         PeftLoraConfig(
             r=max(ranks.values()),
             lora_alpha=max(ranks.values()),
@@ -70,22 +71,22 @@ def attach_parents(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> Non
     )
     with torch.no_grad():
         for name, delta in deltas.items():
-            layer = transformer.get_submodule(name)
+            layer: Any = transformer.get_submodule(name)
             layer.lora_A[PARENTS].weight.copy_(delta.A)
             layer.lora_B[PARENTS].weight.copy_(delta.B)
 
 
 def activate(transformer: nn.Module, policy: bool, parents: bool = True) -> None:
     """Choose which of the adapters that the model has take part in its forward pass."""
+    model = _mixed_in(transformer)
     wanted = [
-        name for name, on in ((PARENTS, parents), (POLICY, policy))
-        if on and name in transformer.peft_config
+        name for name, on in ((PARENTS, parents), (POLICY, policy)) if on and name in model.peft_config
     ]
     if not wanted:
-        transformer.disable_adapters()
+        model.disable_adapters()
         return
-    transformer.enable_adapters()
-    transformer.set_adapter(wanted)
+    model.enable_adapters()
+    model.set_adapter(wanted)
     for name, parameter in transformer.named_parameters():
         parameter.requires_grad_(f".{POLICY}." in name)
 
@@ -104,7 +105,7 @@ def fold(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
     """Add low-rank changes to the weights they name, in float32, rounding once. In place."""
     with torch.no_grad():
         for name, delta in deltas.items():
-            weight = transformer.get_submodule(name).weight
+            weight = cast(torch.Tensor, transformer.get_submodule(name).weight)
             change = delta.dense().to(weight.device)
             weight.copy_((weight.float() + change.view(weight.shape)).to(weight.dtype))
 
@@ -132,10 +133,16 @@ def policy_deltas(
         if ".lora_A." not in name:
             continue
         module = name.split(".lora_A.")[0]
-        scale = transformer.get_submodule(module).scaling[POLICY]
+        layer: Any = transformer.get_submodule(module)
+        scale = layer.scaling[POLICY]
         b = values[name.replace(".lora_A.", ".lora_B.")]
         deltas[module] = LowRank(b.detach().cpu().float() * scale, a.detach().cpu().float())
     return deltas
+
+
+def _mixed_in(transformer: nn.Module) -> Any:
+    """The same model, untyped: diffusers mixes in peft's methods, of which nn.Module's type knows nothing."""
+    return transformer
 
 
 @contextmanager

@@ -138,7 +138,8 @@ def sample(
         index = torch.arange(start, min(start + sampling.batch, len(noise)))
         x = noise[index].to(policy.device)
         parts.append(_sample_batch(policy, conditions.select(index), x, schedule, sampling, generator))
-    return Trajectories(*(_join([getattr(p, f) for p in parts]) for f in Trajectories.__annotations__))
+    window = (_join([getattr(p, f) for p in parts]) for f in ("states", "log_probs", "means"))
+    return Trajectories(torch.cat([p.clean for p in parts]), *window)
 
 
 def _join(parts: list[torch.Tensor | None]) -> torch.Tensor | None:

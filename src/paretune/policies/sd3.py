@@ -1,10 +1,13 @@
 """Stable Diffusion 3 as a policy: any StableDiffusion3Pipeline folder or hub id, with or without T5."""
+# pyright: reportPrivateImportUsage=false
+# diffusers fills its namespace lazily, so that its public names look private.
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
@@ -119,10 +122,13 @@ class SD3Policy:
         """Embed prompts through the pipeline's own encoders; the empty prompt once for guidance."""
         def run(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
             out = self.pipe.encode_prompt(
-                texts, None, None, device=self.device, do_classifier_free_guidance=False,
+                texts, texts, texts, device=self.device, do_classifier_free_guidance=False,
                 max_sequence_length=self.t5_tokens,
             )
-            return out[0], out[2]
+            embeds, pooled = out[0], out[2]
+            assert embeds is not None
+            assert pooled is not None
+            return embeds, pooled
 
         parts = [run(list(prompts[i : i + batch])) for i in range(0, len(prompts), batch)]
         embeds, pooled = (torch.cat(t) for t in zip(*parts, strict=True))
@@ -159,7 +165,8 @@ class SD3Policy:
 
     def schedule(self, steps: int) -> Schedule:
         """The sigmas of the pipeline's own scheduler, its shift included."""
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.pipe.scheduler.config)
+        # Any: diffusers' type says a pair, which it gives only with return_unused_kwargs.
+        scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(self.pipe.scheduler.config)
         extra = {}
         if scheduler.config.get("use_dynamic_shifting"):
             tokens = self.latent_shape[1] * self.latent_shape[2] // self.pipe.patch_size**2

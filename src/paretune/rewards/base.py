@@ -114,7 +114,7 @@ def _import_file(place: str) -> ModuleType:
 def _build(target: Any, spec: str, options: dict[str, Any]) -> Reward:
     if inspect.isclass(target):
         try:
-            reward = target(**options)
+            reward: Any = target(**options)  # checked below
         except ParetuneError:
             raise
         except Exception as error:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -57,7 +58,10 @@ def detect_batch(pictures: torch.Tensor) -> list[list[Detection]]:
     padded, taken = np.pad(pixels, (*margin, (0, 0)), mode="edge"), np.pad(colors >= 0, margin)
     found: list[list[Detection]] = [[] for _ in range(len(pictures))]
     for index, color in enumerate(names):
-        labels, count = ndimage.label(colors == index, structure=_CONNECTED)
+        # Without an output array of the caller's, it is always the pair.
+        labels, count = cast(
+            "tuple[np.ndarray, int]", ndimage.label(colors == index, structure=_CONNECTED)
+        )
         if count == 0:
             continue
         where = labels.nonzero()
@@ -96,7 +100,7 @@ def _recognise(
 
 def _ground(pixels: np.ndarray, inside: np.ndarray, taken: np.ndarray) -> np.ndarray:
     """The colour that a blob lies on: the median of a frame three pixels outside its box. [3]."""
-    ys, xs = inside.any(1).nonzero()[0], inside.any(0).nonzero()[0]
+    ys, xs = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     top, bottom = max(ys[0] - 3, 0), min(ys[-1] + 3, len(inside) - 1)
     left, right = max(xs[0] - 3, 0), min(xs[-1] + 3, len(inside) - 1)
     frame = np.zeros_like(inside)

@@ -34,7 +34,8 @@ from torch.nn import functional
 
 from paretune.types import ParetuneError, Prompt
 
-from .pickscore import Clip, normalised, processor_settings, usual_device
+from .hub import frozen, normalised, processor_settings
+from .pickscore import Clip
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 TEMPLATES = (
@@ -136,9 +137,7 @@ class InstanceDetector:
     def __init__(self, model: str, device: str | None = None) -> None:
         from transformers import AutoModelForUniversalSegmentation
 
-        self._device = usual_device(device)
-        self._network: Any = AutoModelForUniversalSegmentation.from_pretrained(model, dtype=torch.float32)
-        self._network.eval().requires_grad_(False).to(self._device)
+        self._network = frozen(AutoModelForUniversalSegmentation, model, device)
         labels = self._network.config.id2label
         self.names = [class_name(labels[i]) for i in range(len(labels))]
         self._settings = processor_settings(model)
@@ -149,7 +148,7 @@ class InstanceDetector:
         found: list[list[Found]] = []
         for chunk in pictures.detach().split(BATCH):
             height, width = chunk.shape[-2:]
-            pixels = chunk.to(self._device, torch.float32).clamp(0, 1)
+            pixels = chunk.to(self._network.device, torch.float32).clamp(0, 1)
             size = detector_size(height, width, self._settings)
             pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
             output = self._network(

@@ -10,12 +10,13 @@ Shapes: B pictures of H x W, N texts, D features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.nn import functional
 
 from paretune.types import Prompt
+
+from .hub import frozen, normalised, processor_settings
 
 SCALE = 26.0
 
@@ -52,9 +53,8 @@ class Clip:
     def __init__(self, model: str, processor: str, device: str | None = None) -> None:
         from transformers import AutoTokenizer, CLIPModel
 
-        self.device = usual_device(device)
-        self._network: Any = CLIPModel.from_pretrained(model, dtype=torch.float32)
-        self._network.eval().requires_grad_(False).to(self.device)
+        self._network = frozen(CLIPModel, model, device)
+        self.device: torch.device = self._network.device
         self._tokenizer = AutoTokenizer.from_pretrained(processor)
         settings = processor_settings(processor)
         self._mean, self._std = settings["image_mean"], settings["image_std"]
@@ -79,18 +79,6 @@ class Clip:
         return functional.normalize(self._network.text_projection(pooled), dim=-1)
 
 
-def usual_device(device: str | None) -> torch.device:
-    """The device that was asked for, or else a GPU where there is one."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def processor_settings(name: str) -> dict[str, Any]:
-    """The settings of a hub id's or folder's image processor, read without making one (torchvision)."""
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    return ImageProcessingMixin.get_image_processor_dict(name)[0]
-
-
 def squared(pictures: torch.Tensor, size: int) -> torch.Tensor:
     """[B, 3, H, W] -> [B, 3, size, size]: the shorter side to `size` (bicubic), then the middle."""
     # Of a thin strip, only what is near its middle: enlarging all of it could take gigabytes.
@@ -102,9 +90,3 @@ def squared(pictures: torch.Tensor, size: int) -> torch.Tensor:
     resized = functional.interpolate(pictures, shape, mode="bicubic", antialias=True).clamp(0, 1)
     top, left = ((side - size) // 2 for side in shape)
     return resized[..., top : top + size, left : left + size]
-
-
-def normalised(pictures: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """(pictures - mean) / std, a mean and a deviation for each of three channels."""
-    middle, spread = (pictures.new_tensor(values).view(3, 1, 1) for values in (mean, std))
-    return (pictures - middle) / spread

@@ -35,6 +35,7 @@ class Reader(nn.Module):
         )
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """pictures: float32 [B, 3, 32, 32] in [0, 1]. Returns logits [B, 5, 27]."""
         # A slot is 6 pixels wide and begins at pixel 1 + 6i: 4 cells of the halved map, each 3.
         maps = self.features(pictures * 2 - 1)
         slots = nn.functional.pad(maps, (0, 1)).unfold(3, 4, 3)[:, :, :, :SLOTS]

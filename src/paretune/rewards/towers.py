@@ -55,6 +55,7 @@ class TwoTower(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.0))
 
     def forward(self, pictures: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """One score [B], without bounds, a picture [B, 3, 32, 32] with its caption's words [B, 12]."""
         seen = self.image(pictures * 2 - 1)
         image = nn.functional.normalize(self.image_features(seen), dim=-1)
         text = nn.functional.normalize(self.text(words), dim=-1)
@@ -79,6 +80,7 @@ class Fused(nn.Module):
         self.head = nn.Sequential(nn.Linear(4 * width, 128), nn.ReLU(), nn.Linear(128, 1))
 
     def forward(self, pictures: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        """One score [B], without bounds, a picture [B, 3, 32, 32] with its caption's words [B, 12]."""
         told = self.text(words)
         maps = self.stem(pictures * 2 - 1) + self.place
         for steer, block in zip(self.steer, self.blocks, strict=True):

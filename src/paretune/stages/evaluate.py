@@ -1,8 +1,8 @@
 """Evaluate: the same held-out prompts and noise for every model, scored by every reward and judge.
 
 Each model is a `Subject`: a name and the adapters that make it of the base. Its rows go to
-evaluation/NAME.jsonl with a manifest; `collect` joins them into evaluation.jsonl, which is all that the
-summary and the report read.
+evaluation/NAME/rows.jsonl, and its manifest keeps how they are read (`scorers.Scale`); `collect` joins the
+rows into evaluation.jsonl.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ..config import RewardConfig, RunConfig
+from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Interrupted, Report
 from ..files import digest, finished, read_rows, write_json, write_manifest, write_rows
@@ -24,9 +24,10 @@ from ..plan import derive_seed
 from ..policies.adapters import fold
 from ..policies.flow import Sampling, sample
 from ..policies.sd3 import SD3Policy
-from ..rewards.base import load_reward, score_samples
+from ..rewards.base import score_samples
 from ..types import Prompt, Reward
 from .adapters import adapter_hash, load_delta
+from .scorers import Scale, recorded, scale_of, scorers_of
 
 
 @dataclass(frozen=True)
@@ -72,17 +73,21 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
     if subject.adapters:
         fold(policy.transformer, load_delta([job.run / a for a in subject.adapters]))
     rows: list[dict[str, Any]] = []
+    scales: list[Scale] = []
     pictures: list[str] = []
     for done, (name, own) in enumerate(config.rewards.items()):
         if should_stop():
             raise Interrupted
         prompts = load_prompts(own.eval_prompts)[: subject.prompts]
         images = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name))
-        rows += _score(job, name, own, prompts, images)
+        for kind, scorer in scorers_of(config, name):
+            scales.append(scale_of(name, kind, scorer))
+            rows += _score(job, scales[-1], scorer, prompts, images)
         pictures += _save_pictures(folder, name, images, config)
         report({"folder": subject.folder, "update": done + 1, "epochs": len(config.rewards)})
     write_rows(folder / "rows.jsonl", rows)
-    write_manifest(folder, "evaluation", inputs, ["rows.jsonl", *pictures], subject=asdict(subject))
+    facts = {"subject": asdict(subject), **recorded(scales)}
+    write_manifest(folder, "evaluation", inputs, ["rows.jsonl", *pictures], **facts)
     return subject.folder
 
 
@@ -123,31 +128,21 @@ def draw(
 
 
 def _score(
-    job: EvaluateJob, name: str, own: RewardConfig, prompts: tuple[Prompt, ...], images: torch.Tensor
+    job: EvaluateJob, scale: Scale, scorer: Reward, prompts: tuple[Prompt, ...], images: torch.Tensor
 ) -> list[dict[str, Any]]:
-    """Rows of the set's own reward and its judge."""
-    config, subject = job.config, job.subject
-    samples = config.evaluate.samples
+    """Rows of one scorer on one prompt set."""
+    subject, settings = job.subject, job.config
+    samples = settings.evaluate.samples
     repeated = [p for p in prompts for _ in range(samples)]
-    scorers: list[tuple[str, Reward]] = [
-        ("reward", load_reward(own.reward, name=name, **own.options))
-    ]
-    if own.judge and config.evaluate.judges:
-        scorers.append(("judge", load_reward(own.judge)))
-    rows = []
-    for kind, scorer in scorers:
-        values = score_samples(
-            scorer, images, repeated, timeout=config.executor.reward_timeout
-        )
-        rows += [
-            {
-                "method": subject.method, "round": subject.round,
-                "preference": list(subject.preference), "prompt": prompt.text, "prompt_set": name,
-                "seed": i % samples, "reward": scorer.name, "value": value, "kind": kind,
-            }
-            for i, (prompt, value) in enumerate(zip(repeated, values.tolist(), strict=True))
-        ]  # fmt: skip
-    return rows
+    values = score_samples(scorer, images, repeated, timeout=settings.executor.reward_timeout)
+    return [
+        {
+            "method": subject.method, "round": subject.round, "preference": list(subject.preference),
+            "prompt": prompt.text, "prompt_set": scale.prompt_set, "seed": i % samples,
+            "reward": scale.name, "value": value, "kind": scale.kind,
+        }
+        for i, (prompt, value) in enumerate(zip(repeated, values.tolist(), strict=True))
+    ]  # fmt: skip
 
 
 def _save_pictures(folder: Path, name: str, images: torch.Tensor, config: RunConfig) -> list[str]:

@@ -24,7 +24,7 @@ from ..rewards.base import load_reward, score_samples
 from ..types import Prompt, Reward
 from .adapters import adapter_hash, load_delta, sum_deltas
 from .evaluate import draw
-from .volumes import scale_of
+from .volumes import space_of
 
 ROWS = "candidates.jsonl"
 PROMPTS = 16
@@ -79,9 +79,9 @@ def measure_candidates(
             means.append({name: _mean(policy, config, own) for name, own in sets.items()})
         name = str(job.folder.relative_to(job.run))
         report({"folder": name, "update": len(means), "epochs": len(job.candidates)})
-    scale = scale_of(config)
-    reference = scale.reference(means)
-    values = [scale.hypervolume(m, reference) for m in means]
+    space = space_of(config)
+    reference = space.reference(means)
+    values = [space.hypervolume(m, reference) for m in means]
     rows = [
         {"weights": list(w), "means": m, "value": v}
         for w, m, v in zip(job.candidates, means, values, strict=True)

@@ -1,4 +1,4 @@
-"""summary.json: means, standard errors and hypervolumes, from the evaluation's rows alone."""
+"""summary.json: means, standard errors and hypervolumes, from the evaluation's rows and scales alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ..config import RunConfig
 from ..files import read_json, write_json
 from ..plan import Plan
 from .reduce import DIAGNOSTICS
-from .subjects import expert_round
-from .volumes import scale_of
+from .scorers import read_scales
+from .subjects import expert_round, subjects_of
+from .volumes import Space
 
 Row = dict[str, Any]
 Table = dict[str, dict[str, float]]
@@ -29,10 +30,12 @@ def summarise(
     last = f"mapreduce@{config.rounds}"
     if last in means:
         means["mapreduce"], errors["mapreduce"] = means[last], errors[last]
-    scale = scale_of(config)
+    scales = read_scales(config, run / subjects_of(config, plan)[0].folder)
+    own = [s for s in scales if s.kind == "reward"]
+    space = Space({s.name: s.range for s in own}, {s.name: s.higher_is_better for s in own})
     kept = {m: v for m, v in means.items() if not m.startswith("round-")}
-    reference = scale.reference(kept.values())
-    volumes = {m: scale.hypervolume(v, reference) for m, v in kept.items()}
+    reference = space.reference(kept.values())
+    volumes = {m: space.hypervolume(v, reference) for m, v in kept.items()}
     budget = {m.name: m.samples for m in plan.methods}
     per_epoch = config.train.prompts_per_epoch * config.train.group_size
     experts = expert_round(plan)
@@ -41,8 +44,9 @@ def summarise(
     rounds = range(1, config.rounds + 1) if last in means else range(0)
     summary = {
         "rewards": list(config.rewards),
-        "judges": {n: r.judge for n, r in config.rewards.items() if r.judge and config.evaluate.judges},
-        "ranges": {n: [_finite(v) for v in r] for n, r in scale.ranges.items()},
+        "judges": {s.prompt_set: s.name for s in scales if s.kind == "judge"},
+        "higher_is_better": {s.name: s.higher_is_better for s in scales},
+        "ranges": {n: [_finite(v) for v in r] for n, r in space.ranges.items()},
         "methods": kept,
         "stderr": {m: errors[m] for m in kept},
         "hypervolume": volumes,

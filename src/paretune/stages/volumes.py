@@ -15,7 +15,7 @@ from .indicators import Axis
 
 
 @dataclass(frozen=True)
-class Scale:
+class Space:
     """ranges: reward -> least and greatest value. rising: whether more of it is better."""
 
     ranges: dict[str, tuple[float, float]]
@@ -45,10 +45,10 @@ class Scale:
         return float(moocore.hypervolume(point, ref=worst, maximise=True))
 
 
-def scale_of(config: RunConfig) -> Scale:
+def space_of(config: RunConfig) -> Space:
     """The ranges and directions that a run's rewards declare."""
     rewards = {n: load_reward(r.reward, name=n, **r.options) for n, r in config.rewards.items()}
-    return Scale(
+    return Space(
         {name: (reward.range[0], reward.range[1]) for name, reward in rewards.items()},
         {name: reward.higher_is_better for name, reward in rewards.items()},
     )

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .canvas import blank, legend_below
 from .fronts import draw_matrix
-from .gains import Change, duration, number, percent, shown_methods, signed
+from .gains import Change, duration, number, percent, shown_methods, signed, titled
 from .palette import FALL, INK, MUTED, RISE, method_look
 from .read import Run
 
@@ -20,7 +20,10 @@ Row = dict[str, Any]
 
 
 def tax_matrix(rows: Sequence[tuple[str, Sequence[Change]]], rewards: Sequence[str]) -> Figure:
-    """rows: (label, its changes). Colours are scaled by column: each reward has its range."""
+    """rows: (label, its changes). Numbers are changes; colours are gains, so that a cost's fall is blue.
+
+    Colours are scaled by column: each reward has its range.
+    """
     table = [{change.name: change for change in line} for _, line in rows]
     scales = {}
     for reward in rewards:
@@ -28,7 +31,7 @@ def tax_matrix(rows: Sequence[tuple[str, Sequence[Change]]], rewards: Sequence[s
         scales[reward] = max(sizes, default=0.0) or 1.0
     shares, texts = [], []
     for line in table:
-        shares.append([line[r].absolute / scales[r] if r in line else math.nan for r in rewards])
+        shares.append([line[r].gain / scales[r] if r in line else math.nan for r in rewards])
         texts.append([_cell(line.get(reward)) for reward in rewards])
     height = 0.62 if any("±" in text for line in texts for text in line) else 0.52
     figure = blank(max(3.9, 1.2 + 1.0 * len(rewards)), 0.7 + height * len(rows))
@@ -77,7 +80,7 @@ def learning(run: Run, reward: str) -> Figure:
         style = method_look("rewarded_soup", run.rewards)
         _curves(top, bottom, soup, 0.0, style.color, "soup's expert", zorder=2)
     top.tick_params(labelbottom=False)
-    top.set_ylabel(f"mean {reward}")
+    top.set_ylabel(f"mean {titled(run.summary, reward)}")
     bottom.set_ylabel("KL")
     bottom.set_xlabel("update")
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -13,7 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .canvas import STYLE, blank, legend_below
-from .gains import aligned_method, number, round_methods, shown_methods
+from .gains import (
+    aligned_method,
+    higher_is_better,
+    number,
+    round_methods,
+    shown_methods,
+    titled,
+)
 from .palette import GRID, INK, MUTED, SURFACE, method_look
 
 Row = dict[str, Any]
@@ -73,9 +80,12 @@ def _draw_pair(axes: Axes, summary: Row, first: str, second: str) -> None:
             str(index + 1), (point[0], point[1]), (-8, 6), textcoords="offset points", size=8,
             weight="bold", color=look.color, ha="center", va="center", zorder=7,
         )  # fmt: skip
-    axes.set_xlabel(f"{first}  →")
-    axes.set_ylabel(f"{second}  →")
+    axes.set_xlabel(f"{titled(summary, first)}  →")
+    axes.set_ylabel(f"{titled(summary, second)}  →")
     axes.margins(0.12)
+    # Up and right is better, also for a cost.
+    axes.xaxis.set_inverted(not higher_is_better(summary, first))
+    axes.yaxis.set_inverted(not higher_is_better(summary, second))
 
 
 def mark(axes: Axes, point: Point, color: str, marker: str, label: str, size: float = 6.5) -> None:
@@ -103,12 +113,14 @@ def all_rewards(summary: Row) -> Figure:
     figure = blank(max(3.9, 1.3 * len(rewards)), 4.2)
     axes = figure.axes[0]
     scales = {reward: _largest_change(summary, reward) for reward in rewards}
+    # A negative scale turns a cost's axis upside down: above the base line is better.
+    turned = {r: s if higher_is_better(summary, r) else -s for r, s in scales.items()}
     last = aligned_method(summary)
     for place, method in enumerate(methods):
         means = summary["methods"][method]
         errors = summary.get("stderr", {}).get(method, {})
         look = method_look(method, rewards)
-        heights = [(means.get(r, math.nan) - base[r]) / scales[r] for r in rewards]
+        heights = [(means.get(r, math.nan) - base[r]) / turned[r] for r in rewards]
         bars = [(errors.get(r) or 0.0) / scales[r] for r in rewards]
         shift = 0.16 * (place / max(len(methods) - 1, 1) - 0.5)
         early = "@" in method  # earlier rounds are steps on the way: thin and pale
@@ -119,13 +131,14 @@ def all_rewards(summary: Row) -> Figure:
             zorder=5 if method == last else 3, mec=SURFACE, mew=0.5,
         )  # fmt: skip
     axes.axhline(0, color=MUTED, lw=1.2, zorder=2)
-    axes.set_xticks(range(len(rewards)), rewards, color=INK)
+    labels = [titled(summary, reward).replace(" (", "\n(") for reward in rewards]
+    axes.set_xticks(range(len(rewards)), labels, color=INK)
     axes.set_xlim(-0.35, len(rewards) - 0.55)
     axes.set_ylabel("change against base, share of the largest")
     axes.grid(visible=False, axis="y")
     for x, reward in enumerate(rewards):
         for height in (-1, 0, 1):
-            value = number(base[reward] + height * scales[reward])
+            value = number(base[reward] + height * turned[reward])
             axes.text(x + 0.13, height + 0.05, value, fontsize=7, color=MUTED, va="bottom")
     axes.set_ylim(min(-0.5, axes.get_ylim()[0]), max(1.12, axes.get_ylim()[1]))
     for text in axes.texts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 Row = dict[str, Any]
@@ -14,12 +14,16 @@ _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 @dataclass(frozen=True)
 class Change:
-    """What one score did between two methods. relative is None where the start is not positive."""
+    """What one score did between two methods. relative is None where the start is not positive.
+
+    higher_is_better: the score's direction; of a cost, a fall is the improvement.
+    """
 
     name: str
     start: float
     end: float
     stderr: float
+    higher_is_better: bool = True
 
     @property
     def absolute(self) -> float:
@@ -28,16 +32,21 @@ class Change:
 
     @property
     def relative(self) -> float | None:
-        """The gain as a share of the start; a score at or below zero has no such share."""
+        """The change as a share of the start; a score at or below zero has no such share."""
         return self.absolute / self.start if self.start > 1e-9 else None
 
     @property
+    def gain(self) -> float:
+        """The change with the sign that makes greater better."""
+        return self.absolute if self.higher_is_better else -self.absolute
+
+    @property
     def verdict(self) -> str:
-        """`rose` or `fell` where the change exceeds two standard errors, else `flat`."""
+        """`better` or `worse` where the change exceeds two standard errors, else `flat`."""
         margin = 2 * self.stderr if math.isfinite(self.stderr) else 0.0
         if abs(self.absolute) <= margin or math.isnan(self.absolute):
             return "flat"
-        return "rose" if self.absolute > 0 else "fell"
+        return "better" if self.gain > 0 else "worse"
 
     def __str__(self) -> str:
         error = f" ± {number(self.stderr)}" if math.isfinite(self.stderr) else ""
@@ -76,6 +85,22 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def higher_is_better(summary: Row, name: str) -> bool:
+    """The direction of a reward or judge; a summary that does not say means the usual one."""
+    return summary.get("higher_is_better", {}).get(name, True)
+
+
+def titled(summary: Row, name: str) -> str:
+    """The score's name, with a remark where it is a cost."""
+    return name if higher_is_better(summary, name) else f"{name} (lower is better)"
+
+
+def verbs(found: Sequence[Change]) -> tuple[str, str]:
+    """What those scores did for better and for worse: they rose and fell, unless one is a cost."""
+    usual = all(change.higher_is_better for change in found)
+    return ("rose", "fell") if usual else ("improved", "got worse")
 
 
 def aligned_method(summary: Row) -> str | None:
@@ -128,7 +153,12 @@ def changes(
         if name in paired and math.isclose(paired[name].absolute, end - start, abs_tol=1e-6):
             error = paired[name].stderr
         found.append(Change(name, start, end, error))
-    return found
+    return directed(summary, found)
+
+
+def directed(summary: Row, found: Sequence[Change]) -> list[Change]:
+    """The changes with the directions that the summary tells."""
+    return [replace(c, higher_is_better=higher_is_better(summary, c.name)) for c in found]
 
 
 def paired_changes(rows: Sequence[Row], start: str, end: str) -> list[Change]:
@@ -175,20 +205,21 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def headline(found: Sequence[Change], label: str = "") -> str:
-    """One honest sentence: what rose, what did not, by how much, for the rewards in `found`."""
+    """One honest sentence: what got better, what did not, by how much, for the rewards in `found`."""
     groups = {
-        verdict: [c for c in found if c.verdict == verdict] for verdict in ("rose", "fell", "flat")
+        verdict: [c for c in found if c.verdict == verdict] for verdict in ("better", "worse", "flat")
     }
-    rose, total = groups["rose"], len(found)
-    if total and len(rose) == total:
+    better, total = groups["better"], len(found)
+    rose, fell = verbs(found)
+    if total and len(better) == total:
         many = {1: "The reward", 2: "Both rewards"}.get(total, f"All {_word(total)} rewards")
-        sentence = f"{many} rose: {_listed(rose)}."
+        sentence = f"{many} {rose}: {_listed(better)}."
     else:
-        count = _word(len(rose)).capitalize() if rose else "None"
-        sentence = f"{count} of {_word(total)} rewards rose"
-        sentence += f": {_listed(rose)}" if rose else ""
-        if groups["fell"]:
-            sentence += f"; fell: {_listed(groups['fell'])}"
+        count = _word(len(better)).capitalize() if better else "None"
+        sentence = f"{count} of {_word(total)} rewards {rose}"
+        sentence += f": {_listed(better)}" if better else ""
+        if groups["worse"]:
+            sentence += f"; {fell}: {_listed(groups['worse'])}"
         if groups["flat"]:
             sentence += f"; within two standard errors of no change: {_listed(groups['flat'])}"
         sentence += "."

@@ -21,9 +21,11 @@ from .gains import (
     changes,
     duration,
     headline,
+    higher_is_better,
     number,
     shown_methods,
     signed,
+    verbs,
 )
 from .palette import css_variables, method_look
 from .plots import all_plots
@@ -92,7 +94,7 @@ def _words(run: Run) -> dict[str, Any]:
     found = changes(summary, run.evaluation, last, summary["rewards"])
     label = "" if last == "mapreduce" else method_look(last, summary["rewards"]).label
     words["sentence"] = headline(found, label)
-    words["verdict"] = "good" if all(change.verdict == "rose" for change in found) else "mixed"
+    words["verdict"] = "good" if all(change.verdict == "better" for change in found) else "mixed"
     words["notes"] = [*_judged(run, last), *_against_soup(run, last), *_conflicts(run)]
     return words
 
@@ -103,8 +105,9 @@ def _judged(run: Run, last: str) -> list[str]:
     if not found:
         return []
     listed = ", ".join(str(change) for change in found)
-    agree = sum(change.verdict == "rose" for change in found)
-    return [f"Independent judges, on which nothing trains: {listed}; {agree} of {len(found)} rose."]
+    agree = sum(change.verdict == "better" for change in found)
+    rose, _ = verbs(found)
+    return [f"Independent judges, on which nothing trains: {listed}; {agree} of {len(found)} {rose}."]
 
 
 def _against_soup(run: Run, last: str) -> list[str]:
@@ -123,17 +126,19 @@ def _against_soup(run: Run, last: str) -> list[str]:
 
 def _conflicts(run: Run) -> list[str]:
     rewards, taxes, count = run.summary["rewards"], [], 0
+    usual = all(higher_is_better(run.summary, reward) for reward in rewards)
+    lowers = "lowers" if usual else "worsens"
     for method in run.summary["methods"]:
         if method.startswith("expert:"):
             others = [reward for reward in rewards if reward != method.partition(":")[2]]
             found = changes(run.summary, run.evaluation, method, others)
-            fell = [f"{c.name} ({signed(c.absolute)})" for c in found if c.verdict == "fell"]
-            count += len(fell)
-            if fell:
+            worse = [f"{c.name} ({signed(c.absolute)})" for c in found if c.verdict == "worse"]
+            count += len(worse)
+            if worse:
                 look = method_look(method, rewards)
-                taxes.append(f"{look.label} lowers {' and '.join(fell)}")
+                taxes.append(f"{look.label} {lowers} {' and '.join(worse)}")
     if count > 6:
-        return [f"The rewards conflict: experts alone lower another reward in {count} cases."]
+        return [f"The rewards conflict: experts alone {lowers[:-1]} another reward in {count} cases."]
     return [f"The rewards conflict: alone, {'; '.join(taxes)}."] if taxes else []
 
 
@@ -142,7 +147,7 @@ def _table(run: Run) -> dict[str, Any]:
     summary = run.summary
     methods, judges = shown_methods(summary), summary["judges"]
     names = [*summary["rewards"], *[judges[r] for r in summary["rewards"] if r in judges]]
-    best = {name: _greatest(m.get(name) for m in summary["methods"].values()) for name in names}
+    best = {name: _best(summary, name) for name in names}
     volumes = summary["hypervolume"]
     top = _greatest(volumes.values())
     lines = []
@@ -158,8 +163,20 @@ def _table(run: Run) -> dict[str, Any]:
         look = method_look(method, summary["rewards"])
         lines.append({"look": look, "cells": cells, "main": method == aligned_method(summary)})
     groups = {judge: reward for reward, judge in judges.items()}
-    columns = [(name, f"judge of {groups[name]}" if name in groups else "reward") for name in names]
+    kinds = {name: f"judge of {groups[name]}" if name in groups else "reward" for name in names}
+    columns = [
+        (name, kind if higher_is_better(summary, name) else f"{kind}, lower is better")
+        for name, kind in kinds.items()
+    ]
     return {"columns": [*columns, *([("hypervolume", "")] if volumes else [])], "lines": lines}
+
+
+def _best(summary: dict[str, Any], name: str) -> float | None:
+    """The best mean of a reward or judge: the greatest, of a cost the least."""
+    sign = 1 if higher_is_better(summary, name) else -1
+    means = (method.get(name) for method in summary["methods"].values())
+    greatest = _greatest(sign * mean for mean in means if mean is not None)
+    return None if greatest is None else sign * greatest
 
 
 def _greatest(values: Iterable[float | None]) -> float | None:

@@ -9,13 +9,13 @@ from itertools import combinations
 
 from . import curves, fronts
 from .canvas import Plot
-from .gains import Change, Row, aligned_method, changes, paired_changes
+from .gains import Change, Row, aligned_method, changes, directed, paired_changes
 from .palette import method_look
 from .read import Run
 
 _FRONT_ALL = (
     "All rewards at once. A method above the base line everywhere is better in every reward; one "
-    "that dips below it pays for its gains. Each axis has its own scale."
+    "that dips below it pays for its gains. Each axis has its own scale; that of a cost is upside down."
 )
 _TAX = (
     "Change of each reward (column) against base, with its standard error, after each expert alone "
@@ -104,7 +104,8 @@ def _step(run: Run, start: str, before: Row, end: str, after: Row) -> list[Chang
     """
     paired = paired_changes(run.evaluation, start, end)
     known = [name for name in run.rewards if name in before and name in after]
-    return paired or [Change(name, before[name], after[name], math.nan) for name in known]
+    found = paired or [Change(name, before[name], after[name], math.nan) for name in known]
+    return directed(run.summary, found)
 
 
 def _learning(run: Run) -> list[Plot]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from paretune.files import read_rows
 from paretune.types import ParetuneError
 
 Row = dict[str, Any]
@@ -88,8 +89,8 @@ def _summary(path: Path) -> Row:
     summary = _json(path)
     for key in ("rewards", "methods"):
         if not isinstance(summary, dict) or not summary.get(key):
-            raise ParetuneError(f"{path} has no '{key}': run `paretune eval` on this run again.")
-    for key in ("stderr", "judges", "ranges", "hypervolume", "timing", "budget"):
+            raise ParetuneError(f"{path} has no '{key}': `paretune run ... --resume` makes it again")
+    for key in ("stderr", "judges", "higher_is_better", "ranges", "hypervolume", "timing", "budget"):
         summary.setdefault(key, {})
     summary.setdefault("rounds", [])
     return summary
@@ -97,16 +98,8 @@ def _summary(path: Path) -> Row:
 
 def _rows(path: Path, note: Callable[[str], None]) -> list[Row]:
     """The rows of a JSON-lines file. A cut-off last line (a killed run) is left out and noted."""
-    rows: list[Row] = []
-    lines = path.read_text("utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise ParetuneError(f"{path}, line {number} is not JSON: {error}") from error
-            note(f"{path.parent.name}/{path.name}: its last line is cut off and was left out")
-    return rows
+    name = f"{path.parent.name}/{path.name}"
+    return read_rows(path, lambda: note(f"{name}: its last line is cut off and was left out"))
 
 
 def _stages(folder: Path) -> list[Path]:

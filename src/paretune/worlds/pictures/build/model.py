@@ -1,6 +1,10 @@
 """The tiny Stable Diffusion 3: the real classes of diffusers and transformers, 4 M parameters."""
+# pyright: reportPrivateImportUsage=false
+# diffusers fills its namespace lazily, so that its public names look private.
 
 from __future__ import annotations
+
+from typing import Any, cast
 
 import torch
 from diffusers import (
@@ -41,7 +45,8 @@ def build_transformer(layers: int = 6, heads: int = 4, head_dim: int = 32) -> SD
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
     """A CLIP text tower of three layers; Stable Diffusion 3 reads the last but one."""
-    eos = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    ends = tokenizer.convert_tokens_to_ids(["<|startoftext|>", "<|endoftext|>"])
+    bos, eos = cast("list[int]", ends)
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
@@ -50,7 +55,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
         num_hidden_layers=3,
         num_attention_heads=4,
         max_position_embeddings=tokenizer.model_max_length,
-        bos_token_id=tokenizer.convert_tokens_to_ids("<|startoftext|>"),
+        bos_token_id=bos,
         eos_token_id=eos,
         pad_token_id=eos,
     )
@@ -80,10 +85,12 @@ def build_identity_vae() -> AutoencoderKL:
         shift_factor=LATENT_SHIFT,
     )
     big = 100.0
+    encoder: Any = vae.encoder
+    decoder: Any = vae.decoder
     with torch.no_grad():
         for parameter in vae.parameters():
             parameter.zero_()
-        for half in (vae.encoder, vae.decoder):
+        for half in (encoder, decoder):
             for c in range(3):
                 half.conv_in.weight[2 * c, c, 1, 1] = 1.0
                 half.conv_in.weight[2 * c + 1, c, 1, 1] = -1.0
@@ -92,7 +99,7 @@ def build_identity_vae() -> AutoencoderKL:
             half.conv_in.bias[6], half.conv_in.bias[7] = big, -big
             # The pixels' own variance (about 0.25 in six of eight channels) is far below the constant's.
             half.conv_norm_out.weight[:6] = (2 * big**2 / 8 + 0.2) ** 0.5
-        vae.encoder.conv_out.bias[3:] = -30.0  # log-variance: the encoder is deterministic
+        encoder.conv_out.bias[3:] = -30.0  # log-variance: the encoder is deterministic
     return vae
 
 
@@ -102,6 +109,7 @@ def assemble(
     tokenizer: CLIPTokenizer,
 ) -> StableDiffusion3Pipeline:
     """One pipeline, without T5."""
+    absent: Any = None  # diffusers' types do not say that T5 is optional
     return StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0),
@@ -110,6 +118,6 @@ def assemble(
         tokenizer=tokenizer,
         text_encoder_2=towers[1],
         tokenizer_2=tokenizer,
-        text_encoder_3=None,
-        tokenizer_3=None,
+        text_encoder_3=absent,
+        tokenizer_3=absent,
     )

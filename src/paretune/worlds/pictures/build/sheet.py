@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--model", default="pictures")
     parser.add_argument("--zoom", type=int, default=3)
     args = parser.parse_args()
-    policy = SD3Policy(ModelConfig(path=args.model))
+    policy = SD3Policy(ModelConfig.model_validate({"path": args.model}))
     rows = []
     for row in range(3):
         captions = [f"{c} ok" if row == 2 else c for c in CAPTIONS]

@@ -8,6 +8,8 @@ pictures of which half are mislabelled by one fact, so that the model stays cris
 about half of the time: that is what reinforcement learning can repair quickly.
 Departs from SD3 in size alone; flow matching with logit-normal times (Esser et al. 2024).
 """
+# pyright: reportPrivateImportUsage=false
+# diffusers fills its namespace lazily, so that its public names look private; of torch we do use one such.
 
 from __future__ import annotations
 

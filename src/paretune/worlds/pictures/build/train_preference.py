@@ -119,7 +119,7 @@ def _share(hits: torch.Tensor) -> float:
 
 def main() -> None:
     """Train, measure and save one of the two."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--judge", action="store_true")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--captions", type=int, default=6000)

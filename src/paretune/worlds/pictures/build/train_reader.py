@@ -108,7 +108,7 @@ def spoil_batch(
 
 def main() -> None:
     """Train, measure on held-out pictures and save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--pictures", type=int, default=24000)
     options = parser.parse_args()

@@ -112,7 +112,7 @@ def measure(network: nn.Module, seed: int) -> dict[str, float]:
 
 def main() -> None:
     """Train, measure and save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--captions", type=int, default=8000)
     options = parser.parse_args()

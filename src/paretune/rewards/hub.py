@@ -1,0 +1,31 @@
+"""What rewards with networks of transformers share: where they run, how they are loaded, how pictures are
+prepared as their processors would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+def frozen(kind: Any, model: str, device: str | None = None) -> Any:
+    """A class of transformers loaded from a hub id or folder for inference, in float32.
+
+    device: a GPU where there is one, unless told. The network's `device` says which it was.
+    """
+    wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return kind.from_pretrained(model, dtype=torch.float32).eval().requires_grad_(False).to(wanted)
+
+
+def processor_settings(name: str) -> dict[str, Any]:
+    """The settings of a hub id's or folder's image processor, read without making one (torchvision)."""
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    return ImageProcessingMixin.get_image_processor_dict(name)[0]
+
+
+def normalised(pictures: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """(pictures - mean) / std, a mean and a deviation for each of three channels of [.., 3, H, W]."""
+    middle, spread = (pictures.new_tensor(values).view(3, 1, 1) for values in (mean, std))
+    return (pictures - middle) / spread

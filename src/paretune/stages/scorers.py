@@ -1,0 +1,71 @@
+"""Who scores a prompt set, and what a table must know of its scores without loading a network.
+
+Every reward's held-out set is scored by that reward and, where the recipe names one, by a judge. Measuring a
+model records the range and the direction of each with the rows; summaries read them from there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..config import RunConfig
+from ..files import MANIFEST, read_json
+from ..rewards.base import load_reward
+from ..types import Reward
+
+Kind = Literal["reward", "judge"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How the scores called `name` on a prompt set are read. low, high: None where there is no bound."""
+
+    prompt_set: str
+    kind: Kind
+    name: str
+    low: float | None
+    high: float | None
+    higher_is_better: bool
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest value, infinite where there is no bound."""
+        return (-math.inf if self.low is None else self.low, math.inf if self.high is None else self.high)
+
+
+def scorers_of(config: RunConfig, prompt_set: str) -> Iterator[tuple[Kind, Reward]]:
+    """Load who scores one prompt set: its reward, then its judge."""
+    own = config.rewards[prompt_set]
+    yield "reward", load_reward(own.reward, name=prompt_set, **own.options)
+    if own.judge and config.evaluate.judges:
+        yield "judge", load_reward(own.judge)
+
+
+def scale_of(prompt_set: str, kind: Kind, scorer: Reward) -> Scale:
+    """What to keep of a scorer. JSON has no infinity: a missing bound is None."""
+    low, high = (value if math.isfinite(value) else None for value in scorer.range)
+    return Scale(prompt_set, kind, scorer.name, low, high, scorer.higher_is_better)
+
+
+def recorded(scales: list[Scale]) -> dict[str, Any]:
+    """The manifest's entry of a measured model."""
+    return {"scales": [asdict(scale) for scale in scales]}
+
+
+def read_scales(config: RunConfig, measured: Path) -> list[Scale]:
+    """The scales of a measured model, from its manifest; no reward is loaded.
+
+    A folder of a version that recorded none is still read: then the rewards are loaded and asked.
+    """
+    entries = read_json(measured / MANIFEST).get("scales")
+    if entries is not None:
+        return [Scale(**entry) for entry in entries]
+    return [
+        scale_of(name, kind, scorer)
+        for name in config.rewards
+        for kind, scorer in scorers_of(config, name)
+    ]

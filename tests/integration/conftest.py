@@ -1,0 +1,26 @@
+"""One tiny run for all tests that need a finished one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import tiny_recipe
+
+from .commands import call
+
+
+@pytest.fixture(scope="session")
+def recipe(tiny_sd3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe of `whole`. Its folder is shared: leave it as it was."""
+    return tiny_recipe(tmp_path_factory.mktemp("recipe"), tiny_sd3)
+
+
+@pytest.fixture(scope="session")
+def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run, two workers. Read it; to change it, take a copy."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    done = call("run", recipe, "--out", out, "--quiet")
+    assert done.returncode == 0, done.stderr
+    return out

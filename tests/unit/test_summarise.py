@@ -1,0 +1,85 @@
+"""summary.json from made-up rows: directions and ranges as recorded, hypervolumes worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from paretune.config import RunConfig, parse_config
+from paretune.files import write_json
+from paretune.methods import build_plan
+from paretune.stages import scorers
+from paretune.stages.scorers import Scale, read_scales, recorded
+from paretune.stages.summarise import summarise
+
+SCALES = [
+    Scale("ocr", "reward", "ocr", 0.0, 1.0, True),
+    Scale("ocr", "judge", "reader", None, None, True),
+    Scale("blur", "reward", "blur", 0.0, 4.0, False),
+    Scale("blur", "judge", "edges", None, 9.0, False),
+]
+MEANS = {"base": (0.4, 3.0), "expert:ocr": (0.8, 3.5), "expert:blur": (0.2, 1.0), "mapreduce@1": (0.6, 2.0)}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    """Two rewards, of which blur is a cost."""
+    (tmp_path / "rewards.py").write_text(
+        "def ocr(images, prompts): ...\n"
+        "class Blur:\n"
+        "    name, range, higher_is_better, score = 'any', (0, 4), False, None\n"
+    )
+    rewards = {
+        name: {"reward": f"{tmp_path / 'rewards.py'}:{spec}", "prompts": "p.txt", "eval_prompts": "e.txt"}
+        for name, spec in (("ocr", "ocr"), ("blur", "Blur"))
+    }
+    return parse_config({"rounds": 1, "methods": ["mapreduce"], "rewards": rewards}, "recipe")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The files of a measured run that its summary needs besides the rows."""
+    write_json(tmp_path / "round-1" / "merged" / "diagnostics.json", {"contraction": None, "spread": 1.0})
+    manifest = {"stage": "evaluation", **recorded(SCALES)}
+    write_json(tmp_path / "evaluation" / "base" / "manifest.json", manifest)
+    return tmp_path
+
+
+def refuse(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("a reward was loaded")
+
+
+def test_directions_and_ranges_come_from_the_manifest(
+    config: RunConfig, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorers, "load_reward", refuse)
+    rows = [
+        {"method": method, "reward": reward, "prompt": prompt, "value": mean + offset}
+        for method, means in MEANS.items()
+        for reward, mean in zip(("ocr", "blur"), means, strict=True)
+        for prompt, offset in (("a", -0.1), ("b", 0.1))
+    ]
+    told = summarise(config, build_plan(config), run, rows, {"total": 1.0})
+    assert told == json.loads((run / "summary.json").read_text())
+    assert told["rewards"] == ["ocr", "blur"]
+    assert told["judges"] == {"ocr": "reader", "blur": "edges"}
+    assert told["higher_is_better"] == {"ocr": True, "reader": True, "blur": False, "edges": False}
+    assert told["ranges"] == {"ocr": [0.0, 1.0], "blur": [0.0, 4.0]}
+    assert told["reference_point"] == {"ocr": 0.0, "blur": 4.0}
+    # ocr times what is left of blur's range
+    expected = {m: ocr * (4 - blur) / 4 for m, (ocr, blur) in MEANS.items()}
+    assert told["hypervolume"] == pytest.approx({**expected, "mapreduce": expected["mapreduce@1"]})
+
+
+def test_an_evaluation_that_recorded_no_scales_asks_the_rewards(config: RunConfig, run: Path) -> None:
+    folder = run / "evaluation" / "base"
+    assert read_scales(config, folder) == SCALES
+    write_json(folder / "manifest.json", {"stage": "evaluation"})
+    ocr, blur = read_scales(config, folder)
+    assert ocr == Scale("ocr", "reward", "ocr", None, None, True)
+    assert ocr.range == (-math.inf, math.inf)
+    assert blur == Scale("blur", "reward", "blur", 0, 4, False)
