@@ -181,6 +181,8 @@ class EvaluateConfig(_Section):
     guidance_scale: NonNegative | None = Field(None, description="default model.guidance_scale")
     batch_size: Positive = 64
     judges: bool = True
+    untargeted: tuple[str, ...] = Field((), description="rewards that nothing trains on, on every set")
+    lattice: int = Field(0, ge=0, description="divisions of the grid of preferences; 0 measures none")
     pictures: int = Field(6, ge=0, description="sample pictures a prompt set in the report")
     seed: int = Field(1234, ge=0)
 

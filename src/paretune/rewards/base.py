@@ -29,6 +29,8 @@ REWARDS: dict[str, str] = {
     "rapidocr": "paretune.rewards.ocr:RapidOcrJudge",
     "preference_judge": "paretune.rewards.preference:PreferenceJudge",
     "vqa": "paretune.rewards.vqa:CaptionJudge",
+    "contrast": "paretune.rewards.layout:ContrastReward",
+    "prominence": "paretune.rewards.layout:ProminenceReward",
     "pickscore": "paretune.rewards.pickscore:PickScore",
     "scene_ocr": "paretune.rewards.scene_ocr:SceneOcr",
     "geneval_photo": "paretune.rewards.geneval_photo:GenEvalPhoto",

@@ -35,17 +35,20 @@ def save_delta(
         aside.rmdir()
 
 
-def load_delta(folders: Sequence[Path]) -> dict[str, LowRank]:
-    """The exact sum of the adapters in `folders`, module by module."""
-    return sum_deltas([dict(read_adapter(folder)) for folder in folders])
+def load_delta(folders: Sequence[Path], scales: Sequence[float] = ()) -> dict[str, LowRank]:
+    """The exact sum of the adapters in `folders`, each times its scale (1 where none are given)."""
+    return sum_deltas([dict(read_adapter(folder)) for folder in folders], scales)
 
 
-def sum_deltas(adapters: Sequence[Mapping[str, LowRank]]) -> dict[str, LowRank]:
-    """Σ ΔW_i, module by module, with no loss."""
-    if len(adapters) == 1:
+def sum_deltas(
+    adapters: Sequence[Mapping[str, LowRank]], scales: Sequence[float] = ()
+) -> dict[str, LowRank]:
+    """Σ s_i ΔW_i, module by module, with no loss; every s_i is 1 where none are given."""
+    factors = list(scales) or [1.0] * len(adapters)
+    if len(adapters) == 1 and factors == [1.0]:
         return dict(adapters[0])
     return {
-        name: stack([a.get(name) for a in adapters], [1.0] * len(adapters))
+        name: stack([a.get(name) for a in adapters], factors)
         for name in modules_of(adapters)
     }
 

@@ -24,7 +24,7 @@ from ..plan import derive_seed
 from ..policies.adapters import fold
 from ..policies.flow import Sampling, sample
 from ..policies.sd3 import SD3Policy
-from ..rewards.base import score_samples
+from ..rewards.base import applies_to, score_samples
 from ..types import Prompt, Reward
 from .adapters import adapter_hash, load_delta
 from .scorers import Scale, recorded, scale_of, scorers_of
@@ -32,9 +32,10 @@ from .scorers import Scale, recorded, scale_of, scorers_of
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure. adapters: folders below the run, summed onto the base.
+    """A model to measure. adapters: folders below the run, summed onto the base, times `scales`.
 
-    prompts: how many of each held-out set. preference: the weights it stands for.
+    prompts: how many of each held-out set. preference: the weights it stands for. scales: 1 each where
+    empty. lattice: whether it is another member of its method's family than the method's own model.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Subject:
     prompts: int
     preference: tuple[float, ...]
     round: int | None = None
+    scales: tuple[float, ...] = ()
+    lattice: bool = False
 
     @property
     def folder(self) -> str:
@@ -71,7 +74,7 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
         return subject.folder
     policy = SD3Policy(config.model, job.device)
     if subject.adapters:
-        fold(policy.transformer, load_delta([job.run / a for a in subject.adapters]))
+        fold(policy.transformer, load_delta([job.run / a for a in subject.adapters], subject.scales))
     rows: list[dict[str, Any]] = []
     scales: list[Scale] = []
     pictures: list[str] = []
@@ -133,6 +136,10 @@ def _score(
     """Rows of one scorer on one prompt set."""
     subject, settings = job.subject, job.config
     samples = settings.evaluate.samples
+    fit = [i for i, prompt in enumerate(prompts) if applies_to(scorer, prompt)]
+    if scale.kind == "untargeted":  # made for no prompt set, it may have nothing to say of some prompts
+        prompts = tuple(prompts[i] for i in fit)
+        images = images.unflatten(0, (-1, samples))[fit].flatten(0, 1)
     repeated = [p for p in prompts for _ in range(samples)]
     values = score_samples(scorer, images, repeated, timeout=settings.executor.reward_timeout)
     return [
@@ -140,6 +147,7 @@ def _score(
             "method": subject.method, "round": subject.round, "preference": list(subject.preference),
             "prompt": prompt.text, "prompt_set": scale.prompt_set, "seed": i % samples,
             "reward": scale.name, "value": value, "kind": scale.kind,
+            **({"lattice": True} if subject.lattice else {}),
         }
         for i, (prompt, value) in enumerate(zip(repeated, values.tolist(), strict=True))
     ]  # fmt: skip
@@ -160,7 +168,7 @@ def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list
     """Join all subjects' rows into evaluation.jsonl, and their pictures under samples/."""
     rows = [row for s in subjects for row in read_rows(run / s.folder / "rows.jsonl")]
     write_rows(run / "evaluation.jsonl", rows)
-    shown = [s for s in subjects if not s.name.startswith("round-")]
+    shown = [s for s in subjects if not s.name.startswith("round-") and not s.lattice]
     prompts = [
         {"set": name, "index": i, "text": prompt.text}
         for name, own in config.rewards.items()

@@ -17,7 +17,7 @@ from ..files import MANIFEST, read_json
 from ..rewards.base import load_reward
 from ..types import Reward
 
-Kind = Literal["reward", "judge"]
+Kind = Literal["reward", "judge", "untargeted"]
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,13 @@ class Scale:
 
 
 def scorers_of(config: RunConfig, prompt_set: str) -> Iterator[tuple[Kind, Reward]]:
-    """Load who scores one prompt set: its reward, then its judge."""
+    """Load who scores one prompt set: its reward, its judge, and those that nothing trains on."""
     own = config.rewards[prompt_set]
     yield "reward", load_reward(own.reward, name=prompt_set, **own.options)
     if own.judge and config.evaluate.judges:
         yield "judge", load_reward(own.judge)
+    for spec in config.evaluate.untargeted:
+        yield "untargeted", load_reward(spec)
 
 
 def scale_of(prompt_set: str, kind: Kind, scorer: Reward) -> Scale:

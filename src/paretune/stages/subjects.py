@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..config import RunConfig
 from ..plan import MethodPlan, Plan, Round
 from .evaluate import Subject
+from .families import families_of, preferences
 
 
 def subjects_of(config: RunConfig, plan: Plan) -> tuple[Subject, ...]:
@@ -26,7 +27,26 @@ def subjects_of(config: RunConfig, plan: Plan) -> tuple[Subject, ...]:
     for method in plan.methods:
         if method.name == "mapreduce":
             subjects += _mapreduce(config, method, uniform)
-    return tuple(subjects)
+    return (*subjects, *_lattice(config, plan))
+
+
+def _lattice(config: RunConfig, plan: Plan) -> list[Subject]:
+    """Every family over the grid of preferences."""
+    if not config.evaluate.lattice:
+        return []
+    subjects = []
+    for family in families_of(plan):
+        name = f"mapreduce@{config.rounds}" if family.method == "mapreduce" else family.method
+        for preference in preferences(len(config.rewards), config.evaluate.lattice):
+            mixed = family.at(preference)
+            shares = "-".join(f"{share:.3g}" for share in preference)
+            subjects.append(
+                Subject(
+                    f"{name}~{shares}", name, mixed.adapters, config.evaluate.prompts, preference,
+                    scales=mixed.scales, lattice=True,
+                )
+            )  # fmt: skip
+    return subjects
 
 
 def expert_round(plan: Plan) -> Round | None:

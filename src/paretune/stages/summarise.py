@@ -44,6 +44,7 @@ def summarise(
     rounds = range(1, config.rounds + 1) if last in means else range(0)
     summary = {
         "rewards": list(config.rewards),
+        "untargeted": list(config.evaluate.untargeted),
         "judges": {s.prompt_set: s.name for s in scales if s.kind == "judge"},
         "higher_is_better": {s.name: s.higher_is_better for s in scales},
         "ranges": {n: [_finite(v) for v in r] for n, r in space.ranges.items()},
@@ -65,9 +66,14 @@ def _finite(value: float) -> float | None:
 
 
 def tables(rows: list[Row]) -> tuple[Table, Table]:
-    """Mean and standard error a method and reward; samples of one prompt count as one observation."""
+    """Mean and standard error a method and reward; samples of one prompt count as one observation.
+
+    Only a method's own model counts, not the other members of its family.
+    """
     grouped: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
+        if row.get("lattice"):
+            continue
         grouped[row["method"], row["reward"]][row["prompt"]].append(row["value"])
     means: Table = defaultdict(dict)
     errors: Table = defaultdict(dict)
