@@ -58,19 +58,29 @@ def render(scene: Scene, style: Style, rng: random.Random) -> np.ndarray:
     """Draw it. `rng` chooses places and jitter; the facts are exactly the scene's. uint8 [32, 32, 3]."""
     canvas = np.empty((SIZE, SIZE, 3), np.float32)
     canvas[:] = BACKGROUNDS[style.background]
-    top, bottom = 0, SIZE
+    sign_y, places = layout(scene, rng)
     if scene.word is not None:
-        if scene.sign_place == "above":
-            sign_y, top = 0, SIGN_HEIGHT
-        elif scene.sign_place == "below":
-            sign_y, bottom = SIZE - SIGN_HEIGHT, SIZE - SIGN_HEIGHT
-        else:
-            sign_y = (SIZE - SIGN_HEIGHT) // 2 + rng.randint(-1, 1)
         _draw_sign(canvas, scene.word, sign_y, style)
     shapes = [(g.shape, g.color) for g in scene.groups for _ in range(g.count)]
-    for (shape, color), (cx, cy, cell) in zip(shapes, _places(scene, top, bottom, rng), strict=True):
+    for (shape, color), (cx, cy, cell) in zip(shapes, places, strict=True):
         _draw_shape(canvas, shape, color, cx, cy, _diameter(cell, style, rng), style)
     return np.clip(canvas, 0, 255).astype(np.uint8)
+
+
+def layout(scene: Scene, rng: random.Random) -> tuple[int, list[tuple[float, float, int]]]:
+    """The sign's first row, and (x, y, cell size) of each shape in the order of the groups.
+
+    The first thing that `render` draws from its rng: a copy of that rng tells where things lie.
+    """
+    top, bottom, sign_y = 0, SIZE, 0
+    if scene.word is not None:
+        if scene.sign_place == "above":
+            top = SIGN_HEIGHT
+        elif scene.sign_place == "below":
+            sign_y = bottom = SIZE - SIGN_HEIGHT
+        else:
+            sign_y = (SIZE - SIGN_HEIGHT) // 2 + rng.randint(-1, 1)
+    return sign_y, _places(scene, top, bottom, rng)
 
 
 def _diameter(cell: int, style: Style, rng: random.Random) -> int:

@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from paretune.rewards.towers import Fused, TwoTower, encode_words
+from paretune.rewards.towers import FactMatcher, encode_words
 
 from ..render import BACKGROUNDS, random_style, render
 from .annotate import candidate, random_caption
+from .facts import count_accuracy, fine_tuner, learn_facts
 from .fitting import jittered, save_weights, schedule
 
 SEEDS = {"preference": 41, "preference_judge": 42_000}
@@ -62,10 +63,10 @@ def pair_logits(scores: torch.Tensor) -> torch.Tensor:
     return scores[:, PAIRS[:, 0]] - scores[:, PAIRS[:, 1]]
 
 
-def train(network: nn.Module, choices: Choices, steps: int, seed: int) -> None:
+def train(network: FactMatcher, choices: Choices, steps: int, seed: int) -> None:
     """Fit a network to choices drawn anew at each step, for as many annotators."""
     rng = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), 2.5e-3, weight_decay=0.02)
+    optimizer = fine_tuner(network, 3e-3)
     rate = schedule(optimizer, steps)
     started = time.monotonic()
     for step in range(steps):
@@ -121,18 +122,21 @@ def main() -> None:
     """Train, measure and save one of the two."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--judge", action="store_true")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--facts", type=int, default=1400, help="steps of learning to name facts")
     parser.add_argument("--captions", type=int, default=6000)
     options = parser.parse_args()
     name = "preference_judge" if options.judge else "preference"
     seed = SEEDS[name]
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    network = Fused() if options.judge else TwoTower()
+    network = FactMatcher("wide" if options.judge else "deep")
+    learn_facts(network, seed, options.facts, 4 * options.captions)
     train(network, make_choices(seed, options.captions), options.steps, seed)
     network.eval()
     zero = faithful_scores(network, seed + 1)[0].mean()
-    log = {"seed": seed, "steps": options.steps, "captions": options.captions}
+    log = {"seed": seed, "steps": options.steps, "captions": options.captions,
+           "facts": options.facts, "counts_all_right": count_accuracy(network, seed + 3)}
     log.update(measure(network, seed + 2))
     print(log)
     save_weights(name, {**network.state_dict(), "zero": zero}, log)

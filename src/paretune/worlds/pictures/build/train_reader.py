@@ -20,8 +20,8 @@ from torch import nn
 
 from paretune.rewards.reader import BLANK, SLOTS, Reader
 
-from ..render import GLYPH_PITCH, PLATES, SIGN_HEIGHT, SIZE, glyphs, random_style, render
-from ..scenes import Scene, random_scene
+from ..render import GLYPH_PITCH, PLATES, glyphs, layout, random_style, render
+from ..scenes import random_scene
 from .fitting import blurred, jittered, save_weights, schedule
 
 SEED = 31
@@ -66,7 +66,7 @@ def draw(rng: random.Random, spoiled: float) -> tuple[np.ndarray, list[int]]:
     labels = [BLANK] * SLOTS
     if scene.word is None:
         return picture, labels
-    y = _sign_y(scene, seed)
+    y = layout(scene, random.Random(seed))[0]
     plate, ink = (np.array(c, np.float32) for c in PLATES[style.plate])
     for i, letter in enumerate(scene.word):
         labels[i] = ord(letter) - ord("a")
@@ -76,13 +76,6 @@ def draw(rng: random.Random, spoiled: float) -> tuple[np.ndarray, list[int]]:
             patch = picture[y + 1 : y + 1 + len(mask), x : x + GLYPH_PITCH]
             patch[:] = plate + mask[..., None] * (ink - plate)
     return picture, labels
-
-
-def _sign_y(scene: Scene, seed: int) -> int:
-    """The sign's first row: the first thing that `render` draws from its own rng."""
-    places = {"above": 0, "below": SIZE - SIGN_HEIGHT}
-    middle = (SIZE - SIGN_HEIGHT) // 2 + random.Random(seed).randint(-1, 1)
-    return places.get(scene.sign_place or "", middle)
 
 
 def make_set(seed: int, size: int, spoiled: float) -> tuple[torch.Tensor, torch.Tensor]:

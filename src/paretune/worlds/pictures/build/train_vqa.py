@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from paretune.rewards.towers import Fused, encode_words
+from paretune.rewards.towers import FactMatcher, encode_words
 
 from ..render import random_style, render
 from ..scenes import Scene, caption
 from .annotate import one_wrong, random_caption, spoiled
+from .facts import count_accuracy, fine_tuner, learn_facts
 from .fitting import jittered, save_weights, schedule
 
 SEED = 53
@@ -74,10 +75,10 @@ def _another(scene: Scene, told: Scene, rng: random.Random) -> Scene:
     return one_wrong(told, rng) if bool((same[0] == same[1]).all()) else scene
 
 
-def train(network: nn.Module, questions: Questions, steps: int) -> None:
+def train(network: FactMatcher, questions: Questions, steps: int) -> None:
     """Fit a network with the binary cross-entropy, right and other pictures nearly in balance."""
     rng = torch.Generator().manual_seed(SEED)
-    optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=0.02)
+    optimizer = fine_tuner(network, 3e-3)
     rate = schedule(optimizer, steps)
     wanted = torch.tensor([1.0, 0.0, 0.0]).repeat(32)
     weight = torch.tensor([1.4, 1.0, 0.6]).repeat(32)
@@ -113,15 +114,18 @@ def measure(network: nn.Module, seed: int) -> dict[str, float]:
 def main() -> None:
     """Train, measure and save."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--facts", type=int, default=1400, help="steps of learning to name facts")
     parser.add_argument("--captions", type=int, default=8000)
     options = parser.parse_args()
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
-    network = Fused()
+    network = FactMatcher("wide")
+    learn_facts(network, SEED, options.facts, 3 * options.captions)
     train(network, make_questions(SEED, options.captions), options.steps)
     network.eval()
-    log = {"seed": SEED, "steps": options.steps, "captions": options.captions}
+    log = {"seed": SEED, "steps": options.steps, "captions": options.captions,
+           "facts": options.facts, "counts_all_right": count_accuracy(network, SEED + 2)}
     log.update(measure(network, SEED + 1))
     print(log)
     save_weights("vqa", network.state_dict(), log)
