@@ -2,9 +2,9 @@
 
 Kirstain et al. 2023, arXiv 2305.01569. The annotators are the world's imaginary ones; see
 `worlds/pictures/build/train_preference.py`. A value is sigmoid(s - s0): s the network's score, a
-Bradley-Terry logit, and s0 a constant kept with the weights such that a faithful picture of a
-random style gets about 1/2. Endings and the word of a sign are not in the vocabulary: they
-change nothing.
+Bradley-Terry logit, and s0 a constant kept with the weights: the median score of the candidates that
+the annotators chose between, some of them faithful, some wrong in a fact, some spoiled. Endings and
+the word of a sign are not in the vocabulary: they change nothing.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import torch
 
 from paretune.types import Prompt
 
-from .towers import Fused, TwoTower, load_tower, probabilities
+from .towers import FactMatcher, load_tower, probabilities
 
 
 class PreferenceReward:
-    """The chance that annotators prefer this picture to a usual one, by a two-tower network."""
+    """The chance that annotators prefer this picture to a usual candidate, by a small network."""
 
     name = "preference"
     range = (0.0, 1.0)
     higher_is_better = True
 
     def __init__(self) -> None:
-        self._network = TwoTower()
+        self._network = FactMatcher("deep")
         self._zero = load_tower(self._network, "preference")
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
@@ -42,7 +42,7 @@ class PreferenceJudge:
     higher_is_better = True
 
     def __init__(self) -> None:
-        self._network = Fused()
+        self._network = FactMatcher("wide")
         self._zero = load_tower(self._network, "preference_judge")
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 
 from paretune.types import Prompt
 
-from .towers import Fused, load_tower, probabilities
+from .towers import FactMatcher, load_tower, probabilities
 
 
 class CaptionJudge:
@@ -25,7 +25,7 @@ class CaptionJudge:
     higher_is_better = True
 
     def __init__(self) -> None:
-        self._network = Fused()
+        self._network = FactMatcher("wide")
         load_tower(self._network, "vqa")
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:

@@ -7,8 +7,7 @@ between.
 Each caption comes with four pictures. Of each two the annotators choose one by a Bradley-Terry
 draw from their utilities (`taste`, wrong facts, spoiled pictures), and the network learns the
 choices: PickScore's loss (Kirstain et al. 2023, arXiv 2305.01569). The judge has another
-architecture, another seed and other pairs. "zero" is the mean score of faithful pictures of
-every style.
+kind of picture layers, another seed and other pairs. "zero" is the median score of the candidates.
 """
 
 from __future__ import annotations
@@ -114,6 +113,14 @@ def faithful_scores(network: nn.Module, seed: int) -> tuple[torch.Tensor, torch.
     return network(images, words), words
 
 
+@torch.no_grad()
+def usual_score(network: nn.Module, seed: int) -> torch.Tensor:
+    """The median score of the candidates that annotators choose between, right, wrong or spoiled."""
+    held = make_choices(seed, 400)
+    words = held.words.repeat_interleave(EACH, 0)
+    return network(held.pictures.flatten(0, 1).float() / 255, words).median()
+
+
 def _share(hits: torch.Tensor) -> float:
     return round(float(hits.float().mean()), 4)
 
@@ -134,7 +141,7 @@ def main() -> None:
     learn_facts(network, seed, options.facts, 4 * options.captions)
     train(network, make_choices(seed, options.captions), options.steps, seed)
     network.eval()
-    zero = faithful_scores(network, seed + 1)[0].mean()
+    zero = usual_score(network, seed + 1)
     log = {"seed": seed, "steps": options.steps, "captions": options.captions,
            "facts": options.facts, "counts_all_right": count_accuracy(network, seed + 3)}
     log.update(measure(network, seed + 2))
