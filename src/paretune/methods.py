@@ -6,6 +6,7 @@ All methods of a run have the same budget: as many samples and updates as K roun
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
 
 from .config import RunConfig
 from .plan import ExpertTask, MethodPlan, Plan, Round, derive_seed, expert_epochs, method_plan
@@ -35,10 +36,10 @@ def mapreduce(config: RunConfig) -> MethodPlan:
 def rewarded_soup(config: RunConfig) -> MethodPlan:
     """One round with the whole budget of K, averaged once (Rame et al. 2023).
 
-    Beside MapReduce its experts are those of the first round, trained on K times as long from the same
+    After MapReduce its experts are those of the first round, trained on K times as long from the same
     seed, so the shared beginning is computed once.
     """
-    shared = "mapreduce" in config.methods
+    shared = "mapreduce" in takewhile(lambda name: name != "rewarded_soup", config.methods)
     tasks = tuple(
         ExpertTask(
             folder=f"soup/experts/{reward}",

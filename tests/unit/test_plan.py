@@ -129,8 +129,9 @@ def test_sequential_goes_on_with_one_adapter() -> None:
     assert method.model == ("sequential/merged-3",)
 
 
-def test_a_soup_alone_trains_its_own_experts() -> None:
-    alone = config().model_copy(update={"methods": ("rewarded_soup",)})
+@pytest.mark.parametrize("methods", [("rewarded_soup",), ("rewarded_soup", "mapreduce")])
+def test_a_soup_without_mapreduce_before_it_trains_its_own_experts(methods: tuple[str, ...]) -> None:
+    alone = config().model_copy(update={"methods": methods})
     assert {task.continues for task in tasks(rewarded_soup(alone)).values()} == {None}
 
 
