@@ -76,6 +76,7 @@ class FactMatcher(nn.Module):
         layers, width = TRUNKS[trunk]()
         self.trunk = layers
         self.evidence = nn.Conv2d(width, len(CLASSES), 1)
+        assert self.evidence.bias is not None
         nn.init.constant_(self.evidence.bias, -6.0)  # at first nothing is seen anywhere
         self.features = nn.Sequential(nn.Linear(2 * width, 48), nn.ReLU())
         self.text = _TextTower(48, 192, len(CLASSES) * (COUNTS + 2) + 2)
