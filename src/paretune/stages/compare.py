@@ -83,8 +83,11 @@ def compare_runs(
 
 
 def stderr(values: np.ndarray) -> float:
-    """Standard error of a mean, values [S, P]: over runs, or over prompts where there is one run."""
-    means = values.mean(axis=1) if values.shape[0] > 1 else values[0]
+    """Standard error of a mean, values [S, P]: over runs, or over prompts where there is one run.
+
+    Runs that are all the same, as those of the base are, count as one.
+    """
+    means = values.mean(axis=1) if (values != values[0]).any() else values[0]
     return float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else 0.0
 
 

@@ -51,13 +51,16 @@ def sentence(comparison: Row) -> str:
     methods = comparison["methods"]
     best = max(methods, key=lambda name: methods[name]["hypervolume"])
     label = method_look(best, comparison["rewards"]).label
+    label = label[:1].upper() + label[1:]
     volume = f"{label} has the greatest hypervolume, {methods[best]['hypervolume']:.4f}"
-    margin = methods[best]["margin"]
-    if margin is None:
+    told = best if best != comparison["against"] else "mapreduce"
+    if methods.get(told, {}).get("margin") is None:
         return f"{volume}."
-    other = method_look(comparison["against"], comparison["rewards"]).label
-    low, high = methods[best]["margin_interval"]
-    return f"{volume}: {margin:+.4f} over {other} (95 % interval {low:+.4f} to {high:+.4f})."
+    margin, (low, high) = methods[told]["margin"], methods[told]["margin_interval"]
+    against = method_look(comparison["against"], comparison["rewards"]).label
+    whose = "" if told == best else f"{method_look(told, comparison['rewards']).label} "
+    interval = f"95 % interval {signed(low, 4)} to {signed(high, 4)}"
+    return f"{volume}: {whose}{signed(margin, 4)} over {against} ({interval})."
 
 
 def pair(comparison: Row, first: str, second: str) -> Figure:
@@ -126,7 +129,7 @@ def _lines(comparison: Row) -> list[Row]:
         cells.append((number(method["epsilon"]), "", ""))
         if comparison["against"]:
             margin, error = method["margin"], method["margin_stderr"]
-            cells.append(("", "", "") if margin is None else (f"{margin:+.4f}", f"± {error:.4f}", ""))
+            cells.append(("", "", "") if margin is None else (signed(margin, 4), f"± {error:.4f}", ""))
         lines.append({"look": method_look(name, comparison["rewards"]), "cells": cells,
                       "main": name.rpartition(" ")[2] == "mapreduce"})  # fmt: skip
     return lines

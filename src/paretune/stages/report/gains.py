@@ -65,9 +65,10 @@ def number(value: float | None) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def signed(value: float) -> str:
-    """`number` with its sign always shown."""
-    return f"+{number(value)}" if value >= 0 else number(value)
+def signed(value: float, digits: int | None = None) -> str:
+    """`number`, or a number of so many decimals, with its sign always shown."""
+    text = number(value) if digits is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return f"+{text}" if value >= 0 else text
 
 
 def percent(share: float) -> str:
