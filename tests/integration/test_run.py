@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -134,7 +135,11 @@ def test_ctrl_c_stops_at_a_checkpoint_and_says_how_to_go_on(
     recipe: Path, whole: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "stopped"
-    process = subprocess.Popen(_command(recipe, out), stderr=subprocess.PIPE, text=True)
+    # A suite that runs in the background of a shell inherits Ctrl-C as ignored; a user's terminal does not.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        _command(recipe, out), stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     metrics = out / "round-1" / "experts" / "red" / "metrics.jsonl"
     while not metrics.exists():
         assert process.poll() is None
