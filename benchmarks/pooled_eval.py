@@ -29,7 +29,8 @@ def main() -> None:
         table[row["method"], row["reward"]][row["prompt"]].append(row["value"])
     means = {key: {p: statistics.fmean(v) for p, v in prompts.items()} for key, prompts in table.items()}
     methods = list(dict.fromkeys(method for method, _ in means))
-    print("| model | reward | base | mean | ± seeds | gain | ± prompts | share |\n|---|---|---|---|---|---|---|---|")
+    print("| model | reward | base | mean | ± seeds | gain | ± prompts | share |")
+    print("|" + "---|" * 8)
     for ending in endings:
         seeds = [m for m in methods if m.endswith(ending)]
         for reward in dict.fromkeys(reward for _, reward in means):
