@@ -101,6 +101,7 @@ class Stages:
         """What `reduce.method: search` asks: candidate weights of the round -> their values."""
 
         def evaluate(candidates: Sequence[tuple[float, ...]]) -> list[float]:
+            """One job for all of them, which is skipped where its rows are there."""
             job = SearchJob(
                 self.config, round_, tuple(candidates), self.out, self.model, self._device(0)
             )

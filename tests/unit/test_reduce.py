@@ -236,12 +236,16 @@ class TestSearch:
         ]
 
     def test_a_finished_round_asks_nothing(self, experts: Experts) -> None:
-        experts.reduce(evaluate=self.prefer)
+        asked: list[int] = []
 
-        def asked(_: object) -> list[float]:
-            raise AssertionError("searched again")
+        def counted(candidates: list[tuple[float, ...]]) -> list[float]:
+            asked.append(len(candidates))
+            return self.prefer(candidates)
 
-        experts.reduce(evaluate=asked)
+        first = experts.reduce(evaluate=counted)
+        again = experts.reduce(evaluate=counted)
+        assert asked == [5]
+        assert torch.equal(first, again)
 
     def test_a_value_that_is_no_number_is_one_line(self, experts: Experts) -> None:
         with pytest.raises(ParetuneError, match="is not a number") as caught:

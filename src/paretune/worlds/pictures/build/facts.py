@@ -7,7 +7,6 @@ are shown and where, the caption's tower how many are asked for and what lies wh
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +18,7 @@ from paretune.rewards.towers import CLASSES, COUNTS, FactMatcher, encode_words
 from ..render import SIGN_HEIGHT, layout, random_style, render
 from ..scenes import Scene
 from .annotate import random_caption
-from .fitting import jittered, schedule
+from .fitting import fit, jittered
 
 WAYS = {"left of": (-1.0, 0.0), "right of": (1.0, 0.0), "above": (0.0, -1.0), "below": (0.0, 1.0)}
 SIGN = len(CLASSES) - 1
@@ -86,18 +85,12 @@ def learn_facts(network: FactMatcher, seed: int, steps: int, size: int) -> None:
     """Fit both towers on `size` scenes, in place."""
     lessons = make_lessons(seed, size)
     draw = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=0.02)
-    rate = schedule(optimizer, steps)
-    started = time.monotonic()
-    for step in range(steps):
+
+    def loss() -> torch.Tensor:
         rows = torch.randint(size, (64,), generator=draw)
-        loss = facts_loss(network, lessons, rows, draw)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        rate.step()
-        if step % 100 == 0:
-            print(f"facts {step}: {loss.item():.4f}, {time.monotonic() - started:.0f} s", flush=True)
+        return facts_loss(network, lessons, rows, draw)
+
+    fit(torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=0.02), steps, loss, "facts")
 
 
 def facts_loss(

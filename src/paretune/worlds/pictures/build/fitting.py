@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,19 @@ def jittered(pictures: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     pictures = pictures + uniform(-0.06, 0.06, (len(pictures), 3, 1, 1))
     noise = torch.randn(pictures.shape, generator=rng) * uniform(-0.03, 0.07).clamp(min=0)
     return (pictures + noise).clamp(0, 1)
+
+
+def fit(optimizer: torch.optim.Optimizer, steps: int, loss_of: Callable[[], torch.Tensor], name: str) -> None:
+    """So many steps down `loss_of`, which draws its own batch, under `schedule`; tells how it goes."""
+    rate, started = schedule(optimizer, steps), time.monotonic()
+    for step in range(steps):
+        loss = loss_of()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        rate.step()
+        if step % 100 == 0:
+            print(f"{name} {step}: loss {loss.item():.4f}, {time.monotonic() - started:.0f} s", flush=True)
 
 
 def schedule(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +26,7 @@ from paretune.rewards.towers import FactMatcher, encode_words
 from ..render import BACKGROUNDS, random_style, render
 from .annotate import candidate, random_caption
 from .facts import count_accuracy, fine_tuner, learn_facts
-from .fitting import jittered, save_weights, schedule
+from .fitting import fit, jittered, save_weights
 
 SEEDS = {"preference": 41, "preference_judge": 42_000}
 EACH = 4
@@ -65,22 +64,16 @@ def pair_logits(scores: torch.Tensor) -> torch.Tensor:
 def train(network: FactMatcher, choices: Choices, steps: int, seed: int) -> None:
     """Fit a network to choices drawn anew at each step, for as many annotators."""
     rng = torch.Generator().manual_seed(seed)
-    optimizer = fine_tuner(network, 3e-3)
-    rate = schedule(optimizer, steps)
-    started = time.monotonic()
-    for step in range(steps):
+
+    def loss() -> torch.Tensor:
         rows = torch.randint(len(choices.words), (24,), generator=rng)
         pictures = jittered(choices.pictures[rows].flatten(0, 1).float() / 255, rng)
         words = choices.words[rows].repeat_interleave(EACH, 0)
         logits = pair_logits(network(pictures, words).view(-1, EACH))
         chosen = torch.bernoulli(pair_logits(choices.utilities[rows]).sigmoid(), generator=rng)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, chosen)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        rate.step()
-        if step % 100 == 0:
-            print(f"{step}: loss {loss.item():.4f}, {time.monotonic() - started:.0f} s", flush=True)
+        return nn.functional.binary_cross_entropy_with_logits(logits, chosen)
+
+    fit(fine_tuner(network, 3e-3), steps, loss, "choices")
 
 
 @torch.no_grad()

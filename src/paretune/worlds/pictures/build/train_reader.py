@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from paretune.rewards.reader import BLANK, SLOTS, Reader
 
 from ..render import GLYPH_PITCH, PLATES, glyphs, layout, random_style, render
 from ..scenes import random_scene
-from .fitting import blurred, jittered, save_weights, schedule
+from .fitting import blurred, fit, jittered, save_weights
 
 SEED = 31
 IGNORED = -100
@@ -108,22 +107,15 @@ def main() -> None:
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     rng = torch.Generator().manual_seed(SEED)
-    started = time.monotonic()
     pictures, labels = make_set(SEED, options.pictures, 0.33)
     reader = Reader()
-    optimizer = torch.optim.AdamW(reader.parameters(), 3e-3, weight_decay=0.02)
-    rate = schedule(optimizer, options.steps)
-    for step in range(options.steps):
+
+    def loss() -> torch.Tensor:
         rows = torch.randint(len(pictures), (96,), generator=rng)
         batch, wanted = spoil_batch(pictures[rows].float() / 255, labels[rows], rng)
-        logits = reader(batch)
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        rate.step()
-        if step % 100 == 0:
-            print(f"step {step} loss {loss.item():.4f} {time.monotonic() - started:.0f} s")
+        return nn.functional.cross_entropy(reader(batch).flatten(0, 1), wanted.flatten())
+
+    fit(torch.optim.AdamW(reader.parameters(), 3e-3, weight_decay=0.02), options.steps, loss, "letters")
     reader.eval()
     log = {"seed": SEED, "steps": options.steps, "pictures": options.pictures, **measure(reader)}
     print(log)

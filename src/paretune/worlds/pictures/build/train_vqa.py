@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +23,7 @@ from ..render import random_style, render
 from ..scenes import Scene, caption
 from .annotate import one_wrong, random_caption, spoiled
 from .facts import count_accuracy, fine_tuner, learn_facts
-from .fitting import jittered, save_weights, schedule
+from .fitting import fit, jittered, save_weights
 
 SEED = 53
 # Of the pictures of a caption: right, wrong in one fact, spoiled.
@@ -78,22 +77,16 @@ def _another(scene: Scene, told: Scene, rng: random.Random) -> Scene:
 def train(network: FactMatcher, questions: Questions, steps: int) -> None:
     """Fit a network with the binary cross-entropy, right and other pictures nearly in balance."""
     rng = torch.Generator().manual_seed(SEED)
-    optimizer = fine_tuner(network, 3e-3)
-    rate = schedule(optimizer, steps)
     wanted = torch.tensor([1.0, 0.0, 0.0]).repeat(32)
     weight = torch.tensor([1.4, 1.0, 0.6]).repeat(32)
-    started = time.monotonic()
-    for step in range(steps):
+
+    def loss() -> torch.Tensor:
         rows = torch.randint(len(questions.words), (32,), generator=rng)
         pictures = jittered(questions.pictures[rows].flatten(0, 1).float() / 255, rng)
         logits = network(pictures, questions.words[rows].repeat_interleave(EACH, 0))
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, wanted, weight)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        rate.step()
-        if step % 100 == 0:
-            print(f"{step}: loss {loss.item():.4f}, {time.monotonic() - started:.0f} s", flush=True)
+        return nn.functional.binary_cross_entropy_with_logits(logits, wanted, weight)
+
+    fit(fine_tuner(network, 3e-3), steps, loss, "questions")
 
 
 @torch.no_grad()
