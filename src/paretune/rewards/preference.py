@@ -35,7 +35,7 @@ class PreferenceReward:
 
 
 class PreferenceJudge:
-    """The same question to an independent network: other architecture, seed and pairs."""
+    """The same question to an independent network: other picture layers, seed and pairs."""
 
     name = "preference_judge"
     range = (0.0, 1.0)
