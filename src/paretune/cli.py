@@ -105,7 +105,7 @@ def plan(recipe: Recipe, set_: Set = None, as_json: AsJson = False) -> None:
     from .environment import choose_device
     from .estimate import estimate
     from .methods import build_plan
-    from .policies.sd3 import check_model
+    from .policies.folders import check_model
 
     config = load_config(find_recipe(recipe), set_ or ())
     check_model(config.model.path)

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from .environment import PACKAGES
-from .policies.sd3 import check_model
+from .policies.folders import check_model
 from .types import ParetuneError
 
 OPTIONAL = {"rapidocr-onnxruntime": "pip install 'paretune[judges]' for the independent OCR judge"}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .config import RunConfig
 from .plan import Plan
-from .policies.sd3 import resolve_path
+from .policies.folders import resolve_path
 
 # Parameters of hub models that are not on disk yet, in billions: transformer, text encoders + VAE, T5.
 KNOWN = {

@@ -11,7 +11,7 @@ from .config import RunConfig, changed_keys, load_config
 from .data.prompts import load_prompts
 from .files import disk_errors, write_json, write_text
 from .plan import Plan
-from .policies.sd3 import check_model
+from .policies.folders import check_model
 from .rewards.base import load_reward
 from .types import ParetuneError
 

@@ -17,7 +17,7 @@ from .executors.base import Report
 from .executors.local import LocalExecutor
 from .files import write_json
 from .folder import check
-from .policies.sd3 import resolve_path
+from .policies.folders import resolve_path
 from .rewards.base import load_reward, score_samples
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.summarise import tables

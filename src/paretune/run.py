@@ -25,7 +25,7 @@ from .files import read_rows, write_json, write_rows
 from .folder import claim, lock
 from .methods import build_plan
 from .plan import ExpertTask, Plan, Round
-from .policies.sd3 import resolve_path
+from .policies.folders import resolve_path
 from .stages.evaluate import EvaluateJob, collect, evaluate_subject
 from .stages.map import MapJob, train_expert
 from .stages.reduce import Evaluate, reduce_round, write_final

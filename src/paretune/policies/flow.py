@@ -57,9 +57,15 @@ class FlowPolicy(Protocol):
 
     transformer: torch.nn.Module
     device: torch.device
+    targets: tuple[str, ...]  # the modules that get adapters where the recipe names none
+    autocast: bool  # whether the transformer runs under bfloat16 autocast
 
     def encode(self, prompts: Sequence[str], guidance: bool) -> Conditions:
         """Embed prompts once."""
+        ...
+
+    def free_text(self) -> None:
+        """Let the text encoders go, once all prompts are embedded."""
         ...
 
     def velocity(

@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,56 +14,12 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import c
 from ..config import ModelConfig
 from ..types import ParetuneError
 from .flow import Conditions, Schedule
+from .folders import check_model, quiet, resolve_path
 
 TARGETS = (
     "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
     "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
 )  # fmt: skip
-EMBEDDED = {"pictures": Path(__file__).parent.parent / "worlds" / "pictures" / "checkpoint"}
-
-
-def resolve_path(path: str) -> str:
-    """A folder for the name of an embedded model; anything else as it is."""
-    return str(EMBEDDED[path]) if path in EMBEDDED else path
-
-
-def check_model(path: str) -> None:
-    """Raise ParetuneError, one line, when a local folder cannot be a Stable Diffusion 3 pipeline."""
-    resolved = Path(resolve_path(path))
-    if not resolved.exists():
-        if path.count("/") == 1 and not path.startswith((".", "~")):
-            return  # a hub id
-        raise ParetuneError(f"model.path: no folder {path}; give a pipeline folder or a hub id")
-    if resolved.is_file():
-        raise ParetuneError(
-            f"model.path: {path} is one file; paretune reads diffusers folders of safetensors"
-        )
-    index = resolved / "model_index.json"
-    if not index.exists():
-        raise ParetuneError(f"model.path: {path} is no diffusers pipeline: model_index.json is missing")
-    try:
-        kind = json.loads(index.read_text())["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ParetuneError(f"model.path: {index} is damaged") from error
-    if kind != "StableDiffusion3Pipeline":
-        raise ParetuneError(f"model.path: {path} is a {kind}, not a StableDiffusion3Pipeline")
-    weights = resolved / "transformer"
-    if not any(weights.glob("*.safetensors")):
-        pickles = [p.name for p in weights.glob("*") if p.suffix in {".bin", ".pt", ".ckpt", ".pth"}]
-        what = f"only a pickle ({pickles[0]})" if pickles else "no weights"
-        raise ParetuneError(
-            f"model.path: {weights} holds {what}; convert it to safetensors, paretune reads no pickle"
-        )
-
-
-def quiet() -> None:
-    """No bars and no advice from the libraries: our own progress is what the user reads."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
 
 
 def load_pipeline(config: ModelConfig) -> StableDiffusion3Pipeline:
@@ -92,6 +46,8 @@ def load_pipeline(config: ModelConfig) -> StableDiffusion3Pipeline:
 
 class SD3Policy:
     """See `flow.FlowPolicy`. The text encoders are dropped after `encode` when `free_text` is called."""
+
+    targets: tuple[str, ...] = TARGETS
 
     def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
         self.config = config

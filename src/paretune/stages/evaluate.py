@@ -22,8 +22,8 @@ from ..executors.base import Interrupted, Report
 from ..files import digest, finished, read_rows, write_json, write_manifest, write_rows
 from ..plan import derive_seed
 from ..policies.adapters import fold
-from ..policies.flow import Sampling, sample
-from ..policies.sd3 import SD3Policy
+from ..policies.flow import FlowPolicy, Sampling, sample
+from ..policies.opening import open_policy
 from ..rewards.base import applies_to, score_samples
 from ..types import Prompt, Reward
 from .adapters import adapter_hash, load_delta
@@ -72,7 +72,7 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
     if finished(folder, "evaluation", inputs):
         report({"folder": subject.folder, "update": 1, "epochs": 1})
         return subject.folder
-    policy = SD3Policy(config.model, job.device)
+    policy = open_policy(config.model, job.device)
     if subject.adapters:
         fold(policy.transformer, load_delta([job.run / a for a in subject.adapters], subject.scales))
     rows: list[dict[str, Any]] = []
@@ -116,7 +116,7 @@ def _inputs(job: EvaluateJob) -> str:
 
 @torch.no_grad()
 def draw(
-    policy: SD3Policy, config: RunConfig, prompts: Sequence[Prompt], seed: int
+    policy: FlowPolicy, config: RunConfig, prompts: Sequence[Prompt], seed: int
 ) -> torch.Tensor:
     """Pictures [P * samples, 3, H, W], prompt-major. The noise comes from `seed`, not from the model."""
     settings = config.evaluate

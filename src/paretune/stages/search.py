@@ -19,7 +19,8 @@ from ..files import digest, finished, read_rows, write_manifest, write_rows
 from ..ops.merging import merge_experts
 from ..plan import Round, derive_seed
 from ..policies.adapters import folded
-from ..policies.sd3 import SD3Policy
+from ..policies.flow import FlowPolicy
+from ..policies.opening import open_policy
 from ..rewards.base import load_reward, score_samples
 from ..types import Prompt, Reward
 from .adapters import adapter_hash, load_delta, sum_deltas
@@ -64,7 +65,7 @@ def measure_candidates(
     inputs = _inputs(job, sets)
     if finished(job.folder, "search", inputs):
         return [row["value"] for row in read_rows(job.folder / ROWS)]
-    policy = SD3Policy(config.model, job.device)
+    policy = open_policy(config.model, job.device)
     experts = [load_delta([job.run / task.folder]) for task in tasks]
     parents = [load_delta([job.run / parent]) for parent in tasks[0].parents]
     means: list[dict[str, float]] = []
@@ -104,7 +105,7 @@ def _validation(config: RunConfig) -> dict[str, _Validation]:
     }
 
 
-def _mean(policy: SD3Policy, config: RunConfig, own: _Validation) -> float:
+def _mean(policy: FlowPolicy, config: RunConfig, own: _Validation) -> float:
     images = draw(policy, config, own.prompts, own.seed)
     repeated = [p for p in own.prompts for _ in range(config.evaluate.samples)]
     values = score_samples(

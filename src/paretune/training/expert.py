@@ -23,7 +23,7 @@ from ..ops.lowrank import LowRank
 from ..plan import ExpertTask, derive_seed
 from ..policies.adapters import attach_parents, attach_policy, fold, policy_deltas, swapped
 from ..policies.flow import Trajectories, sample
-from ..policies.sd3 import TARGETS, SD3Policy
+from ..policies.opening import open_policy
 from .checkpoint import TrainState, latest_checkpoint, load_checkpoint, save_checkpoint
 from .mixture import Mixture, Scores
 from .objectives import Batch, Objective, make_objective
@@ -63,7 +63,7 @@ class ExpertTrainer:
         self.settings = config.objective
         if task.objective is not None:
             self.settings = config.objective.model_copy(update={"name": task.objective})
-        self.policy = SD3Policy(config.model, device)
+        self.policy = open_policy(config.model, device)
         self.policy.autocast = config.train.autocast
         guidance = config.model.guidance_scale > 1
         self.conditions = self.policy.encode([p.text for p in mixture.prompts], guidance)
@@ -73,7 +73,7 @@ class ExpertTrainer:
             attach_parents(transformer, parents)
         elif parents:
             fold(transformer, parents)
-        targets = config.lora.targets or TARGETS
+        targets = config.lora.targets or self.policy.targets
         parameters = attach_policy(transformer, config.lora, targets, derive_seed(task.seed, "init"))
         transformer.to(self.policy.device)
         self.state = TrainState(

@@ -1,0 +1,60 @@
+"""Model folders and hub ids: which family of models a path names, and what can be wrong with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..types import ParetuneError
+
+EMBEDDED = {"pictures": Path(__file__).parent.parent / "worlds" / "pictures" / "checkpoint"}
+# The pipelines that have a policy, and the family each belongs to.
+PIPELINES = {"StableDiffusion3Pipeline": "sd3"}
+
+
+def resolve_path(path: str) -> str:
+    """A folder for the name of an embedded model; anything else as it is."""
+    return str(EMBEDDED[path]) if path in EMBEDDED else path
+
+
+def check_model(path: str) -> str:
+    """The family of a local folder; "" for a hub id, which only its download tells.
+
+    Raises ParetuneError, one line, when the folder cannot be a pipeline of a family that has a policy.
+    """
+    resolved = Path(resolve_path(path))
+    if not resolved.exists():
+        if path.count("/") == 1 and not path.startswith((".", "~")):
+            return ""
+        raise ParetuneError(f"model.path: no folder {path}; give a pipeline folder or a hub id")
+    if resolved.is_file():
+        raise ParetuneError(
+            f"model.path: {path} is one file; paretune reads diffusers folders of safetensors"
+        )
+    index = resolved / "model_index.json"
+    if not index.exists():
+        raise ParetuneError(f"model.path: {path} is no diffusers pipeline: model_index.json is missing")
+    try:
+        kind = json.loads(index.read_text())["_class_name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ParetuneError(f"model.path: {index} is damaged") from error
+    if kind not in PIPELINES:
+        raise ParetuneError(f"model.path: {path} is a {kind}, not a {' or '.join(PIPELINES)}")
+    weights = resolved / "transformer"
+    if not any(weights.glob("*.safetensors")):
+        pickles = [p.name for p in weights.glob("*") if p.suffix in {".bin", ".pt", ".ckpt", ".pth"}]
+        what = f"only a pickle ({pickles[0]})" if pickles else "no weights"
+        raise ParetuneError(
+            f"model.path: {weights} holds {what}; convert it to safetensors, paretune reads no pickle"
+        )
+    return PIPELINES[kind]
+
+
+def quiet() -> None:
+    """No bars and no advice from the libraries: our own progress is what the user reads."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
