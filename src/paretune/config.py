@@ -298,7 +298,9 @@ def _override(raw: dict[str, Any], item: str) -> None:
     *parents, leaf = key.split(".")
     node = raw
     for parent in parents:
-        child: Any = node.setdefault(parent, {})
+        if node.get(parent) is None:  # a section may be missing, or null in a resolved recipe
+            node[parent] = {}
+        child: Any = node[parent]
         if not isinstance(child, dict):
             raise ParetuneError(f"--set {item}: {parent} is a value, not a section")
         node = cast("dict[str, Any]", child)

@@ -6,6 +6,8 @@ sigma eps, and the velocity of the straight path is eps - x_0 (Lipman et al. 202
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -19,8 +21,8 @@ def logit_normal_sigma(
     """
     order = torch.randperm(count, generator=generator)
     uniform = (order + torch.rand(count, generator=generator)) / count
-    # float32 rounds the last interval's end to 1, of which the logit is infinite.
-    normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6)).float()
+    # The inverse of the normal distribution function; at 0 and 1 it would be infinite.
+    normal = math.sqrt(2) * torch.erfinv(2 * uniform.clamp(1e-6, 1 - 1e-6) - 1)
     sigma = torch.sigmoid(mean + std * normal)
     return shift * sigma / (1 + (shift - 1) * sigma)
 

@@ -87,15 +87,22 @@ def encode_with(
     Without tokens, or all at scale 0, it is what `run` gives, to the bit.
     """
     terms = blends(tokens)
-    totals: list[Tensor] = []
+    outputs: list[Sequence[Tensor]] = []
     for term in terms:
         with appended(pipe, rows_of(pipe, term.present)):
-            parts = run()
-        if len(terms) == 1:
-            return tuple(parts)
-        weighted = [term.weight * part.float() for part in parts]
-        totals = weighted if not totals else [a + b for a, b in zip(totals, weighted, strict=True)]
-    return tuple(total.to(part.dtype) for total, part in zip(totals, parts, strict=True))
+            outputs.append(run())
+    if len(terms) == 1:
+        return tuple(outputs[0])
+    weights = [term.weight for term in terms]
+    return tuple(_weighted_sum(weights, parts) for parts in zip(*outputs, strict=True))
+
+
+def _weighted_sum(weights: Sequence[float], parts: Sequence[Tensor]) -> Tensor:
+    """Σ w_i x_i in float32, back in the parts' own dtype."""
+    total = torch.zeros_like(parts[0], dtype=torch.float32)
+    for weight, part in zip(weights, parts, strict=True):
+        total = total + weight * part.float()
+    return total.to(parts[0].dtype)
 
 
 def needs_gradient(tokens: Sequence[Scaled]) -> bool:
