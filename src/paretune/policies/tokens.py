@@ -194,8 +194,11 @@ def _embedding_with(encoder: nn.Module, vectors: Tensor) -> Iterator[None]:
         rows = vectors.to(embeds.device, embeds.dtype)
         return torch.where((ids < 0)[..., None], rows[(-1 - ids).clamp(min=0)], embeds)
 
-    layer: Any = encoder.get_input_embeddings()  # type: ignore[operator]
-    handles = [layer.register_forward_pre_hook(before), layer.register_forward_hook(after)]
+    table = _table(encoder)
+    # T5 has two layers over one table, and embeds by the one that it does not show.
+    layers = [m for m in encoder.modules() if isinstance(m, nn.Embedding) and m.weight is table]
+    handles = [layer.register_forward_pre_hook(before) for layer in layers]
+    handles += [layer.register_forward_hook(after) for layer in layers]
     try:
         yield
     finally:
