@@ -177,7 +177,7 @@ def test_tokens_of_a_finished_run(whole: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())
     summary = json.loads((out / "summary.json").read_text())
-    assert list(summary["methods"])[-3:] == ["rate:red", "rate:dark", "rate"]
+    assert list(summary["methods"])[-4:] == ["rate:red", "rate:dark", "rate", "mapreduce"]
     assert summary["budget"]["rate:red"] == 6
     assert summary["timing"]["tokens"] > 0
     old = json.loads((whole / "summary.json").read_text())
