@@ -37,12 +37,14 @@ MAY: dict[str, set[str]] = {
     "doctor": {"environment", "policies"} | LEAF,
     "measure": STAGES | {"environment", "folder"},
     "exporting": STAGES,
+    "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
     "cli": {"config", "progress", "recipes", "types"},
 }
 # Inside functions only.
 MAY_LAZILY: dict[str, set[str]] = {
     "rewards": {"worlds"},
     "data": {"worlds"},
+    "sampling": {"worlds"},
     "cli": set(MAY) - {"cli"},
 }
 HEAVY = {"diffusers", "transformers", "peft"}
