@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from paretune.config import RunConfig, load_config
-from paretune.files import write_json, write_manifest, write_rows, write_text
+from paretune.files import read_json, write_json, write_manifest, write_rows, write_text
 from paretune.methods import build_plan
 from paretune.ops.lowrank import LowRank
+from paretune.policies.token_files import Token, write_token
 from paretune.stages.adapters import ADAPTER_FILES, save_delta, sum_deltas
 from tests.conftest import tiny_recipe
 
@@ -37,6 +38,17 @@ def make_run(folder: Path, pipeline: Path, **changes: object) -> Path:
     _save(folder / "final", final, "final")
     _tables(folder, config)
     return folder
+
+
+def make_tokens(run: Path, pipeline: Path) -> None:
+    """A random reward token a reward, in final/tokens of a made run."""
+    generator = torch.Generator().manual_seed(0)
+    for reward in load_config(run / "config.yaml").rewards:
+        vectors = {}
+        for name in ("text_encoder", "text_encoder_2"):
+            width = read_json(pipeline / name / "config.json")["hidden_size"]
+            vectors[name] = torch.randn((1, width), generator=generator)
+        write_token(run / "final" / "tokens" / reward, Token(reward, vectors))
 
 
 def _random(seed: int) -> Deltas:

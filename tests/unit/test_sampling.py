@@ -18,7 +18,7 @@ from paretune.sampling.request import normalised, read_preference, read_prompt, 
 from paretune.sampling.source import open_source
 from paretune.sampling.writing import grid, read_settings
 from paretune.types import ParetuneError
-from tests.made_run import make_run
+from tests.made_run import make_run, make_tokens
 
 ASK = Request("a red circle", "mapreduce", (0.7, 0.3), seed=5)
 
@@ -118,9 +118,9 @@ def test_the_even_preference_is_the_final_model(sampler: Sampler) -> None:
 
 
 def test_a_preference_for_one_reward_is_its_expert(run: Path, sampler: Sampler) -> None:
-    mixed = sampler.source.mixed("mix", (0.0, 1.0))
+    mixed = sampler.source.mixed(Request("x", "mix", (0.0, 1.0)))
     assert mixed.adapters == ("soup/experts/dark",)
-    last = sampler.source.mixed("mapreduce", (0.0, 1.0))
+    last = sampler.source.mixed(Request("x", "mapreduce", (0.0, 1.0)))
     assert last.adapters == ("round-1/merged", "round-2/experts/dark")
 
 
@@ -144,7 +144,7 @@ def test_threads_never_see_each_others_preference(sampler: Sampler) -> None:
 
 def test_a_run_without_a_soup_mixes_the_first_round(tiny_sd3: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", tiny_sd3, methods=["mapreduce"])
-    mixed = open_source(str(run)).mixed("mix", None)
+    mixed = open_source(str(run)).mixed(Request("x", "mix"))
     assert mixed.adapters == ("round-1/experts/red", "round-1/experts/dark")
     assert mixed.scales == (0.5, 0.5)
 
@@ -156,6 +156,24 @@ def test_a_damaged_expert_is_named(tiny_sd3: Path, tmp_path: Path) -> None:
     sampler = Sampler(open_source(str(run)))
     with pytest.raises(ParetuneError, match=r"soup/experts/red.*was changed or damaged"):
         sampler.draw(replace(ASK, method="mix"))
+
+
+def test_reward_tokens_by_preference_and_by_hand(tiny_sd3: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_sd3)
+    make_tokens(run, tiny_sd3)
+    sampler = Sampler(open_source(str(run)))
+    assert sampler.source.methods == ("mapreduce", "mix", "rate", "base")
+    rate = Request("a red circle", "rate", (0.25, 0.75), seed=5)
+    by_hand = Request("a red circle", "base", None, 5, f"red@{1 / 3!r} dark")
+    assert torch.equal(sampler.draw(rate), sampler.draw(by_hand))
+    assert sampler.settings(by_hand)["tokens"] == f"red@{1 / 3!r} dark"
+    base, other = Request("a red circle", "base", None, 5), replace(ASK, tokens="dark:2@-1")
+    pictures = [sampler.draw(request) for request in (rate, base, ASK, other)]
+    assert len({picture.numpy().tobytes() for picture in pictures}) == 4
+    assert torch.equal(sampler.draw(replace(rate, tokens="red")), sampler.draw(replace(base, tokens="red")))
+    for tokens, told in {"rde": "rde", "red@nan": "scale", "red:0": "count", "red@@": "scale"}.items():
+        with pytest.raises(ParetuneError, match=told):
+            sampler.source.mixed(replace(base, tokens=tokens))
 
 
 # ---------------------------------------------------------------- the folder
@@ -176,7 +194,7 @@ def test_the_same_seed_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_picture_carries_its_settings(run: Path, tmp_path: Path) -> None:
-    sample_folder(str(run), ["a red circle"], tmp_path / "out", "red=3 dark=1", "mix", 2, 9)
+    sample_folder(str(run), ["a red circle"], tmp_path / "out", "red=3 dark=1", "mix", count=2, seed=9)
     told = read_settings(tmp_path / "out/pictures/000-001.png")
     assert told["preference"] == {"red": 0.75, "dark": 0.25}
     assert (told["prompt"], told["method"], told["seed"], told["index"]) == ("a red circle", "mix", 9, 1)
@@ -231,7 +249,10 @@ def test_mistakes_are_told_before_a_model_is_loaded(
         "prompt is empty": lambda: sample_folder(str(run), [""], out),
         "unknown reward 'rde'.*did you mean 'red'": lambda: sample_folder(str(run), text, out, "rde=1"),
         "unknown method 'mixx'.*did you mean 'mix'": lambda: sample_folder(str(run), text, out, None, "mixx"),
-        "no reward tokens": lambda: sample_folder(str(run), text, out, None, "rate"),
+        "no reward tokens; ": lambda: sample_folder(str(run), text, out, None, "rate"),
+        "no reward tokens; .paretune tokens": lambda: sample_folder(str(run), text, out, tokens="red"),
+        "has no reward tokens$": lambda: sample_folder(str(tiny_sd3), text, out, tokens="red"),
+        "give one of them": lambda: sample_folder(str(run), text, out, "red=1", "rate", "red"),
         "base has no preference": lambda: sample_folder(str(run), text, out, "red=1", "base"),
         "-n must be": lambda: sample_folder(str(run), text, out, count=0),
         "seed must be": lambda: sample_folder(str(run), text, out, seed=-1),

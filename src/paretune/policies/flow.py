@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 
 from ..ops.flow_sde import Step, cps_step, euler_step, sde_step
+from .token_files import Token
+from .tokens import Scaled
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,12 @@ class Conditions:
         return Conditions(
             self.embeds[index], self.pooled[index], self.negative_embeds, self.negative_pooled
         )
+
+    @staticmethod
+    def join(parts: Sequence[Conditions]) -> Conditions:
+        """One batch of several, such as prompts with different tokens. The negative is the first's."""
+        embeds, pooled = (torch.cat([getattr(p, f) for p in parts]) for f in ("embeds", "pooled"))
+        return Conditions(embeds, pooled, parts[0].negative_embeds, parts[0].negative_pooled)
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,18 @@ class FlowPolicy(Protocol):
     targets: tuple[str, ...]  # the modules that get adapters where the recipe names none
     autocast: bool  # whether the transformer runs under bfloat16 autocast
 
-    def encode(self, prompts: Sequence[str], guidance: bool) -> Conditions:
-        """Embed prompts once."""
+    def encode(
+        self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = ()
+    ) -> Conditions:
+        """Embed prompts once, with reward tokens after each. No tokens: nothing of them is to be seen."""
+        ...
+
+    def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
+        """A token to begin training with: parameters for every text encoder that is loaded."""
+        ...
+
+    def row_scales(self) -> dict[str, float]:
+        """The root mean square of each text encoder's embeddings."""
         ...
 
     def free_text(self) -> None:

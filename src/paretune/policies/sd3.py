@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from threading import RLock
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from ..config import ModelConfig
 from ..types import ParetuneError
 from .flow import Conditions, Schedule
 from .folders import check_model, quiet, resolve_path
+from .token_files import Token
+from .tokens import Scaled, encode_with, encoders_of, needs_gradient, new_token, row_scales
 
 TARGETS = (
     "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
@@ -56,6 +60,9 @@ class SD3Policy:
         self.pipe.to(self.device)
         self.transformer = self.pipe.transformer.requires_grad_(False).eval()
         self.vae = self.pipe.vae.requires_grad_(False).eval()
+        for encoder in encoders_of(self.pipe).values():
+            encoder.requires_grad_(False)
+        self._text = RLock()  # tokens are put into shared encoders: one prompt batch at a time
         self.dtype = self.transformer.dtype
         self.autocast = False
         if config.gradient_checkpointing:
@@ -73,9 +80,17 @@ class SD3Policy:
         # Without T5 the pipeline would append this many zero tokens, which changes the picture.
         self.t5_tokens = tokens if tokens is not None else (256 if config.load_t5 else 0)
 
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str], guidance: bool, batch: int = 64) -> Conditions:
-        """Embed prompts through the pipeline's own encoders; the empty prompt once for guidance."""
+    def encode(
+        self,
+        prompts: Sequence[str],
+        guidance: bool,
+        tokens: Sequence[Scaled] = (),
+        batch: int = 64,
+    ) -> Conditions:
+        """Embed prompts through the pipeline's own encoders; the empty prompt once for guidance.
+
+        tokens: put after every prompt, not after the empty one. Gradients flow where one is in training.
+        """
         def run(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
             out = self.pipe.encode_prompt(
                 texts, texts, texts, device=self.device, do_classifier_free_guidance=False,
@@ -86,10 +101,22 @@ class SD3Policy:
             assert pooled is not None
             return embeds, pooled
 
-        parts = [run(list(prompts[i : i + batch])) for i in range(0, len(prompts), batch)]
-        embeds, pooled = (torch.cat(t) for t in zip(*parts, strict=True))
-        negative = run([""]) if guidance else (None, None)
+        training = torch.is_grad_enabled() and needs_gradient(tokens)
+        with self._text, torch.set_grad_enabled(training):
+            starts = range(0, len(prompts), batch)
+            texts = [list(prompts[i : i + batch]) for i in starts]
+            parts = [encode_with(self.pipe, partial(run, t), tokens) for t in texts]
+            embeds, pooled = (torch.cat(t) for t in zip(*parts, strict=True))
+            negative = run([""]) if guidance else (None, None)
         return Conditions(embeds, pooled, *negative)
+
+    def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
+        """See `tokens.new_token`."""
+        return new_token(self.pipe, name, vectors, init, generator)
+
+    def row_scales(self) -> dict[str, float]:
+        """See `tokens.row_scales`."""
+        return row_scales(self.pipe)
 
     def free_text(self) -> None:
         """Let the text encoders go: embeddings are computed once, and T5 alone is 9 GB."""

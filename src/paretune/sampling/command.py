@@ -21,6 +21,7 @@ def sample_folder(
     out: Path,
     prefer: str | None = None,
     method: str | None = None,
+    tokens: str = "",
     count: int = 4,
     seed: int = 0,
     steps: int | None = None,
@@ -35,8 +36,11 @@ def sample_folder(
     source = _adjusted(open_source(target), steps, guidance)
     chosen = method or ("base" if source.run is None else source.methods[0])
     preference = None if prefer is None else read_preference(prefer, _rewards(source))
-    requests = [Request(text, chosen, preference, read_seed(seed)) for text in texts]
-    source.mixed(chosen, preference)
+    if chosen == "rate" and prefer is not None and tokens:
+        raise ParetuneError("rate takes its tokens from --prefer or from --tokens: give one of them")
+    requests = [Request(text, chosen, preference, read_seed(seed), tokens.strip()) for text in texts]
+    for request in requests:
+        source.mixed(request)
     return sample_to(Sampler(source), requests, count, out)
 
 

@@ -23,6 +23,8 @@ from ..policies.adapters import folded
 from ..policies.flow import Sampling, sample
 from ..policies.folders import EMBEDDED
 from ..policies.opening import open_policy
+from ..policies.token_spec import format_tokens
+from ..policies.tokens import resolve
 from ..rewards.base import RewardError, applies_to, load_reward, score_samples
 from ..stages.adapters import WEIGHTS, load_delta, sum_deltas
 from ..stages.families import Mixed
@@ -56,10 +58,11 @@ class Sampler:
 
     def draw(self, request: Request, count: int = 1) -> torch.Tensor:
         """The first `count` pictures of a request, uint8 [count, H, W, 3]."""
-        mixed = self.source.mixed(request.method, request.preference)
+        mixed = self.source.mixed(request)
+        tokens = resolve(mixed.tokens, self.source.bank)
         sampling = Sampling(self.source.steps, self.source.guidance, batch=1)
         with self._lock, torch.no_grad(), folded(self.policy.transformer, self._deltas(mixed)):
-            conditions = self.policy.encode([request.prompt], self.source.guidance > 1)
+            conditions = self.policy.encode([request.prompt], self.source.guidance > 1, tokens)
             pictures = [
                 self.policy.decode(sample(self.policy, conditions, self._noise(request, i), sampling).clean)
                 for i in range(count)
@@ -97,13 +100,13 @@ class Sampler:
     def settings(self, request: Request) -> dict[str, Any]:
         """All that a picture was made from, as plain data: what travels in its file."""
         source = self.source
-        mixed = source.mixed(request.method, request.preference)
+        mixed = source.mixed(request)
         shares = request.preference
         return {
             "prompt": request.prompt,
             "method": request.method,
             "preference": None if shares is None else dict(zip(source.rewards, shares, strict=True)),
-            "tokens": request.tokens,
+            "tokens": format_tokens(mixed.tokens),
             "seed": request.seed,
             "model": source.model.path if source.model.path in EMBEDDED else Path(source.model.path).name,
             "run": source.name if source.run else None,

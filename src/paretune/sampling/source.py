@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..config import ModelConfig, RunConfig
@@ -11,11 +11,16 @@ from ..data.prompts import load_prompts
 from ..exporting import open_final
 from ..methods import build_plan
 from ..policies.folders import EMBEDDED, check_model
-from ..stages.families import Mixed, PolicyFamily
+from ..policies.token_files import Token, read_bank
+from ..policies.token_spec import parse_tokens
+from ..policies.tokens import resolve
+from ..stages.families import Mixed, PolicyFamily, token_family
 from ..types import ParetuneError, Prompt
+from .request import Request
 
 BASE = Mixed((), ())
 # diffusers' own defaults for Stable Diffusion 3; the embedded model was made to be drawn without guidance.
+NO_TOKENS = "{run} has no reward tokens; `paretune tokens {run}` trains them"
 MODEL_STEPS, MODEL_GUIDANCE = 28, 7.0
 
 
@@ -23,7 +28,7 @@ MODEL_STEPS, MODEL_GUIDANCE = 28, 7.0
 class Source:
     """run: its folder, None for a bare model. known: the prompts of the run's files, with their records.
 
-    families: `mapreduce` and `mix`, each where the run has it.
+    families: `mapreduce`, `mix` and `rate`, each where the run has it. bank: its reward tokens by name.
     """
 
     name: str
@@ -35,6 +40,7 @@ class Source:
     config: RunConfig | None = None
     families: Mapping[str, PolicyFamily] = field(default_factory=dict[str, PolicyFamily])
     known: Mapping[str, Prompt] = field(default_factory=dict[str, Prompt])
+    bank: Mapping[str, Token] = field(default_factory=dict[str, Token])
 
     @property
     def rewards(self) -> tuple[str, ...]:
@@ -51,16 +57,29 @@ class Source:
         """The recipe's own weights."""
         return tuple(self.config.weights().values()) if self.config else ()
 
-    def mixed(self, method: str, preference: tuple[float, ...] | None) -> Mixed:
-        """The adapters over the base that make a method's model at a preference."""
+    def mixed(self, request: Request) -> Mixed:
+        """The adapters and tokens over the base that make what a request asks for, all of them known."""
+        mixed = self._member(request.method, request.preference)
+        if not request.tokens:
+            return mixed
+        if self.run is None:
+            raise ParetuneError(f"{self.name} is a model, not a run: it has no reward tokens")
+        if not self.bank:
+            raise ParetuneError(NO_TOKENS.format(run=self.run))
+        uses = parse_tokens(request.tokens)
+        resolve(uses, self.bank)
+        # rate is its tokens: those named by hand stand in for those of the preference.
+        return replace(mixed, tokens=uses if request.method == "rate" else mixed.tokens + uses)
+
+    def _member(self, method: str, preference: tuple[float, ...] | None) -> Mixed:
         if method == "base":
             if preference is not None:
                 raise ParetuneError("the base has no preference; give another method, or no preference")
             return BASE
         if self.run is None:
             raise ParetuneError(f"{self.name} is a model, not a run: it has only the method base")
-        if method == "rate":
-            raise ParetuneError(f"{self.run} has no reward tokens; `paretune tokens {self.run}` trains them")
+        if method == "rate" and not self.bank:
+            raise ParetuneError(NO_TOKENS.format(run=self.run))
         if method not in self.families:
             raise ParetuneError(f"{self.run} has no experts for {method}; it has {', '.join(self.methods)}")
         if method == "mapreduce" and preference is None and self.config is not None:
@@ -85,12 +104,13 @@ def open_source(target: str) -> Source:
 
 
 def _open_run(run: Path) -> Source:
-    config, _ = open_final(run)
+    config, final = open_final(run)
+    bank = read_bank(final / "tokens")
     settings = config.evaluate
     guidance = config.model.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
     return Source(
         config.name, config.model, settings.steps, guidance, config.executor.device,
-        run, config, _families(config), _known(config),
+        run, config, _families(config) | _tokens(config, bank), _known(config), bank,
     )  # fmt: skip
 
 
@@ -105,6 +125,10 @@ def _families(config: RunConfig) -> dict[str, PolicyFamily]:
     if experts:
         found["mix"] = PolicyFamily("mix", (), tuple(t.folder for t in experts[0].tasks))
     return found
+
+
+def _tokens(config: RunConfig, bank: Mapping[str, Token]) -> dict[str, PolicyFamily]:
+    return {"rate": token_family(tuple(config.rewards))} if bank else {}
 
 
 def _merged(config: RunConfig) -> Mixed:
