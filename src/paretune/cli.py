@@ -270,6 +270,19 @@ def sample(
 
 
 @app.command()
+def demo(
+    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    port: Annotated[int, typer.Option("--port", help="Where the page is served.")] = 7860,
+    host: Annotated[str, typer.Option("--host", help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    quiet: Quiet = False,
+) -> None:
+    """A page with a slider a reward: the base beside the aligned model, scores, the measured front."""
+    from .demo.serving import serve
+
+    serve(run_folder, host, port, quiet=quiet)
+
+
+@app.command()
 def export(
     run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder.")],

@@ -38,6 +38,7 @@ MAY: dict[str, set[str]] = {
     "measure": STAGES | {"environment", "folder"},
     "exporting": STAGES,
     "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
+    "demo": {"sampling", "data", "rewards", "files", "demo"} | LEAF,
     "add_tokens": STAGES | {"run"},
     "cli": {"config", "progress", "recipes", "types"},
 }
