@@ -1,4 +1,4 @@
-"""The page in a real browser: Debian's Chromium, driven by Playwright, against `paretune demo` in its own process.
+"""The page in a real browser: Debian's Chromium, driven by Playwright; `paretune demo` in its own process.
 
 Without Chromium these tests are skipped: `apt-get install chromium` brings it.
 """

@@ -1,6 +1,6 @@
 """The page in Gradio: which controls there are and what each change asks. Imported by `serving` alone."""
-# pyright: reportMissingImports=false
-# Gradio comes with the extra `demo`.
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
+# Gradio comes with the extra `demo`; it fills its namespace so that public names look private.
 
 from __future__ import annotations
 
