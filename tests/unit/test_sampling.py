@@ -124,6 +124,20 @@ def test_a_preference_for_one_reward_is_its_expert(run: Path, sampler: Sampler) 
     assert last.adapters == ("round-1/merged", "round-2/experts/dark")
 
 
+def test_a_runs_pictures_take_the_recipes_threads(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    encode = sampler.policy.encode
+    monkeypatch.setattr(
+        sampler.policy, "encode", lambda *a: (seen.append(torch.get_num_threads()), encode(*a))[1]
+    )
+    try:
+        sampler.draw(ASK)
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_threads_never_see_each_others_preference(sampler: Sampler) -> None:
     asked = [replace(ASK, preference=(share, 1 - share)) for share in (1.0, 0.0)]
     alone = [sampler.draw(request) for request in asked]

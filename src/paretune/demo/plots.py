@@ -42,7 +42,7 @@ def _told(front: Front, place: Place | None, method: str) -> str:
         return f"This preference was measured ({nearest}): {values} on held-out prompts."
     if place.values == front.points[place.nearest].values:
         return f"This preference was not measured. The nearest that was: {nearest}, {values}."
-    return f"This preference was not measured; between the points that were, it would be {values}."
+    return f"This preference was not measured; linear between the points that were: {values}."
 
 
 def _legend(front: Front) -> str:

@@ -8,7 +8,8 @@ lock, its adapters folded in and then undone; no request leaves anything behind.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ class Sampler:
         mixed = self.source.mixed(request)
         tokens = resolve(mixed.tokens, self.source.bank)
         sampling = Sampling(self.source.steps, self.source.guidance, batch=1)
-        with self._lock, torch.no_grad(), folded(self.policy.transformer, self._deltas(mixed)):
+        transformer = self.policy.transformer
+        with self._lock, self._threads(), torch.no_grad(), folded(transformer, self._deltas(mixed)):
             conditions = self.policy.encode([request.prompt], self.source.guidance > 1, tokens)
             pictures = [
                 self.policy.decode(sample(self.policy, conditions, self._noise(request, i), sampling).clean)
@@ -75,7 +77,7 @@ class Sampler:
         images = pixels.permute(0, 3, 1, 2).float() / 255
         scores: list[dict[str, float]] = [{} for _ in images]
         left_out: dict[str, str] = {}
-        with self._lock:
+        with self._lock, self._threads():
             for reward in self.rewards():
                 values = _values(reward, images, prompt)
                 if isinstance(values, str):
@@ -117,6 +119,16 @@ class Sampler:
             "steps": source.steps,
             "guidance_scale": source.guidance,
         }
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """The recipe's number of CPU threads, whichever thread asks: it is part of what makes bits equal."""
+        config, before = self.source.config, torch.get_num_threads()
+        torch.set_num_threads(config.executor.threads if config else before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def _noise(self, request: Request, index: int) -> torch.Tensor:
         """Of picture `index`: the same for every prompt and method, so that models can be compared."""
