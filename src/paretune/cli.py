@@ -229,6 +229,60 @@ def score(
 
 
 @app.command()
+def sample(
+    source: Annotated[str, typer.Argument(help="A finished run's folder, a model's folder, or a hub id.")],
+    prompt: Annotated[list[str], typer.Option("--prompt", help="What to draw. May be repeated.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    prefer: Annotated[
+        str | None, typer.Option("--prefer", help="Weights of the run's rewards, as \"ocr=0.7 beauty=0.3\".")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            help="mapreduce (the default of a run), mix (experts mixed by the preference), rate (reward "
+            "tokens), or base.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        str, typer.Option("--tokens", help="Reward tokens by hand, beside any method: \"ocr:2 beauty@0.5\".")
+    ] = "",
+    count: Annotated[int, typer.Option("-n", "--count", help="Pictures a prompt.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
+    steps: Annotated[int | None, typer.Option("--steps", help="Default: the recipe's evaluation.")] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance", help="Default: the recipe's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw pictures at a preference, with their scores; every PNG carries its settings."""
+    from .sampling.command import sample_folder
+
+    table = sample_folder(
+        source, prompt, out,
+        prefer=prefer, method=method, tokens=tokens, count=count, seed=seed, steps=steps, guidance=guidance,
+    )  # fmt: skip
+    if as_json:
+        _print_json(table)
+        return
+    from .tables import sample_table
+
+    Console().print(sample_table(table))
+    typer.echo(f"pictures: {out / 'pictures'}   grid: {out / 'grid.png'}   scores: {out / 'sample.json'}")
+
+
+@app.command()
+def demo(
+    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    port: Annotated[int, typer.Option("--port", help="Where the page is served.")] = 7860,
+    host: Annotated[str, typer.Option("--host", help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    quiet: Quiet = False,
+) -> None:
+    """A page with a slider a reward: the base beside the aligned model, scores, the measured front."""
+    from .demo.serving import serve
+
+    serve(run_folder, host, port, quiet=quiet)
+
+
+@app.command()
 def export(
     run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder.")],

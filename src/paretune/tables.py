@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from .config import RunConfig
@@ -79,6 +80,21 @@ def measure_table(table: dict[str, Any]) -> Table:
     for name, means in table["methods"].items():
         errors = table["stderr"][name]
         rendered.add_row(name, *(f"{means[c]:.3f} ± {errors[c]:.3f}" for c in columns))
+    return rendered
+
+
+def sample_table(table: dict[str, Any]) -> Table:
+    """`paretune sample`: the mean score of each prompt's pictures."""
+    rendered = Table(title="mean score of each prompt's pictures", title_justify="left")
+    rendered.add_column("prompt")
+    rendered.add_column("pictures", justify="right")
+    for reward in table["rewards"]:
+        rendered.add_column(reward, justify="right")
+    for number, request in enumerate(table["requests"]):
+        rows = [row for row in table["pictures"] if row["request"] == number]
+        scores = {r: [row["scores"][r] for row in rows if r in row["scores"]] for r in table["rewards"]}
+        means = [f"{sum(values) / len(values):.3f}" if values else "–" for values in scores.values()]
+        rendered.add_row(escape(request["prompt"]), str(len(rows)), *means)
     return rendered
 
 

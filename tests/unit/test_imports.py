@@ -37,6 +37,8 @@ MAY: dict[str, set[str]] = {
     "doctor": {"environment", "policies"} | LEAF,
     "measure": STAGES | {"environment", "folder"},
     "exporting": STAGES,
+    "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
+    "demo": {"sampling", "data", "rewards", "files", "demo"} | LEAF,
     "add_tokens": STAGES | {"run"},
     "cli": {"config", "progress", "recipes", "types"},
 }
@@ -44,6 +46,7 @@ MAY: dict[str, set[str]] = {
 MAY_LAZILY: dict[str, set[str]] = {
     "rewards": {"worlds"},
     "data": {"worlds"},
+    "sampling": {"worlds"},
     "cli": set(MAY) - {"cli"},
 }
 HEAVY = {"diffusers", "transformers", "peft"}

@@ -27,6 +27,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
 NUMBERS = ("no", "one", "two", "three", "four")
 RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+SIGN = "a sign saying "
 WORD_LENGTHS = (4, 5)
 # Endings that a caption may carry. The truthful ones tell whether the caption is right; the
 # style ones tell how the picture is drawn; the idle ones tell nothing.
@@ -65,7 +66,7 @@ def caption(scene: Scene) -> str:
     shapes = f" {scene.relation} ".join(groups) if scene.relation else " and ".join(groups)
     if scene.word is None:
         return shapes
-    sign = f"a sign saying {scene.word}"
+    sign = f"{SIGN}{scene.word}"
     return f"{sign} {scene.sign_place} {shapes}" if shapes else sign
 
 
@@ -73,8 +74,42 @@ def _group_words(group: Group) -> str:
     if group.count == 1:
         article = "an" if group.color == "orange" else "a"
         return f"{article} {group.color} {group.shape}"
-    plural = "crosses" if group.shape == "cross" else f"{group.shape}s"
-    return f"{NUMBERS[group.count]} {group.color} {plural}"
+    return f"{NUMBERS[group.count]} {group.color} {_plural(group.shape)}"
+
+
+def _plural(shape: str) -> str:
+    return "crosses" if shape == "cross" else f"{shape}s"
+
+
+def parse_caption(text: str) -> Scene | None:
+    """The scene that a caption tells, the inverse of `caption`; None for any other sentence."""
+    if text.startswith(SIGN):
+        word, _, rest = text.removeprefix(SIGN).partition(" ")
+        place, _, shapes = rest.partition(" ")
+        groups = _parse_groups([shapes]) if shapes else ()
+        if not word or (rest and not (groups and place in {"above", "below"})) or groups is None:
+            return None
+        return Scene(groups, word=word, sign_place=place or None)
+    relation = next((r for r in RELATIONS if f" {r} " in text), None)
+    groups = _parse_groups(text.split(f" {relation or 'and'} "))
+    if not groups or len(groups) > 2 or (relation and any(g.count > 1 for g in groups)):
+        return None
+    return Scene(groups, relation)
+
+
+def _parse_groups(parts: list[str]) -> tuple[Group, ...] | None:
+    """Each part as a group, or None if one is none."""
+    groups = []
+    for part in parts:
+        number, _, thing = part.partition(" ")
+        color, _, shape = thing.partition(" ")
+        shape = next((s for s in SHAPES if shape in (s, _plural(s))), shape)
+        count = 1 if number in {"a", "an"} else NUMBERS.index(number) if number in NUMBERS else 0
+        group = Group(shape, color, count)
+        if not count or shape not in SHAPES or color not in COLORS or _group_words(group) != part:
+            return None
+        groups.append(group)
+    return tuple(groups)
 
 
 def geneval_metadata(scene: Scene) -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""What the page answers to one setting of its controls.
+
+Nothing of a visitor is kept: the whole setting comes in with every question, and what is remembered is
+remembered by the whole setting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..data.prompts import load_prompts
+from ..rewards.base import applies_to
+from ..sampling import Drawn, Request, Sampler
+from ..sampling.request import normalised, read_method, read_prompt, read_seed
+from ..sampling.writing import png_bytes
+from ..types import ParetuneError, Prompt
+from . import markup
+from .front import Front, read_front
+from .plots import front_plots
+
+REMEMBERED = 256
+SMALL = 256  # narrower pictures are enlarged with their pixels sharp
+LABELS = {
+    "mapreduce": "MapReduce, last round's experts weighted",
+    "mix": "mix of one round's experts",
+    "rate": "reward tokens",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The parts of the page that change, as HTML."""
+
+    pictures: str
+    bars: str
+    front: str
+
+
+class Answers:
+    """One run's sampler and front, for all visitors."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        source = sampler.source
+        assert source.run is not None
+        assert source.config is not None
+        self.sampler, self.source = sampler, source
+        self.front: Front = read_front(source.run, source.config.weights())
+        self.methods = [m for m in source.methods if m != "base"]
+        self._drawn = lru_cache(REMEMBERED)(sampler.draw_scored)
+        self.ranges = {r.name: self._range(r.name, r.range) for r in sampler.rewards()}
+
+    def answer(
+        self, prompt: str, weights: Sequence[float], method: str, tokens: str, seed: float | None
+    ) -> Answer:
+        """Draw and score the base and the aligned model. ParetuneError, one line, for a wrong setting."""
+        preference = normalised([math.nan if w is None else float(w) for w in weights], self.source.rewards)
+        if read_method(method) not in self.methods:
+            raise ParetuneError(f"this run has no method {method}; it has {', '.join(self.methods)}")
+        text, number = read_prompt(prompt), read_seed(seed)
+        aligned = Request(text, method, preference, number, tokens.strip())
+        base = Request(text, "base", None, number)
+        self.source.mixed(aligned)
+        drawn = {"base": self._drawn(base), "aligned": self._drawn(aligned)}
+        place = None if tokens.strip() else self.front.place(method, preference)
+        return Answer(
+            markup.pictures([
+                self._picture(title, request, drawn[title])
+                for title, request in (("base", base), ("aligned", aligned))
+            ]),
+            markup.bars(
+                self.source.rewards, self.ranges,
+                {title: own.scores[0] for title, own in drawn.items()}, drawn["base"].left_out,
+            ),
+            front_plots(self.front, place, method),
+        )  # fmt: skip
+
+    def point(self, number: int) -> tuple[str, tuple[float, ...]]:
+        """The method and the preference of a point of the front."""
+        if not 0 <= number < len(self.front.points):
+            raise ParetuneError("there is no such point")
+        point = self.front.points[number]
+        if point.drawn_by not in self.methods:
+            raise ParetuneError(f"the page cannot draw {point.name}: this run has {', '.join(self.methods)}")
+        return str(point.drawn_by), point.preference
+
+    def examples(self, most: int = 6) -> list[str]:
+        """Held-out prompts, the rewards in turn, but first those that most rewards can score."""
+        assert self.source.config is not None
+        sets = []
+        for own in self.source.config.rewards.values():
+            try:
+                sets.append([p.text for p in load_prompts(own.eval_prompts)[:most]])
+            except ParetuneError:  # the file may have gone since
+                continue
+        turns = list(dict.fromkeys(own[i] for i in range(most) for own in sets if i < len(own)))[:most]
+        return sorted(turns, key=lambda text: -self._said_of(text)) or ["a red circle"]
+
+    def _said_of(self, text: str) -> int:
+        prompt = self.source.known.get(text, Prompt(text))
+        return sum(applies_to(reward, prompt) for reward in self.sampler.rewards())
+
+    def _picture(self, title: str, request: Request, drawn: Drawn) -> str:
+        pixels = drawn.pixels[0]
+        png = png_bytes(pixels, {**self.sampler.settings(request), "index": 0})
+        file = f"{title}-{request.seed}.png"
+        return markup.picture(png, title, request.prompt, file, max(pixels.shape[:2]) < SMALL)
+
+    def _range(self, name: str, bounds: tuple[float, float]) -> tuple[float, float]:
+        """The bars' ends: the reward's own, or where it has none those of the measured models."""
+        index = self.source.rewards.index(name)
+        values = [p.values[index] for p in self.front.points]
+        low, high = bounds
+        return (
+            low if math.isfinite(low) else min(values, default=0.0),
+            high if math.isfinite(high) else max(values, default=1.0),
+        )

@@ -1,0 +1,143 @@
+"""The measured front of a run: every model's point, and where a setting of the sliders lies among them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.spatial import Delaunay, QhullError
+
+from ..files import read_json, read_rows
+from ..types import ParetuneError
+
+# The method of the page that draws a measured model; `expert:R` and `rate:R` are members at one reward.
+DRAWN_BY = {"mapreduce": "mapreduce", "rewarded_soup": "mix", "expert": "mix", "rate": "rate"}
+NEAR = 0.01  # preferences that differ by no more are the same: a slider has steps
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measured model. drawn_by: the page's method, None where the page cannot draw it.
+
+    preference: a weight a reward. values: a mean a reward. best: no other model is better in every reward.
+    """
+
+    name: str
+    drawn_by: str | None
+    preference: tuple[float, ...]
+    values: tuple[float, ...]
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a setting lies. nearest: a point's number; measured: whether it is this very setting."""
+
+    values: tuple[float, ...]
+    nearest: int
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Front:
+    """rewards: the axes. higher: whether more of each is better."""
+
+    rewards: tuple[str, ...]
+    higher: tuple[bool, ...]
+    points: tuple[Point, ...]
+
+    def place(self, method: str, preference: tuple[float, ...]) -> Place | None:
+        """A setting among the measured points of its method: linear between them. None without any."""
+        own = [i for i, p in enumerate(self.points) if p.drawn_by == method]
+        if not own:
+            return None
+        away = [_distance(self.points[i].preference, preference) for i in own]
+        nearest = own[int(np.argmin(away))]
+        point = self.points[nearest]
+        if min(away) <= NEAR:
+            return Place(point.values, nearest, True)
+        values = _between([self.points[i] for i in own], preference)
+        return Place(values or point.values, nearest, False)
+
+
+def read_front(run: Path, weights: dict[str, float]) -> Front:
+    """The points of summary.json, and of the grid of preferences where the run measured one."""
+    summary = read_json(run / "summary.json")
+    rewards = tuple(summary["rewards"])
+    if rewards != tuple(weights):
+        raise ParetuneError(f"{run}/summary.json names other rewards than config.yaml; resume the run")
+    directions = summary.get("higher_is_better", {})
+    higher = tuple(bool(directions.get(name, True)) for name in rewards)
+    points = [
+        Point(name, DRAWN_BY.get(name.split(":")[0]), _preference(name, weights),
+              tuple(means[r] for r in rewards))
+        for name, means in summary["methods"].items()
+        if "@" not in name and all(means.get(r) is not None for r in rewards)
+    ]  # fmt: skip
+    points += _grid(read_rows(run / "evaluation.jsonl"), rewards)
+    return Front(rewards, higher, tuple(_ranked(points, higher)))
+
+
+def _preference(name: str, weights: dict[str, float]) -> tuple[float, ...]:
+    head, _, reward = name.partition(":")
+    if head in {"expert", "rate"} and reward in weights:
+        return tuple(float(r == reward) for r in weights)
+    return tuple(weights.values())
+
+
+def _grid(rows: Sequence[dict[str, Any]], rewards: Sequence[str]) -> list[Point]:
+    """The other members of the families: rows that say `lattice`."""
+    values: dict[tuple[str, tuple[float, ...]], dict[str, list[float]]]
+    values = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.get("lattice") and row.get("kind", "reward") == "reward":
+            member = str(row["method"]).split("@")[0], tuple(map(float, row["preference"]))
+            values[member][row["reward"]].append(row["value"])
+    return [
+        Point(f"{name} at another preference", DRAWN_BY.get(name), preference,
+              tuple(float(np.mean(found[r])) for r in rewards))
+        for (name, preference), found in values.items()
+        if all(found.get(r) for r in rewards)
+    ]  # fmt: skip
+
+
+def _ranked(points: Sequence[Point], higher: Sequence[bool]) -> list[Point]:
+    """The points, those that none is better than in every reward marked."""
+    signs = np.where(higher, 1.0, -1.0)
+    table = np.array([p.values for p in points]).reshape(len(points), len(higher)) * signs
+    beaten = [bool(np.any(np.all(table > own, axis=1))) for own in table]
+    return [
+        Point(p.name, p.drawn_by, p.preference, p.values, not worse)
+        for p, worse in zip(points, beaten, strict=True)
+    ]
+
+
+def _distance(a: Sequence[float], b: Sequence[float]) -> float:
+    return max(abs(x - y) for x, y in zip(a, b, strict=True))
+
+
+def _between(points: Sequence[Point], preference: Sequence[float]) -> tuple[float, ...] | None:
+    """Values linear in the preference within the triangle of measured points around it, or None outside."""
+    where = np.array([p.preference[:-1] for p in points])
+    values = np.array([p.values for p in points])
+    wanted = np.array(preference[:-1])
+    if where.shape[1] == 1:
+        order = np.argsort(where[:, 0])
+        if len(points) < 2 or not where.min() <= wanted[0] <= where.max():
+            return None
+        return tuple(float(np.interp(wanted[0], where[order, 0], column[order])) for column in values.T)
+    try:
+        mesh = Delaunay(where)
+    except (QhullError, ValueError):  # too few points, or all on a line
+        return None
+    cell = int(mesh.find_simplex(wanted, tol=1e-6))
+    if cell < 0:
+        return None
+    part = mesh.transform[cell]
+    most = part[:-1] @ (wanted - part[-1])
+    shares = np.append(most, 1 - most.sum())
+    return tuple(float(v) for v in shares @ values[mesh.simplices[cell]])

@@ -1,0 +1,69 @@
+"""What the page shows, as HTML: pictures, bars, messages. Every word of a user's is escaped here."""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+from collections.abc import Mapping, Sequence
+
+# gr.HTML reads its value through templates: these must not mean anything there.
+_TEMPLATE = {ord(c): f"&#{ord(c)};" for c in "{}$`\\"}
+
+
+def shown(text: str) -> str:
+    """Text as text, whatever it holds."""
+    return html.escape(text, quote=True).translate(_TEMPLATE)
+
+
+def message(text: str) -> str:
+    """A line that a screen reader speaks at once."""
+    return f'<p class="pt-message" role="alert">{shown(text)}</p>' if text else ""
+
+
+def picture(png: bytes, title: str, prompt: str, file: str, small: bool) -> str:
+    """One picture with its title and a link that saves the very bytes."""
+    data = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    grain = ' class="pt-pixels"' if small else ""
+    return (
+        f'<figure class="pt-picture"><img{grain} src="{data}" alt="{shown(title)}: {shown(prompt)}">'
+        f'<figcaption><b>{shown(title)}</b> <a href="{data}" download="{shown(file)}">save PNG</a>'
+        "</figcaption></figure>"
+    )
+
+
+def pictures(parts: Sequence[str]) -> str:
+    """Pictures side by side."""
+    return f'<div class="pt-pictures">{"".join(parts)}</div>'
+
+
+def bars(
+    rewards: Sequence[str],
+    ranges: Mapping[str, tuple[float, float]],
+    scores: Mapping[str, Mapping[str, float]],
+    left_out: Mapping[str, str],
+) -> str:
+    """A pair of bars a reward. scores: picture's title -> reward -> value."""
+    rows = []
+    for reward in rewards:
+        if reward in left_out:
+            told = f'<span class="pt-none">no score: {shown(left_out[reward])}</span>'
+        else:
+            told = "".join(
+                _bar(title, place, own[reward], ranges[reward])
+                for place, (title, own) in enumerate(scores.items())
+            )
+        rows.append(f"<tr><th scope='row'>{shown(reward)}</th><td>{told}</td></tr>")
+    return f'<table class="pt-bars"><caption>Scores of these two pictures</caption>{"".join(rows)}</table>'
+
+
+def _bar(title: str, place: int, value: float, span: tuple[float, float]) -> str:
+    low, high = span
+    share = (value - low) / (high - low) if high > low else 0.0
+    width = 100 * min(1.0, max(0.0, share)) if math.isfinite(share) else 0.0
+    kind = "pt-base" if place == 0 else "pt-aligned"
+    return (
+        f'<span class="pt-bar {kind}"><span class="pt-name">{shown(title)}</span>'
+        f'<span class="pt-track"><span style="width:{width:.1f}%"></span></span>'
+        f'<span class="pt-value">{value:.3f}</span></span>'
+    )

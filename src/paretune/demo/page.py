@@ -1,0 +1,115 @@
+"""The page in Gradio: which controls there are and what each change asks. Imported by `serving` alone."""
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
+# Gradio comes with the extra `demo`; it fills its namespace so that public names look private.
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..types import ParetuneError
+from . import markup
+from .answers import LABELS, Answers
+
+HERE = Path(__file__).parent
+CSS, FRONT_JS = (HERE / "page.css").read_text("utf-8"), (HERE / "front.js").read_text("utf-8")
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif")
+MONO = ("ui-monospace", "DejaVu Sans Mono", "monospace")
+SEEDS = 2**31
+
+
+def theme() -> Any:
+    """Gradio's own, with the fonts that the visitor's machine has: its default fetches Google's."""
+    return gr.themes.Default(primary_hue="blue", font=list(FONTS), font_mono=list(MONO))
+
+
+class Page:
+    """The controls, their order in a question, and the answer's places."""
+
+    def __init__(self, answers: Answers, name: str) -> None:
+        self.answers = answers
+        self.rewards = answers.source.rewards
+        with gr.Blocks(title=f"paretune: {name}", analytics_enabled=False, fill_width=True) as self.blocks:
+            title = f"{markup.shown(name)}: one model, {len(self.rewards)} rewards"
+            gr.HTML(f"<h1>{title}</h1>", elem_id="pt-head")
+            with gr.Row(elem_id="pt-page"):
+                with gr.Column(scale=2, min_width=280):
+                    self._controls()
+                with gr.Column(scale=3, min_width=280):
+                    self.message = gr.HTML(elem_id="pt-message")
+                    self.pictures = gr.HTML(elem_id="pt-pictures")
+                    self.bars = gr.HTML(elem_id="pt-bars")
+            gr.HTML("<h2>The measured front</h2><p class='pt-note'>Means over held-out prompts. A click on a "
+                    "point sets the sliders to it.</p>", elem_id="pt-front-head")  # fmt: skip
+            self.front = gr.HTML(elem_id="pt-front", js_on_load=FRONT_JS)
+            self._wire()
+
+    def _controls(self) -> None:
+        answers = self.answers
+        examples = answers.examples()
+        self.prompt = gr.Textbox(examples[0], label="Prompt", lines=1, max_lines=3, elem_id="pt-prompt")
+        self.examples = gr.Dataset(
+            components=[gr.Textbox(visible=False)], samples=[[text] for text in examples],
+            label="Examples", type="values", elem_id="pt-examples",
+        )  # fmt: skip
+        self.sliders = [
+            gr.Slider(0, 1, value=round(share, 2), step=0.01, label=f"weight of {reward}",
+                      buttons=[], elem_classes="pt-slider")
+            for reward, share in zip(self.rewards, answers.source.default_preference, strict=True)
+        ]  # fmt: skip
+        choices = [(LABELS[method], method) for method in answers.methods]
+        self.method = gr.Radio(choices, value=answers.methods[0], label="Method", elem_id="pt-method")
+        self.tokens = gr.Textbox(
+            "", label="Reward tokens beside it", placeholder="as ocr:2 preference@0.5",
+            visible=bool(answers.source.bank), elem_id="pt-tokens",
+        )  # fmt: skip
+        with gr.Row():
+            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="pt-seed", min_width=120)
+            self.lock = gr.Checkbox(True, label="Keep the seed", elem_id="pt-lock", min_width=120)
+        self.button = gr.Button("Generate", variant="primary", elem_id="pt-generate")
+
+    def _wire(self) -> None:
+        """Every control asks at once; a question carries the whole setting, so that nothing is kept here."""
+        asked = [self.prompt, self.method, self.tokens, self.seed, *self.sliders]
+        shown = [self.message, self.pictures, self.bars, self.front]
+        quick: dict[str, Any] = {
+            "trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private",
+        }  # fmt: skip
+        changes = [self.method.input, self.seed.input, self.tokens.submit, *(s.input for s in self.sliders)]
+        gr.on([self.blocks.load, *changes], self._answer, asked, shown, **quick)
+        gr.on([self.button.click, self.prompt.submit], self._generate, [self.lock, *asked],
+              [self.seed, *shown], **quick)  # fmt: skip
+        self.examples.click(self._example, [self.examples, *asked[1:]], [self.prompt, *shown], **quick)
+        self.front.click(self._point, asked, [self.method, *self.sliders, *shown], **quick)
+
+    def _answer(self, prompt: str, method: str, tokens: str, seed: float | None,
+                *weights: float) -> list[Any]:  # fmt: skip
+        try:
+            done = self.answers.answer(prompt, weights, method, tokens, seed)
+        except ParetuneError as error:
+            # What was shown before stays, with the reason above it.
+            return [markup.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
+        return ["", done.pictures, done.bars, done.front]
+
+    def _generate(self, kept: bool, prompt: str, method: str, tokens: str, seed: float | None,
+                  *weights: float) -> list[Any]:  # fmt: skip
+        chosen = seed if kept else secrets.randbelow(SEEDS)
+        return [chosen, *self._answer(prompt, method, tokens, chosen, *weights)]
+
+    def _example(self, sample: Sequence[str], method: str, tokens: str, seed: float | None,
+                 *weights: float) -> list[Any]:  # fmt: skip
+        return [sample[0], *self._answer(sample[0], method, tokens, seed, *weights)]
+
+    def _point(self, prompt: str, method: str, tokens: str, seed: float | None, *weights: float,
+               event: gr.EventData) -> list[Any]:  # fmt: skip
+        try:
+            method, weights = self.answers.point(int(event.point))
+        except (ParetuneError, AttributeError, TypeError, ValueError) as error:
+            kept = [gr.skip()] * (len(self.sliders) + 1)
+            return [*kept, markup.message(f"this click set nothing: {error}"), *[gr.skip()] * 3]
+        answer = self._answer(prompt, method, tokens, seed, *weights)
+        return [method, *(round(weight, 2) for weight in weights), *answer]

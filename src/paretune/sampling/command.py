@@ -1,0 +1,63 @@
+"""`paretune sample`: a user's words -> requests -> a folder of pictures. Words are checked first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..types import ParetuneError
+from .request import Request, read_count, read_method, read_preference, read_prompt, read_seed
+from .sampler import Sampler
+from .source import Source, open_source
+from .writing import check_new, sample_to
+
+
+def sample_folder(
+    target: str,
+    prompts: Sequence[str],
+    out: Path,
+    prefer: str | None = None,
+    method: str | None = None,
+    tokens: str = "",
+    count: int = 4,
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float | None = None,
+) -> dict[str, Any]:
+    """Draw `count` pictures of every prompt into the new folder `out`; returns what sample.json holds."""
+    check_new(out)
+    read_count(count)
+    if method is not None:
+        read_method(method)
+    texts = [read_prompt(text) for text in prompts]
+    source = _adjusted(open_source(target), steps, guidance)
+    chosen = method or ("base" if source.run is None else source.methods[0])
+    preference = None if prefer is None else read_preference(prefer, _rewards(source))
+    if chosen == "rate" and prefer is not None and tokens:
+        raise ParetuneError("rate takes its tokens from --prefer or from --tokens: give one of them")
+    requests = [Request(text, chosen, preference, read_seed(seed), tokens.strip()) for text in texts]
+    for request in requests:
+        source.mixed(request)
+    return sample_to(Sampler(source), requests, count, out)
+
+
+def _rewards(source: Source) -> tuple[str, ...]:
+    if not source.rewards:
+        raise ParetuneError(f"{source.name} is a model, not a run: it has no rewards to prefer")
+    return source.rewards
+
+
+def _adjusted(source: Source, steps: int | None, guidance: float | None) -> Source:
+    """The source with other sampling settings where they are given."""
+    if steps is not None:
+        if not 2 <= steps <= 1000:
+            raise ParetuneError(f"--steps must be from 2 to 1000, not {steps}")
+        source = replace(source, steps=steps)
+    if guidance is not None:
+        if not math.isfinite(guidance) or guidance < 0:
+            raise ParetuneError(f"--guidance must be a number from 0 up, not {guidance:g}")
+        source = replace(source, guidance=guidance)
+    return source

@@ -1,0 +1,166 @@
+"""One loaded policy that draws and scores pictures for any request.
+
+A picture depends on its request and its number alone: pictures are drawn one at a time, so neither how many
+are asked for nor who asks at the same time changes a bit. Requests share the weights: each is drawn under a
+lock, its adapters folded in and then undone; no request leaves anything behind.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..environment import choose_device
+from ..files import MANIFEST, finished, read_json
+from ..ops.lowrank import LowRank
+from ..plan import derive_seed
+from ..policies.adapters import folded
+from ..policies.flow import Sampling, sample
+from ..policies.folders import EMBEDDED
+from ..policies.opening import open_policy
+from ..policies.token_spec import format_tokens
+from ..policies.tokens import resolve
+from ..rewards.base import RewardError, applies_to, load_reward, score_samples
+from ..stages.adapters import WEIGHTS, load_delta, sum_deltas
+from ..stages.families import Mixed
+from ..types import ParetuneError, Prompt, Reward
+from .records import prompt_of
+from .request import Request
+from .source import Source
+
+NO_RECORD = "it needs a record: the prompt is in no prompt file of the run, and its words tell none"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """pixels: uint8 [N, H, W, 3]. scores: one dict a picture. left_out: reward -> why it says nothing."""
+
+    prompt: Prompt
+    pixels: torch.Tensor
+    scores: tuple[dict[str, float], ...]
+    left_out: Mapping[str, str]
+
+
+class Sampler:
+    """Draws from one source. Safe to use from several threads; they take turns."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.policy = open_policy(source.model, choose_device(source.device))
+        self._lock = threading.RLock()
+        self._adapters: dict[str, dict[str, LowRank]] = {}
+        self._rewards: list[Reward] | None = None
+
+    def draw(self, request: Request, count: int = 1) -> torch.Tensor:
+        """The first `count` pictures of a request, uint8 [count, H, W, 3]."""
+        mixed = self.source.mixed(request)
+        tokens = resolve(mixed.tokens, self.source.bank)
+        sampling = Sampling(self.source.steps, self.source.guidance, batch=1)
+        transformer = self.policy.transformer
+        with self._lock, self._threads(), torch.no_grad(), folded(transformer, self._deltas(mixed)):
+            conditions = self.policy.encode([request.prompt], self.source.guidance > 1, tokens)
+            pictures = [
+                self.policy.decode(sample(self.policy, conditions, self._noise(request, i), sampling).clean)
+                for i in range(count)
+            ]
+        return (torch.cat(pictures).permute(0, 2, 3, 1) * 255).round().byte().contiguous()
+
+    def score(self, text: str, pixels: torch.Tensor) -> Drawn:
+        """What the run's rewards say of pictures of one prompt, as they say it of the saved files."""
+        prompt = prompt_of(text, self.source.known, self.source.model.path in EMBEDDED)
+        images = pixels.permute(0, 3, 1, 2).float() / 255
+        scores: list[dict[str, float]] = [{} for _ in images]
+        left_out: dict[str, str] = {}
+        with self._lock, self._threads():
+            for reward in self.rewards():
+                values = _values(reward, images, prompt)
+                if isinstance(values, str):
+                    left_out[reward.name] = values
+                    continue
+                for row, value in zip(scores, values, strict=True):
+                    row[reward.name] = value
+        return Drawn(prompt, pixels, tuple(scores), left_out)
+
+    def draw_scored(self, request: Request, count: int = 1) -> Drawn:
+        """`draw`, then `score`."""
+        return self.score(request.prompt, self.draw(request, count))
+
+    def rewards(self) -> list[Reward]:
+        """The run's rewards, loaded at the first call."""
+        with self._lock:
+            if self._rewards is None:
+                owned = self.source.config.rewards if self.source.config else {}
+                self._rewards = [load_reward(r.reward, name=name, **r.options) for name, r in owned.items()]
+            return self._rewards
+
+    def settings(self, request: Request) -> dict[str, Any]:
+        """All that a picture was made from, as plain data: what travels in its file."""
+        source = self.source
+        mixed = source.mixed(request)
+        shares = request.preference
+        return {
+            "prompt": request.prompt,
+            "method": request.method,
+            "preference": None if shares is None else dict(zip(source.rewards, shares, strict=True)),
+            "tokens": format_tokens(mixed.tokens),
+            "seed": request.seed,
+            "model": source.model.path if source.model.path in EMBEDDED else Path(source.model.path).name,
+            "run": source.name if source.run else None,
+            "adapters": [
+                {"folder": folder, "scale": scale, "sha256": self._manifest(folder)["files"][WEIGHTS]}
+                for folder, scale in zip(mixed.adapters, mixed.scales, strict=True)
+            ],
+            "steps": source.steps,
+            "guidance_scale": source.guidance,
+        }
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """The recipe's number of CPU threads, whichever thread asks: it is part of what makes bits equal."""
+        config, before = self.source.config, torch.get_num_threads()
+        torch.set_num_threads(config.executor.threads if config else before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def _noise(self, request: Request, index: int) -> torch.Tensor:
+        """Of picture `index`: the same for every prompt and method, so that models can be compared."""
+        generator = torch.Generator().manual_seed(derive_seed("sample", request.seed, index))
+        return self.policy.initial_noise(1, generator)
+
+    def _deltas(self, mixed: Mixed) -> dict[str, LowRank]:
+        if not mixed.adapters:
+            return {}
+        return sum_deltas([self._adapter(folder) for folder in mixed.adapters], mixed.scales)
+
+    def _adapter(self, folder: str) -> dict[str, LowRank]:
+        """An adapter of the run, its files checked when it is first read."""
+        if folder not in self._adapters:
+            manifest = self._manifest(folder)
+            assert self.source.run is not None
+            finished(self.source.run / folder, manifest["stage"], manifest["inputs"])
+            self._adapters[folder] = load_delta([self.source.run / folder])
+        return self._adapters[folder]
+
+    def _manifest(self, folder: str) -> dict[str, Any]:
+        assert self.source.run is not None
+        return read_json(self.source.run / folder / MANIFEST)
+
+
+def _values(reward: Reward, images: torch.Tensor, prompt: Prompt) -> Sequence[float] | str:
+    """A score a picture, or why there is none."""
+    if not applies_to(reward, prompt):
+        return "it says nothing of this prompt" if prompt.metadata else NO_RECORD
+    try:
+        return score_samples(reward, images, [prompt] * len(images)).tolist()
+    except RewardError as error:
+        if prompt.metadata and not isinstance(error.__cause__, ParetuneError):
+            raise
+        return str(error)

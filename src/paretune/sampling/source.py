@@ -1,0 +1,152 @@
+"""Where a sampler's model comes from: a finished run with its methods, or a bare model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..config import ModelConfig, RunConfig
+from ..data.prompts import load_prompts
+from ..exporting import open_final
+from ..methods import build_plan
+from ..policies.folders import EMBEDDED, check_model
+from ..policies.token_files import Token, read_bank
+from ..policies.token_spec import parse_tokens
+from ..policies.tokens import resolve
+from ..stages.families import Mixed, PolicyFamily, token_family
+from ..types import ParetuneError, Prompt
+from .request import Request
+
+BASE = Mixed((), ())
+# diffusers' own defaults for Stable Diffusion 3; the embedded model was made to be drawn without guidance.
+NO_TOKENS = "{run} has no reward tokens; `paretune tokens {run}` trains them"
+MODEL_STEPS, MODEL_GUIDANCE = 28, 7.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """run: its folder, None for a bare model. known: the prompts of the run's files, with their records.
+
+    families: `mapreduce`, `mix` and `rate`, each where the run has it. bank: its reward tokens by name.
+    """
+
+    name: str
+    model: ModelConfig
+    steps: int
+    guidance: float
+    device: str = "auto"
+    run: Path | None = None
+    config: RunConfig | None = None
+    families: Mapping[str, PolicyFamily] = field(default_factory=dict[str, PolicyFamily])
+    known: Mapping[str, Prompt] = field(default_factory=dict[str, Prompt])
+    bank: Mapping[str, Token] = field(default_factory=dict[str, Token])
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The run's rewards, in its order."""
+        return tuple(self.config.rewards) if self.config else ()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that can be asked for."""
+        return (*self.families, "base")
+
+    @property
+    def default_preference(self) -> tuple[float, ...]:
+        """The recipe's own weights."""
+        return tuple(self.config.weights().values()) if self.config else ()
+
+    def mixed(self, request: Request) -> Mixed:
+        """The adapters and tokens over the base that make what a request asks for, all of them known."""
+        mixed = self._member(request.method, request.preference)
+        if not request.tokens:
+            return mixed
+        if self.run is None:
+            raise ParetuneError(f"{self.name} is a model, not a run: it has no reward tokens")
+        if not self.bank:
+            raise ParetuneError(NO_TOKENS.format(run=self.run))
+        uses = parse_tokens(request.tokens)
+        resolve(uses, self.bank)
+        # rate is its tokens: those named by hand stand in for those of the preference.
+        return replace(mixed, tokens=uses if request.method == "rate" else mixed.tokens + uses)
+
+    def _member(self, method: str, preference: tuple[float, ...] | None) -> Mixed:
+        if method == "base":
+            if preference is not None:
+                raise ParetuneError("the base has no preference; give another method, or no preference")
+            return BASE
+        if self.run is None:
+            raise ParetuneError(f"{self.name} is a model, not a run: it has only the method base")
+        if method == "rate" and not self.bank:
+            raise ParetuneError(NO_TOKENS.format(run=self.run))
+        if method not in self.families:
+            raise ParetuneError(f"{self.run} has no experts for {method}; it has {', '.join(self.methods)}")
+        if method == "mapreduce" and preference is None and self.config is not None:
+            return _merged(self.config)
+        return self.families[method].at(preference or self.default_preference)
+
+
+def open_source(target: str) -> Source:
+    """A run's folder, a pipeline's folder, an embedded model's name or a hub id."""
+    folder = Path(target)
+    if (folder / "config.yaml").exists():
+        return _open_run(folder)
+    if folder.is_dir() and not (folder / "model_index.json").exists():
+        raise ParetuneError(
+            f"{target} holds neither a run (config.yaml) nor a model (model_index.json)"
+        )
+    if not folder.exists() and target not in EMBEDDED and target.count("/") != 1:
+        raise ParetuneError(f"no run or model {target}; give a run's folder, a model's folder or a hub id")
+    check_model(target)
+    guidance = 1.0 if target in EMBEDDED else MODEL_GUIDANCE
+    return Source(target, ModelConfig.model_validate({"path": target}), MODEL_STEPS, guidance)
+
+
+def _open_run(run: Path) -> Source:
+    config, final = open_final(run)
+    bank = read_bank(final / "tokens")
+    settings = config.evaluate
+    guidance = config.model.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
+    return Source(
+        config.name, config.model, settings.steps, guidance, config.executor.device,
+        run, config, _families(config) | _tokens(config, bank), _known(config), bank,
+    )  # fmt: skip
+
+
+def _families(config: RunConfig) -> dict[str, PolicyFamily]:
+    """mapreduce: the last round's experts on the rounds before. mix: one round's experts on the base."""
+    rounds = {method.name: method.rounds for method in build_plan(config).methods}
+    found: dict[str, PolicyFamily] = {}
+    if "mapreduce" in rounds:
+        last = rounds["mapreduce"][-1].tasks
+        found["mapreduce"] = PolicyFamily("mapreduce", last[0].parents, tuple(t.folder for t in last))
+    experts = rounds.get("rewarded_soup") or rounds.get("mapreduce")
+    if experts:
+        found["mix"] = PolicyFamily("mix", (), tuple(t.folder for t in experts[0].tasks))
+    return found
+
+
+def _tokens(config: RunConfig, bank: Mapping[str, Token]) -> dict[str, PolicyFamily]:
+    return {"rate": token_family(tuple(config.rewards))} if bank else {}
+
+
+def _merged(config: RunConfig) -> Mixed:
+    """MapReduce's own model: final/ where it is the run's first method."""
+    method = next(m for m in build_plan(config).methods if m.name == "mapreduce")
+    folders = ("final",) if config.methods[0] == "mapreduce" else method.model
+    return Mixed(folders, (1.0,) * len(folders))
+
+
+def _known(config: RunConfig) -> dict[str, Prompt]:
+    """Every prompt of the run's files; of one that comes twice the first. Lost files are passed over."""
+    known: dict[str, Prompt] = {}
+    for own in config.rewards.values():
+        for file in (own.eval_prompts, own.prompts):
+            try:
+                prompts = load_prompts(file)
+            except ParetuneError:
+                continue
+            for prompt in prompts:
+                known.setdefault(prompt.text, prompt)
+    return known

@@ -1,0 +1,264 @@
+"""The page in a real browser: Debian's Chromium, driven by Playwright; `paretune demo` in its own process.
+
+Without Chromium these tests are skipped: `apt-get install chromium` brings it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from paretune.config import load_config
+from paretune.measure import score_folder
+from paretune.sampling.writing import read_settings
+from tests.made_run import make_run, make_tokens
+
+from .commands import command
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: `apt-get install chromium`")
+PATIENCE = 120_000  # milliseconds: a busy machine is slow, and what is waited for comes much sooner
+
+
+@pytest.fixture(scope="module")
+def run(tiny_sd3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_run(tmp_path_factory.mktemp("demo") / "tiny", tiny_sd3)
+    make_tokens(folder, tiny_sd3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(run: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    server = subprocess.Popen(
+        command("demo", run, "--port", port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        _wait_for(url, server)
+        yield url
+    finally:
+        server.terminate()
+        server.communicate(timeout=60)
+
+
+def _wait_for(url: str, server: subprocess.Popen[str]) -> None:
+    for _ in range(600):
+        if server.poll() is not None:
+            pytest.fail(f"the server left: {server.communicate()[0]}")
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail("the server did not come up")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
+    """Open the page; afterwards: no error in the console, nothing asked of another machine."""
+    wrong: list[str] = []
+    contexts = []
+
+    def heard(message: Any) -> None:
+        if message.type == "error":
+            wrong.append(message.text)
+
+    def asked(request: Any) -> None:
+        if not request.url.startswith((address, address.replace("http", "ws"), "data:", "blob:")):
+            wrong.append(f"asked {request.url}")
+
+    def open_page(width: int = 1200, scheme: str = "light") -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("console", heard)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: wrong.append(f"dialog {dialog.message}"))
+        page.on("request", asked)
+        page.goto(address)
+        page.wait_for_selector("#pt-pictures img")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def pictures(page: Any) -> list[str]:
+    """The sources of the base's and the aligned picture."""
+    return page.eval_on_selector_all("#pt-pictures img", "images => images.map(image => image.src)")
+
+
+def after(page: Any, act: Callable[[], object]) -> list[str]:
+    """The pictures once the aligned one has changed."""
+    before = pictures(page)[1]
+    act()
+    page.wait_for_function(
+        "before => { const all = document.querySelectorAll('#pt-pictures img');"
+        " return all.length === 2 && all[1].src !== before; }", arg=before,
+    )  # fmt: skip
+    return pictures(page)
+
+
+def save(sources: list[str], folder: Path) -> list[dict[str, Any]]:
+    """Write the pictures as files; returns the settings that they carry."""
+    folder.mkdir()
+    told = []
+    for number, source in enumerate(sources):
+        data = base64.b64decode(source.removeprefix("data:image/png;base64,"))
+        (folder / f"{number}.png").write_bytes(data)
+        assert Image.open(io.BytesIO(data)).size == (16, 16)
+        told.append(read_settings(folder / f"{number}.png"))
+    return told
+
+
+def slider(page: Any, number: int) -> Any:
+    return page.locator(".pt-slider input[type=range]").nth(number)
+
+
+def test_a_typed_prompt_is_drawn_and_scored_as_the_commands_do(
+    visit: Callable[..., Any], run: Path, tmp_path: Path
+) -> None:
+    page = visit()
+
+    def type_prompt() -> None:
+        page.fill("#pt-prompt textarea, #pt-prompt input", "two blue squares")
+        page.click("#pt-generate")
+
+    told = save(after(page, type_prompt), tmp_path / "saved")
+    assert [(t["prompt"], t["method"], t["seed"]) for t in told] == [
+        ("two blue squares", "base", 0), ("two blue squares", "mapreduce", 0)
+    ]  # fmt: skip
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("two blue squares\ntwo blue squares\n")
+    shown = page.eval_on_selector_all("#pt-bars .pt-value", "values => values.map(v => v.textContent)")
+    scored = [
+        f"{row['value']:.3f}"
+        for own in load_config(run / "config.yaml").rewards.values()
+        for row in score_folder(own.reward, tmp_path / "saved", str(prompts))
+    ]
+    assert shown == scored
+
+
+def test_a_slider_moved_by_keys_changes_the_aligned_picture_alone(
+    visit: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = visit()
+    base = pictures(page)[0]
+    slider(page, 0).focus()
+    sources = after(page, lambda: page.keyboard.press("End"))
+    page.wait_for_function("document.querySelector('#pt-front').textContent.includes('was not measured')")
+    assert sources[0] == base
+    preference = save(pictures(page), tmp_path / "saved")[1]["preference"]
+    assert preference == pytest.approx({"red": 2 / 3, "dark": 1 / 3})
+
+
+def test_a_point_of_the_front_sets_the_sliders(visit: Callable[..., Any]) -> None:
+    page = visit()
+    after(page, lambda: page.locator("#pt-front [aria-label*='expert dark']").first.click())
+    assert [float(slider(page, i).input_value()) for i in (0, 1)] == [0, 1]
+    assert page.is_checked("#pt-method input[value=mix]")
+    told = "document.querySelector('#pt-front').textContent.includes('measured (expert dark)')"
+    page.wait_for_function(told)
+    point = page.locator("#pt-front [aria-label*='expert red']").first
+    point.focus()
+    after(page, lambda: page.keyboard.press("Enter"))
+    assert [float(slider(page, i).input_value()) for i in (0, 1)] == [1, 0]
+
+
+def test_the_keyboard_reaches_everything(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.locator("#pt-prompt textarea, #pt-prompt input").focus()
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate(
+            "() => { const a = document.activeElement; if (a.dataset.point) return 'point';"
+            " if (a.closest('.pt-slider') && a.type === 'range') return 'slider';"
+            " return a.closest('[id^=pt-]')?.id; }"
+        ))  # fmt: skip
+    wanted = {"slider", "point", "pt-method", "pt-tokens", "pt-seed", "pt-lock", "pt-generate", "pt-pictures"}
+    assert wanted <= reached
+    assert any(str(name).startswith("pt-examples") for name in reached)
+    page.uncheck("#pt-lock input")
+    page.locator("#pt-generate").focus()
+    after(page, lambda: page.keyboard.press("Enter"))
+    assert page.input_value("#pt-seed input") != "0"
+
+
+def test_bad_input_is_told_and_the_server_lives(visit: Callable[..., Any]) -> None:
+    page = visit()
+    before = pictures(page)
+    field = page.locator("#pt-prompt textarea, #pt-prompt input")
+
+    def told(text: str) -> None:
+        page.wait_for_function(
+            "text => document.querySelector('#pt-message [role=alert]')?.textContent.includes(text)", arg=text
+        )
+
+    for text, reason in {"": "empty", "x" * 10_000: "10,000 characters", "a\u0007b": "U+0007"}.items():
+        field.fill(text)
+        page.click("#pt-generate")
+        told(reason)
+    field.fill("a red circle")
+    for text, reason in {"nosuch": "nosuch", "red@nan": "scale", "red@1e9": "scale"}.items():
+        page.fill("#pt-tokens textarea, #pt-tokens input", text)
+        page.click("#pt-generate")
+        told(reason)
+    assert pictures(page) == before
+    page.fill("#pt-tokens textarea, #pt-tokens input", "")
+    markup = "<img src=x onerror=alert(1)> {{1+1}} ${2+2} </figure>"
+    field.fill(markup)
+    after(page, lambda: page.click("#pt-generate"))
+    assert page.locator("#pt-pictures img").count() == 2
+    assert page.locator("#pt-pictures img").nth(1).get_attribute("alt") == f"aligned: {markup}"
+    assert page.locator("#pt-message [role=alert]").count() == 0
+
+
+def test_two_visitors_never_see_each_others_preference(visit: Callable[..., Any], tmp_path: Path) -> None:
+    pages = [visit(), visit()]
+    for number, page in enumerate(pages):
+        slider(page, number).focus()
+        page.keyboard.press("Home")
+    for turn in range(3):
+        for page in pages:
+            page.fill("#pt-seed input", str(turn + 1))
+        for page in pages:
+            page.wait_for_selector(f"#pt-pictures a[download='aligned-{turn + 1}.png']")
+        told = [save(pictures(p), tmp_path / f"{turn}-{n}")[1] for n, p in enumerate(pages)]
+        assert [t["preference"] for t in told] == [{"red": 0, "dark": 1}, {"red": 1, "dark": 0}]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_phone_in_either_theme(visit: Callable[..., Any], scheme: str) -> None:
+    page = visit(width=400, scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert page.evaluate("document.body.scrollWidth") <= 400
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert (sum(dark[:3]) < 384) == (scheme == "dark")

@@ -1,0 +1,83 @@
+"""A finished run that nothing trained: random experts in the folders of its plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from paretune.config import RunConfig, load_config
+from paretune.files import read_json, write_json, write_manifest, write_rows, write_text
+from paretune.methods import build_plan
+from paretune.ops.lowrank import LowRank
+from paretune.policies.token_files import Token, write_token
+from paretune.stages.adapters import ADAPTER_FILES, save_delta, sum_deltas
+from tests.conftest import tiny_recipe
+
+Deltas = dict[str, LowRank]
+# Of the tiny transformer of conftest.make_sd3: width 16.
+MODULES = tuple(f"transformer_blocks.0.attn.{name}" for name in ("to_q", "to_v", "to_out.0", "add_k_proj"))
+
+
+def make_run(folder: Path, pipeline: Path, **changes: object) -> Path:
+    """A run of the recipe of `tiny_recipe`: experts, averages, final/, evaluation and summary."""
+    recipe = tiny_recipe(folder.parent / f"{folder.name}-recipe", pipeline, **changes)
+    config = load_config(recipe)
+    folder.mkdir(parents=True)
+    write_text(folder / "config.yaml", config.to_yaml())
+    written: dict[str, Deltas] = {}
+    for method in build_plan(config).methods:
+        for round_ in method.rounds:
+            for task in round_.tasks:
+                written[task.folder] = _random(len(written))
+                _save(folder / task.folder, written[task.folder], "expert")
+            experts = [written[task.folder] for task in round_.tasks]
+            written[round_.merged] = sum_deltas(experts, round_.weights)
+            _save(folder / round_.merged, written[round_.merged], "merged")
+    final = sum_deltas([written[name] for name in build_plan(config).methods[0].model])
+    _save(folder / "final", final, "final")
+    _tables(folder, config)
+    return folder
+
+
+def make_tokens(run: Path, pipeline: Path) -> None:
+    """A random reward token a reward, in final/tokens of a made run."""
+    generator = torch.Generator().manual_seed(0)
+    for reward in load_config(run / "config.yaml").rewards:
+        vectors = {}
+        for name in ("text_encoder", "text_encoder_2"):
+            width = read_json(pipeline / name / "config.json")["hidden_size"]
+            vectors[name] = torch.randn((1, width), generator=generator)
+        write_token(run / "final" / "tokens" / reward, Token(reward, vectors))
+
+
+def _random(seed: int) -> Deltas:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: LowRank(*(torch.randn(shape, generator=generator) * 0.5 for shape in ((16, 2), (2, 16))))
+        for name in MODULES
+    }
+
+
+def _save(folder: Path, deltas: Deltas, stage: str) -> None:
+    folder.mkdir(parents=True)
+    save_delta(folder, deltas, "tiny", {})
+    write_manifest(folder, stage, "made", ADAPTER_FILES)
+
+
+def _tables(folder: Path, config: RunConfig) -> None:
+    """What evaluation would have measured: figures made up here, for the tests of those who read them."""
+    rewards = list(config.rewards)
+    points = {"base": (0.2, 0.3), "expert:red": (0.8, 0.2), "expert:dark": (0.15, 0.85),
+              "rewarded_soup": (0.5, 0.6), "mapreduce@1": (0.4, 0.5), "mapreduce": (0.6, 0.7)}  # fmt: skip
+    means = {name: dict(zip(rewards, values, strict=True)) for name, values in points.items()}
+    write_json(folder / "summary.json", {
+        "rewards": rewards, "methods": means, "higher_is_better": dict.fromkeys(rewards, True),
+        "stderr": {name: dict.fromkeys(rewards, 0.02) for name in means},
+    })  # fmt: skip
+    write_rows(folder / "evaluation.jsonl", [
+        {"method": f"mapreduce@{config.rounds}", "preference": [share, 1 - share], "lattice": True,
+         "prompt": "a red circle", "prompt_set": reward, "reward": reward, "kind": "reward",
+         "seed": 0, "value": 0.1 + 0.8 * (share if reward == "red" else 1 - share)}
+        for share in (1.0, 0.0) for reward in rewards
+    ])  # fmt: skip
