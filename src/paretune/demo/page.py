@@ -104,8 +104,9 @@ class Page:
                  *weights: float) -> list[Any]:  # fmt: skip
         return [sample[0], *self._answer(sample[0], method, tokens, seed, *weights)]
 
-    def _point(self, prompt: str, method: str, tokens: str, seed: float | None, *weights: float,
-               event: gr.EventData) -> list[Any]:  # fmt: skip
+    def _point(self, event: gr.EventData, prompt: str, method: str, tokens: str, seed: float | None,
+               *weights: float) -> list[Any]:  # fmt: skip
+        # The event comes first: Gradio fills in no argument after *weights.
         try:
             method, weights = self.answers.point(int(event.point))
         except (ParetuneError, AttributeError, TypeError, ValueError) as error:
