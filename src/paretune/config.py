@@ -80,9 +80,6 @@ class ObjectiveConfig(_Section):
     time_shift: PositiveReal = Field(
         1.0, description="NFT, AWM, SFT: above 1, more of the noise levels are high, as SD3's shift"
     )
-    paired: bool = Field(
-        False, description="NFT, AWM: one noise and level a group, so that what its samples share cancels"
-    )
     sft_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.25, description="SFT: how much of each group, the best of it, is trained on"
     )
@@ -130,8 +127,8 @@ class TrainConfig(_Section):
     def _check(self) -> TrainConfig:
         if self.keep is not None and self.keep > self.group_size:
             raise ValueError("keep is more than group_size")
-        if self.updates_per_epoch > self.prompts_per_epoch * (self.keep or self.group_size):
-            raise ValueError("updates_per_epoch is larger than the number of samples an epoch")
+        if self.updates_per_epoch > self.prompts_per_epoch:
+            raise ValueError("updates_per_epoch is more than prompts_per_epoch: no group is torn apart")
         return self
 
 

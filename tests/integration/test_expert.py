@@ -45,7 +45,6 @@ OBJECTIVES = {
     "global std": {"name": "flow_grpo", "advantage_std": "global"},
     "awm": {"name": "awm", "kl": 0.1},
     "nft": {"name": "nft"},
-    "nft, paired": {"name": "nft", "paired": True},
     "sft": {"name": "sft"},
     "nft, averaged sampler, anchored": {"name": "nft", "old_decay": 0.5, "kl": 0.1},
 }
@@ -103,8 +102,8 @@ def test_a_time_shift_raises_the_noise_levels(tiny_sd3: Path, tmp_path: Path) ->
     torch.testing.assert_close(moved[inside], (3 * s / (1 + 2 * s))[inside])
 
 
-def test_paired_samples_of_a_group_get_one_noise_and_stay_together(tiny_sd3: Path, tmp_path: Path) -> None:
-    trainer = _trainer(tmp_path, tiny_sd3, objective={"paired": True}, train={"updates_per_epoch": 2})
+def test_samples_of_a_group_get_one_noise_and_stay_together(tiny_sd3: Path, tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, tiny_sd3, train={"updates_per_epoch": 2})
     seen: list[torch.Tensor] = []
     step = trainer._step
     trainer._step = lambda part: seen.append(part) or step(part)  # type: ignore[method-assign]

@@ -124,7 +124,7 @@ def test_a_bad_set_is_one_line(tmp_path: Path, item: str, told: str) -> None:
         ({"rewards": None}, "rewards: Input should be a valid dictionary"),
         ({}, "the key rewards is missing"),
         (raw(train={"group_size": 1}), "train.group_size: Input should be greater than or equal to 2"),
-        (raw(train={"updates_per_epoch": 999}), "train: updates_per_epoch is larger than the number"),
+        (raw(train={"updates_per_epoch": 999}), "train: updates_per_epoch is more than prompts_per_epoch"),
         (raw(model={"steps": 4}, objective={"window": [0, 4]}), "window must end by model.steps - 1 = 3"),
         (raw(objective={"window": [2, 2]}), "objective: window must be [first, last)"),
         (raw(objective={"window": [-1, 2]}), "objective: window must be [first, last)"),

@@ -178,12 +178,9 @@ class ExpertTrainer:
         )
         self.objective.begin_epoch(batch, generator)
         totals = {"loss": 0.0, "kl": 0.0, "ratio": 0.0, "grad_norm": 0.0}
-        if self.settings.paired:  # a group is never torn apart
-            order = torch.randperm(len(kept), generator=generator).chunk(self.config.train.updates_per_epoch)
-            parts = [torch.isin(groups, own).nonzero().flatten() for own in order]
-        else:
-            shuffled = torch.randperm(len(samples), generator=generator)
-            parts = shuffled.chunk(self.config.train.updates_per_epoch)
+        # A group is never torn apart: what its advantages have in common cancels only in the whole.
+        order = torch.randperm(len(kept), generator=generator).chunk(self.config.train.updates_per_epoch)
+        parts = [torch.isin(groups, own).nonzero().flatten() for own in order]
         for part in parts:
             for key, value in self._step(part).items():
                 totals[key] += value / len(parts)

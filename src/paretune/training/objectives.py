@@ -94,10 +94,9 @@ class ForwardObjective(_Base):
         self.slots = self.config.times
 
     def begin_epoch(self, batch: Batch, generator: torch.Generator) -> None:
-        """Draw noise and noise levels, levels spread evenly over (0, 1), shifted, shuffled. [B, slots]."""
+        """Draw noise and noise levels of each group, levels spread evenly over (0, 1) and shifted."""
         self.batch = batch
-        paired = self.config.paired
-        rows = int(batch.group.max()) + 1 if paired else len(batch.advantages)
+        rows = int(batch.group.max()) + 1
         count = rows * self.slots
         spread = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
         shift = self.config.time_shift
@@ -106,8 +105,7 @@ class ForwardObjective(_Base):
         shape = (self.slots, rows, *batch.trajectories.clean.shape[1:])
         noise = torch.randn(shape, generator=generator)
         # Advantages of a group sum to zero: at one noise, the gradient that its samples share drops out.
-        self.sigmas = sigmas[batch.group] if paired else sigmas
-        self.noise = noise[:, batch.group] if paired else noise
+        self.sigmas, self.noise = sigmas[batch.group], noise[:, batch.group]
         self.first = True  # until the first update the sampling weights are the current ones
 
     def loss(self, index: torch.Tensor, slot: int) -> Loss:
