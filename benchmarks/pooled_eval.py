@@ -2,6 +2,8 @@
 
     python benchmarks/pooled_eval.py runs/eval-128 final soup/merged soup/experts/geneval
 
+An untargeted reward is stated for each prompt set by itself.
+
 Adapters whose paths end alike are one model's seeds. Per reward: the mean, its standard error over seeds, and
 the gain over the base with the standard error of the paired differences over prompts.
 """
@@ -26,7 +28,8 @@ def main() -> None:
     folder, *endings = sys.argv[1:]
     table: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in read_rows(Path(folder) / "evaluation.jsonl"):
-        table[row["method"], row["reward"]][row["prompt"]].append(row["value"])
+        name = f"{row['reward']} on {row['prompt_set']}" if row["kind"] == "untargeted" else row["reward"]
+        table[row["method"], name][row["prompt"]].append(row["value"])
     means = {key: {p: statistics.fmean(v) for p, v in prompts.items()} for key, prompts in table.items()}
     methods = list(dict.fromkeys(method for method, _ in means))
     print("| model | reward | base | mean | ± seeds | gain | ± prompts | share |")

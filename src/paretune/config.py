@@ -77,6 +77,9 @@ class ObjectiveConfig(_Section):
         0.0, description="NFT: how much of the sampling copy stays each epoch"
     )
     times: Positive = Field(2, description="NFT, AWM, SFT: noise levels a sample")
+    time_shift: PositiveReal = Field(
+        1.0, description="NFT, AWM, SFT: above 1, more of the noise levels are high, as SD3's shift"
+    )
     sft_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.25, description="SFT: how much of each group, the best of it, is trained on"
     )
@@ -107,6 +110,9 @@ class TrainConfig(_Section):
     epochs: Positive = 12
     prompts_per_epoch: Positive = 8
     group_size: Annotated[int, Field(ge=2)] = 12
+    keep: Annotated[int, Field(ge=2, multiple_of=2)] | None = Field(
+        None, description="train on so many of each group, the best and the worst half each; default all"
+    )
     updates_per_epoch: Positive = 2
     micro_batch: Positive = Field(96, description="samples a forward pass; more are accumulated")
     learning_rate: PositiveReal = 2e-3
@@ -119,7 +125,9 @@ class TrainConfig(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
-        if self.updates_per_epoch > self.prompts_per_epoch * self.group_size:
+        if self.keep is not None and self.keep > self.group_size:
+            raise ValueError("keep is more than group_size")
+        if self.updates_per_epoch > self.prompts_per_epoch * (self.keep or self.group_size):
             raise ValueError("updates_per_epoch is larger than the number of samples an epoch")
         return self
 

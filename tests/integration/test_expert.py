@@ -82,6 +82,26 @@ def test_groups_without_advantage_are_dropped(tiny_sd3: Path, tmp_path: Path) ->
     assert trainer.epoch()["kept_groups"] == 1
 
 
+def test_only_the_best_and_the_worst_of_a_group_are_trained_on(tiny_sd3: Path, tmp_path: Path) -> None:
+    train = {"group_size": 6, "keep": 2, "updates_per_epoch": 1}
+    trainer = _trainer(tmp_path, tiny_sd3, train=train)
+    row = trainer.epoch()
+    kept = trainer.objective.batch.advantages.view(-1, 2)  # type: ignore[attr-defined]
+    assert len(kept) == row["kept_groups"] == 2
+    assert (kept.amax(1) > 0).all()
+    assert (kept.amin(1) < 0).all()
+
+
+def test_a_time_shift_raises_the_noise_levels(tiny_sd3: Path, tmp_path: Path) -> None:
+    plain = _trainer(tmp_path / "plain", tiny_sd3)
+    shifted = _trainer(tmp_path / "shifted", tiny_sd3, objective={"time_shift": 3.0})
+    for trainer in (plain, shifted):
+        trainer.epoch()
+    s, moved = (t.objective.sigmas for t in (plain, shifted))  # type: ignore[attr-defined]
+    inside = s > 0.1  # below, both are clamped to the least level
+    torch.testing.assert_close(moved[inside], (3 * s / (1 + 2 * s))[inside])
+
+
 def test_micro_batches_accumulate_to_the_whole_batch(tiny_sd3: Path, tmp_path: Path) -> None:
     values = []
     for size in (2, 6):

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from paretune.ops.advantages import group_advantages, informative_groups, joint_advantages
+from paretune.ops.advantages import (
+    best_and_worst,
+    group_advantages,
+    informative_groups,
+    joint_advantages,
+)
 
 SCORES = torch.tensor([[-1.0, 1.0], [-7.0, 7.0]])
 
@@ -77,3 +82,11 @@ def test_joint_of_one_reward_is_its_own(order: str) -> None:
 def test_an_unknown_order_is_refused() -> None:
     with pytest.raises(ValueError, match="'both'"):
         joint_advantages(SCORES[None], torch.ones(1), "both")
+
+
+def test_best_and_worst_keep_the_ends_of_each_group() -> None:
+    advantages = torch.tensor([[0.5, -2.0, 0.1, 1.4], [0.0, 0.0, 0.0, 0.0]])
+    assert best_and_worst(advantages, 2).tolist() == [
+        [False, True, False, True], [True, False, False, True],
+    ]  # fmt: skip
+    assert best_and_worst(advantages, 4).all()

@@ -252,3 +252,12 @@ def test_score_all_scores_each_distinct_reward_once() -> None:
     assert calls == [3, 2]
     assert scores["cost"].tolist() == [0, 1, 2, 0, 1]
     assert oriented(cost, scores["cost"]).tolist() == [0, -1, -2, 0, -1]
+
+
+def test_strict_geneval_counts_all_facts_or_nothing() -> None:
+    strict, partial = load_reward("geneval_strict"), load_reward("geneval")
+    told = Scene((Group("circle", "red"), Group("square", "blue")))
+    pictures = torch.stack([picture(told, PLAIN), picture(Scene((Group("circle", "red"),)), PLAIN)])
+    prompts = [prompt(told)] * 2
+    assert strict.score(pictures, prompts).tolist() == [1.0, 0.0]
+    assert 0 < partial.score(pictures, prompts)[1] < 1

@@ -28,6 +28,16 @@ def informative_groups(advantages: torch.Tensor) -> torch.Tensor:
     return (advantages.abs() > 1e-6).any(dim=1).nonzero().flatten()
 
 
+def best_and_worst(advantages: torch.Tensor, keep: int) -> torch.Tensor:
+    """Which samples are among the keep / 2 best or worst of their group (DanceGRPO). bool [P, G].
+
+    Of equal advantages the earlier sample counts as better. keep: even, and at most G.
+    """
+    order = advantages.argsort(dim=1, descending=True, stable=True)
+    chosen = torch.cat([order[:, : keep // 2], order[:, -(keep // 2) :]], dim=1)
+    return torch.zeros_like(advantages, dtype=torch.bool).scatter(1, chosen, True)
+
+
 def joint_advantages(
     scores: torch.Tensor,
     weights: torch.Tensor,

@@ -24,6 +24,7 @@ from paretune.types import ParetuneError, Prompt, Reward
 
 REWARDS: dict[str, str] = {
     "geneval": "paretune.rewards.geneval:GenEvalReward",
+    "geneval_strict": "paretune.rewards.geneval:StrictGenEval",
     "ocr": "paretune.rewards.ocr:OcrReward",
     "preference": "paretune.rewards.preference:PreferenceReward",
     "rapidocr": "paretune.rewards.ocr:RapidOcrJudge",

@@ -33,7 +33,7 @@ from paretune.types import ParetuneError, Prompt
 
 from .detector import Detection, detect_batch, detect_shapes
 
-__all__ = ["Detection", "GenEvalReward", "detect_shapes", "facts", "score_record"]
+__all__ = ["Detection", "GenEvalReward", "StrictGenEval", "detect_shapes", "facts", "score_record"]
 
 MARGIN = 2.0
 
@@ -67,6 +67,15 @@ class GenEvalReward:
         return torch.tensor(
             [score_record(p.metadata, f, self.strict) for p, f in zip(prompts, found, strict=True)]
         )
+
+
+class StrictGenEval(GenEvalReward):
+    """GenEval's own score, all facts or nothing: what its tables state, while policies train on parts."""
+
+    name = "geneval_strict"
+
+    def __init__(self) -> None:
+        super().__init__(strict=True)
 
 
 def score_record(

@@ -18,7 +18,7 @@ import torch
 
 from ..config import RunConfig
 from ..files import read_rows, write_rows
-from ..ops.advantages import informative_groups
+from ..ops.advantages import best_and_worst, informative_groups
 from ..ops.lowrank import LowRank
 from ..plan import ExpertTask, derive_seed
 from ..policies.adapters import attach_parents, attach_policy, fold, policy_deltas, swapped
@@ -169,6 +169,8 @@ class ExpertTrainer:
         samples = (kept[:, None] * group + torch.arange(group)).flatten()
         if self.settings.name == "sft":
             samples = samples[advantages.flatten()[samples] > 0]
+        elif self.config.train.keep is not None:
+            samples = samples[best_and_worst(advantages, self.config.train.keep).flatten()[samples]]
         conditions = self.conditions.select(rollouts.index.repeat_interleave(group)[samples])
         batch = Batch(_select(rollouts.trajectories, samples), advantages.flatten()[samples], conditions)
         self.objective.begin_epoch(batch, generator)

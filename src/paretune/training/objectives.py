@@ -90,10 +90,12 @@ class ForwardObjective(_Base):
         self.slots = self.config.times
 
     def begin_epoch(self, batch: Batch, generator: torch.Generator) -> None:
-        """Draw noise and noise levels, the levels spread evenly over (0, 1) and shuffled. [B, slots]."""
+        """Draw noise and noise levels, levels spread evenly over (0, 1), shifted, shuffled. [B, slots]."""
         self.batch = batch
         count = len(batch.advantages) * self.slots
         spread = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
+        shift = self.config.time_shift
+        spread = shift * spread / (1 + (shift - 1) * spread)
         self.sigmas = spread.view(-1, self.slots).clamp(0.02, 1.0)
         shape = (self.slots, *batch.trajectories.clean.shape)
         self.noise = torch.randn(shape, generator=generator)
