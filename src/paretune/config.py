@@ -42,15 +42,25 @@ class ModelConfig(_Section):
     """The base model and how it is run."""
 
     path: str = Field("pictures", description="`pictures`, a folder, or a hub id")
-    family: Literal["sd3"] = "sd3"
+    family: Literal["sd3", "flux", "hunyuan_video"] = Field(
+        "sd3", description="of a hub id; a folder tells its own"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the frozen base")
     load_t5: bool = Field(False, description="load the T5 encoder of a pipeline that has one")
     max_sequence_length: int | None = Field(
-        None, ge=0, description="T5 tokens; default 256 with T5, 0 without (no zero padding)"
+        None,
+        ge=0,
+        description="text tokens; default: SD3 256 with T5, 0 without (no padding); FLUX 512; HunyuanVideo 256",
     )
     height: Positive | None = Field(None, description="pixels; default the pipeline's own")
     width: Positive | None = None
-    guidance_scale: NonNegative = Field(1.0, description="1 turns classifier-free guidance off")
+    frames: Positive | None = Field(None, description="of a clip; default the model's own")
+    shift: PositiveReal | None = Field(
+        None, description="HunyuanVideo: the schedule's; default the pipeline's own"
+    )
+    guidance_scale: NonNegative = Field(
+        1.0, description="classifier-free, which 1 turns off; FLUX and HunyuanVideo: the embedded guidance"
+    )
     steps: Annotated[int, Field(ge=2)] = Field(8, description="sampling steps in training")
     gradient_checkpointing: bool = False
 

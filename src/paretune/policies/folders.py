@@ -7,9 +7,14 @@ from pathlib import Path
 
 from ..types import ParetuneError
 
-EMBEDDED = {"pictures": Path(__file__).parent.parent / "worlds" / "pictures" / "checkpoint"}
+_WORLDS = Path(__file__).parent.parent / "worlds"
+EMBEDDED = {name: _WORLDS / name / "checkpoint" for name in ("pictures", "clips")}
 # The pipelines that have a policy, and the family each belongs to.
-PIPELINES = {"StableDiffusion3Pipeline": "sd3"}
+PIPELINES = {
+    "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux",
+    "HunyuanVideoPipeline": "hunyuan_video",
+}
 
 
 def resolve_path(path: str) -> str:

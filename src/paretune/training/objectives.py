@@ -109,7 +109,7 @@ class ForwardObjective(_Base):
         noise = self.noise[slot, index].to(device)
         sigma = self.sigmas[index, slot].to(device)
         advantages = self.batch.advantages[index].to(device)
-        s = sigma.view(-1, 1, 1, 1)
+        s = sigma.view(-1, *[1] * (clean.ndim - 1))
         x = (1 - s) * clean + s * noise
         v = self._velocity(x, sigma, cond)
         supervised = self.config.name == "sft"  # looks at no other velocity than its own

@@ -25,6 +25,7 @@ from transformers import (
 TEXT_WIDTH = 64
 LATENT_SCALE = 1.4  # pixels in [-1, 1] -> latents of about unit variance
 SHIFT = 3.0
+CLIP_TOKENS = 77  # the pipeline pads to so many, whatever the tokenizer says
 
 
 def build_transformer(
@@ -54,6 +55,7 @@ def build_transformer(
 
 def build_llama(tokenizer: PreTrainedTokenizerFast) -> LlamaModel:
     """Four layers, of which HunyuanVideo reads what enters the last but one: the last two stay as they began."""
+    marks: Any = tokenizer
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=TEXT_WIDTH,
@@ -61,9 +63,9 @@ def build_llama(tokenizer: PreTrainedTokenizerFast) -> LlamaModel:
         num_hidden_layers=4,
         num_attention_heads=4,
         max_position_embeddings=512,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=marks.bos_token_id,
+        eos_token_id=marks.eos_token_id,
+        pad_token_id=marks.pad_token_id,
         initializer_range=0.05,
     )
     return LlamaModel(config)
@@ -78,7 +80,7 @@ def build_clip(tokenizer: CLIPTokenizer) -> CLIPTextModel:
         intermediate_size=2 * TEXT_WIDTH,
         num_hidden_layers=2,
         num_attention_heads=4,
-        max_position_embeddings=tokenizer.model_max_length,
+        max_position_embeddings=CLIP_TOKENS,
         bos_token_id=bos,
         eos_token_id=eos,
         pad_token_id=eos,
@@ -124,7 +126,7 @@ def build_identity_vae() -> AutoencoderKLHunyuanVideo:
             # The pixels' own variance (about 0.25 in six of eight channels) is far below the constant's.
             half.conv_norm_out.weight[:6] = (2 * big**2 / 8 + 0.2) ** 0.5
         vae.quant_conv.weight[:, :, 0, 0, 0] = torch.eye(6)
-        vae.quant_conv.bias[3:] = -30.0  # log-variance: the encoder is deterministic
+        vae.get_parameter("quant_conv.bias")[3:] = -30.0  # log-variance: the encoder is deterministic
         vae.post_quant_conv.weight[:, :, 0, 0, 0] = torch.eye(3)
     return vae
 

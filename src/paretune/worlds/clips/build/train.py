@@ -3,14 +3,16 @@
     B=paretune.worlds.clips.build
     python -m $B.train --out looks --phase clean --frames 2 --batch 32 --minutes 10 --decay 0
     python -m $B.train --init looks --out moves --phase clean --minutes 30 --seed 1
-    python -m $B.train --init moves --out base --phase mistaken --minutes 10 --seed 2 --lr 8e-4 --muon-lr 2.5e-3
+    python -m $B.train --init moves --out base --phase mistaken --minutes 10 --seed 2 --lr 8e-4
 
-Short pieces of clips come first, which teach what things look like at a quarter of the cost, as HunyuanVideo begins
-with pictures. The clean phase learns sharp clips of exactly what the caption says. The mistaken one goes on
-with clips of which many are wrong by one fact or spoiled by one flaw, and whose motion blurs: the model stays
-sharp but is honestly wrong, which is what reinforcement learning can repair. Minutes are of processor time. A
-phase that was cut off goes on from its last checkpoint when it is called again. Departs from HunyuanVideo in size, and in that the embedded guidance is
-drawn at random, since nothing is distilled: the model learns to ignore it.
+Short pieces of clips come first, which teach what things look like at a quarter of the cost, as HunyuanVideo
+begins with pictures. The clean phase learns sharp clips of exactly what the caption says. The mistaken one
+goes on with clips of which many are wrong by one fact or spoiled by one flaw, and whose motion blurs: the
+model stays sharp but is honestly wrong, which is what reinforcement learning can repair.
+
+Minutes are of processor time. A phase that was cut off goes on from its last checkpoint when it is called
+again. Departs from HunyuanVideo in size, and in that the embedded guidance is drawn at random, since nothing
+is distilled: the model learns to ignore it.
 """
 # pyright: reportPrivateImportUsage=false
 # diffusers fills its namespace lazily, so that its public names look private.
@@ -35,7 +37,7 @@ from ...pictures.build.muon import Muon
 from ..scenes import FRAMES
 from .data import Mistakes, build_bank
 from .model import LATENT_SCALE, assemble, build_clip, build_llama, build_transformer
-from .tokenizers import build_clip_tokenizer, build_llama_tokenizer
+from .tokenizer import build_clip_tokenizer, build_llama_tokenizer
 
 PHASES = {
     "clean": Mistakes(),
@@ -48,7 +50,7 @@ SAVE_EVERY = 100
 
 @dataclass(frozen=True)
 class Lessons:
-    """clips: uint8 [N, 3, T, H, W]; llama, mask: int64 [N, 95 + 10]; clip: int64 [N, 16]."""
+    """clips: uint8 [N, 3, T, H, W]; llama, mask: int64 [N, 95 + 10]; clip: int64 [N, 12]."""
 
     clips: torch.Tensor
     llama: torch.Tensor
@@ -97,7 +99,9 @@ def _lessons(pipe: HunyuanVideoPipeline, args: argparse.Namespace) -> Lessons:
     tokenizer: Any = pipe.tokenizer
     told = tokenizer(texts, padding="max_length", max_length=CROP + CAPTION_TOKENS, return_tensors="pt")
     short: Any = pipe.tokenizer_2
-    clip = short(bank.captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    clip = short(
+        bank.captions, padding="max_length", max_length=CAPTION_TOKENS + 2, return_tensors="pt"
+    ).input_ids  # CLIP looks back only and pools at the first end: more padding changes nothing
     return Lessons(bank.clips, told.input_ids, told.attention_mask, clip)
 
 

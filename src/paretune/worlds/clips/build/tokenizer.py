@@ -1,4 +1,4 @@
-"""The world's two tokenizers: CLIP's, of 16 tokens, and one in the place of Llama's.
+"""The world's two tokenizers: CLIP's, and one in the place of Llama's.
 
 HunyuanVideo puts a prompt into a system text and drops the first 95 tokens of what comes out. So this one
 cuts that system text into exactly 95: words and signs, of which one word is cut in two.
