@@ -50,7 +50,7 @@ class ModelConfig(_Section):
     max_sequence_length: int | None = Field(
         None,
         ge=0,
-        description="text tokens; default: SD3 256 with T5, 0 without (no padding); FLUX 512; HunyuanVideo 256",
+        description="text tokens; default SD3 256 with T5, 0 without (no padding); FLUX 512; video 256",
     )
     height: Positive | None = Field(None, description="pixels; default the pipeline's own")
     width: Positive | None = None
@@ -97,10 +97,15 @@ class ObjectiveConfig(_Section):
         "sum_then_normalise", description="advantages of several rewards at once (morl_dr)"
     )
     clip_range: PositiveReal = Field(1e-4, description="Flow-GRPO, AWM: clip of the ratio")
-    sampler: Literal["sde", "cps"] = "sde"
+    sampler: Literal["sde", "cps", "dance"] = Field(
+        "sde", description="stochastic steps: Flow-GRPO's, Flow-CPS's, or DanceGRPO's of constant eta"
+    )
     noise_level: PositiveReal = Field(0.7, description="eta of the stochastic steps")
     window: tuple[int, int] | None = Field(
         None, description="Flow-GRPO: [first, last) stochastic, trained steps; default all"
+    )
+    step_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="Flow-GRPO: train on a random share of the stochastic steps, drawn each epoch"
     )
     shared_noise: bool = Field(False, description="one initial noise a group")
     ratio: Literal["plain", "guard"] = "plain"

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 
-from ..ops.flow_sde import Step, cps_step, euler_step, sde_step
+from ..ops.flow_sde import Step, cps_step, dance_step, euler_step, sde_step
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,8 @@ def stochastic_step(
     s, s_next = schedule.sigmas[index], schedule.sigmas[index + 1]
     if sampling.sampler == "cps":
         return cps_step(x, v, s, s_next, sampling.eta, noise=noise, sample=sample)
+    if sampling.sampler == "dance":
+        return dance_step(x, v, s, s_next, sampling.eta, noise=noise, sample=sample)
     second = schedule.sigmas[1]
     return sde_step(x, v, s, s_next, sampling.eta, second, noise=noise, sample=sample)
 

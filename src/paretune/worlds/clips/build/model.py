@@ -31,7 +31,7 @@ CLIP_TOKENS = 77  # the pipeline pads to so many, whatever the tokenizer says
 def build_transformer(
     dual: int = 2, single: int = 3, heads: int = 4, head_dim: int = 32
 ) -> HunyuanVideoTransformer3DModel:
-    """256 tokens a clip (patches of 2 frames by 4x4 pixels) and the caption's; blocks start as the identity."""
+    """256 tokens a clip (patches of 2x4x4) and the caption's; blocks begin as the identity."""
     model = HunyuanVideoTransformer3DModel(
         in_channels=3,
         out_channels=3,
@@ -54,7 +54,7 @@ def build_transformer(
 
 
 def build_llama(tokenizer: PreTrainedTokenizerFast) -> LlamaModel:
-    """Four layers, of which HunyuanVideo reads what enters the last but one: the last two stay as they began."""
+    """Four layers, of which HunyuanVideo reads what enters the third: the last two stay as they began."""
     marks: Any = tokenizer
     config = LlamaConfig(
         vocab_size=len(tokenizer),
