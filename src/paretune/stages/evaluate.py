@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from ..config import RunConfig
 from ..data.prompts import load_prompts
@@ -24,6 +23,7 @@ from ..plan import derive_seed
 from ..policies.adapters import fold
 from ..policies.flow import FlowPolicy, Sampling, sample
 from ..policies.opening import open_policy
+from ..policies.sample_files import save_sample
 from ..rewards.base import applies_to, score_samples
 from ..types import Prompt, Reward
 from .adapters import adapter_hash, load_delta
@@ -118,7 +118,7 @@ def _inputs(job: EvaluateJob) -> str:
 def draw(
     policy: FlowPolicy, config: RunConfig, prompts: Sequence[Prompt], seed: int
 ) -> torch.Tensor:
-    """Pictures [P * samples, 3, H, W], prompt-major. The noise comes from `seed`, not from the model."""
+    """P * samples pictures or clips, prompt-major. The noise comes from `seed`, not from the model."""
     settings = config.evaluate
     guidance = settings.guidance_scale
     guidance = config.model.guidance_scale if guidance is None else guidance
@@ -153,14 +153,12 @@ def _score(
     ]  # fmt: skip
 
 
-def _save_pictures(folder: Path, name: str, images: torch.Tensor, config: RunConfig) -> list[str]:
-    """The first picture of the first prompts, for the report's grids."""
+def _save_pictures(folder: Path, name: str, samples: torch.Tensor, config: RunConfig) -> list[str]:
+    """The first sample of the first prompts, for the report."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for i in range(min(config.evaluate.pictures, len(images) // config.evaluate.samples)):
-        array = (images[i * config.evaluate.samples].permute(1, 2, 0) * 255).round().byte().numpy()
-        names.append(f"{name}-{i:03d}.png")
-        Image.fromarray(array).save(folder / names[-1])
+    each, names = config.evaluate.samples, []
+    for i in range(min(config.evaluate.pictures, len(samples) // each)):
+        names += [file.name for file in save_sample(samples[i * each], folder / f"{name}-{i:03d}")]
     return names
 
 
@@ -178,7 +176,7 @@ def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list
         target = run / "samples" / subject.name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        for picture in sorted((run / subject.folder).glob("*.png")):
+        for picture in sorted((run / subject.folder).glob("*-[0-9][0-9][0-9].*")):
             shutil.copy(picture, target / picture.name)
     write_json(run / "samples" / "index.json", {"prompts": prompts, "methods": [s.name for s in shown]})
     return rows

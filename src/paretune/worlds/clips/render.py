@@ -17,7 +17,7 @@ from .scenes import DIRECTIONS, FRAMES, SPEEDS, Clip, Flaw
 
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {"cream": (246, 238, 218), "navy": (26, 30, 58)}
 DIAMETERS = (10, 12)
-SMEAR_SAMPLES = 4
+SMEAR_FRAMES, SMEAR_SAMPLES = 2.0, 6  # how long the shutter is open, and how finely that is drawn
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def render(clip: Clip, style: Style, rng: random.Random, flaw: Flaw | None = Non
     color = np.asarray(COLORS[clip.color], np.float32)
     frames = []
     for place, share in zip(places, strength, strict=True):
-        mask = _mask(clip, style, place, speed if style.smear else 0.0)
+        mask = _mask(clip, style, place, SMEAR_FRAMES * speed if style.smear else 0.0)
         mask = _blurred(mask) if flaw == "blur" else mask
         frames.append(background + share * mask[..., None] * (color - background))
     return np.clip(np.stack(frames) + 0.5, 0, 255).astype(np.uint8)
@@ -67,7 +67,7 @@ def _places(clip: Clip, style: Style, speed: float, rng: random.Random) -> list[
 
 
 def _mask(clip: Clip, style: Style, place: tuple[float, float], smear: float) -> np.ndarray:
-    """Coverage of the shape, averaged over the way that it goes in one frame. [32, 32]."""
+    """Coverage of the shape, averaged over `smear` pixels of its way. [32, 32]."""
     if smear == 0:
         return _shifted(clip.shape, style.diameter, *place)
     dx, dy = DIRECTIONS[clip.direction]
