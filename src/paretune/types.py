@@ -38,5 +38,5 @@ class Reward(Protocol):
     higher_is_better: bool
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """samples: pictures or clips, [B, ...] in [0, 1]; prompts: B of them, one a sample. Returns float32 [B]."""
+        """samples: pictures or clips, [B, ...] in [0, 1]; prompts: B, one a sample. Returns float32 [B]."""
         ...

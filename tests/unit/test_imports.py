@@ -32,7 +32,7 @@ MAY: dict[str, set[str]] = {
     "environment": {"files"} | LEAF,
     "recipes": {"types"},
     "progress": set(),
-    "estimate": {"plan", "policies"} | LEAF,
+    "estimate": {"plan", "policies", "ops"} | LEAF,
     "tables": {"plan", "estimate"} | LEAF,
     "doctor": {"environment", "policies"} | LEAF,
     "measure": STAGES | {"environment", "folder"},

@@ -76,7 +76,8 @@ def _drift_step(
     noise: torch.Tensor | None,
     sample: torch.Tensor | None,
 ) -> Step:
-    """mean = x (1 + s^2 dt / 2 sigma) + v dt (1 + s^2 (1 - sigma) / 2 sigma), std = s sqrt(-dt), s = drift."""
+    """With s = drift: mean = x (1 + s^2 dt / 2 sigma) + v dt (1 + s^2 (1 - sigma) / 2 sigma), and
+    std = s sqrt(-dt)."""
     x, v = x.float(), v.float()
     dt = sigma_next - sigma
     mean = x * (1 + drift**2 * dt / (2 * sigma)) + v * dt * (

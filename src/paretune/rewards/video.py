@@ -1,9 +1,9 @@
 """Two rewards of a clip that pull apart: how good its frames look, and how well it moves.
 
 They stand in for the two of VideoAlign that DanceGRPO trains on (Liu et al. 2025, arXiv 2501.13918), here
-measured on the pixels of the world `clips`. A clip that stands still may be sharp in every frame, and one that
-moves as its caption says may be a smear: each scores high on one of the two alone. Prompts carry the facts of
-their caption: shape, color, direction, speed.
+measured on the pixels of the world `clips`. A clip that stands still may be sharp in every frame, and one
+that moves as its caption says may be a smear: each scores high on one of the two alone. Prompts carry the
+facts of their caption: shape, color, direction, speed.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class VideoQuality:
 
 
 class MotionQuality:
-    """Whether the shape goes where and as fast as the caption says, evenly, and keeps its strength: the product of
-    three factors in [0, 1], each a Gaussian of what is wrong. Standing still is the wrong speed."""
+    """Whether the shape goes where and as fast as the caption says, evenly, and keeps its strength: the
+    product of three factors in [0, 1], each a Gaussian of what is wrong. Standing still is a wrong speed."""
 
     name = "motion_quality"
     range = (0.0, 1.0)
@@ -98,7 +98,7 @@ def explained(clips: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
 
 
 def edges(images: torch.Tensor) -> torch.Tensor:
-    """The squared differences between neighbouring pixels, summed: what blurs loses them. [B, T, 3, H, W] -> [B, T]."""
+    """The squared differences of neighbouring pixels, summed: a blur has few. [B, T, 3, H, W] -> [B, T]."""
     across, down = images.diff(dim=4).square(), images.diff(dim=3).square()
     return across.sum((2, 3, 4)) + down.sum((2, 3, 4))
 

@@ -1,7 +1,8 @@
 """Independent judges of clips: the questions of `video`, answered by other means, frame by frame yes or no.
 
-The visual judge outlines the shape and looks at the outline's proportions, where the reward fits drawings. The
-motion judge slides whole frames over each other, where the reward follows a centre. Nothing trains on them.
+The visual judge outlines the shape and looks at the outline's proportions, where the reward fits drawings.
+The motion judge slides whole frames over each other, where the reward follows a centre. Nothing trains on
+them.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class VisualJudge:
 
 
 class MotionJudge:
-    """The share of frames after which the picture has moved as the caption says, no weaker and no stronger."""
+    """The share of frames after which all has moved as the caption says, no weaker and no stronger."""
 
     name = "motion_judge"
     range = (0.0, 1.0)
