@@ -100,7 +100,14 @@ def _run(config: RunConfig, out: Path, resume: bool, quiet: bool, as_json: bool)
 
 
 @app.command()
-def plan(recipe: Recipe, set_: Set = None, as_json: AsJson = False) -> None:
+def plan(
+    recipe: Recipe,
+    set_: Set = None,
+    as_json: AsJson = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Do one update on this machine and tell its peak memory.")
+    ] = False,
+) -> None:
     """Print what a recipe will do: settings, experts, samples, updates, memory, hours. Runs nothing."""
     from .environment import choose_device
     from .estimate import estimate
@@ -112,14 +119,21 @@ def plan(recipe: Recipe, set_: Set = None, as_json: AsJson = False) -> None:
     planned = build_plan(config)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)
+    peak = None
+    if measure:
+        from .peak import measure_update
+
+        peak = measure_update(config, choose_device(config.executor.device))
     if as_json:
         _print_json({"config": config.model_dump(mode="json"), "plan": planned.to_json(),
-                     "estimate": vars(costs)})  # fmt: skip
+                     "estimate": vars(costs), **({"measured": vars(peak)} if peak else {})})  # fmt: skip
         return
     from .tables import plan_tables
 
     for table in plan_tables(config, planned, costs, device):
         Console().print(table)
+    if peak is not None:
+        typer.echo(str(peak))
 
 
 @app.command("eval")

@@ -125,7 +125,7 @@ def random_steps(
     if count == last - first:
         return tuple(range(first, last))
     drawn = torch.randperm(last - first, generator=generator)[:count]
-    return tuple(first + i for i in sorted(drawn.tolist()))
+    return tuple(first + i for i in sorted(int(i) for i in drawn))
 
 
 def steps_in(window: tuple[int, int], share: float) -> int:

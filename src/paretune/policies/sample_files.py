@@ -60,11 +60,12 @@ def write_clip(clip: torch.Tensor, path: Path, rate: int | None = None) -> None:
 def read_clip(path: Path) -> torch.Tensor:
     """All frames of a video file, float32 [T, 3, H, W] in [0, 1]."""
     import av
+    from av.error import FFmpegError
 
     try:
         with av.open(str(path)) as file:
             frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
-    except (OSError, ValueError, IndexError, av.FFmpegError) as error:
+    except (OSError, ValueError, IndexError, FFmpegError) as error:
         raise ParetuneError(f"{path} cannot be read as a clip") from error
     if not frames:
         raise ParetuneError(f"{path} holds no frames")

@@ -22,6 +22,7 @@ from ..files import digest, finished, read_rows, write_json, write_manifest, wri
 from ..plan import derive_seed
 from ..policies.adapters import fold
 from ..policies.flow import FlowPolicy, Sampling, sample
+from ..policies.memory import memory_errors
 from ..policies.opening import open_policy
 from ..policies.sample_files import save_sample
 from ..rewards.base import applies_to, score_samples
@@ -82,7 +83,8 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
         if should_stop():
             raise Interrupted
         prompts = load_prompts(own.eval_prompts)[: subject.prompts]
-        images = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name))
+        with memory_errors(f"evaluate.batch_size={max(1, config.evaluate.batch_size // 2)}"):
+            images = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name))
         for kind, scorer in scorers_of(config, name):
             scales.append(scale_of(name, kind, scorer))
             rows += _score(job, scales[-1], scorer, prompts, images)
