@@ -99,7 +99,10 @@ def test_every_kind_of_objective_takes_latents_of_any_shape(
 
 
 def test_a_whole_run_of_clips(tiny_hunyuan: Path, tmp_path: Path) -> None:
-    recipe = tiny_recipe(tmp_path / "recipe", tiny_hunyuan, rounds=1, model=SMALL["hunyuan_video"])
+    recipe = tiny_recipe(
+        tmp_path / "recipe", tiny_hunyuan, rounds=1, methods=["mapreduce"],
+        model=SMALL["hunyuan_video"], train={"epochs": 1}, executor={"workers": 1},
+    )  # fmt: skip
     (tmp_path / "recipe" / "rewards.py").write_text(
         "def red(clips, prompts):\n    return clips[:, :, 0].mean((1, 2, 3)).tolist()\n"
         "def dark(clips, prompts):\n    return (1 - clips.mean((1, 2, 3, 4))).tolist()\n"

@@ -6,6 +6,7 @@ PyAV, which brings its own encoder, writes and reads clips; it is imported where
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -41,8 +42,7 @@ def frame_rate(frames: int) -> int:
 
 def write_clip(clip: torch.Tensor, path: Path, rate: int | None = None) -> None:
     """H.264 at nearly no loss, one thread: the same clip gives the same bytes. [T, 3, H, W] in [0, 1]."""
-    import av
-
+    av = _pyav()
     factor = max(1, SHORTEST_SIDE // min(clip.shape[-2:]))
     frames = _bytes(clip).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     # yuv420p, which every browser plays, halves the colours' size: sides are even.
@@ -59,18 +59,25 @@ def write_clip(clip: torch.Tensor, path: Path, rate: int | None = None) -> None:
 
 def read_clip(path: Path) -> torch.Tensor:
     """All frames of a video file, float32 [T, 3, H, W] in [0, 1]."""
-    import av
-    from av.error import FFmpegError
-
+    av = _pyav()
     try:
         with av.open(str(path)) as file:
             frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
-    except (OSError, ValueError, IndexError, FFmpegError) as error:
+    except (OSError, ValueError, IndexError, av.error.FFmpegError) as error:
         raise ParetuneError(f"{path} cannot be read as a clip") from error
     if not frames:
         raise ParetuneError(f"{path} holds no frames")
     stacked = torch.stack([torch.from_numpy(frame) for frame in frames])
     return stacked.permute(0, 3, 1, 2).float() / 255
+
+
+def _pyav() -> Any:
+    try:
+        import av
+        import av.error
+    except ImportError as error:
+        raise ParetuneError("clips are written with PyAV: pip install 'paretune[video]'") from error
+    return av
 
 
 def _save_picture(picture: torch.Tensor, path: Path) -> None:
