@@ -90,6 +90,9 @@ class ObjectiveConfig(_Section):
     time_shift: PositiveReal = Field(
         1.0, description="NFT, AWM, SFT: above 1, more of the noise levels are high, as SD3's shift"
     )
+    paired: bool = Field(
+        False, description="NFT, AWM: one noise and level a group, so that what its samples share cancels"
+    )
     sft_share: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.25, description="SFT: how much of each group, the best of it, is trained on"
     )

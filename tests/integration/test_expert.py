@@ -45,6 +45,7 @@ OBJECTIVES = {
     "global std": {"name": "flow_grpo", "advantage_std": "global"},
     "awm": {"name": "awm", "kl": 0.1},
     "nft": {"name": "nft"},
+    "nft, paired": {"name": "nft", "paired": True},
     "sft": {"name": "sft"},
     "nft, averaged sampler, anchored": {"name": "nft", "old_decay": 0.5, "kl": 0.1},
 }
@@ -100,6 +101,22 @@ def test_a_time_shift_raises_the_noise_levels(tiny_sd3: Path, tmp_path: Path) ->
     s, moved = (t.objective.sigmas for t in (plain, shifted))  # type: ignore[attr-defined]
     inside = s > 0.1  # below, both are clamped to the least level
     torch.testing.assert_close(moved[inside], (3 * s / (1 + 2 * s))[inside])
+
+
+def test_paired_samples_of_a_group_get_one_noise_and_stay_together(tiny_sd3: Path, tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, tiny_sd3, objective={"paired": True}, train={"updates_per_epoch": 2})
+    seen: list[torch.Tensor] = []
+    step = trainer._step
+    trainer._step = lambda part: seen.append(part) or step(part)  # type: ignore[method-assign]
+    trainer.epoch()
+    groups = trainer.objective.batch.group  # type: ignore[attr-defined]
+    sigmas, noise = trainer.objective.sigmas, trainer.objective.noise  # type: ignore[attr-defined]
+    for number in groups.unique():
+        own = groups == number
+        assert (sigmas[own] == sigmas[own][:1]).all()
+        assert (noise[:, own] == noise[:, own][:, :1]).all()
+    assert [groups[part].unique().numel() for part in seen] == [1, 1]
+    assert sorted(torch.cat(seen).tolist()) == list(range(len(groups)))
 
 
 def test_micro_batches_accumulate_to_the_whole_batch(tiny_sd3: Path, tmp_path: Path) -> None:

@@ -172,11 +172,18 @@ class ExpertTrainer:
         elif self.config.train.keep is not None:
             samples = samples[best_and_worst(advantages, self.config.train.keep).flatten()[samples]]
         conditions = self.conditions.select(rollouts.index.repeat_interleave(group)[samples])
-        batch = Batch(_select(rollouts.trajectories, samples), advantages.flatten()[samples], conditions)
+        groups = torch.unique(samples // group, return_inverse=True)[1]
+        batch = Batch(
+            _select(rollouts.trajectories, samples), advantages.flatten()[samples], conditions, groups
+        )
         self.objective.begin_epoch(batch, generator)
         totals = {"loss": 0.0, "kl": 0.0, "ratio": 0.0, "grad_norm": 0.0}
-        shuffled = torch.randperm(len(samples), generator=generator)
-        parts = shuffled.chunk(self.config.train.updates_per_epoch)
+        if self.settings.paired:  # a group is never torn apart
+            order = torch.randperm(len(kept), generator=generator).chunk(self.config.train.updates_per_epoch)
+            parts = [torch.isin(groups, own).nonzero().flatten() for own in order]
+        else:
+            shuffled = torch.randperm(len(samples), generator=generator)
+            parts = shuffled.chunk(self.config.train.updates_per_epoch)
         for part in parts:
             for key, value in self._step(part).items():
                 totals[key] += value / len(parts)

@@ -21,11 +21,15 @@ from ..policies.flow import Conditions, FlowPolicy, Sampling, Trajectories, stoc
 
 @dataclass(frozen=True)
 class Batch:
-    """The kept samples of an epoch. trajectories: B of them; advantages [B]; conditions of B prompts."""
+    """The kept samples of an epoch. trajectories: B of them; advantages [B]; conditions of B prompts.
+
+    group: [B], which samples belong together, numbered from 0.
+    """
 
     trajectories: Trajectories
     advantages: torch.Tensor
     conditions: Conditions
+    group: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -93,13 +97,18 @@ class ForwardObjective(_Base):
     def begin_epoch(self, batch: Batch, generator: torch.Generator) -> None:
         """Draw noise and noise levels, levels spread evenly over (0, 1), shifted, shuffled. [B, slots]."""
         self.batch = batch
-        count = len(batch.advantages) * self.slots
+        paired = self.config.paired
+        rows = int(batch.group.max()) + 1 if paired else len(batch.advantages)
+        count = rows * self.slots
         spread = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
         shift = self.config.time_shift
         spread = shift * spread / (1 + (shift - 1) * spread)
-        self.sigmas = spread.view(-1, self.slots).clamp(0.02, 1.0)
-        shape = (self.slots, *batch.trajectories.clean.shape)
-        self.noise = torch.randn(shape, generator=generator)
+        sigmas = spread.view(-1, self.slots).clamp(0.02, 1.0)
+        shape = (self.slots, rows, *batch.trajectories.clean.shape[1:])
+        noise = torch.randn(shape, generator=generator)
+        # Advantages of a group sum to zero: at one noise, the gradient that its samples share drops out.
+        self.sigmas = sigmas[batch.group] if paired else sigmas
+        self.noise = noise[:, batch.group] if paired else noise
         self.first = True  # until the first update the sampling weights are the current ones
 
     def loss(self, index: torch.Tensor, slot: int) -> Loss:
