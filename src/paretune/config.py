@@ -104,11 +104,10 @@ class ObjectiveConfig(_Section):
         "sde", description="stochastic steps: Flow-GRPO's, Flow-CPS's, or DanceGRPO's of constant eta"
     )
     noise_level: PositiveReal = Field(0.7, description="eta of the stochastic steps")
-    window: tuple[int, int] | None = Field(
-        None, description="Flow-GRPO: [first, last) stochastic, trained steps; default all"
-    )
-    step_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="Flow-GRPO: train on a random share of the stochastic steps, drawn each epoch"
+    window: tuple[int, int] | tuple[int, int, int] | None = Field(
+        None,
+        description="Flow-GRPO: [first, last) stochastic, trained steps; default all but the last. "
+        "[first, last, count]: only so many of them, drawn each epoch, are trained on",
     )
     shared_noise: bool = Field(False, description="one initial noise a group")
     ratio: Literal["plain", "guard"] = "plain"
@@ -117,6 +116,10 @@ class ObjectiveConfig(_Section):
     def _check(self) -> ObjectiveConfig:
         if self.window is not None and not 0 <= self.window[0] < self.window[1]:
             raise ValueError("window must be [first, last) with 0 <= first < last")
+        if self.window is not None and len(self.window) == 3:
+            first, last, count = self.window
+            if not 0 < count <= last - first:
+                raise ValueError(f"window: {count} steps cannot be drawn of the {last - first} in it")
         if self.sampler == "cps" and self.noise_level > 1:
             raise ValueError("noise_level is at most 1 with sampler: cps")
         return self

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import RunConfig
-from .ops.flow_sde import steps_in
 from .plan import Plan
 from .policies.folders import check_model, resolve_path
 
@@ -65,7 +64,8 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     forward = 2 * sizes.transformer * tokens * (2 if two_passes else 1)
     objective, train = config.objective, config.train
     if objective.name == "flow_grpo":
-        trained = steps_in(objective.window or (0, config.model.steps - 1), objective.step_share)
+        window = objective.window or (0, config.model.steps - 1)
+        trained = window[2] if len(window) == 3 else window[1] - window[0]
     else:
         trained = objective.times
     share = (train.keep or train.group_size) / train.group_size

@@ -62,7 +62,8 @@ def score_folder(reward: str, folder: Path, prompts: str) -> list[dict[str, Any]
     paths = clips or [p for p in files if p.suffix.lower() in PICTURES]
     told = load_prompts(prompts)
     if len(paths) != len(told):
-        raise ParetuneError(f"{folder} holds {len(paths)} {'clips' if clips else 'pictures'} but {prompts} {len(told)} prompts")
+        what = "clips" if clips else "pictures"
+        raise ParetuneError(f"{folder} holds {len(paths)} {what} but {prompts} {len(told)} prompts")
     scorer = load_reward(reward)
     rows = []
     for path, prompt in zip(paths, told, strict=True):

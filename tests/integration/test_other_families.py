@@ -45,12 +45,14 @@ def _published(name: str, family: str) -> dict[str, Any]:
     shipped = yaml.safe_load(Path(find_recipe(name)).read_text())
     model = {k: v for k, v in shipped["model"].items() if k not in ("path", "family")}
     train = {k: v for k, v in shipped["train"].items() if k not in ("epochs", "checkpoint_every")}
+    keep_window = "window" in shipped["objective"]
+    objective = {**shipped["objective"], **({"window": [0, 3, 2]} if keep_window else {})}
     keep = {"keep": 2} if "keep" in train else {}
     small = {"prompts_per_epoch": 2, "group_size": 4, "updates_per_epoch": 2, "micro_batch": 3, "epochs": 1}
     return {
         "model": {**model, **SMALL[family], "steps": 4},
         "lora": {**shipped["lora"], "rank": 2},
-        "objective": shipped["objective"],
+        "objective": objective,
         "train": {**train, **small, **keep},
     }
 

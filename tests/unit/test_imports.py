@@ -32,7 +32,7 @@ MAY: dict[str, set[str]] = {
     "environment": {"files"} | LEAF,
     "recipes": {"types"},
     "progress": set(),
-    "estimate": {"plan", "policies", "ops"} | LEAF,
+    "estimate": {"plan", "policies"} | LEAF,
     "peak": {"policies"} | LEAF,
     "tables": {"plan", "estimate"} | LEAF,
     "doctor": {"environment", "policies"} | LEAF,

@@ -114,23 +114,17 @@ def cps_step(
 
 
 def random_steps(
-    window: tuple[int, int], share: float, generator: torch.Generator
+    window: tuple[int, int], count: int, generator: torch.Generator
 ) -> tuple[int, ...]:
-    """Which steps of the [first, last) window to train on: a random `share` of them, at least one, in order.
+    """Which steps of the [first, last) window to train on: `count` of them at random, in order.
 
     DanceGRPO draws them for each sample; here one draw serves a whole epoch, so that a batch is at one time.
     """
     first, last = window
-    count = steps_in(window, share)
-    if count == last - first:
+    if count == last - first:  # nothing is drawn, so that the generator goes on as it would without this
         return tuple(range(first, last))
     drawn = torch.randperm(last - first, generator=generator)[:count]
     return tuple(first + i for i in sorted(int(i) for i in drawn))
-
-
-def steps_in(window: tuple[int, int], share: float) -> int:
-    """How many steps `random_steps` draws."""
-    return max(1, round(share * (window[1] - window[0])))
 
 
 def _draw(

@@ -14,7 +14,7 @@ import torch
 
 from ..config import ModelConfig, ObjectiveConfig
 from ..ops import policy_losses as losses
-from ..ops.flow_sde import random_steps, steps_in
+from ..ops.flow_sde import random_steps
 from ..policies.adapters import only, swapped
 from ..policies.flow import Conditions, FlowPolicy, Sampling, Trajectories, stochastic_step
 
@@ -152,13 +152,15 @@ class TrajectoryObjective(_Base):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
-        self.slots = steps_in(self.sampling.window, self.config.step_share)
+        first, last = self.sampling.window
+        chosen = self.config.window
+        self.slots = chosen[2] if chosen is not None and len(chosen) == 3 else last - first
         self.schedule = self.policy.schedule(self.sampling.steps)
 
     def begin_epoch(self, batch: Batch, generator: torch.Generator) -> None:
         """Draw the steps to train on; the rollouts hold their own noise."""
         self.batch = batch
-        self.steps = random_steps(self.sampling.window, self.config.step_share, generator)
+        self.steps = random_steps(self.sampling.window, self.slots, generator)
 
     def loss(self, index: torch.Tensor, slot: int) -> Loss:
         """See `Objective.loss`."""
@@ -203,7 +205,8 @@ def make_objective(
     """The objective that a recipe names, with the sampling it needs."""
     trajectory = config.name == "flow_grpo"
     # The schedule's last step goes from (almost) no noise to none: nothing is left to explore there.
-    window = (config.window or (0, model.steps - 1)) if trajectory else (0, 0)
+    whole = (0, model.steps - 1) if config.window is None else config.window[:2]
+    window = whole if trajectory else (0, 0)
     sampling = Sampling(
         model.steps, model.guidance_scale, window, config.sampler, config.noise_level, batch
     )
