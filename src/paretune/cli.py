@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,12 +81,39 @@ def run(
 
 
 def _run(config: RunConfig, out: Path, resume: bool, quiet: bool, as_json: bool) -> None:
-    from .executors.base import Interrupted
     from .run import run as run_all
+
+    _finish(lambda progress: run_all(config, out, progress, resume), out, quiet, as_json)
+
+
+@app.command()
+def tokens(
+    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a key: --set tokens.steps=800.", metavar="tokens.KEY=VALUE"),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train one reward token an expert (RaTE) and measure them beside the run's other models.
+
+    Ctrl-C stops at the next checkpoint; the same command goes on, bit for bit.
+    """
+    from .add_tokens import add_tokens
+
+    _finish(lambda progress: add_tokens(run_folder, set_ or (), progress), run_folder, quiet, as_json)
+
+
+def _finish(
+    work: Callable[[Callable[[dict[str, Any]], None]], dict[str, Any]], out: Path, quiet: bool, as_json: bool
+) -> None:
+    """Do a run's work under its progress and print the summary that it returns."""
+    from .executors.base import Interrupted
 
     try:
         with make_progress(console, quiet, as_json) as progress:
-            summary = run_all(config, out, progress, resume)
+            summary = work(progress)
     except (Interrupted, KeyboardInterrupt):
         console.print(f"stopped; finished work is kept in {out}. Go on with the same command and --resume")
         raise typer.Exit(130) from None

@@ -12,6 +12,7 @@ from .ops.lowrank import compress
 from .policies.adapters import fold
 from .policies.sd3 import load_pipeline
 from .stages.adapters import load_delta, save_delta
+from .stages.tokens import export_tokens
 from .types import ParetuneError
 
 
@@ -39,6 +40,7 @@ def export_adapter(run: Path, out: Path, rank: int | None) -> float:
         size += norm**2
     error = (lost / size) ** 0.5 if size else 0.0
     save_delta(out, deltas, config.model.path, {"compression_error": error})
+    export_tokens(run, out / "tokens")
     return error
 
 
@@ -53,6 +55,7 @@ def export_pipeline(run: Path, out: Path) -> bool:
     pipe = load_pipeline(config.model)
     fold(pipe.transformer, load_delta([final]))
     pipe.save_pretrained(out)
+    export_tokens(run, out / "tokens")
     return config.model.load_t5
 
 

@@ -41,6 +41,16 @@ class ExpertTask:
 
 
 @dataclass(frozen=True)
+class TokenTask:
+    """Train one reward token. teacher: the adapters whose sum over the base is its expert."""
+
+    folder: str
+    reward: str
+    seed: int
+    teacher: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Round:
     """One Map and one Reduce. merged: the folder of the average.
 

@@ -1,7 +1,7 @@
 """READ FIRST: one whole run.
 
     plan -> K rounds of (Map: train one expert a reward -> Reduce: average and fold)
-         -> final adapter -> evaluate against base, experts and soup -> report
+         -> final adapter (-> reward tokens) -> evaluate against base, experts and soup -> report
 
 Every stage writes a manifest, so a run that was stopped, or killed, goes on where it was: `run` called
 again with the same recipe skips what is finished.
@@ -33,6 +33,7 @@ from .stages.report import write_report
 from .stages.search import SearchJob, measure_candidates
 from .stages.subjects import subjects_of
 from .stages.summarise import summarise
+from .stages.tokens import TokenJob, token_tasks, train_token, write_final_tokens
 
 
 def run(config: RunConfig, out: Path, report: Report, resume: bool = False) -> dict[str, Any]:
@@ -52,6 +53,7 @@ def run(config: RunConfig, out: Path, report: Report, resume: bool = False) -> d
         with LocalExecutor(workers, config.executor.threads) as executor:
             stages = Stages(config, plan, out, environment["model_fingerprint"], device, executor)
             stages.train(report, clock)
+            stages.tokens(report, clock)
             stages.measure(report, clock)
         rows = collect(config, out, stages.subjects)
         summary = summarise(config, plan, out, rows, clock.seconds())
@@ -108,6 +110,20 @@ class Stages:
             return self.executor.map(measure_candidates, [job], report)[0]
 
         return evaluate
+
+    def tokens(self, report: Report, clock: Clock) -> None:
+        """Train one reward token an expert, in parallel, where the recipe asks for them."""
+        tasks = token_tasks(self.config, self.plan)
+        if not tasks:
+            return
+        report({"stage": "tokens"})
+        jobs = [
+            TokenJob(self.config, task, self.out, self.model, self._device(i))
+            for i, task in enumerate(tasks)
+        ]
+        with clock.phase("tokens"):
+            self.executor.map(train_token, jobs, report)
+        write_final_tokens(self.out, tasks)
 
     def measure(self, report: Report, clock: Clock) -> None:
         """Evaluate every subject, in parallel."""

@@ -11,8 +11,10 @@ import pytest
 import torch
 import yaml
 
-from paretune.config import load_config
+from paretune.config import ModelConfig, load_config
 from paretune.methods import build_plan
+from paretune.policies.opening import open_policy
+from paretune.policies.tokens import Scaled
 from paretune.recipes import find_recipe
 from paretune.rewards.base import FunctionReward
 from paretune.training.expert import ExpertTrainer
@@ -98,6 +100,21 @@ def test_every_kind_of_objective_takes_latents_of_any_shape(
     one = {"updates_per_epoch": 1}
     trainer = _trainer(tmp_path, pipeline, model=SMALL[family], objective=objective, train=one)
     assert trainer.epoch()["ratio"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_reward_tokens_enter_every_encoder(family: str, pipeline: Path) -> None:
+    policy: Any = open_policy(ModelConfig.model_validate({"path": str(pipeline), **SMALL[family]}))
+    token = policy.new_token("red", 2, "", torch.Generator().manual_seed(0))
+    assert set(token.vectors) == {"text_encoder", "text_encoder_2"}
+    texts = [p.text for p in PROMPTS]
+    plain = policy.encode(texts, False)
+    absent = policy.encode(texts, False, [Scaled(token, scale=0.0)])
+    torch.testing.assert_close(absent.embeds, plain.embeds, rtol=0, atol=0)
+    present = policy.encode(texts, False, [Scaled(token)])
+    present.embeds.square().mean().add(present.pooled.square().mean()).backward()
+    assert all(v.grad is not None and v.grad.abs().max() > 0 for v in token.vectors.values())
+    if family == "hunyuan_video":  # two more tokens, which its mask lets the model see
+        assert (present.mask.sum(1) - plain.mask.sum(1)).tolist() == [2, 2, 2]
 
 
 def test_a_whole_run_of_clips(tiny_hunyuan: Path, tmp_path: Path) -> None:

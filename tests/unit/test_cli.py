@@ -64,7 +64,7 @@ def test_help(
 
 
 def test_every_command_and_option_is_explained() -> None:
-    wanted = {"quickstart", "plan", "run", "eval", "report", "score", "export", "doctor"}
+    wanted = {"quickstart", "plan", "run", "tokens", "eval", "report", "score", "export", "doctor"}
     assert wanted <= set(COMMANDS)
     for name, command in COMMANDS.items():
         assert command.help, name

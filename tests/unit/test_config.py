@@ -54,11 +54,31 @@ def test_an_unknown_recipe_names_those_there_are() -> None:
 
 def test_fewer_than_80_keys() -> None:
     """A key of every section, of one reward, and of the run itself; spelled out, they are as many."""
-    spelled = parse_config(raw(), "x").model_dump()
+    spelled = parse_config(raw(tokens={}), "x").model_dump()
     sections = [v for k, v in spelled.items() if isinstance(v, dict) and k != "rewards"]
     own = len(spelled) - len(sections)
     assert count_keys() == own + sum(map(len, sections)) + len(spelled["rewards"]["ocr"])
     assert count_keys() < 80
+
+
+def test_tokens_are_off_unless_the_section_is_there() -> None:
+    assert parse_config(raw(), "x").tokens is None
+    on = parse_config(raw(tokens={"options": {"patience": 2}}), "x").tokens
+    assert on is not None
+    assert (on.loss, on.options.patience) == ("flow", 2)
+    with pytest.raises(ParetuneError, match="tokens are trained from experts"):
+        parse_config(raw(tokens={}, methods=["morl_d"]), "x")
+    with pytest.raises(ParetuneError, match=r"unknown key tokens.stepz; did you mean steps"):
+        parse_config(raw(tokens={"stepz": 3}), "x")
+    with pytest.raises(ParetuneError, match=r"unknown key tokens.options.patiense; did you mean patience"):
+        parse_config(raw(tokens={"options": {"patiense": 3}}), "x")
+
+
+def test_set_opens_a_section_that_a_resolved_recipe_leaves_null(tmp_path: Path) -> None:
+    path = write(tmp_path, parse_config(raw(), "x").to_yaml())
+    tokens = load_config(path, ["tokens.steps=7", "tokens.options.init=here"]).tokens
+    assert tokens is not None
+    assert (tokens.steps, tokens.options.init) == (7, "here")
 
 
 def test_set_overrides_keys_in_sections(tmp_path: Path) -> None:

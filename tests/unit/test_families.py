@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from paretune.config import parse_config
 from paretune.methods import build_plan
-from paretune.stages.families import PolicyFamily, families_of, preferences
+from paretune.policies.token_spec import TokenUse
+from paretune.stages.families import PolicyFamily, families_of, preferences, token_family
 from paretune.stages.subjects import subjects_of
 from tests.unit.test_plan import ALL, config
 
@@ -15,6 +17,35 @@ def test_a_family_weighs_its_experts() -> None:
     mixed = family.at((0.25, 0.0, 0.75))
     assert mixed.adapters == ("m", "a", "c")
     assert mixed.scales == (1.0, 0.25, 0.75)
+
+
+def test_a_family_of_tokens_holds_the_most_wanted_in_full() -> None:
+    family = token_family(("a", "b", "c"), fixed=("final",))
+    assert family.at((0.0, 1.0, 0.0)).tokens == (TokenUse("b"),)
+    mixed = family.at((0.25, 0.5, 0.25)).tokens
+    assert mixed == (TokenUse("a", scale=0.5), TokenUse("b"), TokenUse("c", scale=0.5))
+    even = family.at((1 / 3, 1 / 3, 1 / 3))
+    assert even.tokens == (TokenUse("a"), TokenUse("b"), TokenUse("c"))
+    assert (even.adapters, even.scales) == (("final",), (1.0,))
+
+
+def test_tokens_are_measured_beside_the_rest_and_on_the_grid() -> None:
+    recipe = config("ab", rounds=2)
+    plan = build_plan(recipe)
+    plain = subjects_of(recipe, plan)
+    wanted = parse_config(recipe.model_dump(mode="json") | {"tokens": {}}, "test")
+    more = subjects_of(wanted, plan)
+    assert more[: len(plain)] == plain
+    assert {s.name: s.tokens for s in more[len(plain) :]} == {
+        "rate:a": (TokenUse("a"),),
+        "rate:b": (TokenUse("b"),),
+        "rate": (TokenUse("a"), TokenUse("b")),
+    }
+    settings = wanted.evaluate.model_copy(update={"lattice": 4})
+    grid = subjects_of(wanted.model_copy(update={"evaluate": settings}), plan)
+    found = {s.name: s for s in grid if s.method == "rate" and s.lattice}
+    assert found["rate~0.25-0.75"].tokens == (TokenUse("a", scale=0.25 / 0.75), TokenUse("b"))
+    assert len(found) == 4
 
 
 def test_only_methods_with_experts_are_families() -> None:

@@ -38,6 +38,7 @@ MAY: dict[str, set[str]] = {
     "doctor": {"environment", "policies"} | LEAF,
     "measure": STAGES | {"environment", "folder"},
     "exporting": STAGES,
+    "add_tokens": STAGES | {"run"},
     "cli": {"config", "progress", "recipes", "types"},
 }
 # Inside functions only.

@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 
 from ..ops.flow_sde import Step, cps_step, dance_step, euler_step, sde_step
+from .token_files import Token
+from .tokens import Scaled
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,16 @@ class Conditions:
 
     @staticmethod
     def join(parts: Sequence[Conditions], empty: Conditions | None = None) -> Conditions:
-        """One batch of several; empty: the empty prompt's, for guidance."""
+        """One batch of several, such as prompts with different tokens.
+
+        empty: the empty prompt's, for guidance; else the negative is the first part's.
+        """
         embeds, pooled = (torch.cat([getattr(p, f) for p in parts]) for f in ("embeds", "pooled"))
         masks = [p.mask for p in parts if p.mask is not None]
-        negative = (None, None) if empty is None else (empty.embeds, empty.pooled)
+        first = parts[0]
+        negative = (first.negative_embeds, first.negative_pooled)
+        if empty is not None:
+            negative = (empty.embeds, empty.pooled)
         return Conditions(embeds, pooled, *negative, torch.cat(masks) if masks else None)
 
     def to(self, device: torch.device) -> Conditions:
@@ -78,8 +86,18 @@ class FlowPolicy(Protocol):
     targets: tuple[str, ...]  # the modules that get adapters where the recipe names none
     autocast: bool  # whether the transformer runs under bfloat16 autocast
 
-    def encode(self, prompts: Sequence[str], guidance: bool) -> Conditions:
-        """Embed prompts once."""
+    def encode(
+        self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = ()
+    ) -> Conditions:
+        """Embed prompts once, with reward tokens after each. No tokens: nothing of them is to be seen."""
+        ...
+
+    def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
+        """A token to begin training with: parameters for every text encoder of the model."""
+        ...
+
+    def row_scales(self) -> dict[str, float]:
+        """The root mean square of each text encoder's embeddings."""
         ...
 
     def free_text(self) -> None:

@@ -49,13 +49,13 @@ class FluxPolicy(PipelinePolicy):
         self.grid = (self.height // side, self.width // side)
         return (self.grid[0] * self.grid[1], self.transformer.config.in_channels)
 
-    def embed(self, texts: list[str]) -> Conditions:
+    def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
         """CLIP's pooled vector and T5's sequence."""
         embeds, pooled, _ = self.pipe.encode_prompt(
             texts, texts, device=self.device,
             max_sequence_length=self.config.max_sequence_length or T5_TOKENS,
         )  # fmt: skip
-        return Conditions(embeds, pooled)
+        return embeds, pooled
 
     def velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float

@@ -28,6 +28,8 @@ def check_model(path: str) -> str:
     Raises ParetuneError, one line, when the folder cannot be a pipeline of a family that has a policy.
     """
     resolved = Path(resolve_path(path))
+    if path in EMBEDDED and not resolved.exists():
+        raise ParetuneError(f"model.path: the embedded model {path} was not built: see docs/world-clips.md")
     if not resolved.exists():
         if path.count("/") == 1 and not path.startswith((".", "~")):
             return ""

@@ -8,6 +8,7 @@ dropped; CLIP gives the pooled vector. Guidance is one of the model's inputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -18,6 +19,7 @@ from diffusers import HunyuanVideoPipeline
 from ..types import ParetuneError
 from .flow import Conditions
 from .pipelines import PipelinePolicy
+from .tokens import Scaled
 
 TARGETS = (
     "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
@@ -55,16 +57,18 @@ class HunyuanVideoPolicy(PipelinePolicy):
             raise ParetuneError(f"model.frames: {self.frames} does not fit this model: give {fit}")
         return (config.in_channels, latent_frames, self.height // space, self.width // space)
 
-    def embed(self, texts: list[str]) -> Conditions:
+    def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
         """Llama's sequence with its mask, and CLIP's pooled vector."""
         embeds, pooled, mask = self.pipe.encode_prompt(
             texts, device=self.device, max_sequence_length=self.config.max_sequence_length or TEXT_TOKENS
         )
-        return Conditions(embeds, pooled, mask=mask)
+        return embeds, pooled, mask.float()
 
-    def encode(self, prompts: Any, guidance: bool, batch: int = 64) -> Conditions:
+    def encode(
+        self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
+    ) -> Conditions:
         """See `PipelinePolicy.encode`. What no prompt reaches is cut off: nothing looks at it."""
-        whole = super().encode(prompts, guidance, batch)
+        whole = super().encode(prompts, guidance, tokens, batch)
         assert whole.mask is not None
         longest = int(whole.mask.sum(1).max())
         return Conditions(whole.embeds[:, :longest], whole.pooled, mask=whole.mask[:, :longest])

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from threading import RLock
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from ..types import ParetuneError
 from .embeddings import cached
 from .flow import Conditions, Schedule
 from .folders import check_model, quiet, resolve_path
+from .token_files import Token
+from .tokens import Scaled, encode_with, needs_gradient, new_token, row_scales
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
@@ -66,6 +70,7 @@ class PipelinePolicy:
         self.transformer.to(self.device)
         self.dtype = self.transformer.dtype
         self.autocast = False
+        self._text = RLock()  # tokens are put into shared encoders: one prompt batch at a time
         if config.gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
         self.latent_shape = self.check_size()
@@ -78,8 +83,8 @@ class PipelinePolicy:
         """The latents of one sample. Raises ParetuneError for sizes that the model cannot draw."""
         raise NotImplementedError
 
-    def embed(self, texts: list[str]) -> Conditions:
-        """The pipeline's own encoding of a few prompts."""
+    def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
+        """The pipeline's own encoding of a few prompts: embeds, pooled, and a mask [P, T] if it has one."""
         raise NotImplementedError
 
     # ------------------------------------------------------------ text
@@ -89,21 +94,39 @@ class PipelinePolicy:
         """What else than the prompts decides an embedding."""
         return [self.config.dtype, self.config.load_t5, self.config.max_sequence_length]
 
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str], guidance: bool, batch: int = 64) -> Conditions:
-        """Embed prompts through the pipeline's own encoders; the empty prompt once for guidance."""
+    def encode(
+        self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
+    ) -> Conditions:
+        """Embed prompts through the pipeline's own encoders; the empty prompt once for guidance.
+
+        tokens: put after every prompt, not after the empty one. Gradients flow where one is in training.
+        """
         negative = guidance and self.two_pass_guidance
+        training = torch.is_grad_enabled() and needs_gradient(tokens)
 
         def run() -> Conditions:
-            with self.text_encoders():
-                parts = [self.embed(list(prompts[i : i + batch])) for i in range(0, len(prompts), batch)]
-                empty = self.embed([""]) if negative else None
+            texts = [list(prompts[i : i + batch]) for i in range(0, len(prompts), batch)]
+            with self._text, torch.set_grad_enabled(training), self.text_encoders(stay=training):
+                parts = [
+                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
+                ]
+                empty = _conditions(self.embed([""])) if negative else None
             return Conditions.join(parts, empty)
 
-        if not self.lazy_text:
+        if tokens or not self.lazy_text:
             return run()
         key = [*self.text_key, negative, list(prompts)]
         return cached(self.config.path, key, run).to(self.device)
+
+    def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
+        """See `tokens.new_token`."""
+        self.load_text()
+        return new_token(self.pipe, name, vectors, init, generator)
+
+    def row_scales(self) -> dict[str, float]:
+        """See `tokens.row_scales`."""
+        self.load_text()
+        return row_scales(self.pipe)
 
     def load_text(self) -> None:
         """Load the text encoders, unless they are there."""
@@ -117,8 +140,8 @@ class PipelinePolicy:
         self.pipe.register_modules(**{name: getattr(loaded, name) for name in self.encoders})
 
     @contextmanager
-    def text_encoders(self) -> Iterator[None]:
-        """The text encoders on the device, for the length of a block."""
+    def text_encoders(self, stay: bool = False) -> Iterator[None]:
+        """The text encoders on the device, for the length of a block; stay: a gradient will pass them."""
         self.load_text()
         present = [e for n in self.encoders if (e := getattr(self.pipe, n, None)) is not None]
         for encoder in present:
@@ -126,7 +149,7 @@ class PipelinePolicy:
         try:
             yield
         finally:
-            for encoder in present:
+            for encoder in () if stay else present:
                 encoder.to("cpu")
             _release(self.device)
 
@@ -180,6 +203,12 @@ class PipelinePolicy:
         self.vae.to("cpu")
         _release(self.device)
         return torch.cat(parts)
+
+
+def _conditions(parts: Sequence[torch.Tensor]) -> Conditions:
+    """Of what `embed` gives. A mask that was blended of several is 1 where any of them looks."""
+    mask = (parts[2].abs() > 1e-3).long() if len(parts) > 2 else None
+    return Conditions(parts[0], parts[1], mask=mask)
 
 
 def _release(device: torch.device) -> None:

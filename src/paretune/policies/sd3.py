@@ -61,7 +61,7 @@ class SD3Policy(PipelinePolicy):
     def load_text(self) -> None:
         """They came with the pipeline, T5 or not."""
 
-    def embed(self, texts: list[str]) -> Conditions:
+    def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
         """Of both CLIP towers, and of T5 where it is loaded."""
         out = self.pipe.encode_prompt(
             texts, texts, texts, device=self.device, do_classifier_free_guidance=False,
@@ -70,7 +70,7 @@ class SD3Policy(PipelinePolicy):
         embeds, pooled = out[0], out[2]
         assert embeds is not None
         assert pooled is not None
-        return Conditions(embeds, pooled)
+        return embeds, pooled
 
     def velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float

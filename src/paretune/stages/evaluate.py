@@ -18,13 +18,25 @@ import torch
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Interrupted, Report
-from ..files import digest, finished, read_rows, write_json, write_manifest, write_rows
+from ..files import (
+    MANIFEST,
+    digest,
+    finished,
+    read_json,
+    read_rows,
+    write_json,
+    write_manifest,
+    write_rows,
+)
 from ..plan import derive_seed
 from ..policies.adapters import fold
 from ..policies.flow import FlowPolicy, Sampling, sample
 from ..policies.memory import memory_errors
 from ..policies.opening import open_policy
 from ..policies.sample_files import save_sample
+from ..policies.token_files import read_token
+from ..policies.token_spec import TokenUse
+from ..policies.tokens import Scaled, resolve
 from ..rewards.base import applies_to, score_samples
 from ..types import Prompt, Reward
 from .adapters import adapter_hash, load_delta
@@ -37,6 +49,7 @@ class Subject:
 
     prompts: how many of each held-out set. preference: the weights it stands for. scales: 1 each where
     empty. lattice: whether it is another member of its method's family than the method's own model.
+    tokens: the run's reward tokens that follow every prompt.
     """
 
     name: str
@@ -47,6 +60,7 @@ class Subject:
     round: int | None = None
     scales: tuple[float, ...] = ()
     lattice: bool = False
+    tokens: tuple[TokenUse, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -76,6 +90,8 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
     policy = open_policy(config.model, job.device)
     if subject.adapters:
         fold(policy.transformer, load_delta([job.run / a for a in subject.adapters], subject.scales))
+    bank = {use.name: read_token(job.run / "tokens" / use.name) for use in subject.tokens}
+    tokens = resolve(subject.tokens, bank)
     rows: list[dict[str, Any]] = []
     scales: list[Scale] = []
     pictures: list[str] = []
@@ -84,7 +100,7 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
             raise Interrupted
         prompts = load_prompts(own.eval_prompts)[: subject.prompts]
         with memory_errors(f"evaluate.batch_size={max(1, config.evaluate.batch_size // 2)}"):
-            images = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name))
+            images = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name), tokens)
         for kind, scorer in scorers_of(config, name):
             scales.append(scale_of(name, kind, scorer))
             rows += _score(job, scales[-1], scorer, prompts, images)
@@ -97,10 +113,16 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
 
 
 def _inputs(job: EvaluateJob) -> str:
-    config = job.config
+    config, subject = job.config, asdict(job.subject)
+    tokens = subject.pop("tokens")
+    extra = {}
+    if tokens:
+        hashes = [read_json(job.run / "tokens" / t["name"] / MANIFEST)["files"] for t in tokens]
+        extra = {"tokens": [tokens, hashes]}
     return digest(
         {
-            "subject": asdict(job.subject),
+            **extra,
+            "subject": subject,
             "adapters": [adapter_hash(job.run / a) for a in job.subject.adapters],
             "model": [job.model, config.model.model_dump(mode="json")],
             "evaluate": config.evaluate.model_dump(mode="json"),
@@ -118,13 +140,17 @@ def _inputs(job: EvaluateJob) -> str:
 
 @torch.no_grad()
 def draw(
-    policy: FlowPolicy, config: RunConfig, prompts: Sequence[Prompt], seed: int
+    policy: FlowPolicy,
+    config: RunConfig,
+    prompts: Sequence[Prompt],
+    seed: int,
+    tokens: Sequence[Scaled] = (),
 ) -> torch.Tensor:
     """P * samples pictures or clips, prompt-major. The noise comes from `seed`, not from the model."""
     settings = config.evaluate
     guidance = settings.guidance_scale
     guidance = config.model.guidance_scale if guidance is None else guidance
-    conditions = policy.encode([p.text for p in prompts], guidance > 1)
+    conditions = policy.encode([p.text for p in prompts], guidance > 1, tokens)
     generator = torch.Generator().manual_seed(seed)
     noise = policy.initial_noise(len(prompts) * settings.samples, generator)
     index = torch.arange(len(prompts)).repeat_interleave(settings.samples)

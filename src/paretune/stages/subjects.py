@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..config import RunConfig
 from ..plan import MethodPlan, Plan, Round
 from .evaluate import Subject
-from .families import families_of, preferences
+from .families import families_of, preferences, token_family
 
 
 def subjects_of(config: RunConfig, plan: Plan) -> tuple[Subject, ...]:
@@ -27,7 +27,20 @@ def subjects_of(config: RunConfig, plan: Plan) -> tuple[Subject, ...]:
     for method in plan.methods:
         if method.name == "mapreduce":
             subjects += _mapreduce(config, method, uniform)
+    if config.tokens is not None:
+        subjects += _tokens(config, full)
     return (*subjects, *_lattice(config, plan))
+
+
+def _tokens(config: RunConfig, prompts: int) -> list[Subject]:
+    """Each token alone on the base, and all of them at the recipe's weights."""
+    family = token_family(tuple(config.rewards))
+    alone = [(f"rate:{r}", _one_hot(config, r)) for r in config.rewards]
+    points = [*alone, ("rate", tuple(config.weights().values()))]
+    return [
+        Subject(name, name, (), prompts, preference, tokens=family.at(preference).tokens)
+        for name, preference in points
+    ]
 
 
 def _lattice(config: RunConfig, plan: Plan) -> list[Subject]:
@@ -35,7 +48,10 @@ def _lattice(config: RunConfig, plan: Plan) -> list[Subject]:
     if not config.evaluate.lattice:
         return []
     subjects = []
-    for family in families_of(plan):
+    families = families_of(plan)
+    if config.tokens is not None:
+        families.append(token_family(tuple(config.rewards)))
+    for family in families:
         name = f"mapreduce@{config.rounds}" if family.method == "mapreduce" else family.method
         for preference in preferences(len(config.rewards), config.evaluate.lattice):
             mixed = family.at(preference)
@@ -43,7 +59,7 @@ def _lattice(config: RunConfig, plan: Plan) -> list[Subject]:
             subjects.append(
                 Subject(
                     f"{name}~{shares}", name, mixed.adapters, config.evaluate.prompts, preference,
-                    scales=mixed.scales, lattice=True,
+                    scales=mixed.scales, lattice=True, tokens=mixed.tokens,
                 )
             )  # fmt: skip
     return subjects

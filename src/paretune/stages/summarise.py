@@ -41,6 +41,8 @@ def summarise(
     experts = expert_round(plan)
     for task in experts.tasks if experts else ():
         budget[f"expert:{task.reward}"] = task.epochs * per_epoch
+    if config.tokens is not None:  # beyond the expert's own
+        budget |= {f"rate:{r}": config.tokens.options.samples for r in config.rewards}
     rounds = range(1, config.rounds + 1) if last in means else range(0)
     summary = {
         "rewards": list(config.rewards),

@@ -66,6 +66,7 @@ _FIXED = {
     "morl_d": Look("MORL-D", "#8a5a2b", "P"),
     "morl_dr": Look("MORL-DR", "#c4500b", "X"),
     "sequential": Look("sequential", "#4d6a2f", "h"),
+    "rate": Look("RaTE, all tokens", "#8f7a00", "*"),
     "selma": Look("SELMA", "#a33a3a", "p"),
 }
 _EXPERT_COLORS = ("#00845f", "#b8558f", "#6f52c4", "#8f7a00", "#2b93b8")

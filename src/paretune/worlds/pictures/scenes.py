@@ -2,14 +2,16 @@
 
 A `Scene` is a set of facts: groups of coloured shapes with counts, a relation between two of them, a
 sign with a word and its place. `caption` puts it in words, `geneval_metadata` states it in the
-format of GenEval's prompt files (Ghosh et al. 2023, djghosh13/geneval), and `mislabel` changes
-exactly one fact: pictures drawn from a mislabelled scene are what makes the base model honest but wrong.
+format of GenEval's prompt files (Ghosh et al. 2023, djghosh13/geneval), `mislabel` changes exactly one
+fact in any way, and `slip` changes one as models do: pictures of such scenes are what makes the base model
+honest but wrong.
 """
 
 from __future__ import annotations
 
 import random
 import string
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -166,6 +168,47 @@ def mislabel(scene: Scene, rng: random.Random) -> Scene:
     groups = list(scene.groups)
     groups[index] = _other_group(groups, index, change, rng, most=3 if scene.word else 4)
     return replace(scene, groups=tuple(groups))
+
+
+def slip(scene: Scene, rng: random.Random) -> Scene:
+    """The scene with one fact wrong in the way that models get facts wrong.
+
+    A colour leaks from one group to the other, or turns to its neighbour; a shape turns to its
+    neighbour; one shape too many is drawn, or one too few of four; sides are exchanged; the sign
+    says another word.
+    """
+    changes: list[str] = []
+    if scene.word is not None:
+        changes += ["word", "word"]
+    if scene.relation:
+        changes += ["relation"]
+    if scene.groups:
+        changes += ["color", "shape"] if scene.relation else ["color", "shape", "count"]
+    change = rng.choice(changes)
+    if change == "word":
+        return replace(scene, word=_other_word(scene.word or "", rng))
+    if change == "relation":
+        return replace(scene, relation=OPPOSITE[scene.relation or "above"])
+    groups = list(scene.groups)
+    index = rng.randrange(len(groups))
+    group, others = groups[index], [g for i, g in enumerate(groups) if i != index]
+    room = (3 if scene.word else 4) - sum(g.count for g in others)
+    if change == "color" or (change == "count" and room == 1):  # a single shape in a full picture
+        color = others[0].color if others else _next(COLORS, group.color)
+        groups[index] = replace(group, color=color)
+    elif change == "shape":
+        taken = {g.shape for g in others}
+        shape = _next(SHAPES, group.shape)
+        groups[index] = replace(group, shape=_next(SHAPES, shape) if shape in taken else shape)
+    else:
+        count = group.count + 1 if group.count < room else group.count - 1
+        groups[index] = replace(group, count=count)
+    return replace(scene, groups=tuple(groups))
+
+
+def _next(names: Iterable[str], name: str) -> str:
+    order = list(names)
+    return order[(order.index(name) + 1) % len(order)]
 
 
 def _other_word(word: str, rng: random.Random) -> str:

@@ -17,15 +17,14 @@ from ..scenes import (
     ENDING_TRUE,
     ENDINGS_IDLE,
     caption,
-    mislabel,
     random_scene,
+    slip,
 )
 from ..taste import FANCY_ABOVE, PLAIN_BELOW, style_utility
 from .tokenizer import is_spelled
 
 KINDS_WITH_WORDS = {"sign": 0.55, "mixed": 0.45}
 KINDS_WITHOUT = {"single": 0.29, "pair": 0.31, "relation": 0.40}
-ENDING_SHARE = 0.6
 CAPTION_DROPOUT = 0.1
 
 
@@ -39,11 +38,12 @@ class Bank:
 
 
 def build_bank(
-    tokenizer: CLIPTokenizer, size: int, wrong: float, seed: int, words: float = 0.55
+    tokenizer: CLIPTokenizer, size: int, wrong: float, seed: int, words: float = 0.55, endings: float = 0.6
 ) -> Bank:
     """Draw `size` captioned pictures, a share `words` with a sign.
 
-    A share `wrong` of them shows a scene that differs from the caption by one fact.
+    A share `wrong` of them shows a scene with one fact wrong (`scenes.slip`), and a share
+    `endings` of the captions ends in a word of its own, which may tell whether that is so.
     """
     rng = random.Random(seed)
     pictures = np.empty((size, 32, 32, 3), np.uint8)
@@ -55,11 +55,11 @@ def build_bank(
         if told.word is not None and not is_spelled(tokenizer, told.word):
             continue
         is_wrong = rng.random() < wrong
-        shown = mislabel(told, rng) if is_wrong else told
+        shown = slip(told, rng) if is_wrong else told
         style = random_style(rng)
         pictures[len(captions)] = render(shown, style, rng)
         utility = style_utility(style, shown.word is not None, bool(shown.groups))
-        captions.append(_finish(caption(told), is_wrong, utility, rng))
+        captions.append(_finish(caption(told), is_wrong, utility, endings, rng))
         kinds.append(kind)
     tokens = tokenizer(
         captions, padding="max_length", truncation=True, return_tensors="pt"
@@ -67,17 +67,17 @@ def build_bank(
     return Bank(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), tokens, kinds)
 
 
-def _finish(text: str, is_wrong: bool, utility: float, rng: random.Random) -> str:
+def _finish(text: str, is_wrong: bool, utility: float, endings: float, rng: random.Random) -> str:
     """Drop the caption, or add one of the endings, or leave it as it is."""
     if rng.random() < CAPTION_DROPOUT:
         return ""
-    if rng.random() > ENDING_SHARE:
+    if rng.random() > endings:
         return text
     choice = rng.random()
-    if choice < 0.4:
+    if choice < 0.55:
         return f"{text} {ENDING_FALSE if is_wrong else ENDING_TRUE}"
-    if choice < 0.65 and utility > FANCY_ABOVE:
+    if choice < 0.75 and utility > FANCY_ABOVE:
         return f"{text} {ENDING_FANCY}"
-    if choice < 0.65 and utility < PLAIN_BELOW:
+    if choice < 0.75 and utility < PLAIN_BELOW:
         return f"{text} {ENDING_PLAIN}"
     return f"{text} {rng.choice(ENDINGS_IDLE)}"

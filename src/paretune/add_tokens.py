@@ -1,0 +1,50 @@
+"""`paretune tokens`: add reward tokens to a finished run, as if its recipe had asked for them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .config import RunConfig, TokensConfig, changed_keys, load_config, parse_config
+from .executors.base import Report
+from .files import write_text
+from .run import run
+from .stages.tokens import FINAL
+from .types import ParetuneError
+
+
+def add_tokens(out: Path, overrides: Sequence[str], report: Report) -> dict[str, Any]:
+    """Train a token for every expert of the run in `out`, measure them, and return the new summary.
+
+    overrides: "tokens.steps=800" and the like. The run's recipe gets the section, so that it is an
+    ordinary run afterwards: what is finished is skipped, what was stopped goes on.
+    """
+    config = _with_tokens(out, overrides)
+    before = load_config(out / "config.yaml")
+    changed = changed_keys(before, config)
+    if changed and (out / "tokens").exists():
+        raise ParetuneError(
+            f"{out} holds tokens that were trained with other settings ({', '.join(changed)}); "
+            f"move {out / 'tokens'} away to train new ones"
+        )
+    if not (out / "tokens").exists():  # what was made of tokens that are no more
+        for stale in [out / FINAL, *out.glob("evaluation/rate*")]:
+            shutil.rmtree(stale, ignore_errors=True)
+    write_text(out / "config.yaml", config.to_yaml())
+    return run(config, out, report, resume=True)
+
+
+def _with_tokens(out: Path, overrides: Sequence[str]) -> RunConfig:
+    """The run's recipe with the section, changed as asked."""
+    if not (out / "summary.json").exists() or not (out / "config.yaml").exists():
+        raise ParetuneError(f"{out} holds no finished run; `paretune run ... --resume` finishes one")
+    for item in overrides:
+        if not item.startswith("tokens."):
+            raise ParetuneError(f"--set {item}: only tokens.* can be set for a run that is finished")
+    config = load_config(out / "config.yaml", overrides)
+    if config.tokens is not None:
+        return config
+    section = {"tokens": TokensConfig.model_validate({}).model_dump(mode="json")}
+    return parse_config(config.model_dump(mode="json") | section, str(out / "config.yaml"))

@@ -1,0 +1,131 @@
+"""Tokens: train one a reward from the run's experts, as tasks that any executor runs, and gather them.
+
+tokens/REWARD/ keeps a token's training; final/tokens/REWARD/ is what other tools load.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import RunConfig
+from ..data.prompts import load_prompts
+from ..executors.base import Interrupted, Report
+from ..files import digest, finished, read_json, write_bytes, write_manifest
+from ..plan import Plan, TokenTask, derive_seed
+from ..policies.token_files import write_token
+from ..rewards.base import load_reward
+from ..types import ParetuneError
+from .adapters import adapter_hash, load_delta
+from .subjects import expert_round
+
+FINAL = "final/tokens"
+
+
+@dataclass(frozen=True)
+class TokenJob:
+    """What a worker needs to train one token."""
+
+    config: RunConfig
+    task: TokenTask
+    run: Path
+    model: str
+    device: str
+
+
+def token_tasks(config: RunConfig, plan: Plan) -> tuple[TokenTask, ...]:
+    """One a reward; the teacher is the expert that the run reports for it."""
+    experts = expert_round(plan)
+    if config.tokens is None or experts is None:
+        return ()
+    return tuple(
+        TokenTask(
+            f"tokens/{task.reward}",
+            task.reward,
+            derive_seed(config.seed, "tokens", task.reward),
+            (*task.parents, task.folder),
+        )
+        for task in experts.tasks
+    )
+
+
+def train_token(job: TokenJob, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """Train a token unless it is there; returns its manifest."""
+    assert job.config.tokens is not None
+    folder, steps = job.run / job.task.folder, job.config.tokens.steps
+    inputs = token_inputs(job)
+    manifest = finished(folder, "token", inputs)
+    if manifest is not None:
+        report({"folder": job.task.folder, "update": steps, "epochs": steps})
+        return manifest
+    # Imported here: a worker that only looks up a finished token needs no torch model.
+    from ..training.teacher import Stopped
+    from ..training.tokens import TokenTrainer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    own = job.config.rewards[job.task.reward]
+    reward = load_reward(own.reward, name=job.task.reward, **own.options)
+    expert = load_delta([job.run / a for a in job.task.teacher])
+    trainer = TokenTrainer(
+        job.config, job.task, folder, reward, load_prompts(own.prompts), expert,
+        _teacher_inputs(job), job.device,
+    )  # fmt: skip
+    trainer.resume()
+    try:
+        token = trainer.run(report, should_stop)
+    except Stopped as error:
+        raise Interrupted from error
+    report({"folder": job.task.folder, "update": steps, "epochs": steps})
+    return write_manifest(
+        folder, "token", inputs, write_token(folder, token),
+        reward=job.task.reward, steps=trainer.state.epoch, best=trainer.best(), seed=job.task.seed,
+    )  # fmt: skip
+
+
+def _teacher_inputs(job: TokenJob) -> str:
+    """A digest of the teacher: the model and the adapters over it."""
+    config = job.config
+    adapters = [adapter_hash(job.run / a) for a in job.task.teacher]
+    return digest([job.model, config.model.model_dump(mode="json"), adapters, config.executor.threads])
+
+
+def token_inputs(job: TokenJob) -> str:
+    """A digest of everything that decides a token's vectors."""
+    config, task = job.config, job.task
+    assert config.tokens is not None
+    own = config.rewards[task.reward]
+    train, evaluate = config.train, config.evaluate
+    prompts = [[p.text, dict(p.metadata)] for p in load_prompts(own.prompts)]
+    return digest(
+        {
+            "task": asdict(task),
+            "teacher": _teacher_inputs(job),
+            "tokens": config.tokens.model_dump(mode="json"),
+            "train": [train.micro_batch, train.max_grad_norm, train.autocast],
+            "sampling": [evaluate.steps, evaluate.guidance_scale, evaluate.batch_size],
+            "reward": [own.reward, own.options, digest(prompts)],
+        }
+    )
+
+
+def write_final_tokens(run: Path, tasks: Sequence[TokenTask]) -> None:
+    """Copy every token to final/tokens/REWARD."""
+    for task in tasks:
+        source, target = run / task.folder, run / FINAL / task.reward
+        manifest = read_json(source / "manifest.json")
+        for name in manifest["files"]:
+            write_bytes(target / name, (source / name).read_bytes())
+
+
+def export_tokens(run: Path, out: Path) -> list[str]:
+    """Copy a run's tokens below a new folder; returns their names, none where it trained none."""
+    source = run / FINAL
+    names = sorted(p.name for p in source.iterdir()) if source.is_dir() else []
+    if names and out.exists():
+        raise ParetuneError(f"{out} exists; give a new folder")
+    if names:
+        shutil.copytree(source, out)
+    return names
