@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+
+from .pipelines import make_flux, make_hunyuan
 
 # A file named "slow" beside the rewards makes each scoring take a while: time to kill a run in.
 REWARDS = '''
@@ -65,6 +68,26 @@ def tiny_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_sd3_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny pipeline with a T5 encoder."""
     return make_sd3(tmp_path_factory.mktemp("sd3t5"), t5=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny FLUX."""
+    return make_flux(tmp_path_factory.mktemp("flux"))
+
+
+@pytest.fixture(scope="session")
+def tiny_hunyuan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny HunyuanVideo."""
+    return make_hunyuan(tmp_path_factory.mktemp("hunyuan"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Embeddings that tests keep stay with the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARETUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def tiny_recipe(folder: Path, pipeline: Path, **changes: Any) -> Path:

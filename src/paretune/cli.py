@@ -128,26 +128,40 @@ def _finish(
 
 
 @app.command()
-def plan(recipe: Recipe, set_: Set = None, as_json: AsJson = False) -> None:
+def plan(
+    recipe: Recipe,
+    set_: Set = None,
+    as_json: AsJson = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Do one update on this machine and tell its peak memory.")
+    ] = False,
+) -> None:
     """Print what a recipe will do: settings, experts, samples, updates, memory, hours. Runs nothing."""
     from .environment import choose_device
     from .estimate import estimate
     from .methods import build_plan
-    from .policies.folders import check_model
+    from .policies.folders import EMBEDDED, check_model
 
     config = load_config(find_recipe(recipe), set_ or ())
     check_model(config.model.path)
     planned = build_plan(config)
-    device = choose_device("auto") if config.model.path == "pictures" else "cuda"
+    device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)
+    peak = None
+    if measure:
+        from .peak import measure_update
+
+        peak = measure_update(config, choose_device(config.executor.device))
     if as_json:
         _print_json({"config": config.model_dump(mode="json"), "plan": planned.to_json(),
-                     "estimate": vars(costs)})  # fmt: skip
+                     "estimate": vars(costs), **({"measured": vars(peak)} if peak else {})})  # fmt: skip
         return
     from .tables import plan_tables
 
     for table in plan_tables(config, planned, costs, device):
         Console().print(table)
+    if peak is not None:
+        typer.echo(str(peak))
 
 
 @app.command("eval")

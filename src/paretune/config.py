@@ -42,15 +42,25 @@ class ModelConfig(_Section):
     """The base model and how it is run."""
 
     path: str = Field("pictures", description="`pictures`, a folder, or a hub id")
-    family: Literal["sd3"] = "sd3"
+    family: Literal["sd3", "flux", "hunyuan_video"] = Field(
+        "sd3", description="of a hub id; a folder tells its own"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the frozen base")
     load_t5: bool = Field(False, description="load the T5 encoder of a pipeline that has one")
     max_sequence_length: int | None = Field(
-        None, ge=0, description="T5 tokens; default 256 with T5, 0 without (no zero padding)"
+        None,
+        ge=0,
+        description="text tokens; default SD3 256 with T5, 0 without (no padding); FLUX 512; video 256",
     )
     height: Positive | None = Field(None, description="pixels; default the pipeline's own")
     width: Positive | None = None
-    guidance_scale: NonNegative = Field(1.0, description="1 turns classifier-free guidance off")
+    frames: Positive | None = Field(None, description="of a clip; default the model's own")
+    shift: PositiveReal | None = Field(
+        None, description="HunyuanVideo: the schedule's; default the pipeline's own"
+    )
+    guidance_scale: NonNegative = Field(
+        1.0, description="classifier-free, which 1 turns off; FLUX and HunyuanVideo: the embedded guidance"
+    )
     steps: Annotated[int, Field(ge=2)] = Field(8, description="sampling steps in training")
     gradient_checkpointing: bool = False
 
@@ -87,10 +97,14 @@ class ObjectiveConfig(_Section):
         "sum_then_normalise", description="advantages of several rewards at once (morl_dr)"
     )
     clip_range: PositiveReal = Field(1e-4, description="Flow-GRPO, AWM: clip of the ratio")
-    sampler: Literal["sde", "cps"] = "sde"
+    sampler: Literal["sde", "cps", "dance"] = Field(
+        "sde", description="stochastic steps: Flow-GRPO's, Flow-CPS's, or DanceGRPO's of constant eta"
+    )
     noise_level: PositiveReal = Field(0.7, description="eta of the stochastic steps")
-    window: tuple[int, int] | None = Field(
-        None, description="Flow-GRPO: [first, last) stochastic, trained steps; default all"
+    window: tuple[int, int] | tuple[int, int, int] | None = Field(
+        None,
+        description="Flow-GRPO: [first, last) stochastic, trained steps; default all but the last. "
+        "[first, last, count]: only so many of them, drawn each epoch, are trained on",
     )
     shared_noise: bool = Field(False, description="one initial noise a group")
     ratio: Literal["plain", "guard"] = "plain"
@@ -99,6 +113,10 @@ class ObjectiveConfig(_Section):
     def _check(self) -> ObjectiveConfig:
         if self.window is not None and not 0 <= self.window[0] < self.window[1]:
             raise ValueError("window must be [first, last) with 0 <= first < last")
+        if self.window is not None and len(self.window) == 3:
+            first, last, count = self.window
+            if not 0 < count <= last - first:
+                raise ValueError(f"window: {count} steps cannot be drawn of the {last - first} in it")
         if self.sampler == "cps" and self.noise_level > 1:
             raise ValueError("noise_level is at most 1 with sampler: cps")
         return self

@@ -13,7 +13,10 @@ from .environment import PACKAGES
 from .policies.folders import check_model
 from .types import ParetuneError
 
-OPTIONAL = {"rapidocr-onnxruntime": "pip install 'paretune[judges]' for the independent OCR judge"}
+OPTIONAL = {
+    "rapidocr-onnxruntime": "pip install 'paretune[judges]' for the independent OCR judge",
+    "av": "pip install 'paretune[video]' to write clips",
+}
 
 
 @dataclass(frozen=True)

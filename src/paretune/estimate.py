@@ -14,14 +14,20 @@ from pathlib import Path
 
 from .config import RunConfig
 from .plan import Plan
-from .policies.folders import resolve_path
+from .policies.folders import check_model, resolve_path
 
-# Parameters of hub models that are not on disk yet, in billions: transformer, text encoders + VAE, T5.
+# Parameters of hub models that are not on disk yet, in billions: transformer, VAE, text encoders, T5.
 KNOWN = {
-    "stabilityai/stable-diffusion-3.5-medium": (2.47, 0.90, 4.76),
-    "stabilityai/stable-diffusion-3.5-large": (8.06, 0.90, 4.76),
-    "stabilityai/stable-diffusion-3-medium-diffusers": (2.03, 0.90, 4.76),
+    "stabilityai/stable-diffusion-3.5-medium": (2.47, 0.08, 0.82, 4.76),
+    "stabilityai/stable-diffusion-3.5-large": (8.06, 0.08, 0.82, 4.76),
+    "stabilityai/stable-diffusion-3-medium-diffusers": (2.03, 0.08, 0.82, 4.76),
+    "black-forest-labs/FLUX.1-dev": (11.90, 0.08, 4.88, 0.0),
+    "hunyuanvideo-community/HunyuanVideo": (12.82, 0.25, 8.15, 0.0),
 }
+# Values that training keeps for each token with checkpointing: the input of every block, and about 40 a
+# hidden unit of the one block that is computed again. 24 blocks of 1,536 units; 57 and 60 of 3,072.
+KEPT = {"sd3": 1e5, "flux": 3e5, "hunyuan_video": 3e5}
+TEXT_TOKENS = {"sd3": 77 + 256, "flux": 512, "hunyuan_video": 256}
 SUSTAINED_TFLOPS = {"cuda": 300.0, "cpu": 0.05}  # an H100 in bfloat16 at about 30 %; one CPU core
 
 
@@ -35,43 +41,75 @@ class Estimate:
     hours: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Parameters of a model's parts, and tokens of a sample with its text."""
+
+    transformer: float
+    vae: float
+    text: float
+
+
 def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     """Memory of one expert and device-hours of each method."""
-    sizes, tokens = _model_facts(config)
+    family = check_model(config.model.path) or config.model.family
+    sizes, tokens = _model_facts(config, family)
     if sizes is None:
         return Estimate(None, tokens, None, {})
-    transformer, encoders, t5 = sizes
     bytes_each = 2 if config.model.dtype == "bfloat16" else 4
-    static = (transformer + encoders + (t5 if config.model.load_t5 else 0)) * bytes_each
-    # Activations with checkpointing: about 40 values a token and hidden unit kept for one block at a time.
-    activations = config.train.micro_batch * tokens * 2e5 * bytes_each
-    forward = 2 * transformer * tokens * (2 if config.model.guidance_scale > 1 else 1)
-    objective = config.objective
+    activations = config.train.micro_batch * tokens * KEPT[family] * bytes_each
+    # Text encoders are gone when training begins; the autoencoder, in float32, visits between epochs.
+    beside = max(sizes.text * bytes_each, sizes.vae * 4, activations)
+    two_passes = family == "sd3" and config.model.guidance_scale > 1
+    forward = 2 * sizes.transformer * tokens * (2 if two_passes else 1)
+    objective, train = config.objective, config.train
     if objective.name == "flow_grpo":
         window = objective.window or (0, config.model.steps - 1)
-        trained = window[1] - window[0]
+        trained = window[2] if len(window) == 3 else window[1] - window[0]
     else:
         trained = objective.times
-    passes = config.model.steps + trained * (3 + (1 if objective.kl > 0 else 0))
+    share = (train.keep or train.group_size) / train.group_size
+    passes = config.model.steps + share * trained * (3 + (1 if objective.kl > 0 else 0))
     rate = SUSTAINED_TFLOPS[device] * 1e12
     hours = {m.name: m.samples * passes * forward / rate / 3600 for m in plan.methods}
-    return Estimate(transformer, tokens, (static + activations) / 1e9, hours)
+    memory = sizes.transformer * bytes_each + beside
+    return Estimate(sizes.transformer, tokens, memory / 1e9, hours)
 
 
-def _model_facts(config: RunConfig) -> tuple[tuple[float, float, float] | None, int]:
-    """Parameters of (transformer, encoders + VAE, T5) and image + text tokens."""
-    folder = Path(resolve_path(config.model.path))
+def _model_facts(config: RunConfig, family: str) -> tuple[Sizes | None, int]:
+    """Parameters, and tokens of a sample with its text."""
+    folder, model = Path(resolve_path(config.model.path)), config.model
     if folder.is_dir():
         size = {part: _parameters(folder / part) for part in
-                ("transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae")}  # fmt: skip
-        facts = json.loads((folder / "transformer" / "config.json").read_text())
-        side = _latent_side(config, folder, facts["sample_size"]) // facts["patch_size"]
-        others = size["text_encoder"] + size["text_encoder_2"] + size["vae"]
-        return (size["transformer"], others, size["text_encoder_3"]), side * side + 16
-    side = (config.model.height or 1024) // 16
-    known = KNOWN.get(config.model.path)
-    scaled = tuple(1e9 * x for x in known) if known else None
-    return scaled, side * side + 77 + 256  # type: ignore[return-value]
+                ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")}  # fmt: skip
+        t5 = size["text_encoder_3"] if model.load_t5 else 0
+        sizes = Sizes(size["transformer"], size["vae"], size["text_encoder"] + size["text_encoder_2"] + t5)
+        return sizes, _tokens(config, folder, family) + 16
+    side = (model.height or 1024) // 16 * ((model.width or model.height or 1024) // 16)
+    frames = ((model.frames or 1) - 1) // 4 + 1
+    known = KNOWN.get(model.path)
+    if known is None:
+        return None, side * frames + TEXT_TOKENS[family]
+    transformer, vae, text, t5 = (1e9 * x for x in known)
+    sizes = Sizes(transformer, vae, text + (t5 if model.load_t5 else 0))
+    return sizes, side * frames + TEXT_TOKENS[family]
+
+
+def _tokens(config: RunConfig, folder: Path, family: str) -> int:
+    """Tokens of one sample of a local folder."""
+    facts = json.loads((folder / "transformer" / "config.json").read_text())
+    if family == "sd3":
+        return (_latent_side(config, folder, facts["sample_size"]) // facts["patch_size"]) ** 2
+    vae = json.loads((folder / "vae" / "config.json").read_text())
+    if family == "flux":
+        halvings = 2 ** (len(vae["block_out_channels"]) - 1)
+        return ((config.model.height or 128 * halvings) // (2 * halvings)) ** 2
+    space, patch = vae["spatial_compression_ratio"], facts["patch_size"]
+    side = (config.model.height or (480 if space > 1 else 32)) // (space * patch)
+    # One block compresses nothing in time, three or more the nominal four times.
+    time = vae["temporal_compression_ratio"] if len(vae["block_out_channels"]) > 2 else 1
+    frames = ((config.model.frames or (53 if time > 1 else 8)) - 1) // time + 1
+    return side * side * (frames // facts["patch_size_t"])
 
 
 def _parameters(folder: Path) -> float:

@@ -18,12 +18,14 @@ from .executors.local import LocalExecutor
 from .files import write_json
 from .folder import check
 from .policies.folders import resolve_path
+from .policies.sample_files import read_clip
 from .rewards.base import load_reward, score_samples
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.summarise import tables
 from .types import ParetuneError
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+CLIPS = {".mp4", ".webm", ".mkv", ".mov"}
 
 
 def measure_adapters(
@@ -49,13 +51,19 @@ def measure_adapters(
 
 
 def score_folder(reward: str, folder: Path, prompts: str) -> list[dict[str, Any]]:
-    """Score the pictures of a folder, in the order of their names, each with its prompt."""
+    """Score the pictures or clips of a folder, in the order of their names, each with its prompt.
+
+    Where there are clips, pictures are taken for their contact sheets and left out.
+    """
     if not folder.is_dir():
         raise ParetuneError(f"no folder {folder}")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+    files = sorted(folder.iterdir())
+    clips = [p for p in files if p.suffix.lower() in CLIPS]
+    paths = clips or [p for p in files if p.suffix.lower() in PICTURES]
     told = load_prompts(prompts)
     if len(paths) != len(told):
-        raise ParetuneError(f"{folder} holds {len(paths)} pictures but {prompts} {len(told)} prompts")
+        what = "clips" if clips else "pictures"
+        raise ParetuneError(f"{folder} holds {len(paths)} {what} but {prompts} {len(told)} prompts")
     scorer = load_reward(reward)
     rows = []
     for path, prompt in zip(paths, told, strict=True):
@@ -65,7 +73,9 @@ def score_folder(reward: str, folder: Path, prompts: str) -> list[dict[str, Any]
 
 
 def _read(path: Path) -> torch.Tensor:
-    """A picture as float32 [3, H, W] in [0, 1]."""
+    """A picture as float32 [3, H, W] in [0, 1], a clip as [T, 3, H, W]."""
+    if path.suffix.lower() in CLIPS:
+        return read_clip(path)
     try:
         with Image.open(path) as image:
             array = np.array(image.convert("RGB"))

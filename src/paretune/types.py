@@ -1,7 +1,8 @@
 """The nouns of paretune: frozen dataclasses that every room shares.
 
 Shapes: P prompts, G samples a prompt (the group), B = P*G samples, prompt-major: sample b belongs to
-prompt b // G. R rewards. Pictures are float32 [B, 3, H, W] in [0, 1].
+prompt b // G. R rewards. Pictures are float32 [B, 3, H, W] in [0, 1]; clips are [B, T, 3, H, W], so that
+clips[:, t] are pictures.
 """
 
 from __future__ import annotations
@@ -37,5 +38,5 @@ class Reward(Protocol):
     higher_is_better: bool
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """samples: [B, 3, H, W] in [0, 1]; prompts: B of them, one a sample. Returns float32 [B]."""
+        """samples: pictures or clips, [B, ...] in [0, 1]; prompts: B, one a sample. Returns float32 [B]."""
         ...

@@ -254,3 +254,11 @@ def test_a_config_is_frozen() -> None:
     config: RunConfig = parse_config(raw(), "x")
     with pytest.raises(ValueError, match="frozen"):
         config.train.epochs = 3
+
+
+def test_a_window_may_say_how_many_of_its_steps_are_trained_on() -> None:
+    model = {"steps": 16}
+    config = parse_config(raw(model=model, objective={"name": "flow_grpo", "window": [0, 15, 9]}), "x")
+    assert config.objective.window == (0, 15, 9)
+    with pytest.raises(ParetuneError, match="window: 4 steps cannot be drawn of the 3 in it"):
+        parse_config(raw(model=model, objective={"window": [1, 4, 4]}), "x")

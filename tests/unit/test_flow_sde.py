@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from paretune.ops.flow_sde import cps_step, euler_step, sde_step
+from paretune.ops.flow_sde import cps_step, dance_step, euler_step, random_steps, sde_step
 
 X, V = torch.tensor([[2.0]]), torch.tensor([[0.5]])
 WIDE = torch.Generator().manual_seed(0)
@@ -34,6 +34,39 @@ def test_sde_step_at_sigma_1_takes_the_second_sigma() -> None:
     assert step.mean.item() == pytest.approx(1.7)
     assert step.std == pytest.approx(0.5)
     assert step.log_prob.tolist() == pytest.approx([-0.7257914])
+
+
+def test_dance_step_by_hand() -> None:
+    # x0 = 2 - .8 (.5) = 1.6, score = -(2 - .2 (1.6)) / .64 = -2.625, dt = -.2:
+    # mean = 2 - .2 (.5) - .25^2 / 2 (-2.625)(-.2), std = .25 sqrt(.2).
+    step = dance_step(X, V, 0.8, 0.6, eta=0.25, noise=torch.ones(1, 1))
+    assert step.mean.item() == pytest.approx(1.88359375)
+    assert step.std == pytest.approx(0.1118034)
+    assert step.sample.item() == pytest.approx(1.88359375 + 0.1118034)
+    assert step.drift_std == 0.25
+
+
+def test_dance_step_is_flow_grpos_with_a_constant_drift() -> None:
+    # At sigma = .8 Flow-GRPO's drift is eta sqrt(4).
+    ours, theirs = dance_step(XS, VS, 0.8, 0.6, 1.4, ZS), sde_step(XS, VS, 0.8, 0.6, 0.7, 0.9, ZS)
+    torch.testing.assert_close(ours.sample, theirs.sample)
+    torch.testing.assert_close(ours.log_prob, theirs.log_prob)
+    assert dance_step(XS, VS, 0.3, 0.2, 1.4, ZS).drift_std == 1.4
+    torch.testing.assert_close(dance_step(XS, VS, 0.8, 0.6, 0.0, ZS).sample, euler_step(XS, VS, -0.2))
+
+
+def test_random_steps_are_drawn_from_the_window_in_order() -> None:
+    draws = {random_steps((2, 7), 3, torch.Generator().manual_seed(i)) for i in range(50)}
+    assert all(len(d) == 3 and list(d) == sorted(set(d)) for d in draws)
+    assert {step for d in draws for step in d} == {2, 3, 4, 5, 6}
+    assert len(draws) > 5
+
+
+def test_all_of_the_steps_need_no_draw() -> None:
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert random_steps((2, 5), 3, generator) == (2, 3, 4)
+    assert torch.equal(generator.get_state(), before)
 
 
 def test_log_prob_is_a_mean_over_dimensions() -> None:

@@ -33,6 +33,7 @@ MAY: dict[str, set[str]] = {
     "recipes": {"types"},
     "progress": set(),
     "estimate": {"plan", "policies"} | LEAF,
+    "peak": {"policies"} | LEAF,
     "tables": {"plan", "estimate"} | LEAF,
     "doctor": {"environment", "policies"} | LEAF,
     "measure": STAGES | {"environment", "folder"},

@@ -47,9 +47,39 @@ def sde_step(
     in the denominator. Give `noise` to draw a sample, or `sample` to score one that was drawn before.
     At eta = 0 it is the Euler step.
     """
+    drift = eta * math.sqrt(sigma / (1 - (sigma_second if sigma >= 1 else sigma)))
+    return _drift_step(x, v, sigma, sigma_next, drift, noise, sample)
+
+
+def dance_step(
+    x: torch.Tensor,
+    v: torch.Tensor,
+    sigma: float,
+    sigma_next: float,
+    eta: float,
+    noise: torch.Tensor | None = None,
+    sample: torch.Tensor | None = None,
+) -> Step:
+    """DanceGRPO's stochastic step (Xue et al. 2025, arXiv 2505.07818): the same SDE, its drift s = eta at
+    every time. The paper's mean, x + v dt - eta^2 / 2 * score * dt with score = -(x - (1 - sigma) x0) /
+    sigma^2 and x0 = x - sigma v, is Flow-GRPO's with that s.
+    """
+    return _drift_step(x, v, sigma, sigma_next, eta, noise, sample)
+
+
+def _drift_step(
+    x: torch.Tensor,
+    v: torch.Tensor,
+    sigma: float,
+    sigma_next: float,
+    drift: float,
+    noise: torch.Tensor | None,
+    sample: torch.Tensor | None,
+) -> Step:
+    """With s = drift: mean = x (1 + s^2 dt / 2 sigma) + v dt (1 + s^2 (1 - sigma) / 2 sigma), and
+    std = s sqrt(-dt)."""
     x, v = x.float(), v.float()
     dt = sigma_next - sigma
-    drift = eta * math.sqrt(sigma / (1 - (sigma_second if sigma >= 1 else sigma)))
     mean = x * (1 + drift**2 * dt / (2 * sigma)) + v * dt * (
         1 + drift**2 * (1 - sigma) / (2 * sigma)
     )
@@ -81,6 +111,20 @@ def cps_step(
     sample = _draw(mean, std, noise, sample)
     log_prob = -((sample - mean) ** 2).flatten(1).mean(1)
     return Step(sample, mean, std, max(std, 1e-8), log_prob)
+
+
+def random_steps(
+    window: tuple[int, int], count: int, generator: torch.Generator
+) -> tuple[int, ...]:
+    """Which steps of the [first, last) window to train on: `count` of them at random, in order.
+
+    DanceGRPO draws them for each sample; here one draw serves a whole epoch, so that a batch is at one time.
+    """
+    first, last = window
+    if count == last - first:  # nothing is drawn, so that the generator goes on as it would without this
+        return tuple(range(first, last))
+    drawn = torch.randperm(last - first, generator=generator)[:count]
+    return tuple(first + i for i in sorted(int(i) for i in drawn))
 
 
 def _draw(

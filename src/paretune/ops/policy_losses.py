@@ -1,6 +1,6 @@
 """Policy objectives of flow models as pure functions.
 
-Shapes: log-probabilities, ratios and advantages [B]; velocities, states and means [B, C, H, W].
+Shapes: log-probabilities, ratios and advantages [B]; velocities, states and means [B, ...].
 Every function returns a scalar to minimise, a mean over B, unless it says otherwise.
 """
 

@@ -1,44 +1,62 @@
 """What all flow-matching policies share: conditions, schedules, and sampling with or without noise.
 
 A policy answers four questions: what is this prompt's condition, what is the velocity at (x, sigma), which
-sigmas does its schedule take, how do latents become pictures. Everything else is here. Shapes: x
-[B, C, h, w] latents; sigma in (0, 1].
+sigmas does its schedule take, how do latents become samples. Everything else is here. Shapes: x [B, ...]
+latents, of a picture [C, h, w], packed into tokens [N, C], or of a clip [C, t, h, w]; sigma in (0, 1].
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import torch
 
-from ..ops.flow_sde import Step, cps_step, euler_step, sde_step
+from ..ops.flow_sde import Step, cps_step, dance_step, euler_step, sde_step
 from .token_files import Token
 from .tokens import Scaled
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Prompt embeddings. embeds [P, T, D], pooled [P, D]; negative_*: [1, ..], or None without guidance."""
+    """Prompt embeddings. embeds [P, T, D], pooled [P, D]; negative_*: [1, ..], or None without guidance.
+
+    mask: [P, T], 1 where `embeds` holds a token of the prompt; None for a model that looks at all of them.
+    """
 
     embeds: torch.Tensor
     pooled: torch.Tensor
     negative_embeds: torch.Tensor | None = None
     negative_pooled: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
 
     def select(self, index: torch.Tensor) -> Conditions:
         """The conditions of the prompts in `index` (repeats allowed)."""
         index = index.to(self.embeds.device)
+        mask = None if self.mask is None else self.mask[index]
         return Conditions(
-            self.embeds[index], self.pooled[index], self.negative_embeds, self.negative_pooled
+            self.embeds[index], self.pooled[index], self.negative_embeds, self.negative_pooled, mask
         )
 
     @staticmethod
-    def join(parts: Sequence[Conditions]) -> Conditions:
-        """One batch of several, such as prompts with different tokens. The negative is the first's."""
+    def join(parts: Sequence[Conditions], empty: Conditions | None = None) -> Conditions:
+        """One batch of several, such as prompts with different tokens.
+
+        empty: the empty prompt's, for guidance; else the negative is the first part's.
+        """
         embeds, pooled = (torch.cat([getattr(p, f) for p in parts]) for f in ("embeds", "pooled"))
-        return Conditions(embeds, pooled, parts[0].negative_embeds, parts[0].negative_pooled)
+        masks = [p.mask for p in parts if p.mask is not None]
+        first = parts[0]
+        negative = (first.negative_embeds, first.negative_pooled)
+        if empty is not None:
+            negative = (empty.embeds, empty.pooled)
+        return Conditions(embeds, pooled, *negative, torch.cat(masks) if masks else None)
+
+    def to(self, device: torch.device) -> Conditions:
+        """The same on another device."""
+        present = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        return replace(self, **{name: value.to(device) for name, value in present.items()})
 
 
 @dataclass(frozen=True)
@@ -75,7 +93,7 @@ class FlowPolicy(Protocol):
         ...
 
     def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
-        """A token to begin training with: parameters for every text encoder that is loaded."""
+        """A token to begin training with: parameters for every text encoder of the model."""
         ...
 
     def row_scales(self) -> dict[str, float]:
@@ -89,7 +107,7 @@ class FlowPolicy(Protocol):
     def velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
     ) -> torch.Tensor:
-        """v at x; sigma: [B]. float32 [B, C, h, w]."""
+        """v at x; sigma: [B]. float32, of the shape of x."""
         ...
 
     def schedule(self, steps: int) -> Schedule:
@@ -97,11 +115,11 @@ class FlowPolicy(Protocol):
         ...
 
     def initial_noise(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """[count, C, h, w], drawn on the CPU so that seeds mean the same on every device."""
+        """[count, ...], drawn on the CPU so that seeds mean the same on every device."""
         ...
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents -> pictures in [0, 1], float32 [B, 3, H, W]."""
+        """Latents -> samples as `types` says: pictures or clips in [0, 1], float32, on the CPU."""
         ...
 
 
@@ -119,9 +137,9 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """clean: the last latents [B, C, h, w]. states: [B, W + 1, C, h, w] around the window's W steps.
+    """clean: the last latents [B, ...]. states: [B, W + 1, ...] around the window's W steps.
 
-    log_probs: [B, W] of the stochastic steps under the policy that drew them. means: [B, W, C, h, w].
+    log_probs: [B, W] of the stochastic steps under the policy that drew them. means: [B, W, ...].
     """
 
     clean: torch.Tensor
@@ -143,6 +161,8 @@ def stochastic_step(
     s, s_next = schedule.sigmas[index], schedule.sigmas[index + 1]
     if sampling.sampler == "cps":
         return cps_step(x, v, s, s_next, sampling.eta, noise=noise, sample=sample)
+    if sampling.sampler == "dance":
+        return dance_step(x, v, s, s_next, sampling.eta, noise=noise, sample=sample)
     second = schedule.sigmas[1]
     return sde_step(x, v, s, s_next, sampling.eta, second, noise=noise, sample=sample)
 
@@ -155,7 +175,7 @@ def sample(
     sampling: Sampling,
     generator: torch.Generator | None = None,
 ) -> Trajectories:
-    """Draw samples. conditions: of B prompts; noise: [B, C, h, w]; generator: for stochastic steps."""
+    """Draw samples. conditions: of B prompts; noise: [B, ...]; generator: for stochastic steps."""
     schedule = policy.schedule(sampling.steps)
     parts = []
     for start in range(0, len(noise), sampling.batch):

@@ -7,9 +7,14 @@ from pathlib import Path
 
 from ..types import ParetuneError
 
-EMBEDDED = {"pictures": Path(__file__).parent.parent / "worlds" / "pictures" / "checkpoint"}
+_WORLDS = Path(__file__).parent.parent / "worlds"
+EMBEDDED = {name: _WORLDS / name / "checkpoint" for name in ("pictures", "clips")}
 # The pipelines that have a policy, and the family each belongs to.
-PIPELINES = {"StableDiffusion3Pipeline": "sd3"}
+PIPELINES = {
+    "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux",
+    "HunyuanVideoPipeline": "hunyuan_video",
+}
 
 
 def resolve_path(path: str) -> str:
@@ -23,6 +28,8 @@ def check_model(path: str) -> str:
     Raises ParetuneError, one line, when the folder cannot be a pipeline of a family that has a policy.
     """
     resolved = Path(resolve_path(path))
+    if path in EMBEDDED and not resolved.exists():
+        raise ParetuneError(f"model.path: the embedded model {path} was not built: see docs/world-clips.md")
     if not resolved.exists():
         if path.count("/") == 1 and not path.startswith((".", "~")):
             return ""

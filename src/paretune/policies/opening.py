@@ -10,7 +10,11 @@ from .flow import FlowPolicy
 from .folders import check_model
 
 # Imported when it is opened: no family loads another's libraries.
-POLICIES = {"sd3": "sd3:SD3Policy"}
+POLICIES = {
+    "sd3": "sd3:SD3Policy",
+    "flux": "flux:FluxPolicy",
+    "hunyuan_video": "hunyuan_video:HunyuanVideoPolicy",
+}
 
 
 def open_policy(config: ModelConfig, device: str = "cpu") -> FlowPolicy:

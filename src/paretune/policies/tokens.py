@@ -177,7 +177,9 @@ class _Appending:
         added = list(range(-1, -self._count - 1, -1))
         pad = [self._tokenizer.pad_token_id]
         rows = [[*row[:-1], *added, row[-1], *pad * (limit - len(row) - self._count)] for row in plain]
-        return SimpleNamespace(input_ids=torch.tensor(rows))
+        length = torch.tensor([[len(row) + self._count] for row in plain])
+        mask = (torch.arange(limit) < length).long()
+        return SimpleNamespace(input_ids=torch.tensor(rows), attention_mask=mask)
 
 
 @contextmanager

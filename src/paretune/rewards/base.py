@@ -1,7 +1,7 @@
 """Find a reward by its name, and score samples so that every failure is one clear line.
 
-Shapes: B samples and B prompts; pictures are float32 [B, 3, H, W] in [0, 1]; scores are float32
-[B].
+Shapes: B samples and B prompts; pictures are float32 [B, 3, H, W] and clips [B, T, 3, H, W] in [0, 1];
+scores are float32 [B].
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ REWARDS: dict[str, str] = {
     "vqa": "paretune.rewards.vqa:CaptionJudge",
     "contrast": "paretune.rewards.layout:ContrastReward",
     "prominence": "paretune.rewards.layout:ProminenceReward",
+    "video_quality": "paretune.rewards.video:VideoQuality",
+    "motion_quality": "paretune.rewards.video:MotionQuality",
+    "visual_judge": "paretune.rewards.video_judges:VisualJudge",
+    "motion_judge": "paretune.rewards.video_judges:MotionJudge",
     "pickscore": "paretune.rewards.pickscore:PickScore",
     "scene_ocr": "paretune.rewards.scene_ocr:SceneOcr",
     "geneval_photo": "paretune.rewards.geneval_photo:GenEvalPhoto",

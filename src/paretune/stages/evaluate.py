@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from ..config import RunConfig
 from ..data.prompts import load_prompts
@@ -32,7 +31,9 @@ from ..files import (
 from ..plan import derive_seed
 from ..policies.adapters import fold
 from ..policies.flow import FlowPolicy, Sampling, sample
+from ..policies.memory import memory_errors
 from ..policies.opening import open_policy
+from ..policies.sample_files import save_sample
 from ..policies.token_files import read_token
 from ..policies.token_spec import TokenUse
 from ..policies.tokens import Scaled, resolve
@@ -98,7 +99,8 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
         if should_stop():
             raise Interrupted
         prompts = load_prompts(own.eval_prompts)[: subject.prompts]
-        images = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name), tokens)
+        with memory_errors(f"evaluate.batch_size={max(1, config.evaluate.batch_size // 2)}"):
+            images = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name), tokens)
         for kind, scorer in scorers_of(config, name):
             scales.append(scale_of(name, kind, scorer))
             rows += _score(job, scales[-1], scorer, prompts, images)
@@ -144,7 +146,7 @@ def draw(
     seed: int,
     tokens: Sequence[Scaled] = (),
 ) -> torch.Tensor:
-    """Pictures [P * samples, 3, H, W], prompt-major. The noise comes from `seed`, not from the model."""
+    """P * samples pictures or clips, prompt-major. The noise comes from `seed`, not from the model."""
     settings = config.evaluate
     guidance = settings.guidance_scale
     guidance = config.model.guidance_scale if guidance is None else guidance
@@ -179,14 +181,12 @@ def _score(
     ]  # fmt: skip
 
 
-def _save_pictures(folder: Path, name: str, images: torch.Tensor, config: RunConfig) -> list[str]:
-    """The first picture of the first prompts, for the report's grids."""
+def _save_pictures(folder: Path, name: str, samples: torch.Tensor, config: RunConfig) -> list[str]:
+    """The first sample of the first prompts, for the report."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for i in range(min(config.evaluate.pictures, len(images) // config.evaluate.samples)):
-        array = (images[i * config.evaluate.samples].permute(1, 2, 0) * 255).round().byte().numpy()
-        names.append(f"{name}-{i:03d}.png")
-        Image.fromarray(array).save(folder / names[-1])
+    each, names = config.evaluate.samples, []
+    for i in range(min(config.evaluate.pictures, len(samples) // each)):
+        names += [file.name for file in save_sample(samples[i * each], folder / f"{name}-{i:03d}")]
     return names
 
 
@@ -204,7 +204,7 @@ def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list
         target = run / "samples" / subject.name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        for picture in sorted((run / subject.folder).glob("*.png")):
+        for picture in sorted((run / subject.folder).glob("*-[0-9][0-9][0-9].*")):
             shutil.copy(picture, target / picture.name)
     write_json(run / "samples" / "index.json", {"prompts": prompts, "methods": [s.name for s in shown]})
     return rows

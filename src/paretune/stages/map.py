@@ -13,6 +13,7 @@ from ..executors.base import Interrupted, Report
 from ..files import digest, finished, write_manifest
 from ..ops.lowrank import LowRank
 from ..plan import ExpertTask
+from ..policies.memory import memory_errors
 from ..rewards.base import load_reward
 from ..training.mixture import Mixture, Source
 from .adapters import ADAPTER_FILES, adapter_hash, load_delta, save_delta
@@ -51,7 +52,8 @@ def train_expert(job: MapJob, report: Report, should_stop: Callable[[], bool]) -
     )
     trainer.resume(job.run / job.task.continues if job.task.continues else None)
     try:
-        deltas = trainer.run(report, should_stop)
+        with memory_errors(f"train.micro_batch={max(1, job.config.train.micro_batch // 2)}"):
+            deltas = trainer.run(report, should_stop)
     except Stopped as error:
         raise Interrupted from error
     save_delta(folder, deltas, job.config.model.path, {"reward": job.task.reward})

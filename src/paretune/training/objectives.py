@@ -14,6 +14,7 @@ import torch
 
 from ..config import ModelConfig, ObjectiveConfig
 from ..ops import policy_losses as losses
+from ..ops.flow_sde import random_steps
 from ..policies.adapters import only, swapped
 from ..policies.flow import Conditions, FlowPolicy, Sampling, Trajectories, stochastic_step
 
@@ -116,7 +117,7 @@ class ForwardObjective(_Base):
         noise = self.noise[slot, index].to(device)
         sigma = self.sigmas[index, slot].to(device)
         advantages = self.batch.advantages[index].to(device)
-        s = sigma.view(-1, 1, 1, 1)
+        s = sigma.view(-1, *[1] * (clean.ndim - 1))
         x = (1 - s) * clean + s * noise
         v = self._velocity(x, sigma, cond)
         supervised = self.config.name == "sft"  # looks at no other velocity than its own
@@ -149,12 +150,15 @@ class TrajectoryObjective(_Base):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
-        self.slots = self.sampling.window[1] - self.sampling.window[0]
+        first, last = self.sampling.window
+        chosen = self.config.window
+        self.slots = chosen[2] if chosen is not None and len(chosen) == 3 else last - first
         self.schedule = self.policy.schedule(self.sampling.steps)
 
     def begin_epoch(self, batch: Batch, generator: torch.Generator) -> None:
-        """Nothing to draw: the rollouts hold their own noise."""
+        """Draw the steps to train on; the rollouts hold their own noise."""
         self.batch = batch
+        self.steps = random_steps(self.sampling.window, self.slots, generator)
 
     def loss(self, index: torch.Tensor, slot: int) -> Loss:
         """See `Objective.loss`."""
@@ -164,14 +168,15 @@ class TrajectoryObjective(_Base):
         assert t.log_probs is not None
         assert t.means is not None
         cond = self.batch.conditions.select(index)
-        x, after = t.states[index, slot].to(device), t.states[index, slot + 1].to(device)
-        step_index = self.sampling.window[0] + slot
+        step_index = self.steps[slot]
+        place = step_index - self.sampling.window[0]  # among the states that the rollouts kept
+        x, after = t.states[index, place].to(device), t.states[index, place + 1].to(device)
         sigma = torch.full((len(x),), self.schedule.sigmas[step_index], device=device)
         v = self._velocity(x, sigma, cond)
         step = stochastic_step(self.schedule, step_index, self.sampling, x, v, sample=after)
-        old_log_prob = t.log_probs[index, slot].to(device)
+        old_log_prob = t.log_probs[index, place].to(device)
         if self.config.ratio == "guard":
-            old_mean = t.means[index, slot].to(device)
+            old_mean = t.means[index, place].to(device)
             ratio = losses.guard_ratio(step.log_prob, old_log_prob, step.mean, old_mean, step.std)
         else:
             ratio = losses.importance_ratio(step.log_prob, old_log_prob)
@@ -198,7 +203,8 @@ def make_objective(
     """The objective that a recipe names, with the sampling it needs."""
     trajectory = config.name == "flow_grpo"
     # The schedule's last step goes from (almost) no noise to none: nothing is left to explore there.
-    window = (config.window or (0, model.steps - 1)) if trajectory else (0, 0)
+    whole = (0, model.steps - 1) if config.window is None else config.window[:2]
+    window = whole if trajectory else (0, 0)
     sampling = Sampling(
         model.steps, model.guidance_scale, window, config.sampler, config.noise_level, batch
     )

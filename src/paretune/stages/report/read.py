@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sample:
-    """One prompt's pictures: method -> file."""
+    """One prompt's pictures: method -> file. Of a clip that is its contact sheet; the clip lies beside it."""
 
     prompt_set: str
     index: int

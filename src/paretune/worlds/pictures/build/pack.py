@@ -22,7 +22,7 @@ AVERAGED = (
     "text_encoder/model.safetensors",
     "text_encoder_2/model.safetensors",
 )
-LEFT_OUT = shutil.ignore_patterns("checkpoint.safetensors", "log.jsonl", "vocabulary")
+LEFT_OUT = shutil.ignore_patterns("checkpoint.safetensors", "position.json", "log.jsonl", "vocabulary")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import string
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import CLIPTokenizer
@@ -36,12 +37,15 @@ def template_words() -> list[str]:
     return [*COLORS, *SHAPES, *plurals, *NUMBERS, *endings, *glue]
 
 
-def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Write vocab.json and merges.txt into `folder` and load them as a CLIPTokenizer of 16 tokens."""
+def build_tokenizer(folder: Path, words: Sequence[str] = ()) -> CLIPTokenizer:
+    """Write vocab.json and merges.txt into `folder` and load them as a CLIPTokenizer of 16 tokens.
+
+    words: those that become one token each; by default this world's own.
+    """
     letters = list(string.ascii_lowercase)
     vocab = letters + [c + END for c in letters]
     merges: list[tuple[str, str]] = []
-    for word in dict.fromkeys(template_words()):
+    for word in dict.fromkeys(words or template_words()):
         tail = word[-1] + END
         for letter in reversed(word[:-1]):
             if (letter, tail) not in merges:

@@ -1,0 +1,59 @@
+"""Prompt embeddings on disk, so that an encoder of many gigabytes runs once for each prompt set.
+
+They lie in PARETUNE_CACHE, else ~/.cache/paretune, one safetensors file for a model, its settings and
+a list of prompts. A file that cannot be read is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from ..files import write_bytes
+from .flow import Conditions
+from .folders import resolve_path
+
+
+def cache_folder() -> Path:
+    """Where embeddings are kept."""
+    place = os.environ.get("PARETUNE_CACHE")
+    return (Path(place) if place else Path.home() / ".cache" / "paretune") / "embeddings"
+
+
+def cached(model: str, key: list[Any], make: Callable[[], Conditions]) -> Conditions:
+    """The embeddings kept for this model and key, else what `make` gives, kept from now on."""
+    text = json.dumps([_identity(model), key])
+    place = cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
+    found = _read(place)
+    if found is not None:
+        return found
+    made = make()
+    tensors = {f.name: t for f in fields(made) if (t := getattr(made, f.name)) is not None}
+    write_bytes(place, save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}))
+    return made
+
+
+def _identity(model: str) -> list[Any]:
+    """A hub id, or a folder's files of its text side by name, size and time of change."""
+    folder = Path(resolve_path(model))
+    if not folder.is_dir():
+        return [model]
+    files = sorted(p for part in ("text_encoder*", "tokenizer*") for p in folder.glob(f"{part}/*"))
+    return [str(folder.resolve()), *([str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files)]
+
+
+def _read(place: Path) -> Conditions | None:
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(place)
+        return Conditions(**tensors)  # type: ignore[arg-type]
+    except (OSError, SafetensorError, TypeError):
+        return None

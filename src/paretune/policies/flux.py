@@ -1,0 +1,89 @@
+"""FLUX.1 as a policy: any FluxPipeline folder or hub id. Latents are packed: 2x2 of them are one token.
+
+Text enters twice, pooled from CLIP and as T5's sequence, and guidance is one of the model's inputs: it was
+distilled, so nothing runs twice.
+"""
+# pyright: reportPrivateImportUsage=false
+# diffusers fills its namespace lazily, so that its public names look private.
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import FluxPipeline
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+from ..types import ParetuneError
+from .flow import Conditions
+from .pipelines import PipelinePolicy
+
+# peft matches the ends of names: "attn.to_q" is found in both kinds of blocks. Single-stream blocks
+# have no attn.to_out: their proj_out also takes the feed-forward half, and Flow-GRPO leaves it alone.
+TARGETS = (
+    "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
+    "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
+    "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2",
+)  # fmt: skip
+T5_TOKENS = 512
+
+
+class FluxPolicy(PipelinePolicy):
+    """See `flow.FlowPolicy`. Latents: [B, h/2 * w/2, 4C]."""
+
+    kind = FluxPipeline
+    targets: tuple[str, ...] = TARGETS
+    encoders = ("text_encoder", "text_encoder_2")
+
+    def check_size(self) -> tuple[int, ...]:
+        """[tokens, channels]."""
+        config, scale = self.config, self.pipe.vae_scale_factor
+        default = self.pipe.default_sample_size * scale
+        self.height, self.width = config.height or default, config.width or default
+        side = 2 * scale
+        if self.height % side or self.width % side:
+            raise ParetuneError(f"model.height and model.width must be multiples of {side}")
+        if config.max_sequence_length is not None and config.max_sequence_length > T5_TOKENS:
+            raise ParetuneError(f"model.max_sequence_length is at most {T5_TOKENS} for FLUX")
+        self.grid = (self.height // side, self.width // side)
+        return (self.grid[0] * self.grid[1], self.transformer.config.in_channels)
+
+    def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
+        """CLIP's pooled vector and T5's sequence."""
+        embeds, pooled, _ = self.pipe.encode_prompt(
+            texts, texts, device=self.device,
+            max_sequence_length=self.config.max_sequence_length or T5_TOKENS,
+        )  # fmt: skip
+        return embeds, pooled
+
+    def velocity(
+        self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
+    ) -> torch.Tensor:
+        """The transformer's output at an embedded guidance. float32, packed as x."""
+        places = FluxPipeline._prepare_latent_image_ids(len(x), *self.grid, self.device, self.dtype)
+        v = self.run_transformer(
+            x,
+            timestep=sigma,
+            guidance=self.guidance_input(len(x), guidance),
+            pooled_projections=conditions.pooled.to(self.dtype),
+            encoder_hidden_states=conditions.embeds.to(self.dtype),
+            txt_ids=torch.zeros(conditions.embeds.shape[1], 3, device=self.device, dtype=self.dtype),
+            img_ids=places,
+        )
+        return v.float()
+
+    def set_timesteps(self, scheduler: Any, steps: int) -> None:
+        """As FluxPipeline does: even sigmas down to 1/N, shifted by the number of tokens."""
+        c = scheduler.config
+        mu = calculate_shift(
+            self.latent_shape[0], c.get("base_image_seq_len", 256), c.get("max_image_seq_len", 4096),
+            c.get("base_shift", 0.5), c.get("max_shift", 1.15),
+        )  # fmt: skip
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+
+    def unscale(self, latents: torch.Tensor) -> torch.Tensor:
+        """Unpacked, [B, C, h, w]."""
+        scale = self.pipe.vae_scale_factor
+        unpacked = FluxPipeline._unpack_latents(latents, self.height, self.width, scale)
+        return super().unscale(unpacked)

@@ -1,0 +1,107 @@
+"""HunyuanVideo as a policy: any HunyuanVideoPipeline folder or hub id. Latents: [B, C, t, h, w].
+
+A prompt is put into the pipeline's system text and read by Llama, whose first 95 tokens, the system text, are
+dropped; CLIP gives the pooled vector. Guidance is one of the model's inputs.
+"""
+# pyright: reportPrivateImportUsage=false
+# diffusers fills its namespace lazily, so that its public names look private.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import HunyuanVideoPipeline
+
+from ..types import ParetuneError
+from .flow import Conditions
+from .pipelines import PipelinePolicy
+from .tokens import Scaled
+
+TARGETS = (
+    "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
+    "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
+)  # fmt: skip
+TEXT_TOKENS = 256
+DEFAULT_SIDE, DEFAULT_FRAMES = 480, 53  # DanceGRPO's; small embedded models say their own size
+
+
+class HunyuanVideoPolicy(PipelinePolicy):
+    """See `flow.FlowPolicy`."""
+
+    kind = HunyuanVideoPipeline
+    targets: tuple[str, ...] = TARGETS
+    encoders = ("text_encoder", "text_encoder_2")
+
+    def check_size(self) -> tuple[int, ...]:
+        """[C, t, h, w]."""
+        model, config = self.config, self.transformer.config
+        space = self.pipe.vae_scale_factor_spatial
+        time = time_factor(self.vae)
+        # Blending of tiles in time counts on the nominal factor: without it, clips are decoded whole.
+        self.vae.use_framewise_decoding = time == self.vae.temporal_compression_ratio
+        if space > 1:
+            self.vae.enable_tiling()
+        side = DEFAULT_SIDE if space > 1 else 32
+        self.height, self.width = model.height or side, model.width or side
+        self.frames = model.frames or (DEFAULT_FRAMES if time > 1 else 8)
+        step = max(16, space * config.patch_size)
+        if self.height % step or self.width % step:
+            raise ParetuneError(f"model.height and model.width must be multiples of {step}")
+        latent_frames = (self.frames - 1) // time + 1
+        if (self.frames - 1) % time or latent_frames % config.patch_size_t:
+            fit = f"a multiple of {config.patch_size_t}" if time == 1 else f"{time} k + 1"
+            raise ParetuneError(f"model.frames: {self.frames} does not fit this model: give {fit}")
+        return (config.in_channels, latent_frames, self.height // space, self.width // space)
+
+    def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
+        """Llama's sequence with its mask, and CLIP's pooled vector."""
+        embeds, pooled, mask = self.pipe.encode_prompt(
+            texts, device=self.device, max_sequence_length=self.config.max_sequence_length or TEXT_TOKENS
+        )
+        return embeds, pooled, mask.float()
+
+    def encode(
+        self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
+    ) -> Conditions:
+        """See `PipelinePolicy.encode`. What no prompt reaches is cut off: nothing looks at it."""
+        whole = super().encode(prompts, guidance, tokens, batch)
+        assert whole.mask is not None
+        longest = int(whole.mask.sum(1).max())
+        return Conditions(whole.embeds[:, :longest], whole.pooled, mask=whole.mask[:, :longest])
+
+    def velocity(
+        self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
+    ) -> torch.Tensor:
+        """The transformer's output at an embedded guidance. float32 [B, C, t, h, w]."""
+        assert conditions.mask is not None
+        strength = self.guidance_input(len(x), guidance, 1000.0)
+        v = self.run_transformer(
+            x,
+            timestep=sigma * 1000,
+            guidance=None if strength is None else strength.to(self.dtype),
+            pooled_projections=conditions.pooled.to(self.dtype),
+            encoder_hidden_states=conditions.embeds.to(self.dtype),
+            encoder_attention_mask=conditions.mask.to(self.dtype),
+        )
+        return v.float()
+
+    def set_timesteps(self, scheduler: Any, steps: int) -> None:
+        """As HunyuanVideoPipeline does: even sigmas down to 1/N, then the scheduler's shift."""
+        if self.config.shift is not None:
+            scheduler.set_shift(self.config.shift)
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
+
+    def decode(self, latents: torch.Tensor, batch: int = 8) -> torch.Tensor:
+        """Clips float32 [B, T, 3, H, W] in [0, 1]."""
+        return super().decode(latents, batch).transpose(1, 2).contiguous()
+
+
+def time_factor(vae: Any) -> int:
+    """How many frames a latent frame stands for: what the layers do, which in a small autoencoder may be
+    less than the class's nominal factor."""
+    upsamplers = [u for block in vae.decoder.up_blocks for u in block.upsamplers or ()]
+    return prod(int(u.upsample_factor[0]) for u in upsamplers)

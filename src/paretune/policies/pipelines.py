@@ -1,0 +1,217 @@
+"""What every policy on a diffusers pipeline shares: loading, devices, embeddings, noise, decoding.
+
+The transformer stays on the device. Text encoders go there to embed prompts and then leave for good, and the
+autoencoder visits it to decode: beside a large transformer there is room for neither.
+"""
+# pyright: reportPrivateImportUsage=false
+# diffusers fills its namespace lazily, so that its public names look private.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from threading import RLock
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from ..config import ModelConfig
+from ..types import ParetuneError
+from .embeddings import cached
+from .flow import Conditions, Schedule
+from .folders import check_model, quiet, resolve_path
+from .token_files import Token
+from .tokens import Scaled, encode_with, needs_gradient, new_token, row_scales
+
+ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+
+def load(kind: Any, config: ModelConfig, parts: dict[str, Any]) -> Any:
+    """A pipeline of the class `kind` in `config.dtype`, its VAE in float32. parts: what takes the place of
+    a component, None to leave it out."""
+    check_model(config.path)
+    quiet()
+    try:
+        pipe = kind.from_pretrained(
+            resolve_path(config.path),
+            dtype=getattr(torch, config.dtype),
+            use_safetensors=True,
+            **parts,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise ParetuneError(f"model.path: {config.path} cannot be loaded: {reason}") from error
+    if pipe.vae is not None:
+        pipe.vae.to(torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+class PipelinePolicy:
+    """See `flow.FlowPolicy`. A family says which pipeline, targets and encoders, and how to embed."""
+
+    kind: Any
+    targets: tuple[str, ...]
+    # Encoders that a family's pipeline has; those of a large model are loaded when they are needed.
+    encoders: tuple[str, ...] = ENCODERS
+    lazy_text = True
+    # Whether guidance above 1 runs the model twice; else it is one of the model's inputs.
+    two_pass_guidance = False
+
+    def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.pipe = self.load()
+        # Any: a diffusers module, whose attributes its type does not tell.
+        self.transformer: Any = self.pipe.transformer.requires_grad_(False).eval()
+        self.vae: Any = self.pipe.vae.requires_grad_(False).eval()
+        self.transformer.to(self.device)
+        self.dtype = self.transformer.dtype
+        self.autocast = False
+        self._text = RLock()  # tokens are put into shared encoders: one prompt batch at a time
+        if config.gradient_checkpointing:
+            self.transformer.enable_gradient_checkpointing()
+        self.latent_shape = self.check_size()
+
+    def load(self) -> Any:
+        """The family's pipeline, without text encoders where they are loaded later."""
+        return load(self.kind, self.config, dict.fromkeys(self.encoders) if self.lazy_text else {})
+
+    def check_size(self) -> tuple[int, ...]:
+        """The latents of one sample. Raises ParetuneError for sizes that the model cannot draw."""
+        raise NotImplementedError
+
+    def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
+        """The pipeline's own encoding of a few prompts: embeds, pooled, and a mask [P, T] if it has one."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------ text
+
+    @property
+    def text_key(self) -> list[Any]:
+        """What else than the prompts decides an embedding."""
+        return [self.config.dtype, self.config.load_t5, self.config.max_sequence_length]
+
+    def encode(
+        self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
+    ) -> Conditions:
+        """Embed prompts through the pipeline's own encoders; the empty prompt once for guidance.
+
+        tokens: put after every prompt, not after the empty one. Gradients flow where one is in training.
+        """
+        negative = guidance and self.two_pass_guidance
+        training = torch.is_grad_enabled() and needs_gradient(tokens)
+
+        def run() -> Conditions:
+            texts = [list(prompts[i : i + batch]) for i in range(0, len(prompts), batch)]
+            with self._text, torch.set_grad_enabled(training), self.text_encoders(stay=training):
+                parts = [
+                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
+                ]
+                empty = _conditions(self.embed([""])) if negative else None
+            return Conditions.join(parts, empty)
+
+        if tokens or not self.lazy_text:
+            return run()
+        key = [*self.text_key, negative, list(prompts)]
+        return cached(self.config.path, key, run).to(self.device)
+
+    def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
+        """See `tokens.new_token`."""
+        self.load_text()
+        return new_token(self.pipe, name, vectors, init, generator)
+
+    def row_scales(self) -> dict[str, float]:
+        """See `tokens.row_scales`."""
+        self.load_text()
+        return row_scales(self.pipe)
+
+    def load_text(self) -> None:
+        """Load the text encoders, unless they are there."""
+        if all(getattr(self.pipe, name, None) is not None for name in self.encoders):
+            return
+        others = {"transformer": None, "vae": None}
+        loaded = load(self.kind, self.config, others)
+        missing = [n for n in self.encoders if getattr(loaded, n, None) is None]
+        if missing:
+            raise ParetuneError(f"model.path: {self.config.path} lacks its {' and '.join(missing)}")
+        self.pipe.register_modules(**{name: getattr(loaded, name) for name in self.encoders})
+
+    @contextmanager
+    def text_encoders(self, stay: bool = False) -> Iterator[None]:
+        """The text encoders on the device, for the length of a block; stay: a gradient will pass them."""
+        self.load_text()
+        present = [e for n in self.encoders if (e := getattr(self.pipe, n, None)) is not None]
+        for encoder in present:
+            encoder.requires_grad_(False).to(self.device)
+        try:
+            yield
+        finally:
+            for encoder in () if stay else present:
+                encoder.to("cpu")
+            _release(self.device)
+
+    def free_text(self) -> None:
+        """Let the text encoders go: embeddings are computed once, and T5 alone is 9 GB."""
+        for name in self.encoders:
+            setattr(self.pipe, name, None)
+        _release(self.device)
+
+    # ------------------------------------------------------------ latents
+
+    def schedule(self, steps: int) -> Schedule:
+        """The sigmas of the pipeline's own scheduler, its shift included."""
+        # Any: diffusers' type says a pair, which it gives only with return_unused_kwargs.
+        scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(self.pipe.scheduler.config)
+        self.set_timesteps(scheduler, steps)
+        return Schedule.from_tensor(scheduler.sigmas)
+
+    def set_timesteps(self, scheduler: Any, steps: int) -> None:
+        """As the family's pipeline calls it."""
+        scheduler.set_timesteps(steps)
+
+    def initial_noise(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Standard normal latents, drawn on the CPU. [count, ...]."""
+        return torch.randn((count, *self.latent_shape), generator=generator)
+
+    def run_transformer(self, x: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        """The transformer's output in its own dtype, under autocast where that is asked for."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return self.transformer(hidden_states=x.to(self.dtype), return_dict=False, **inputs)[0]
+
+    def guidance_input(self, count: int, guidance: float, scale: float = 1.0) -> torch.Tensor | None:
+        """The embedded guidance [count], or None for a model that has none."""
+        if not self.transformer.config.guidance_embeds:
+            return None
+        return torch.full((count,), guidance * scale, device=self.device)
+
+    def unscale(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents as the autoencoder takes them."""
+        config = self.vae.config
+        return latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor, batch: int = 64) -> torch.Tensor:
+        """As the pipeline decodes: unscale, VAE, [-1, 1] -> [0, 1]. Pictures float32 [B, 3, H, W]."""
+        self.vae.to(self.device)
+        parts = []
+        for z in latents.split(batch):
+            z = self.unscale(z.to(self.device, self.vae.dtype))
+            parts.append((self.vae.decode(z, return_dict=False)[0] / 2 + 0.5).clamp(0, 1).float().cpu())
+        self.vae.to("cpu")
+        _release(self.device)
+        return torch.cat(parts)
+
+
+def _conditions(parts: Sequence[torch.Tensor]) -> Conditions:
+    """Of what `embed` gives. A mask that was blended of several is 1 where any of them looks."""
+    mask = (parts[2].abs() > 1e-3).long() if len(parts) > 2 else None
+    return Conditions(parts[0], parts[1], mask=mask)
+
+
+def _release(device: torch.device) -> None:
+    """Give memory that nothing holds back to the accelerator."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

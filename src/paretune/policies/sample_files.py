@@ -1,0 +1,88 @@
+"""Samples as files: a picture as PNG, a clip as MP4 with a contact sheet of its frames beside it.
+
+PyAV, which brings its own encoder, writes and reads clips; it is imported where a clip is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..types import ParetuneError
+
+SHORTEST_SIDE = 128  # a smaller clip is enlarged by whole pixels: players and chroma both blur small frames
+SHEET_FRAMES = 8  # frames on a contact sheet at most
+
+
+def save_sample(sample: torch.Tensor, stem: Path) -> list[Path]:
+    """Write a picture [3, H, W] or a clip [T, 3, H, W], in [0, 1]. Returns the files, the sample first."""
+    if sample.dim() == 3:
+        _save_picture(sample, stem.with_suffix(".png"))
+        return [stem.with_suffix(".png")]
+    write_clip(sample, stem.with_suffix(".mp4"))
+    _save_picture(contact_sheet(sample), stem.with_suffix(".png"))
+    return [stem.with_suffix(".mp4"), stem.with_suffix(".png")]
+
+
+def contact_sheet(clip: torch.Tensor) -> torch.Tensor:
+    """Evenly spaced frames side by side, a pixel apart. [T, 3, H, W] -> [3, H, W']."""
+    count = min(len(clip), SHEET_FRAMES)
+    chosen = torch.linspace(0, len(clip) - 1, count).round().long()
+    framed = torch.nn.functional.pad(clip[chosen], (0, 1), value=1.0)
+    return torch.cat(list(framed), dim=2)[:, :, :-1]
+
+
+def frame_rate(frames: int) -> int:
+    """HunyuanVideo's 24 a second; a clip of few frames is played slowly enough to be seen."""
+    return 24 if frames > 24 else 8
+
+
+def write_clip(clip: torch.Tensor, path: Path, rate: int | None = None) -> None:
+    """H.264 at nearly no loss, one thread: the same clip gives the same bytes. [T, 3, H, W] in [0, 1]."""
+    av = _pyav()
+    factor = max(1, SHORTEST_SIDE // min(clip.shape[-2:]))
+    frames = _bytes(clip).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    # yuv420p, which every browser plays, halves the colours' size: sides are even.
+    frames = frames[:, :, : frames.shape[2] // 2 * 2, : frames.shape[3] // 2 * 2]
+    with av.open(str(path), "w", format="mp4") as file:
+        stream = file.add_stream("libx264", rate=rate or frame_rate(len(clip)))
+        stream.width, stream.height = frames.shape[3], frames.shape[2]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "12", "preset": "medium", "threads": "1"}
+        for frame in frames.permute(0, 2, 3, 1).contiguous().numpy():
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode(None))
+
+
+def read_clip(path: Path) -> torch.Tensor:
+    """All frames of a video file, float32 [T, 3, H, W] in [0, 1]."""
+    av = _pyav()
+    try:
+        with av.open(str(path)) as file:
+            frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    except (OSError, ValueError, IndexError, av.error.FFmpegError) as error:
+        raise ParetuneError(f"{path} cannot be read as a clip") from error
+    if not frames:
+        raise ParetuneError(f"{path} holds no frames")
+    stacked = torch.stack([torch.from_numpy(frame) for frame in frames])
+    return stacked.permute(0, 3, 1, 2).float() / 255
+
+
+def _pyav() -> Any:
+    try:
+        import av
+        import av.error
+    except ImportError as error:
+        raise ParetuneError("clips are written with PyAV: pip install 'paretune[video]'") from error
+    return av
+
+
+def _save_picture(picture: torch.Tensor, path: Path) -> None:
+    Image.fromarray(_bytes(picture).permute(1, 2, 0).contiguous().numpy()).save(path)
+
+
+def _bytes(values: torch.Tensor) -> torch.Tensor:
+    return (values.clamp(0, 1) * 255).round().byte()

@@ -1,0 +1,1 @@
+"""The programs that made the world: data, model, training, prompts, judges."""

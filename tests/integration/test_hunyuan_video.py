@@ -1,0 +1,67 @@
+"""The HunyuanVideo policy against plain diffusers, on a tiny random pipeline of the real format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from paretune.config import ModelConfig
+from paretune.policies.flow import Sampling, sample
+from paretune.policies.hunyuan_video import HunyuanVideoPolicy
+from paretune.types import ParetuneError
+
+PROMPTS = ["a red circle moves left quickly", "an orange cross moves up"]
+
+
+def _policy(folder: Path, **changes: object) -> HunyuanVideoPolicy:
+    size = {"height": 16, "width": 32, "frames": 9}
+    return HunyuanVideoPolicy(ModelConfig.model_validate({"path": str(folder), **size, **changes}))
+
+
+def _theirs(policy: HunyuanVideoPolicy, noise: torch.Tensor, guidance: float) -> torch.Tensor:
+    policy.load_text()
+    return policy.pipe(
+        PROMPTS, latents=noise, num_inference_steps=4, guidance_scale=guidance, output_type="pt",
+        height=policy.height, width=policy.width, num_frames=policy.frames,
+    ).frames  # fmt: skip
+
+
+@pytest.mark.parametrize("guidance", [1.0, 6.018])
+def test_euler_sampling_is_the_pipelines_own(tiny_hunyuan: Path, guidance: float) -> None:
+    policy = _policy(tiny_hunyuan)
+    noise = policy.initial_noise(2, torch.Generator().manual_seed(0))
+    assert noise.shape == (2, 4, 3, 8, 16)
+    ours = policy.decode(sample(policy, policy.encode(PROMPTS, True), noise, Sampling(4, guidance)).clean)
+    assert ours.shape == (2, 9, 3, 16, 32)
+    torch.testing.assert_close(ours, _theirs(policy, noise, guidance), atol=1e-5, rtol=0)
+
+
+def test_long_clips_are_decoded_in_tiles_as_the_pipeline_does(tiny_hunyuan: Path) -> None:
+    policy = _policy(tiny_hunyuan, frames=29)
+    noise = policy.initial_noise(2, torch.Generator().manual_seed(0))
+    ours = policy.decode(sample(policy, policy.encode(PROMPTS, False), noise, Sampling(4, 1.0)).clean)
+    assert ours.shape[1] == 29
+    torch.testing.assert_close(ours, _theirs(policy, noise, 1.0), atol=1e-5, rtol=0)
+
+
+def test_a_recipes_shift_is_the_schedules(tiny_hunyuan: Path) -> None:
+    sigmas = _policy(tiny_hunyuan, shift=5.0).schedule(4).sigmas
+    assert sigmas == pytest.approx((1.0, 0.9375, 0.83333, 0.625, 0.0), abs=1e-4)
+
+
+def test_the_system_text_is_dropped_and_the_prompts_own_words_are_kept(tiny_hunyuan: Path) -> None:
+    cond = _policy(tiny_hunyuan).encode(PROMPTS, False)
+    assert cond.mask is not None
+    assert cond.mask.sum(1).tolist() == [7, 6]  # its words and the end of the turn
+    assert cond.embeds.shape[:2] == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [({"frames": 8}, "frames: 8 does not fit this model: give 4 k"), ({"height": 24}, "multiples of 16")],
+)
+def test_sizes_that_do_not_fit_are_one_line(tiny_hunyuan: Path, size: dict[str, int], told: str) -> None:
+    with pytest.raises(ParetuneError, match=told):
+        _policy(tiny_hunyuan, **size)

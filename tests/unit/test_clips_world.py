@@ -1,0 +1,48 @@
+"""The world `clips`: its facts, its tokenizers and its autoencoder."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+
+from paretune.data.prompts import load_prompts
+from paretune.worlds.clips.build.model import build_identity_vae
+from paretune.worlds.clips.build.tokenizer import DEFAULT_PROMPT_TEMPLATE, build_llama_tokenizer
+from paretune.worlds.clips.scenes import Clip, all_clips, caption, mislabel
+
+
+def test_a_caption_says_every_fact() -> None:
+    assert caption(Clip("cross", "orange", "up", "slowly")) == "an orange cross moves up slowly"
+    assert len({caption(clip) for clip in all_clips()}) == 192
+
+
+def test_mislabelling_changes_one_fact() -> None:
+    rng, clip = random.Random(0), all_clips()[7]
+    for _ in range(50):
+        wrong = mislabel(clip, rng)
+        assert sum(a != b for a, b in zip(vars(clip).values(), vars(wrong).values(), strict=True)) == 1
+
+
+def test_no_test_caption_is_trained_on() -> None:
+    for name in ("visual", "motion"):
+        train, test = ({p.text for p in load_prompts(f"clips/{name}-{s}")} for s in ("train", "test"))
+        assert (len(train), len(test), len(train & test)) == (144, 48, 0)
+
+
+def test_the_pipelines_system_text_is_exactly_what_it_drops() -> None:
+    tokenizer = build_llama_tokenizer()
+    template = DEFAULT_PROMPT_TEMPLATE["template"].format("an orange cross moves left quickly ok")
+    ids = tokenizer(template)["input_ids"]
+    kept = tokenizer.convert_ids_to_tokens(ids[DEFAULT_PROMPT_TEMPLATE["crop_start"] :])
+    assert kept == ["an", "orange", "cross", "moves", "left", "quickly", "ok", "<|eot_id|>"]
+
+
+def test_the_latents_of_the_analytic_autoencoder_are_the_pixels() -> None:
+    vae = build_identity_vae()
+    vae.use_framewise_decoding = False
+    clips = torch.rand(1, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        latents = vae.encode(clips).latent_dist.mode()  # type: ignore[union-attr]
+        torch.testing.assert_close(latents, clips, atol=1e-4, rtol=0)
+        torch.testing.assert_close(vae.decode(latents).sample, clips, atol=1e-4, rtol=0)  # type: ignore[union-attr]
