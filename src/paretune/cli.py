@@ -105,12 +105,12 @@ def plan(recipe: Recipe, set_: Set = None, as_json: AsJson = False) -> None:
     from .environment import choose_device
     from .estimate import estimate
     from .methods import build_plan
-    from .policies.folders import check_model
+    from .policies.folders import EMBEDDED, check_model
 
     config = load_config(find_recipe(recipe), set_ or ())
     check_model(config.model.path)
     planned = build_plan(config)
-    device = choose_device("auto") if config.model.path == "pictures" else "cuda"
+    device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)
     if as_json:
         _print_json({"config": config.model_dump(mode="json"), "plan": planned.to_json(),

@@ -15,6 +15,7 @@ from pathlib import Path
 from .config import RunConfig
 from .plan import Plan
 from .policies.folders import resolve_path
+from .policies.media import Cost, medium_of
 
 # Parameters of hub models that are not on disk yet, in billions: transformer, text encoders + VAE, T5.
 KNOWN = {
@@ -27,16 +28,23 @@ SUSTAINED_TFLOPS = {"cuda": 300.0, "cpu": 0.05}  # an H100 in bfloat16 at about 
 
 @dataclass(frozen=True)
 class Estimate:
-    """parameters: of the transformer, or None when unknown. memory_gb: of one expert. hours: all experts."""
+    """parameters: of the transformer, or None when unknown. memory_gb: of one expert. hours: all experts.
+
+    sampling: how samples are drawn, in words, where the settings of flow models do not tell.
+    """
 
     parameters: float | None
     tokens: int
     memory_gb: float | None
     hours: dict[str, float]
+    sampling: str = ""
 
 
 def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     """Memory of one expert and device-hours of each method."""
+    own = medium_of(config.model).cost(config)
+    if own is not None:
+        return _estimate(config, plan, device, own)
     sizes, tokens = _model_facts(config)
     if sizes is None:
         return Estimate(None, tokens, None, {})
@@ -56,6 +64,18 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     rate = SUSTAINED_TFLOPS[device] * 1e12
     hours = {m.name: m.samples * passes * forward / rate / 3600 for m in plan.methods}
     return Estimate(transformer, tokens, (static + activations) / 1e9, hours)
+
+
+def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimate:
+    """By the same formulas, of what the medium says a sample costs."""
+    bytes_each = 2 if config.model.dtype == "bfloat16" else 4
+    activations = config.train.micro_batch * cost.tokens * 2e5 * bytes_each
+    memory = (cost.parameters + cost.others) * bytes_each + activations
+    forward = 2 * cost.parameters * cost.tokens
+    rate = SUSTAINED_TFLOPS[device] * 1e12
+    work = {m.name: m.samples * (cost.draw + 3 * cost.train) * forward for m in plan.methods}
+    hours = {name: flops / rate / 3600 for name, flops in work.items()}
+    return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.told)
 
 
 def _model_facts(config: RunConfig) -> tuple[tuple[float, float, float] | None, int]:

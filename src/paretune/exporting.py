@@ -10,6 +10,8 @@ from .config import RunConfig, parse_config
 from .files import finished, read_json
 from .ops.lowrank import compress
 from .policies.adapters import fold
+from .policies.media import medium_of
+from .policies.opening import open_policy
 from .policies.sd3 import load_pipeline
 from .stages.adapters import load_delta, save_delta
 from .types import ParetuneError
@@ -38,7 +40,8 @@ def export_adapter(run: Path, out: Path, rank: int | None) -> float:
             lost += (cut.relative_error * norm) ** 2
         size += norm**2
     error = (lost / size) ** 0.5 if size else 0.0
-    save_delta(out, deltas, config.model.path, {"compression_error": error})
+    component = medium_of(config.model).component
+    save_delta(out, deltas, config.model.path, {"compression_error": error}, component)
     return error
 
 
@@ -50,6 +53,12 @@ def export_pipeline(run: Path, out: Path) -> bool:
     """
     config, final = open_final(run)
     _new(out)
+    own = medium_of(config.model)
+    if own.component is None:
+        policy = open_policy(config.model)
+        fold(policy.transformer, load_delta([final]))
+        policy.save_pretrained(out)
+        return True
     pipe = load_pipeline(config.model)
     fold(pipe.transformer, load_delta([final]))
     pipe.save_pretrained(out)

@@ -1,14 +1,14 @@
 """The nouns of paretune: frozen dataclasses that every room shares.
 
 Shapes: P prompts, G samples a prompt (the group), B = P*G samples, prompt-major: sample b belongs to
-prompt b // G. R rewards. Pictures are float32 [B, 3, H, W] in [0, 1].
+prompt b // G. R rewards. Pictures are float32 [B, 3, H, W] in [0, 1]; texts are a list of B strings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
@@ -25,6 +25,17 @@ class Prompt:
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+# A batch of whatever a model makes. Only policies and rewards look inside: all others count, cut and pass on.
+Samples: TypeAlias = torch.Tensor | list[str]
+
+
+def take(samples: Samples, index: torch.Tensor) -> Samples:
+    """The samples at `index`, [n]."""
+    if isinstance(samples, torch.Tensor):
+        return samples[index]
+    return [samples[i] for i in index.tolist()]
+
+
 class Reward(Protocol):
     """What a reward is: any object with these. Scores stay raw; nothing is pre-weighted.
 
@@ -36,6 +47,7 @@ class Reward(Protocol):
     range: tuple[float, float]
     higher_is_better: bool
 
-    def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """samples: [B, 3, H, W] in [0, 1]; prompts: B of them, one a sample. Returns float32 [B]."""
+    # Any: a reward is for one kind of samples, pictures say, and names the type that it takes.
+    def score(self, samples: Any, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """samples: [B, 3, H, W] in [0, 1], or B texts; prompts: B, one a sample. Returns float32 [B]."""
         ...

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from ..config import RunConfig
 from ..data.prompts import load_prompts
@@ -22,10 +21,10 @@ from ..executors.base import Interrupted, Report
 from ..files import digest, finished, read_rows, write_json, write_manifest, write_rows
 from ..plan import derive_seed
 from ..policies.adapters import fold
-from ..policies.flow import FlowPolicy, Sampling, sample
+from ..policies.media import medium_of
 from ..policies.opening import open_policy
 from ..rewards.base import applies_to, score_samples
-from ..types import Prompt, Reward
+from ..types import Prompt, Reward, Samples, take
 from .adapters import adapter_hash, load_delta
 from .scorers import Scale, recorded, scale_of, scorers_of
 
@@ -77,20 +76,20 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
         fold(policy.transformer, load_delta([job.run / a for a in subject.adapters], subject.scales))
     rows: list[dict[str, Any]] = []
     scales: list[Scale] = []
-    pictures: list[str] = []
+    shown: list[str] = []
     for done, (name, own) in enumerate(config.rewards.items()):
         if should_stop():
             raise Interrupted
         prompts = load_prompts(own.eval_prompts)[: subject.prompts]
-        images = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name))
+        samples = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name))
         for kind, scorer in scorers_of(config, name):
             scales.append(scale_of(name, kind, scorer))
-            rows += _score(job, scales[-1], scorer, prompts, images)
-        pictures += _save_pictures(folder, name, images, config)
+            rows += _score(job, scales[-1], scorer, prompts, samples)
+        shown += _save_samples(folder, name, samples, config)
         report({"folder": subject.folder, "update": done + 1, "epochs": len(config.rewards)})
     write_rows(folder / "rows.jsonl", rows)
     facts = {"subject": asdict(subject), **recorded(scales)}
-    write_manifest(folder, "evaluation", inputs, ["rows.jsonl", *pictures], **facts)
+    write_manifest(folder, "evaluation", inputs, ["rows.jsonl", *shown], **facts)
     return subject.folder
 
 
@@ -114,24 +113,13 @@ def _inputs(job: EvaluateJob) -> str:
     )  # fmt: skip
 
 
-@torch.no_grad()
-def draw(
-    policy: FlowPolicy, config: RunConfig, prompts: Sequence[Prompt], seed: int
-) -> torch.Tensor:
-    """Pictures [P * samples, 3, H, W], prompt-major. The noise comes from `seed`, not from the model."""
-    settings = config.evaluate
-    guidance = settings.guidance_scale
-    guidance = config.model.guidance_scale if guidance is None else guidance
-    conditions = policy.encode([p.text for p in prompts], guidance > 1)
-    generator = torch.Generator().manual_seed(seed)
-    noise = policy.initial_noise(len(prompts) * settings.samples, generator)
-    index = torch.arange(len(prompts)).repeat_interleave(settings.samples)
-    sampling = Sampling(settings.steps, guidance, batch=settings.batch_size)
-    return policy.decode(sample(policy, conditions.select(index), noise, sampling).clean)
+def draw(policy: Any, config: RunConfig, prompts: Sequence[Prompt], seed: int) -> Samples:
+    """P * samples of them, prompt-major. What is drawn by lot comes from `seed`, not from the model."""
+    return medium_of(config.model).draw(policy, config, prompts, seed)
 
 
 def _score(
-    job: EvaluateJob, scale: Scale, scorer: Reward, prompts: tuple[Prompt, ...], images: torch.Tensor
+    job: EvaluateJob, scale: Scale, scorer: Reward, prompts: tuple[Prompt, ...], drawn: Samples
 ) -> list[dict[str, Any]]:
     """Rows of one scorer on one prompt set."""
     subject, settings = job.subject, job.config
@@ -139,9 +127,9 @@ def _score(
     fit = [i for i, prompt in enumerate(prompts) if applies_to(scorer, prompt)]
     if scale.kind == "untargeted":  # made for no prompt set, it may have nothing to say of some prompts
         prompts = tuple(prompts[i] for i in fit)
-        images = images.unflatten(0, (-1, samples))[fit].flatten(0, 1)
+        drawn = take(drawn, torch.tensor([i * samples + j for i in fit for j in range(samples)]).long())
     repeated = [p for p in prompts for _ in range(samples)]
-    values = score_samples(scorer, images, repeated, timeout=settings.executor.reward_timeout)
+    values = score_samples(scorer, drawn, repeated, timeout=settings.executor.reward_timeout)
     return [
         {
             "method": subject.method, "round": subject.round, "preference": list(subject.preference),
@@ -153,19 +141,16 @@ def _score(
     ]  # fmt: skip
 
 
-def _save_pictures(folder: Path, name: str, images: torch.Tensor, config: RunConfig) -> list[str]:
-    """The first picture of the first prompts, for the report's grids."""
+def _save_samples(folder: Path, name: str, samples: Samples, config: RunConfig) -> list[str]:
+    """The first sample of the first prompts, for the report."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for i in range(min(config.evaluate.pictures, len(images) // config.evaluate.samples)):
-        array = (images[i * config.evaluate.samples].permute(1, 2, 0) * 255).round().byte().numpy()
-        names.append(f"{name}-{i:03d}.png")
-        Image.fromarray(array).save(folder / names[-1])
-    return names
+    medium, each = medium_of(config.model), config.evaluate.samples
+    count = min(config.evaluate.pictures, len(samples) // each)
+    return [medium.save(samples, i * each, folder / f"{name}-{i:03d}").name for i in range(count)]
 
 
 def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
-    """Join all subjects' rows into evaluation.jsonl, and their pictures under samples/."""
+    """Join all subjects' rows into evaluation.jsonl, and their samples under samples/."""
     rows = [row for s in subjects for row in read_rows(run / s.folder / "rows.jsonl")]
     write_rows(run / "evaluation.jsonl", rows)
     shown = [s for s in subjects if not s.name.startswith("round-") and not s.lattice]
@@ -178,7 +163,7 @@ def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list
         target = run / "samples" / subject.name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        for picture in sorted((run / subject.folder).glob("*.png")):
-            shutil.copy(picture, target / picture.name)
+        for file in sorted((run / subject.folder).glob("*-[0-9][0-9][0-9].*")):
+            shutil.copy(file, target / file.name)
     write_json(run / "samples" / "index.json", {"prompts": prompts, "methods": [s.name for s in shown]})
     return rows
