@@ -10,11 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..config import ModelConfig, RunConfig
-from ..types import Prompt, Samples
+from ..types import ParetuneError, Prompt, Samples
 from .flow import Sampling, sample
 from .folders import check_model
 
@@ -82,6 +83,23 @@ class Pictures:
     def cost(self, config: RunConfig) -> Cost | None:
         """The estimate's own formula."""
         return None
+
+
+KINDS = {".png", ".jpg", ".jpeg", ".webp", ".txt"}
+
+
+def read_sample(path: Path) -> Samples:
+    """The sample of a file, of any of KINDS, as a batch of one."""
+    try:
+        if path.suffix.lower() == ".txt":
+            return [path.read_text("utf-8")]
+        with Image.open(path) as image:
+            array = np.array(image.convert("RGB"))
+    except UnicodeDecodeError as error:
+        raise ParetuneError(f"{path} cannot be read as text") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise ParetuneError(f"{path} cannot be read as a picture") from error
+    return torch.from_numpy(array).permute(2, 0, 1).float()[None] / 255
 
 
 # Families whose samples are no pictures.

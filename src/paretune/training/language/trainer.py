@@ -8,7 +8,6 @@ rate is constant. So going on from a checkpoint gives what would have come witho
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -98,12 +97,12 @@ class LanguageTrainer:
 
     def _trainer(self, watch: Watch, batches: Batches, drawn: list[torch.Tensor]) -> Any:
         """TRL's trainer with the adapter on the model."""
-        from datasets import Dataset
+        from datasets import Dataset, disable_progress_bars
 
         config, seed = self.config, derive_seed(self.task.seed, "init")
         name = config.objective.name
         made, _ = trl_classes(self.kind)
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        disable_progress_bars()
         arguments = trl_arguments(
             config, name, self.mixture.kl, batches, self.device, seed, self.folder / "trl"
         )

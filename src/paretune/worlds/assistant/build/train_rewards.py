@@ -1,9 +1,11 @@
-"""Train a reward model: `python -m paretune.worlds.assistant.build.train_rewards helpful --out DIR`.
+"""Train a reward model.
 
-A tiny GPT-2 with one score, from scratch, by TRL's RewardTrainer (Bradley-Terry) on pairs of answers drawn
-in one manner; which is preferred is drawn with the chance sigmoid((a - b) / NOISE) of their worth to the
-taste. Scores are centred, so that their sigmoid is about 1/2 on the pairs. Writes the model, a tokenizer of
-its own and training_log.jsonl with the agreement on held-out requests. A few minutes on one core.
+    python -m paretune.worlds.assistant.build.train_rewards helpful --init checkpoint --out helpful
+
+A tiny Llama with one score, from the taught language model, by TRL's RewardTrainer (Bradley-Terry) on pairs
+of answers drawn in one manner; which is preferred is drawn with the chance sigmoid((a - b) / NOISE) of their
+worth to the taste. Scores are centred, so that their sigmoid is about 1/2 on the pairs. Writes the model, its
+tokenizer and training_log.jsonl with the agreement on held-out requests. A few minutes on one core.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from paretune.files import write_rows
 
 from ..grammar import draw_request
 from ..taste import COMPARED, TASTES, draw_answer
-from .tokenizer import build_tokenizer
 
 NOISE = 0.2
 SEEDS = {"helpful": 1, "harmless": 2}
@@ -37,22 +38,17 @@ def draw_pairs(taste: str, count: int, seed: int, held_out: bool) -> list[dict[s
         if random_.random() > 1 / (1 + math.exp(-gap / NOISE)):
             a, b, gap = b, a, -gap
         prompt = f"<user> {request.text}<assistant>"
-        texts = [f"{prompt} {answer.text(request.kind)}" for answer in (a, b)]
+        texts = [f"{prompt} {answer.text(request.kind)}</s>" for answer in (a, b)]  # TRL would add it
         rows.append({"chosen": texts[0], "rejected": texts[1], "gap": gap})
     return rows
 
 
-def build_model(tokenizer: Any, seed: int) -> Any:
-    """A GPT-2 of about 150,000 parameters, with one label."""
-    from transformers import GPT2Config, GPT2ForSequenceClassification
+def build_model(start: Path, seed: int) -> Any:
+    """The taught language model with a score instead of its next token: it knows what belongs together."""
+    from transformers import LlamaForSequenceClassification
 
     torch.manual_seed(seed)
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=128, n_embd=64, n_layer=2, n_head=4, num_labels=1,
-        pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-    )  # fmt: skip
-    return GPT2ForSequenceClassification(config)
+    return LlamaForSequenceClassification.from_pretrained(start, num_labels=1)
 
 
 @torch.no_grad()
@@ -101,15 +97,18 @@ def main() -> None:
     """Train one taste and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("taste", choices=sorted(TASTES))
+    parser.add_argument("--init", type=Path, required=True, help="the taught language model")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pairs", type=int, default=20000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--pairs", type=int, default=5000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=1e-3)
     args = parser.parse_args()
+    from transformers import AutoTokenizer
+
     seed = SEEDS[args.taste]
-    tokenizer = build_tokenizer()
+    tokenizer = AutoTokenizer.from_pretrained(args.init)
     tokenizer.padding_side = "right"
-    model = build_model(tokenizer, seed)
+    model = build_model(args.init, seed)
     settings = {"taste": args.taste, "pairs": args.pairs, "batch": args.batch, "lr": args.lr, "seed": seed,
                 "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
     log = train(model, tokenizer, draw_pairs(args.taste, args.pairs, seed, held_out=False), args)
