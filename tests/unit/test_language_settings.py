@@ -57,11 +57,12 @@ def test_options_that_trl_has_not_or_that_the_recipe_says(config: RunConfig, tmp
     def told(**options: object) -> str:
         with pytest.raises(ParetuneError) as caught:
             trl_arguments(_with(config, objective={"options": options}), "grpo", 0.0, Batches(4, 1, 2),
-                          "cpu", 0, tmp_path)  # fmt: skip
+                          "cpu", 0, tmp_path, {"temperature": 1.0})  # fmt: skip
         return str(caught.value)
 
     assert "did you mean top_k" in told(topk=3)
     assert "learning_rate: the recipe's own keys" in told(learning_rate=1.0)
+    assert "temperature: the recipe's own keys" in told(temperature=2.0)
 
 
 def test_every_objective_has_a_trainer_and_a_medium_its_own(config: RunConfig) -> None:

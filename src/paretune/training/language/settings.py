@@ -85,11 +85,13 @@ def trl_classes(kind: TrlKind) -> tuple[Any, Any]:
 
 
 def trl_arguments(
-    config: RunConfig, name: str, kl: float, batches: Batches, device: str, seed: int, folder: Path
-) -> Any:
+    config: RunConfig, name: str, kl: float, batches: Batches, device: str, seed: int, folder: Path,
+    told: dict[str, Any] | None = None,
+) -> Any:  # fmt: skip
     """The configuration of an objective's trainer; the recipe's objective.options come on top.
 
-    Raises ParetuneError for an option that TRL has not, or that the recipe says elsewhere.
+    told: what the trainer knows of rewards and drawing. Raises ParetuneError for an option that TRL has not,
+    or that the recipe says elsewhere.
     """
     train, objective = config.train, config.objective
     _, arguments = trl_classes(OBJECTIVES[name])
@@ -115,6 +117,7 @@ def trl_arguments(
         fixed |= {"steps_per_generation": batches.accumulate * batches.updates, "beta": kl,
                   "num_iterations": 1, "shuffle_dataset": False,
                   "num_generations": train.group_size}  # fmt: skip
+    fixed |= told or {}
     options = {k: _here(k, v) for k, v in objective.options.items()}
     known = [f.name for f in dataclasses.fields(arguments)]
     for key in options:

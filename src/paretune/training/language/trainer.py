@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -103,21 +104,21 @@ class LanguageTrainer:
         name = config.objective.name
         made, _ = trl_classes(self.kind)
         disable_progress_bars()
-        arguments = trl_arguments(
-            config, name, self.mixture.kl, batches, self.device, seed, self.folder / "trl"
-        )
         index = torch.cat(drawn).tolist()
         extra: dict[str, Any] = {}
+        told: dict[str, Any] = {}
         if self.kind.pairs:
             rows = pair_rows(name, self.mixture.prompts, self.texts, index)
-            if name == "kto":  # every pair is two rows
-                arguments.per_device_train_batch_size *= 2
         else:
             scoring = Scoring(self.mixture, watch, config.train.group_size, config.executor.reward_timeout)
-            for key, value in {**scoring.arguments(config.objective), **self._drawing()}.items():
-                setattr(arguments, key, value)
+            told = {**scoring.arguments(config.objective), **self._drawing()}
             extra["reward_funcs"] = scoring.functions()
             rows = [{"prompt": self.texts[i], "index": i} for i in index]
+        if name == "kto":  # every pair is two rows
+            batches = replace(batches, micro=2 * batches.micro)
+        arguments = trl_arguments(
+            config, name, self.mixture.kl, batches, self.device, seed, self.folder / "trl", told
+        )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -23,7 +23,7 @@ from paretune.files import write_rows
 from ..grammar import draw_request
 from ..taste import COMPARED, TASTES, draw_answer
 
-NOISE = 0.2
+NOISE = 0.1
 SEEDS = {"helpful": 1, "harmless": 2}
 
 
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=3e-3)
     args = parser.parse_args()
     from transformers import AutoTokenizer
 
@@ -112,7 +112,7 @@ def main() -> None:
     settings = {"taste": args.taste, "pairs": args.pairs, "batch": args.batch, "lr": args.lr, "seed": seed,
                 "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
     log = train(model, tokenizer, draw_pairs(args.taste, args.pairs, seed, held_out=False), args)
-    found = agreement(model.eval(), tokenizer, draw_pairs(args.taste, 2000, seed + 100, held_out=True))
+    found = agreement(model.eval(), tokenizer, draw_pairs(args.taste, 800, seed + 100, held_out=True))
     print(found, flush=True)
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
