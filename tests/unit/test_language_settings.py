@@ -112,7 +112,8 @@ def test_wrong_options_are_one_line(told: str) -> None:
 
 
 def _policy(path: Path, **options: object) -> CausalLMPolicy:
-    return CausalLMPolicy(ModelConfig.model_validate({"path": str(path), "options": options}))
+    whole = {"max_tokens": 6, **options}
+    return CausalLMPolicy(ModelConfig.model_validate({"path": str(path), "options": whole}))
 
 
 def test_prompts_are_written_by_template(tiny_llama: Path, tmp_path: Path) -> None:
