@@ -107,4 +107,4 @@ def test_the_weights_are_small_and_say_how_they_were_made(name: str) -> None:
     log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
     assert "seed" in log[0]
     if name != "checkpoint":
-        assert log[-1]["held_out"]["accuracy_apart"] > 0.9
+        assert log[-1]["held_out"]["accuracy_apart"] > 0.8
