@@ -227,11 +227,11 @@ def compare(
 @app.command()
 def score(
     reward: Annotated[str, typer.Argument(help="A reward's name, package.module:Name, or file.py:Name.")],
-    images: Annotated[Path, typer.Argument(help="A folder of PNG or JPEG pictures, read by name.")],
-    prompts: Annotated[Path, typer.Option("--prompts", help="One prompt a picture (.txt or .jsonl).")],
+    images: Annotated[Path, typer.Argument(help="A folder of pictures, clips or .txt answers.")],
+    prompts: Annotated[Path, typer.Option("--prompts", help="One prompt a sample (.txt or .jsonl).")],
     as_json: AsJson = False,
 ) -> None:
-    """Score pictures with one reward: a way to try a reward of one's own."""
+    """Score samples with one reward: a way to try a reward of one's own."""
     from .measure import score_folder
 
     rows = score_folder(reward, images, str(prompts))

@@ -42,7 +42,7 @@ class ModelConfig(_Section):
     """The base model and how it is run."""
 
     path: str = Field("pictures", description="`pictures`, a folder, or a hub id")
-    family: Literal["sd3", "flux", "hunyuan_video"] = Field(
+    family: Literal["sd3", "flux", "hunyuan_video", "causal_lm"] = Field(
         "sd3", description="of a hub id; a folder tells its own"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the frozen base")
@@ -63,6 +63,7 @@ class ModelConfig(_Section):
     )
     steps: Annotated[int, Field(ge=2)] = Field(8, description="sampling steps in training")
     gradient_checkpointing: bool = False
+    options: dict[str, Any] = Field(default_factory=dict, description="the family's own settings")
 
 
 class LoraConfig(_Section):
@@ -77,7 +78,10 @@ class LoraConfig(_Section):
 class ObjectiveConfig(_Section):
     """What an expert minimises, and how its rollouts are drawn."""
 
-    name: Literal["nft", "flow_grpo", "awm", "sft"] = "nft"
+    name: Literal[
+        "nft", "flow_grpo", "awm", "sft", "grpo",
+        "dpo", "ipo", "hinge", "robust", "sppo_hard", "apo_zero", "apo_down", "simpo", "cpo", "kto", "orpo",
+    ] = Field("nft", description="the first four: flow models; others: language models, by TRL's names")
     kl: NonNegative = Field(0.0, description="weight of the KL to the anchor")
     anchor: Literal["round", "base"] = Field("round", description="the model the KL pulls to")
     advantage_std: Literal["group", "global"] = "group"
@@ -108,6 +112,7 @@ class ObjectiveConfig(_Section):
     )
     shared_noise: bool = Field(False, description="one initial noise a group")
     ratio: Literal["plain", "guard"] = "plain"
+    options: dict[str, Any] = Field(default_factory=dict, description="more of TRL's settings")
 
     @model_validator(mode="after")
     def _check(self) -> ObjectiveConfig:

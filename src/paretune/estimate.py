@@ -14,7 +14,8 @@ from pathlib import Path
 
 from .config import RunConfig
 from .plan import Plan
-from .policies.folders import check_model, resolve_path
+from .policies.folders import resolve_path
+from .policies.media import Cost, family_of, medium_of
 
 # Parameters of hub models that are not on disk yet, in billions: transformer, VAE, text encoders, T5.
 KNOWN = {
@@ -33,12 +34,16 @@ SUSTAINED_TFLOPS = {"cuda": 300.0, "cpu": 0.05}  # an H100 in bfloat16 at about 
 
 @dataclass(frozen=True)
 class Estimate:
-    """parameters: of the transformer, or None when unknown. memory_gb: of one expert. hours: all experts."""
+    """parameters: of the transformer, or None when unknown. memory_gb: of one expert. hours: all experts.
+
+    sampling: how samples are drawn, in words, where the settings of flow models do not tell.
+    """
 
     parameters: float | None
     tokens: int
     memory_gb: float | None
     hours: dict[str, float]
+    sampling: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,10 @@ class Sizes:
 
 def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     """Memory of one expert and device-hours of each method."""
-    family = check_model(config.model.path) or config.model.family
+    own = medium_of(config.model).cost(config)
+    if own is not None:
+        return _estimate(config, plan, device, own)
+    family = family_of(config.model)
     sizes, tokens = _model_facts(config, family)
     if sizes is None:
         return Estimate(None, tokens, None, {})
@@ -74,6 +82,20 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     hours = {m.name: m.samples * passes * forward / rate / 3600 for m in plan.methods}
     memory = sizes.transformer * bytes_each + beside
     return Estimate(sizes.transformer, tokens, memory / 1e9, hours)
+
+
+def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimate:
+    """By the same formulas, of what the medium says a sample costs."""
+    if cost.parameters is None:
+        return Estimate(None, cost.tokens, None, {}, cost.told)
+    bytes_each = 2 if config.model.dtype == "bfloat16" else 4
+    activations = config.train.micro_batch * cost.tokens * 2e5 * bytes_each
+    memory = (cost.parameters + cost.others) * bytes_each + activations
+    forward = 2 * cost.parameters * cost.tokens
+    rate = SUSTAINED_TFLOPS[device] * 1e12
+    work = {m.name: m.samples * (cost.draw + 3 * cost.train) * forward for m in plan.methods}
+    hours = {name: flops / rate / 3600 for name, flops in work.items()}
+    return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.told)
 
 
 def _model_facts(config: RunConfig, family: str) -> tuple[Sizes | None, int]:

@@ -13,12 +13,14 @@ from .files import disk_errors, write_json, write_text
 from .plan import Plan
 from .policies.folders import check_model
 from .rewards.base import load_reward
+from .training.trainers import check_objective
 from .types import ParetuneError
 
 
 def check(config: RunConfig) -> None:
     """Everything that can be known to be wrong before work begins: model, prompts, rewards, judges."""
     check_model(config.model.path)
+    check_objective(config)
     for name, own in config.rewards.items():
         load_prompts(own.prompts)
         load_prompts(own.eval_prompts)

@@ -17,6 +17,7 @@ import torch
 from .config import RunConfig
 from .policies.adapters import attach_policy
 from .policies.folders import check_model
+from .policies.media import medium_of
 from .policies.memory import memory_errors
 from .policies.opening import open_policy
 from .types import ParetuneError
@@ -42,6 +43,8 @@ class Peak:
 
 def measure_update(config: RunConfig, device: str) -> Peak:
     """One forward and backward pass of a micro-batch and one optimiser step, as an expert does them."""
+    if medium_of(config.model).component is None:
+        raise ParetuneError("plan --measure knows flow models; drop it for a language model")
     device = "cuda:0" if device == "cuda" else device
     samples = min(config.train.micro_batch, config.train.prompts_per_epoch * config.train.group_size)
     with memory_errors(f"train.micro_batch={max(1, samples // 2)}"):

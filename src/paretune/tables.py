@@ -41,7 +41,8 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> 
     kls = {name: objective.kl if r.kl is None else r.kl for name, r in config.rewards.items()}
     rows = {
         "model": f"{model.path} ({model.dtype}, T5 {'on' if model.load_t5 else 'off'})",
-        "sampling": f"{model.steps} steps, guidance {guidance:g}; evaluation {config.evaluate.steps} steps",
+        "sampling": costs.sampling
+        or f"{model.steps} steps, guidance {guidance:g}; evaluation {config.evaluate.steps} steps",
         "objective": f"{objective.name}, KL to the {objective.anchor}: "
         + ", ".join(f"{n} {k:g}" for n, k in kls.items()),
         "adapter": f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",

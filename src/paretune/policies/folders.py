@@ -8,7 +8,7 @@ from pathlib import Path
 from ..types import ParetuneError
 
 _WORLDS = Path(__file__).parent.parent / "worlds"
-EMBEDDED = {name: _WORLDS / name / "checkpoint" for name in ("pictures", "clips")}
+EMBEDDED = {name: _WORLDS / name / "checkpoint" for name in ("pictures", "clips", "assistant")}
 # The pipelines that have a policy, and the family each belongs to.
 PIPELINES = {
     "StableDiffusion3Pipeline": "sd3",
@@ -38,6 +38,8 @@ def check_model(path: str) -> str:
         raise ParetuneError(
             f"model.path: {path} is one file; paretune reads diffusers folders of safetensors"
         )
+    if (resolved / "config.json").exists() and not (resolved / "model_index.json").exists():
+        return _transformers_family(path, resolved)
     index = resolved / "model_index.json"
     if not index.exists():
         raise ParetuneError(f"model.path: {path} is no diffusers pipeline: model_index.json is missing")
@@ -47,14 +49,29 @@ def check_model(path: str) -> str:
         raise ParetuneError(f"model.path: {index} is damaged") from error
     if kind not in PIPELINES:
         raise ParetuneError(f"model.path: {path} is a {kind}, not a {' or '.join(PIPELINES)}")
-    weights = resolved / "transformer"
+    _check_weights(resolved / "transformer")
+    return PIPELINES[kind]
+
+
+def _transformers_family(path: str, folder: Path) -> str:
+    """The family of a folder that transformers wrote."""
+    try:
+        kinds = json.loads((folder / "config.json").read_text())["architectures"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ParetuneError(f"model.path: {folder / 'config.json'} names no architectures") from error
+    if not any(str(kind).endswith("ForCausalLM") for kind in kinds or ()):
+        raise ParetuneError(f"model.path: {path} is a {', '.join(kinds or ['?'])}, not a ..ForCausalLM")
+    _check_weights(folder)
+    return "causal_lm"
+
+
+def _check_weights(weights: Path) -> None:
     if not any(weights.glob("*.safetensors")):
         pickles = [p.name for p in weights.glob("*") if p.suffix in {".bin", ".pt", ".ckpt", ".pth"}]
         what = f"only a pickle ({pickles[0]})" if pickles else "no weights"
         raise ParetuneError(
             f"model.path: {weights} holds {what}; convert it to safetensors, paretune reads no pickle"
         )
-    return PIPELINES[kind]
 
 
 def quiet() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -158,6 +159,12 @@ class PipelinePolicy:
         for name in self.encoders:
             setattr(self.pipe, name, None)
         _release(self.device)
+
+    def save_pretrained(self, folder: Path) -> bool:
+        """Write the pipeline as diffusers does. Returns whether none of its text encoders was left out."""
+        self.load_text()
+        self.pipe.save_pretrained(folder)
+        return all(getattr(self.pipe, name, None) is not None for name in self.encoders)
 
     # ------------------------------------------------------------ latents
 
