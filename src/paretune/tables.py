@@ -40,7 +40,7 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> 
     guidance = model.guidance_scale
     kls = {name: objective.kl if r.kl is None else r.kl for name, r in config.rewards.items()}
     rows = {
-        "model": f"{model.path} ({model.dtype}, T5 {'on' if model.load_t5 else 'off'})",
+        "model": f"{model.path} ({model.dtype}{', T5' if model.load_t5 else ''})",
         "sampling": costs.sampling
         or f"{model.steps} steps, guidance {guidance:g}; evaluation {config.evaluate.steps} steps",
         "objective": f"{objective.name}, KL to the {objective.anchor}: "
