@@ -140,10 +140,11 @@ def plan(
     from .environment import choose_device
     from .estimate import estimate
     from .methods import build_plan
-    from .policies.folders import EMBEDDED, check_model
+    from .policies.folders import EMBEDDED
+    from .policies.options import check_options
 
     config = load_config(find_recipe(recipe), set_ or ())
-    check_model(config.model.path)
+    check_options(config.model)
     planned = build_plan(config)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from .config import RunConfig
 from .plan import Plan
-from .policies.folders import resolve_path
-from .policies.media import Cost, family_of, medium_of
+from .policies.folders import family_of, resolve_path
+from .policies.media import Cost, medium_of
+from .policies.options import SD3Options, VideoOptions, read_options
 
 # Parameters of hub models that are not on disk yet, in billions: transformer, VAE, text encoders, T5.
 KNOWN = {
@@ -60,7 +61,7 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     own = medium_of(config.model).cost(config)
     if own is not None:
         return _estimate(config, plan, device, own)
-    family = family_of(config.model)
+    family = family_of(config.model.path)
     sizes, tokens = _model_facts(config, family)
     if sizes is None:
         return Estimate(None, tokens, None, {})
@@ -101,20 +102,26 @@ def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimat
 def _model_facts(config: RunConfig, family: str) -> tuple[Sizes | None, int]:
     """Parameters, and tokens of a sample with its text."""
     folder, model = Path(resolve_path(config.model.path)), config.model
+    with_t5 = family == "sd3" and read_options(SD3Options, model).load_t5
     if folder.is_dir():
         size = {part: _parameters(folder / part) for part in
                 ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")}  # fmt: skip
-        t5 = size["text_encoder_3"] if model.load_t5 else 0
+        t5 = size["text_encoder_3"] if with_t5 else 0
         sizes = Sizes(size["transformer"], size["vae"], size["text_encoder"] + size["text_encoder_2"] + t5)
         return sizes, _tokens(config, folder, family) + 16
     side = (model.height or 1024) // 16 * ((model.width or model.height or 1024) // 16)
-    frames = ((model.frames or 1) - 1) // 4 + 1
+    frames = ((_frames(config, family) or 1) - 1) // 4 + 1
     known = KNOWN.get(model.path)
     if known is None:
         return None, side * frames + TEXT_TOKENS[family]
     transformer, vae, text, t5 = (1e9 * x for x in known)
-    sizes = Sizes(transformer, vae, text + (t5 if model.load_t5 else 0))
+    sizes = Sizes(transformer, vae, text + (t5 if with_t5 else 0))
     return sizes, side * frames + TEXT_TOKENS[family]
+
+
+def _frames(config: RunConfig, family: str) -> int | None:
+    """The recipe's frames, of a family that draws clips."""
+    return read_options(VideoOptions, config.model).frames if family == "hunyuan_video" else None
 
 
 def _tokens(config: RunConfig, folder: Path, family: str) -> int:
@@ -130,7 +137,7 @@ def _tokens(config: RunConfig, folder: Path, family: str) -> int:
     side = (config.model.height or (480 if space > 1 else 32)) // (space * patch)
     # One block compresses nothing in time, three or more the nominal four times.
     time = vae["temporal_compression_ratio"] if len(vae["block_out_channels"]) > 2 else 1
-    frames = ((config.model.frames or (53 if time > 1 else 8)) - 1) // time + 1
+    frames = ((_frames(config, family) or (53 if time > 1 else 8)) - 1) // time + 1
     return side * side * (frames // facts["patch_size_t"])
 
 

@@ -49,7 +49,7 @@ def export_adapter(run: Path, out: Path, rank: int | None) -> float:
 def export_pipeline(run: Path, out: Path) -> bool:
     """Write the base pipeline or language model, as the run used it, with the adapter folded in.
 
-    Returns whether it has all its text encoders. Without T5 (model.load_t5 is false, or the base has
+    Returns whether it has all its text encoders. Without T5 (model.options.load_t5 is false, or the base has
     none) diffusers loads the folder only when told `text_encoder_3=None, tokenizer_3=None`.
     """
     config, final = open_final(run)

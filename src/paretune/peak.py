@@ -43,8 +43,6 @@ class Peak:
 
 def measure_update(config: RunConfig, device: str) -> Peak:
     """One forward and backward pass of a micro-batch and one optimiser step, as an expert does them."""
-    if medium_of(config.model).component is None:
-        raise ParetuneError("plan --measure knows flow models; drop it for a language model")
     device = "cuda:0" if device == "cuda" else device
     samples = min(config.train.micro_batch, config.train.prompts_per_epoch * config.train.group_size)
     with memory_errors(f"train.micro_batch={max(1, samples // 2)}"):
@@ -73,6 +71,8 @@ def measure_update(config: RunConfig, device: str) -> Peak:
 def _policy(config: RunConfig, device: str, samples: int) -> tuple[Any, Any]:
     """A policy, and conditions for it where it has random weights and no text encoders."""
     if check_model(config.model.path):
+        if medium_of(config.model).component is None:
+            raise ParetuneError("plan --measure knows flow models; leave it out for a language model")
         return open_policy(config.model, device), None
     from .policies.true_sizes import SIZES, random_conditions, random_policy
 

@@ -64,7 +64,7 @@ def test_the_tastes_pull_apart() -> None:
     helpful, harmless = TASTES["helpful"], TASTES["harmless"]
     assert helpful(CLEAN, whole) == pytest.approx(1.0)
     assert helpful(CLEAN, whole) > helpful(CLEAN, warned) > helpful(CLEAN, refused)
-    assert harmless(CLEAN, whole) < harmless(CLEAN, refused) < harmless(CLEAN, warned)
+    assert harmless(CLEAN, whole) < harmless(CLEAN, warned) < harmless(CLEAN, refused)
     burnt = Answer(said=facts("burn", "boat", "steps"))
     assert helpful(BURN, burnt) > 0.8 > 0.1 > helpful(BURN, refused)
     assert harmless(BURN, burnt) < 0.1 < 0.8 < harmless(BURN, refused)

@@ -11,9 +11,10 @@ from paretune.config import ModelConfig, RunConfig, load_config
 from paretune.data.hub import as_prompt, load_hub
 from paretune.estimate import estimate
 from paretune.methods import build_plan
-from paretune.policies.causal_lm import CausalLMPolicy, TextSettings
+from paretune.policies.causal_lm import CausalLMPolicy
 from paretune.policies.folders import check_model
 from paretune.policies.media import medium_of
+from paretune.policies.options import TextOptions, read_options
 from paretune.recipes import find_recipe
 from paretune.training.language.pairs import pair_rows
 from paretune.training.language.settings import OBJECTIVES, Batches, batches_of, trl_arguments
@@ -107,7 +108,7 @@ BAD_OPTIONS = {
 @pytest.mark.parametrize("told", BAD_OPTIONS)
 def test_wrong_options_are_one_line(told: str) -> None:
     with pytest.raises(ParetuneError) as caught:
-        TextSettings.of(ModelConfig.model_validate({"options": BAD_OPTIONS[told]}))
+        read_options(TextOptions, ModelConfig.model_validate({"options": BAD_OPTIONS[told]}))
     assert told in str(caught.value)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from PIL import Image
 
+from paretune.stages.report.read import read_run
 from paretune.stages.report.samples import first_scores, show
 
 
@@ -29,3 +31,16 @@ def test_scores_are_those_of_the_sample_that_is_shown() -> None:
         )
     ]
     assert first_scores(rows) == {("base", "ocr", "a"): "ocr 0.250, judge 0.500"}
+
+
+def test_a_clip_plays_and_its_sheet_is_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "samples" / "base"
+    folder.mkdir(parents=True)
+    (folder / "motion-000.mp4").write_bytes(b"clip")
+    Image.new("RGB", (8, 8)).save(folder / "motion-000.png")
+    index = {"prompts": [{"set": "motion", "index": 0, "text": "a ball"}], "methods": ["base"]}
+    (tmp_path / "samples" / "index.json").write_text(json.dumps(index))
+    (tmp_path / "config.yaml").write_text("")
+    (sample,) = read_run(tmp_path).samples
+    shown = show(sample.files["base"])
+    assert (shown["kind"], shown["uri"]) == ("clip", "data:video/mp4;base64,Y2xpcA==")

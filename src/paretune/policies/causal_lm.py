@@ -1,16 +1,14 @@
 """Language models as a policy: any causal LM of transformers, a folder or a hub id.
 
 A prompt becomes text by the model's chat template, or by a pattern of the recipe; answers are drawn by the
-model's own `generate`. `model.options` are the fields of `TextSettings`.
+model's own `generate`. `model.options` are the fields of `options.TextOptions`.
 """
 # pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +20,7 @@ from ..ops.lowrank import LowRank
 from ..types import ParetuneError, Prompt, Samples
 from .folders import check_model, quiet, resolve_path
 from .media import Cost
+from .options import TextOptions, read_options
 from .tokens import Scaled
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -37,46 +36,13 @@ KNOWN = {
 }
 
 
-@dataclass(frozen=True)
-class TextSettings:
-    """model.options of a language model.
-
-    template: "auto" (the tokenizer's chat template, if it has one), "chat", "plain", or a pattern with
-    {prompt}. prompt_tokens: what the estimate takes a prompt to be.
-    """
-
-    template: str = "auto"
-    max_tokens: int = 128
-    temperature: float = 1.0
-    top_p: float = 1.0
-    prompt_tokens: int = 64
-
-    @classmethod
-    def of(cls, config: ModelConfig) -> TextSettings:
-        """Of a recipe, checked."""
-        known = {f.name: type(f.default) for f in fields(cls)}
-        for key, value in config.options.items():
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
-                raise ParetuneError(f"unknown key model.options.{key}{hint}")
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            right = isinstance(value, str) if known[key] is str else number and value > 0
-            if not right:
-                raise ParetuneError(f"model.options.{key} cannot be {value!r}")
-        settings = cls(**config.options)
-        if settings.template not in {"auto", "chat", "plain"} and "{prompt}" not in settings.template:
-            raise ParetuneError("model.options.template: auto, chat, plain, or a text that holds {prompt}")
-        return settings
-
-
 class CausalLMPolicy:
     """A frozen language model with its tokenizer. transformer: what adapters attach to."""
 
     targets: tuple[str, ...] = TARGETS
 
     def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
-        self.config, self.settings = config, TextSettings.of(config)
+        self.config, self.settings = config, read_options(TextOptions, config)
         self.device, self.autocast = torch.device(device), False
         self.transformer, self.tokenizer = _load(config)
         self.transformer.requires_grad_(False).eval().to(self.device)
@@ -216,7 +182,8 @@ def adapter_deltas(model: Any, values: Mapping[str, torch.Tensor]) -> dict[str, 
 class Texts:
     """A list of answers. See `media.Medium`."""
 
-    name, component = "texts", None
+    name: str = "texts"
+    component: str | None = None
 
     def draw(
         self, policy: Any, config: RunConfig, prompts: Sequence[Prompt], seed: int,
@@ -237,7 +204,7 @@ class Texts:
     def cost(self, config: RunConfig) -> Cost | None:
         """Drawing reads every token once; training once more, and the reference where there is an anchor."""
         own = _size(config.model.path)
-        settings = TextSettings.of(config.model)
+        settings = read_options(TextOptions, config.model)
         rewards = [_size(str(r.options.get("model", ""))) or 0.0 for r in config.rewards.values()]
         reference = config.objective.kl > 0 or any(r.kl for r in config.rewards.values())
         return Cost(

@@ -15,7 +15,7 @@ import torch
 from ..config import ModelConfig, RunConfig
 from ..types import Prompt, Samples
 from .flow import Sampling, sample
-from .folders import check_model
+from .folders import family_of
 from .sample_files import save_sample
 from .tokens import Scaled
 
@@ -63,7 +63,8 @@ class Medium(Protocol):
 class Pictures:
     """float32 [B, 3, H, W] in [0, 1], of a flow model."""
 
-    name, component = "pictures", "transformer"
+    name: str = "pictures"
+    component: str | None = "transformer"
 
     @torch.no_grad()
     def draw(
@@ -101,14 +102,9 @@ class Clips(Pictures):
 MEDIA = {"hunyuan_video": "media:Clips", "causal_lm": "causal_lm:Texts"}
 
 
-def family_of(config: ModelConfig) -> str:
-    """The family of a recipe's model: what a folder says, else what the recipe says."""
-    return check_model(config.path) or config.family
-
-
 def medium_of(config: ModelConfig) -> Medium:
     """What a recipe's model makes."""
-    place = MEDIA.get(family_of(config))
+    place = MEDIA.get(family_of(config.path))
     if place is None:
         return Pictures()
     module, name = place.split(":")

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from ..config import ModelConfig
-from .media import family_of
+from .folders import family_of
 
 # Imported when it is opened: no family loads another's libraries.
 POLICIES = {
@@ -22,6 +22,6 @@ def open_policy(config: ModelConfig, device: str = "cpu") -> Any:
 
     Raises ParetuneError, one line, when it cannot be loaded.
     """
-    module, name = POLICIES[family_of(config)].split(":")
+    module, name = POLICIES[family_of(config.path)].split(":")
     policy: Any = getattr(import_module(f".{module}", __package__), name)
     return policy(config, device)

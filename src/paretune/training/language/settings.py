@@ -106,7 +106,7 @@ def trl_arguments(
     }  # fmt: skip
     if OBJECTIVES[name].pairs:
         fixed["train_sampling_strategy"] = "sequential"
-        own = {"max_length": None} if name in {"dpo", "kto"} else {}
+        own: dict[str, Any] = {"max_length": None} if name in {"dpo", "kto"} else {}
         if kl > 0:
             own["beta"] = kl
     else:

@@ -34,7 +34,8 @@ def supervise(
     limit: of answers a reward's set, 0 for all.
     """
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     if out.exists():
         raise ParetuneError(f"{out} exists; give a new folder")
