@@ -17,7 +17,7 @@ PROMPTS = ["a red circle moves left quickly", "an orange cross moves up"]
 
 
 def _policy(folder: Path, **changes: object) -> HunyuanVideoPolicy:
-    size = {"height": 16, "width": 32, "frames": 9}
+    size = {"height": 16, "width": 32, "options": {"frames": 9}}
     return HunyuanVideoPolicy(ModelConfig.model_validate({"path": str(folder), **size, **changes}))
 
 
@@ -48,7 +48,7 @@ def test_long_clips_are_decoded_in_tiles_as_the_pipeline_does(tiny_hunyuan: Path
 
 
 def test_a_recipes_shift_is_the_schedules(tiny_hunyuan: Path) -> None:
-    sigmas = _policy(tiny_hunyuan, options={"shift": 5.0}).schedule(4).sigmas
+    sigmas = _policy(tiny_hunyuan, options={"frames": 9, "shift": 5.0}).schedule(4).sigmas
     assert sigmas == pytest.approx((1.0, 0.9375, 0.83333, 0.625, 0.0), abs=1e-4)
 
 
