@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
@@ -34,7 +34,7 @@ def take(samples: Samples, index: torch.Tensor) -> Samples:
     """The samples at `index`, [n]."""
     if isinstance(samples, torch.Tensor):
         return samples[index]
-    return [samples[i] for i in cast("list[int]", index.tolist())]
+    return [samples[int(i)] for i in index]
 
 
 class Reward(Protocol):

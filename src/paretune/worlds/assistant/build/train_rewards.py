@@ -77,7 +77,8 @@ def agreement(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> dict[st
 def train(model: Any, tokenizer: Any, rows: list[dict[str, Any]], args: argparse.Namespace) -> list[Any]:
     """TRL's RewardTrainer over the pairs once; returns its log."""
     from datasets import Dataset
-    from trl import RewardConfig, RewardTrainer
+    from trl.trainer.reward_config import RewardConfig
+    from trl.trainer.reward_trainer import RewardTrainer
 
     settings = RewardConfig(
         output_dir=str(args.out / "unused"), per_device_train_batch_size=args.batch, num_train_epochs=1,
