@@ -242,4 +242,4 @@ def _word_ids(tokenizer: Any, words: str) -> list[int]:
 
 def row_scales(pipe: Any) -> dict[str, float]:
     """The root mean square of each encoder's embeddings: what a step's length is measured in."""
-    return {n: float(_table(m).float().pow(2).mean().sqrt()) for n, m in encoders_of(pipe).items()}
+    return {n: float(_table(m).detach().float().pow(2).mean().sqrt()) for n, m in encoders_of(pipe).items()}
