@@ -114,3 +114,11 @@ def tiny_recipe(folder: Path, pipeline: Path, **changes: Any) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny language model."""
+    from tests.language import make_llama
+
+    return make_llama(tmp_path_factory.mktemp("llama"))

@@ -12,6 +12,7 @@ from .executors.base import Report
 from .files import write_text
 from .run import run
 from .stages.tokens import FINAL
+from .training.trainers import check_objective
 from .types import ParetuneError
 
 
@@ -22,6 +23,7 @@ def add_tokens(out: Path, overrides: Sequence[str], report: Report) -> dict[str,
     ordinary run afterwards: what is finished is skipped, what was stopped goes on.
     """
     config = _with_tokens(out, overrides)
+    check_objective(config)
     before = load_config(out / "config.yaml")
     changed = changed_keys(before, config)
     if changed and (out / "tokens").exists():

@@ -140,10 +140,11 @@ def plan(
     from .environment import choose_device
     from .estimate import estimate
     from .methods import build_plan
-    from .policies.folders import EMBEDDED, check_model
+    from .policies.folders import EMBEDDED
+    from .policies.options import check_options
 
     config = load_config(find_recipe(recipe), set_ or ())
-    check_model(config.model.path)
+    check_options(config.model)
     planned = build_plan(config)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)
@@ -227,11 +228,11 @@ def compare(
 @app.command()
 def score(
     reward: Annotated[str, typer.Argument(help="A reward's name, package.module:Name, or file.py:Name.")],
-    images: Annotated[Path, typer.Argument(help="A folder of PNG or JPEG pictures, read by name.")],
-    prompts: Annotated[Path, typer.Option("--prompts", help="One prompt a picture (.txt or .jsonl).")],
+    images: Annotated[Path, typer.Argument(help="A folder of pictures, clips or .txt answers.")],
+    prompts: Annotated[Path, typer.Option("--prompts", help="One prompt a sample (.txt or .jsonl).")],
     as_json: AsJson = False,
 ) -> None:
-    """Score pictures with one reward: a way to try a reward of one's own."""
+    """Score samples with one reward: a way to try a reward of one's own."""
     from .measure import score_folder
 
     rows = score_folder(reward, images, str(prompts))

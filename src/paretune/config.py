@@ -41,28 +41,16 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """The base model and how it is run."""
 
-    path: str = Field("pictures", description="`pictures`, a folder, or a hub id")
-    family: Literal["sd3", "flux", "hunyuan_video"] = Field(
-        "sd3", description="of a hub id; a folder tells its own"
-    )
+    path: str = Field("pictures", description="an embedded model, a folder, or a hub id")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the frozen base")
-    load_t5: bool = Field(False, description="load the T5 encoder of a pipeline that has one")
-    max_sequence_length: int | None = Field(
-        None,
-        ge=0,
-        description="text tokens; default SD3 256 with T5, 0 without (no padding); FLUX 512; video 256",
-    )
     height: Positive | None = Field(None, description="pixels; default the pipeline's own")
     width: Positive | None = None
-    frames: Positive | None = Field(None, description="of a clip; default the model's own")
-    shift: PositiveReal | None = Field(
-        None, description="HunyuanVideo: the schedule's; default the pipeline's own"
-    )
     guidance_scale: NonNegative = Field(
         1.0, description="classifier-free, which 1 turns off; FLUX and HunyuanVideo: the embedded guidance"
     )
     steps: Annotated[int, Field(ge=2)] = Field(8, description="sampling steps in training")
     gradient_checkpointing: bool = False
+    options: dict[str, Any] = Field(default_factory=dict, description="what only its family has")
 
 
 class LoraConfig(_Section):
@@ -77,7 +65,10 @@ class LoraConfig(_Section):
 class ObjectiveConfig(_Section):
     """What an expert minimises, and how its rollouts are drawn."""
 
-    name: Literal["nft", "flow_grpo", "awm", "sft"] = "nft"
+    name: Literal[
+        "nft", "flow_grpo", "awm", "sft", "grpo",
+        "dpo", "ipo", "hinge", "robust", "sppo_hard", "apo_zero", "apo_down", "simpo", "cpo", "kto", "orpo",
+    ] = Field("nft", description="the first four: flow models; others: language models, by TRL's names")
     kl: NonNegative = Field(0.0, description="weight of the KL to the anchor")
     anchor: Literal["round", "base"] = Field("round", description="the model the KL pulls to")
     advantage_std: Literal["group", "global"] = "group"
@@ -108,6 +99,7 @@ class ObjectiveConfig(_Section):
     )
     shared_noise: bool = Field(False, description="one initial noise a group")
     ratio: Literal["plain", "guard"] = "plain"
+    options: dict[str, Any] = Field(default_factory=dict, description="more of TRL's settings")
 
     @model_validator(mode="after")
     def _check(self) -> ObjectiveConfig:
@@ -204,6 +196,7 @@ class TokenOptions(_Section):
     init: str = Field("", description="words whose mean embedding a token starts at; default random")
     samples: Positive = Field(1024, description="pictures that the teacher draws, once a token")
     batch_size: Positive = Field(64, description="of them, in one step")
+    learning_rate: PositiveReal = Field(0.1, description="in units of an encoder's embeddings (their rms)")
     sigma_shift: PositiveReal = Field(1.0, description="above 1 trains more on noisy states")
     validation: Positive = Field(64, description="training prompts held out to choose the best step")
     every: Positive = Field(50, description="steps between two validations, which are checkpoints too")
@@ -218,7 +211,6 @@ class TokensConfig(_Section):
     )
     vectors: Annotated[int, Field(ge=1, le=8)] = Field(1, description="of a token, in each text encoder")
     steps: Positive = 400
-    learning_rate: PositiveReal = Field(0.1, description="in units of an encoder's embeddings (their rms)")
     options: TokenOptions = TokenOptions()
 
 

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from .config import RunConfig
 from .plan import Plan
-from .policies.folders import check_model, resolve_path
+from .policies.folders import family_of, resolve_path
+from .policies.media import Cost, medium_of
+from .policies.options import SD3Options, VideoOptions, read_options
 
 # Parameters of hub models that are not on disk yet, in billions: transformer, VAE, text encoders, T5.
 KNOWN = {
@@ -33,12 +35,16 @@ SUSTAINED_TFLOPS = {"cuda": 300.0, "cpu": 0.05}  # an H100 in bfloat16 at about 
 
 @dataclass(frozen=True)
 class Estimate:
-    """parameters: of the transformer, or None when unknown. memory_gb: of one expert. hours: all experts."""
+    """parameters: of the transformer, or None when unknown. memory_gb: of one expert. hours: all experts.
+
+    sampling: how samples are drawn, in words, where the settings of flow models do not tell.
+    """
 
     parameters: float | None
     tokens: int
     memory_gb: float | None
     hours: dict[str, float]
+    sampling: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,10 @@ class Sizes:
 
 def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     """Memory of one expert and device-hours of each method."""
-    family = check_model(config.model.path) or config.model.family
+    own = medium_of(config.model).cost(config)
+    if own is not None:
+        return _estimate(config, plan, device, own)
+    family = family_of(config.model.path)
     sizes, tokens = _model_facts(config, family)
     if sizes is None:
         return Estimate(None, tokens, None, {})
@@ -76,23 +85,43 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     return Estimate(sizes.transformer, tokens, memory / 1e9, hours)
 
 
+def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimate:
+    """By the same formulas, of what the medium says a sample costs."""
+    if cost.parameters is None:
+        return Estimate(None, cost.tokens, None, {}, cost.told)
+    bytes_each = 2 if config.model.dtype == "bfloat16" else 4
+    activations = config.train.micro_batch * cost.tokens * 2e5 * bytes_each
+    memory = (cost.parameters + cost.others) * bytes_each + activations
+    forward = 2 * cost.parameters * cost.tokens
+    rate = SUSTAINED_TFLOPS[device] * 1e12
+    work = {m.name: m.samples * (cost.draw + 3 * cost.train) * forward for m in plan.methods}
+    hours = {name: flops / rate / 3600 for name, flops in work.items()}
+    return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.told)
+
+
 def _model_facts(config: RunConfig, family: str) -> tuple[Sizes | None, int]:
     """Parameters, and tokens of a sample with its text."""
     folder, model = Path(resolve_path(config.model.path)), config.model
+    with_t5 = family == "sd3" and read_options(SD3Options, model).load_t5
     if folder.is_dir():
         size = {part: _parameters(folder / part) for part in
                 ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")}  # fmt: skip
-        t5 = size["text_encoder_3"] if model.load_t5 else 0
+        t5 = size["text_encoder_3"] if with_t5 else 0
         sizes = Sizes(size["transformer"], size["vae"], size["text_encoder"] + size["text_encoder_2"] + t5)
         return sizes, _tokens(config, folder, family) + 16
     side = (model.height or 1024) // 16 * ((model.width or model.height or 1024) // 16)
-    frames = ((model.frames or 1) - 1) // 4 + 1
+    frames = ((_frames(config, family) or 1) - 1) // 4 + 1
     known = KNOWN.get(model.path)
     if known is None:
         return None, side * frames + TEXT_TOKENS[family]
     transformer, vae, text, t5 = (1e9 * x for x in known)
-    sizes = Sizes(transformer, vae, text + (t5 if model.load_t5 else 0))
+    sizes = Sizes(transformer, vae, text + (t5 if with_t5 else 0))
     return sizes, side * frames + TEXT_TOKENS[family]
+
+
+def _frames(config: RunConfig, family: str) -> int | None:
+    """The recipe's frames, of a family that draws clips."""
+    return read_options(VideoOptions, config.model).frames if family == "hunyuan_video" else None
 
 
 def _tokens(config: RunConfig, folder: Path, family: str) -> int:
@@ -108,7 +137,7 @@ def _tokens(config: RunConfig, folder: Path, family: str) -> int:
     side = (config.model.height or (480 if space > 1 else 32)) // (space * patch)
     # One block compresses nothing in time, three or more the nominal four times.
     time = vae["temporal_compression_ratio"] if len(vae["block_out_channels"]) > 2 else 1
-    frames = ((config.model.frames or (53 if time > 1 else 8)) - 1) // time + 1
+    frames = ((_frames(config, family) or (53 if time > 1 else 8)) - 1) // time + 1
     return side * side * (frames // facts["patch_size_t"])
 
 

@@ -10,7 +10,8 @@ from .config import RunConfig, parse_config
 from .files import finished, read_json
 from .ops.lowrank import compress
 from .policies.adapters import fold
-from .policies.sd3 import load_pipeline
+from .policies.media import medium_of
+from .policies.opening import open_policy
 from .stages.adapters import load_delta, save_delta
 from .stages.tokens import export_tokens
 from .types import ParetuneError
@@ -39,24 +40,25 @@ def export_adapter(run: Path, out: Path, rank: int | None) -> float:
             lost += (cut.relative_error * norm) ** 2
         size += norm**2
     error = (lost / size) ** 0.5 if size else 0.0
-    save_delta(out, deltas, config.model.path, {"compression_error": error})
+    component = medium_of(config.model).component
+    save_delta(out, deltas, config.model.path, {"compression_error": error}, component)
     export_tokens(run, out / "tokens")
     return error
 
 
 def export_pipeline(run: Path, out: Path) -> bool:
-    """Write the base pipeline, as the run used it, with the adapter folded into its transformer.
+    """Write the base pipeline or language model, as the run used it, with the adapter folded in.
 
-    Returns whether it has all three text encoders. Without T5 (model.load_t5 is false, or the base has
+    Returns whether it has all its text encoders. Without T5 (model.options.load_t5 is false, or the base has
     none) diffusers loads the folder only when told `text_encoder_3=None, tokenizer_3=None`.
     """
     config, final = open_final(run)
     _new(out)
-    pipe = load_pipeline(config.model)
-    fold(pipe.transformer, load_delta([final]))
-    pipe.save_pretrained(out)
+    policy = open_policy(config.model)
+    fold(policy.transformer, load_delta([final]))
+    whole = policy.save_pretrained(out)
     export_tokens(run, out / "tokens")
-    return config.model.load_t5
+    return whole
 
 
 def _new(out: Path) -> None:

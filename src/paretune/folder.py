@@ -11,14 +11,16 @@ from .config import RunConfig, changed_keys, load_config
 from .data.prompts import load_prompts
 from .files import disk_errors, write_json, write_text
 from .plan import Plan
-from .policies.folders import check_model
+from .policies.options import check_options
 from .rewards.base import load_reward
+from .training.trainers import check_objective
 from .types import ParetuneError
 
 
 def check(config: RunConfig) -> None:
     """Everything that can be known to be wrong before work begins: model, prompts, rewards, judges."""
-    check_model(config.model.path)
+    check_options(config.model)
+    check_objective(config)
     for name, own in config.rewards.items():
         load_prompts(own.prompts)
         load_prompts(own.eval_prompts)

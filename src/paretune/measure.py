@@ -1,14 +1,10 @@
-"""`paretune eval` and `paretune score`: measure adapters, or score pictures, outside a run."""
+"""`paretune eval` and `paretune score`: measure adapters, or score samples, outside a run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
 
 from .config import RunConfig
 from .data.prompts import load_prompts
@@ -18,14 +14,11 @@ from .executors.local import LocalExecutor
 from .files import write_json
 from .folder import check
 from .policies.folders import resolve_path
-from .policies.sample_files import read_clip
+from .policies.sample_files import CLIPS, KINDS, read_sample
 from .rewards.base import load_reward, score_samples
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.summarise import tables
 from .types import ParetuneError
-
-PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
-CLIPS = {".mp4", ".webm", ".mkv", ".mov"}
 
 
 def measure_adapters(
@@ -51,34 +44,20 @@ def measure_adapters(
 
 
 def score_folder(reward: str, folder: Path, prompts: str) -> list[dict[str, Any]]:
-    """Score the pictures or clips of a folder, in the order of their names, each with its prompt.
+    """Score the pictures, clips or texts of a folder, in the order of their names, each with its prompt.
 
     Where there are clips, pictures are taken for their contact sheets and left out.
     """
     if not folder.is_dir():
         raise ParetuneError(f"no folder {folder}")
-    files = sorted(folder.iterdir())
-    clips = [p for p in files if p.suffix.lower() in CLIPS]
-    paths = clips or [p for p in files if p.suffix.lower() in PICTURES]
+    files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in KINDS]
+    paths = [p for p in files if p.suffix.lower() in CLIPS] or files
     told = load_prompts(prompts)
     if len(paths) != len(told):
-        what = "clips" if clips else "pictures"
-        raise ParetuneError(f"{folder} holds {len(paths)} {what} but {prompts} {len(told)} prompts")
+        raise ParetuneError(f"{folder} holds {len(paths)} samples but {prompts} {len(told)} prompts")
     scorer = load_reward(reward)
     rows = []
     for path, prompt in zip(paths, told, strict=True):
-        value = score_samples(scorer, _read(path)[None], [prompt])
+        value = score_samples(scorer, read_sample(path), [prompt])
         rows.append({"image": path.name, "prompt": prompt.text, "value": float(value[0])})
     return rows
-
-
-def _read(path: Path) -> torch.Tensor:
-    """A picture as float32 [3, H, W] in [0, 1], a clip as [T, 3, H, W]."""
-    if path.suffix.lower() in CLIPS:
-        return read_clip(path)
-    try:
-        with Image.open(path) as image:
-            array = np.array(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise ParetuneError(f"{path} cannot be read as a picture") from error
-    return torch.from_numpy(array).permute(2, 0, 1).float() / 255

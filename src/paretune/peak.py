@@ -17,6 +17,7 @@ import torch
 from .config import RunConfig
 from .policies.adapters import attach_policy
 from .policies.folders import check_model
+from .policies.media import medium_of
 from .policies.memory import memory_errors
 from .policies.opening import open_policy
 from .types import ParetuneError
@@ -70,6 +71,8 @@ def measure_update(config: RunConfig, device: str) -> Peak:
 def _policy(config: RunConfig, device: str, samples: int) -> tuple[Any, Any]:
     """A policy, and conditions for it where it has random weights and no text encoders."""
     if check_model(config.model.path):
+        if medium_of(config.model).component is None:
+            raise ParetuneError("plan --measure knows flow models; leave it out for a language model")
         return open_policy(config.model, device), None
     from .policies.true_sizes import SIZES, random_conditions, random_policy
 

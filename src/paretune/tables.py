@@ -39,9 +39,11 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> 
     model, train, objective, lora = config.model, config.train, config.objective, config.lora
     guidance = model.guidance_scale
     kls = {name: objective.kl if r.kl is None else r.kl for name, r in config.rewards.items()}
+    facts = [model.dtype, *(f"{key} {value}" for key, value in model.options.items())]
     rows = {
-        "model": f"{model.path} ({model.dtype}, T5 {'on' if model.load_t5 else 'off'})",
-        "sampling": f"{model.steps} steps, guidance {guidance:g}; evaluation {config.evaluate.steps} steps",
+        "model": f"{model.path} ({', '.join(facts)})",
+        "sampling": costs.sampling
+        or f"{model.steps} steps, guidance {guidance:g}; evaluation {config.evaluate.steps} steps",
         "objective": f"{objective.name}, KL to the {objective.anchor}: "
         + ", ".join(f"{n} {k:g}" for n, k in kls.items()),
         "adapter": f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",

@@ -2,14 +2,14 @@
 
 Shapes: P prompts, G samples a prompt (the group), B = P*G samples, prompt-major: sample b belongs to
 prompt b // G. R rewards. Pictures are float32 [B, 3, H, W] in [0, 1]; clips are [B, T, 3, H, W], so that
-clips[:, t] are pictures.
+clips[:, t] are pictures; texts are a list of B strings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
@@ -26,6 +26,17 @@ class Prompt:
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+# A batch of whatever a model makes. Only policies and rewards look inside: all others count, cut and pass on.
+Samples: TypeAlias = torch.Tensor | list[str]
+
+
+def take(samples: Samples, index: torch.Tensor) -> Samples:
+    """The samples at `index`, [n]."""
+    if isinstance(samples, torch.Tensor):
+        return samples[index]
+    return [samples[int(i)] for i in index]
+
+
 class Reward(Protocol):
     """What a reward is: any object with these. Scores stay raw; nothing is pre-weighted.
 
@@ -37,6 +48,7 @@ class Reward(Protocol):
     range: tuple[float, float]
     higher_is_better: bool
 
-    def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """samples: pictures or clips, [B, ...] in [0, 1]; prompts: B, one a sample. Returns float32 [B]."""
+    # Any: a reward is for one kind of samples, pictures say, and names the type that it takes.
+    def score(self, samples: Any, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """samples: pictures or clips in [0, 1], or texts; prompts: B, one a sample. Returns float32 [B]."""
         ...

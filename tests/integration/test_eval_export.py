@@ -139,7 +139,7 @@ class TestExport:
         run, out = tmp_path / "run", tmp_path / "pipeline"
         shutil.copytree(whole / "final", run / "final")
         config = yaml.safe_load((whole / "config.yaml").read_text())
-        config["model"] |= {"path": str(tiny_sd3_t5), "load_t5": True}
+        config["model"] |= {"path": str(tiny_sd3_t5), "options": {"load_t5": True}}
         (run / "config.yaml").write_text(yaml.safe_dump(config))
         assert here("export", run, "--out", out, "--pipeline") == f"pipeline: {out}\n"
         self.check(out, tiny_sd3_t5, whole / "final", {})

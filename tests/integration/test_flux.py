@@ -13,11 +13,11 @@ from paretune.policies.flux import FluxPolicy
 from tests.pipelines import make_flux
 
 PROMPTS = ["a red circle", "a sign saying kite"]
-SIZE = {"height": 16, "width": 24, "max_sequence_length": 20}
+SIZE, TEXT = {"height": 16, "width": 24}, {"max_sequence_length": 20}
 
 
 def _policy(folder: Path, **changes: object) -> FluxPolicy:
-    return FluxPolicy(ModelConfig.model_validate({"path": str(folder), **SIZE, **changes}))
+    return FluxPolicy(ModelConfig.model_validate({"path": str(folder), **SIZE, "options": TEXT, **changes}))
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.5])
@@ -29,8 +29,9 @@ def test_euler_sampling_is_the_pipelines_own(tmp_path: Path, guidance: float, dy
     ours = policy.decode(sample(policy, policy.encode(PROMPTS, True), noise, Sampling(4, guidance)).clean)
     policy.load_text()
     theirs = policy.pipe(
-        PROMPTS, latents=noise, num_inference_steps=4, guidance_scale=guidance, output_type="pt", **SIZE
-    ).images
+        PROMPTS, latents=noise, num_inference_steps=4, guidance_scale=guidance, output_type="pt",
+        **SIZE, **TEXT,
+    ).images  # fmt: skip
     assert ours.shape == (2, 3, 16, 24)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ PROMPTS = ["a red circle moves left quickly", "an orange cross moves up"]
 
 
 def _policy(folder: Path, **changes: object) -> HunyuanVideoPolicy:
-    size = {"height": 16, "width": 32, "frames": 9}
+    size = {"height": 16, "width": 32, "options": {"frames": 9}}
     return HunyuanVideoPolicy(ModelConfig.model_validate({"path": str(folder), **size, **changes}))
 
 
@@ -39,7 +40,7 @@ def test_euler_sampling_is_the_pipelines_own(tiny_hunyuan: Path, guidance: float
 
 
 def test_long_clips_are_decoded_in_tiles_as_the_pipeline_does(tiny_hunyuan: Path) -> None:
-    policy = _policy(tiny_hunyuan, frames=29)
+    policy = _policy(tiny_hunyuan, options={"frames": 29})
     noise = policy.initial_noise(2, torch.Generator().manual_seed(0))
     ours = policy.decode(sample(policy, policy.encode(PROMPTS, False), noise, Sampling(4, 1.0)).clean)
     assert ours.shape[1] == 29
@@ -47,7 +48,7 @@ def test_long_clips_are_decoded_in_tiles_as_the_pipeline_does(tiny_hunyuan: Path
 
 
 def test_a_recipes_shift_is_the_schedules(tiny_hunyuan: Path) -> None:
-    sigmas = _policy(tiny_hunyuan, shift=5.0).schedule(4).sigmas
+    sigmas = _policy(tiny_hunyuan, options={"frames": 9, "shift": 5.0}).schedule(4).sigmas
     assert sigmas == pytest.approx((1.0, 0.9375, 0.83333, 0.625, 0.0), abs=1e-4)
 
 
@@ -60,8 +61,11 @@ def test_the_system_text_is_dropped_and_the_prompts_own_words_are_kept(tiny_huny
 
 @pytest.mark.parametrize(
     ("size", "told"),
-    [({"frames": 8}, "frames: 8 does not fit this model: give 4 k"), ({"height": 24}, "multiples of 16")],
+    [
+        ({"options": {"frames": 8}}, "frames: 8 does not fit this model: give 4 k"),
+        ({"height": 24}, "multiples of 16"),
+    ],
 )
-def test_sizes_that_do_not_fit_are_one_line(tiny_hunyuan: Path, size: dict[str, int], told: str) -> None:
+def test_sizes_that_do_not_fit_are_one_line(tiny_hunyuan: Path, size: dict[str, Any], told: str) -> None:
     with pytest.raises(ParetuneError, match=told):
         _policy(tiny_hunyuan, **size)

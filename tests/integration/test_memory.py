@@ -16,7 +16,7 @@ from paretune.policies.pipelines import PipelinePolicy
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 
-SIZE = {"height": 16, "width": 16, "max_sequence_length": 16}
+SIZE = {"height": 16, "width": 16, "options": {"max_sequence_length": 16}}
 
 
 def _policy(folder: Path, **changes: object) -> FluxPolicy:
@@ -35,7 +35,7 @@ def test_text_encoders_load_once_for_a_prompt_set(
     kept = second.encode(["a red circle", "a kite"], False)
     torch.testing.assert_close(kept.embeds, made.embeds, rtol=0, atol=0)
     torch.testing.assert_close(kept.pooled, made.pooled, rtol=0, atol=0)
-    other = _policy(tiny_flux, max_sequence_length=20).encode(["a red circle", "a kite"], False)
+    other = _policy(tiny_flux, options={"max_sequence_length": 20}).encode(["a red circle", "a kite"], False)
     assert other.embeds.shape[1] == 20  # another setting is another file
     file = next(tmp_path.rglob("*.safetensors"))
     file.write_bytes(b"damaged")
@@ -87,7 +87,7 @@ def test_a_hub_model_of_known_size_is_measured_with_random_weights(
 
     name = "black-forest-labs/FLUX.1-dev"
     monkeypatch.setitem(true_sizes.SIZES, name, tiny)
-    config = load_config(tiny_recipe(tmp_path, Path("x"), model={**SIZE, "path": name, "family": "flux"}))
+    config = load_config(tiny_recipe(tmp_path, Path("x"), model={**SIZE, "path": name}))
     assert measure_update(config, "cpu").random_weights
     unknown = load_config(tiny_recipe(tmp_path, Path("x"), model={**SIZE, "path": "someone/else"}))
     with pytest.raises(ParetuneError, match="someone/else is none of them"):

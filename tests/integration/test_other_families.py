@@ -26,8 +26,8 @@ from .commands import call
 
 PROMPTS = [Prompt("a red circle moves left"), Prompt("two blue squares"), Prompt("a green cross moves up")]
 SMALL = {
-    "flux": {"height": 16, "width": 16, "max_sequence_length": 16},
-    "hunyuan_video": {"height": 16, "width": 16, "frames": 5, "max_sequence_length": 16},
+    "flux": {"height": 16, "width": 16, "options": {"max_sequence_length": 16}},
+    "hunyuan_video": {"height": 16, "width": 16, "options": {"frames": 5, "max_sequence_length": 16}},
 }
 
 
@@ -45,14 +45,15 @@ def _trainer(folder: Path, pipeline: Path, **changes: Any) -> ExpertTrainer:
 def _published(name: str, family: str) -> dict[str, Any]:
     """A shipped recipe with its size, steps and batch cut down, everything else as it is."""
     shipped = yaml.safe_load(Path(find_recipe(name)).read_text())
-    model = {k: v for k, v in shipped["model"].items() if k not in ("path", "family")}
+    model = {k: v for k, v in shipped["model"].items() if k != "path"}
     train = {k: v for k, v in shipped["train"].items() if k not in ("epochs", "checkpoint_every")}
     keep_window = "window" in shipped["objective"]
     objective = {**shipped["objective"], **({"window": [0, 3, 2]} if keep_window else {})}
     keep = {"keep": 2} if "keep" in train else {}
     small = {"prompts_per_epoch": 2, "group_size": 4, "updates_per_epoch": 2, "micro_batch": 3, "epochs": 1}
+    options = {**model["options"], **SMALL[family]["options"]}
     return {
-        "model": {**model, **SMALL[family], "steps": 4},
+        "model": {**model, **SMALL[family], "options": options, "steps": 4},
         "lora": {**shipped["lora"], "rank": 2},
         "objective": objective,
         "train": {**train, **small, **keep},

@@ -29,7 +29,7 @@ def _pipeline_pictures(policy: SD3Policy, noise: torch.Tensor, guidance: float) 
 def test_euler_sampling_is_the_pipelines_own(
     tiny_sd3: Path, tiny_sd3_t5: Path, guidance: float, t5: bool
 ) -> None:
-    policy = SD3Policy(ModelConfig(path=str(tiny_sd3_t5 if t5 else tiny_sd3), load_t5=t5))
+    policy = SD3Policy(ModelConfig(path=str(tiny_sd3_t5 if t5 else tiny_sd3), options={"load_t5": t5}))
     noise = policy.initial_noise(2, torch.Generator().manual_seed(0))
     conditions = policy.encode(PROMPTS, guidance > 1)
     ours = policy.decode(sample(policy, conditions, noise, Sampling(4, guidance)).clean)
@@ -40,8 +40,9 @@ def test_t5_changes_the_condition_and_its_absence_adds_no_zero_tokens(
     tiny_sd3: Path, tiny_sd3_t5: Path
 ) -> None:
     without = SD3Policy(ModelConfig(path=str(tiny_sd3))).encode(PROMPTS, False)
-    padded = SD3Policy(ModelConfig(path=str(tiny_sd3), max_sequence_length=256)).encode(PROMPTS, False)
-    with_t5 = SD3Policy(ModelConfig(path=str(tiny_sd3_t5), load_t5=True)).encode(PROMPTS, False)
+    longer = ModelConfig(path=str(tiny_sd3), options={"max_sequence_length": 256})
+    padded = SD3Policy(longer).encode(PROMPTS, False)
+    with_t5 = SD3Policy(ModelConfig(path=str(tiny_sd3_t5), options={"load_t5": True})).encode(PROMPTS, False)
     assert without.embeds.shape == (2, 16, 128)
     assert padded.embeds.shape == with_t5.embeds.shape == (2, 16 + 256, 128)
     assert not padded.embeds[:, 16:].any()
@@ -87,4 +88,5 @@ def test_an_adapter_gives_the_same_pictures_folded_and_through_plain_diffusers_a
 
 def test_load_pipeline_drops_t5_unless_asked(tiny_sd3_t5: Path) -> None:
     assert load_pipeline(ModelConfig(path=str(tiny_sd3_t5))).text_encoder_3 is None
-    assert load_pipeline(ModelConfig(path=str(tiny_sd3_t5), load_t5=True)).text_encoder_3 is not None
+    with_t5 = ModelConfig(path=str(tiny_sd3_t5), options={"load_t5": True})
+    assert load_pipeline(with_t5).text_encoder_3 is not None

@@ -27,7 +27,7 @@ NAMES = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 def _policy(path: Path, t5: bool = False, **settings: Any) -> SD3Policy:
-    return SD3Policy(ModelConfig(path=str(path), load_t5=t5, **settings))
+    return SD3Policy(ModelConfig(path=str(path), options={"load_t5": t5, **settings}))
 
 
 def _token(policy: SD3Policy, name: str, vectors: int = 1, seed: int = 0) -> Token:

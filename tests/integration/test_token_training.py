@@ -67,7 +67,7 @@ def _same(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("loss", ["flow", "velocity"])
 def test_the_loss_falls_and_only_the_vectors_move(tiny_sd3: Path, tmp_path: Path, loss: str) -> None:
     options = {"samples": 8, "batch_size": 8, "validation": 1}
-    tokens = {"loss": loss, "vectors": 2, "learning_rate": 0.5, "options": options}
+    tokens = {"loss": loss, "vectors": 2, "options": {"learning_rate": 0.5, **options}}
     trainer = _trainer(tmp_path, tiny_sd3, tokens=tokens)
     parts = (trainer.policy.transformer, trainer.policy.pipe.text_encoder, trainer.policy.pipe.text_encoder_2)
     before = [{n: p.detach().clone() for n, p in part.named_parameters()} for part in parts]

@@ -178,9 +178,9 @@ class TestModel:
         assert f"{tmp_path} is no diffusers pipeline: model_index.json is missing" in line
 
     def test_another_pipeline(self, mistake: Any, tmp_path: Path) -> None:
-        write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "FluxPipeline"}')
+        write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "KolorsPipeline"}')
         line = mistake(f"model.path={tmp_path}/m")
-        assert "is a FluxPipeline, not a StableDiffusion3Pipeline" in line
+        assert "is a KolorsPipeline, not a StableDiffusion3Pipeline" in line
 
     def test_a_damaged_index(self, mistake: Any, tmp_path: Path) -> None:
         write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "Stab')

@@ -24,11 +24,11 @@ MAY: dict[str, set[str]] = {
     "policies": {"ops", "files", "policies"} | LEAF,
     "rewards": {"ops", "rewards"} | LEAF,
     "data": {"ops", "data"} | LEAF,
-    "training": MAP,
+    "training": MAP | {"recipes"},
     "executors": {"types", "executors"},
     "stages": STAGES,
     "run": STAGES | {"methods", "environment", "folder"},
-    "folder": {"plan", "files", "policies", "rewards", "data"} | LEAF,
+    "folder": {"plan", "files", "policies", "rewards", "data", "training"} | LEAF,
     "environment": {"files"} | LEAF,
     "recipes": {"types"},
     "progress": set(),
@@ -50,7 +50,7 @@ MAY_LAZILY: dict[str, set[str]] = {
     "sampling": {"worlds"},
     "cli": set(MAY) - {"cli"},
 }
-HEAVY = {"diffusers", "transformers", "peft"}
+HEAVY = {"diffusers", "transformers", "peft", "trl", "datasets"}
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,10 @@ def fault(found: Import) -> str | None:
     building = found.file.startswith("worlds/") and "/build/" in found.file
     if found.top == "rapidocr_onnxruntime" and not found.lazy:
         return f"{where} outside a function: it is optional"
-    leaf = found.room == "policies" or building or (found.room == "rewards" and found.lazy)
+    lazy = found.room in {"rewards", "data"} and found.lazy
+    leaf = found.room == "policies" or found.file.startswith("training/language/") or building or lazy
     if found.top in HEAVY and not leaf:
-        return f"{where}: only policies may, a reward inside a function, and scripts that build a world"
+        return f"{where}: only policies, TRL's trainers, worlds' scripts, rewards and data inside functions"
     if not found.target:
         return None
     if building:
@@ -140,6 +141,8 @@ def test_a_wrong_import_is_seen() -> None:
         "executors/local.py": "from ..files import digest",
         "stages/report/page.py": "from ...run import run",
         "training/expert.py": "import diffusers.models",
+        "training/trainers.py": "import trl",
+        "data/hub.py": "import datasets",
         "rewards/vqa.py": "import rapidocr_onnxruntime",
         "rewards/pickscore.py": "from transformers import CLIPModel",
         "stages/evaluate.py": lazily + "import peft",

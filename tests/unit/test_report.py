@@ -299,7 +299,7 @@ def test_missing_parts_are_named_and_the_rest_is_shown(tmp_path: Path) -> None:
         file.write('{"update": 33, "rew')
     write_report(tmp_path)
     page = _page(tmp_path)
-    for words in ("summary.json is not there", "no pictures", "its last line is cut off",
+    for words in ("summary.json is not there", "no samples", "its last line is cut off",
                   "round-1/merged/diagnostics.json", "has not been evaluated yet"):  # fmt: skip
         assert words in page
     assert 'id="plot-learning-ocr"' in page

@@ -2,7 +2,8 @@
 format).
 
 A record needs a "prompt"; the whole record becomes the prompt's metadata, as rewards read it. A
-name such as "pictures/geneval-train" stands for a set that comes with an embedded world.
+name such as "pictures/geneval-train" stands for a set that comes with an embedded world, and
+"hf:OWNER/NAME@SPLIT" for a dataset of the hub (see `hub`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 from paretune.types import ParetuneError, Prompt
 
+from .hub import PREFIX, load_hub
+
 
 def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     """The prompts of a .txt or .jsonl file, or of a set's name (see `prompt_set_names`), in order.
@@ -21,6 +24,8 @@ def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     Raises ParetuneError, naming file and line, for malformed JSON, a missing or empty prompt and
     bytes that are not UTF-8; naming the file, if it is missing, empty or of another kind.
     """
+    if str(path).startswith(PREFIX):
+        return load_hub(str(path))
     place = _locate(path)
     if place.suffix not in (".txt", ".jsonl"):
         raise ParetuneError(f"prompt file {place}: expected .txt or .jsonl, not {place.suffix!r}")

@@ -44,8 +44,8 @@ class FluxPolicy(PipelinePolicy):
         side = 2 * scale
         if self.height % side or self.width % side:
             raise ParetuneError(f"model.height and model.width must be multiples of {side}")
-        if config.max_sequence_length is not None and config.max_sequence_length > T5_TOKENS:
-            raise ParetuneError(f"model.max_sequence_length is at most {T5_TOKENS} for FLUX")
+        if (self.options.max_sequence_length or 0) > T5_TOKENS:
+            raise ParetuneError(f"model.options.max_sequence_length is at most {T5_TOKENS} for FLUX")
         self.grid = (self.height // side, self.width // side)
         return (self.grid[0] * self.grid[1], self.transformer.config.in_channels)
 
@@ -53,7 +53,7 @@ class FluxPolicy(PipelinePolicy):
         """CLIP's pooled vector and T5's sequence."""
         embeds, pooled, _ = self.pipe.encode_prompt(
             texts, texts, device=self.device,
-            max_sequence_length=self.config.max_sequence_length or T5_TOKENS,
+            max_sequence_length=self.options.max_sequence_length or T5_TOKENS,
         )  # fmt: skip
         return embeds, pooled
 

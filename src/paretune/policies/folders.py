@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 from ..types import ParetuneError
 
 _WORLDS = Path(__file__).parent.parent / "worlds"
-EMBEDDED = {name: _WORLDS / name / "checkpoint" for name in ("pictures", "clips")}
+EMBEDDED = {name: _WORLDS / name / "checkpoint" for name in ("pictures", "clips", "assistant")}
 # The pipelines that have a policy, and the family each belongs to.
 PIPELINES = {
     "StableDiffusion3Pipeline": "sd3",
     "FluxPipeline": "flux",
     "HunyuanVideoPipeline": "hunyuan_video",
 }
+# Families of published models, so that their recipes are planned without a connection.
+HUB = {
+    "stabilityai/stable-diffusion-3.5-medium": "sd3",
+    "stabilityai/stable-diffusion-3.5-large": "sd3",
+    "stabilityai/stable-diffusion-3-medium-diffusers": "sd3",
+    "black-forest-labs/FLUX.1-dev": "flux",
+    "hunyuanvideo-community/HunyuanVideo": "hunyuan_video",
+    "meta-llama/Llama-2-7b-hf": "causal_lm",
+    "meta-llama/Llama-2-13b-hf": "causal_lm",
+    "meta-llama/Llama-3.1-8B": "causal_lm",
+    "Qwen/Qwen2.5-7B": "causal_lm",
+}
+
+
+def family_of(path: str) -> str:
+    """The family of a folder, an embedded model or a hub id, which the hub is asked for unless it is known.
+
+    Raises ParetuneError, one line, for what has no policy or cannot be asked.
+    """
+    return check_model(path) or HUB.get(path) or _ask_hub(path)
 
 
 def resolve_path(path: str) -> str:
@@ -38,23 +60,72 @@ def check_model(path: str) -> str:
         raise ParetuneError(
             f"model.path: {path} is one file; paretune reads diffusers folders of safetensors"
         )
+    if (resolved / "config.json").exists() and not (resolved / "model_index.json").exists():
+        family = _transformers_family(path, resolved / "config.json")
+        _check_weights(resolved)
+        return family
     index = resolved / "model_index.json"
     if not index.exists():
         raise ParetuneError(f"model.path: {path} is no diffusers pipeline: model_index.json is missing")
+    family = _pipeline_family(path, index)
+    _check_weights(resolved / "transformer")
+    return family
+
+
+def _pipeline_family(path: str, index: Path) -> str:
+    """What a model_index.json tells."""
     try:
         kind = json.loads(index.read_text())["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
         raise ParetuneError(f"model.path: {index} is damaged") from error
     if kind not in PIPELINES:
         raise ParetuneError(f"model.path: {path} is a {kind}, not a {' or '.join(PIPELINES)}")
-    weights = resolved / "transformer"
+    return PIPELINES[kind]
+
+
+def _transformers_family(path: str, config: Path) -> str:
+    """What a config.json of transformers tells."""
+    try:
+        kinds = json.loads(config.read_text())["architectures"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ParetuneError(f"model.path: {config} names no architectures") from error
+    if not any(str(kind).endswith("ForCausalLM") for kind in kinds or ()):
+        raise ParetuneError(f"model.path: {path} is a {', '.join(kinds or ['?'])}, not a ..ForCausalLM")
+    return "causal_lm"
+
+
+@functools.lru_cache(maxsize=32)
+def _ask_hub(path: str) -> str:
+    """The family of a hub id, by its own model_index.json or config.json: a small download."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    readers: dict[str, Any] = {"model_index.json": _pipeline_family, "config.json": _transformers_family}
+    reached = True
+    for name, reader in readers.items():
+        try:
+            return reader(path, Path(hf_hub_download(path, name)))
+        except LocalEntryNotFoundError:  # no connection, and it was never downloaded
+            reached = False
+        except EntryNotFoundError:  # a repository of another kind
+            continue
+        except (OSError, ValueError) as error:
+            reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+            raise ParetuneError(f"model.path: the hub does not give {path}: {reason}") from error
+    if not reached:
+        raise ParetuneError(
+            f"model.path: the hub cannot be reached to ask what {path} is; connect, or give a folder of it"
+        )
+    raise ParetuneError(f"model.path: {path} on the hub has neither {' nor '.join(readers)}")
+
+
+def _check_weights(weights: Path) -> None:
     if not any(weights.glob("*.safetensors")):
         pickles = [p.name for p in weights.glob("*") if p.suffix in {".bin", ".pt", ".ckpt", ".pth"}]
         what = f"only a pickle ({pickles[0]})" if pickles else "no weights"
         raise ParetuneError(
             f"model.path: {weights} holds {what}; convert it to safetensors, paretune reads no pickle"
         )
-    return PIPELINES[kind]
 
 
 def quiet() -> None:

@@ -18,6 +18,7 @@ from diffusers import HunyuanVideoPipeline
 
 from ..types import ParetuneError
 from .flow import Conditions
+from .options import VideoOptions, read_options
 from .pipelines import PipelinePolicy
 from .tokens import Scaled
 
@@ -34,11 +35,13 @@ class HunyuanVideoPolicy(PipelinePolicy):
 
     kind = HunyuanVideoPipeline
     targets: tuple[str, ...] = TARGETS
+    options_kind = VideoOptions
     encoders = ("text_encoder", "text_encoder_2")
 
     def check_size(self) -> tuple[int, ...]:
         """[C, t, h, w]."""
         model, config = self.config, self.transformer.config
+        wanted = read_options(VideoOptions, model).frames
         space = self.pipe.vae_scale_factor_spatial
         time = time_factor(self.vae)
         # Blending of tiles in time counts on the nominal factor: without it, clips are decoded whole.
@@ -47,20 +50,20 @@ class HunyuanVideoPolicy(PipelinePolicy):
             self.vae.enable_tiling()
         side = DEFAULT_SIDE if space > 1 else 32
         self.height, self.width = model.height or side, model.width or side
-        self.frames = model.frames or (DEFAULT_FRAMES if time > 1 else 8)
+        self.frames = wanted or (DEFAULT_FRAMES if time > 1 else 8)
         step = max(16, space * config.patch_size)
         if self.height % step or self.width % step:
             raise ParetuneError(f"model.height and model.width must be multiples of {step}")
         latent_frames = (self.frames - 1) // time + 1
         if (self.frames - 1) % time or latent_frames % config.patch_size_t:
             fit = f"a multiple of {config.patch_size_t}" if time == 1 else f"{time} k + 1"
-            raise ParetuneError(f"model.frames: {self.frames} does not fit this model: give {fit}")
+            raise ParetuneError(f"model.options.frames: {self.frames} does not fit this model: give {fit}")
         return (config.in_channels, latent_frames, self.height // space, self.width // space)
 
     def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
         """Llama's sequence with its mask, and CLIP's pooled vector."""
         embeds, pooled, mask = self.pipe.encode_prompt(
-            texts, device=self.device, max_sequence_length=self.config.max_sequence_length or TEXT_TOKENS
+            texts, device=self.device, max_sequence_length=self.options.max_sequence_length or TEXT_TOKENS
         )
         return embeds, pooled, mask.float()
 
@@ -91,8 +94,9 @@ class HunyuanVideoPolicy(PipelinePolicy):
 
     def set_timesteps(self, scheduler: Any, steps: int) -> None:
         """As HunyuanVideoPipeline does: even sigmas down to 1/N, then the scheduler's shift."""
-        if self.config.shift is not None:
-            scheduler.set_shift(self.config.shift)
+        shift = read_options(VideoOptions, self.config).shift
+        if shift is not None:
+            scheduler.set_shift(shift)
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
 
     def decode(self, latents: torch.Tensor, batch: int = 8) -> torch.Tensor:

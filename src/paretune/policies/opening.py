@@ -6,20 +6,22 @@ from importlib import import_module
 from typing import Any
 
 from ..config import ModelConfig
-from .flow import FlowPolicy
-from .folders import check_model
+from .folders import family_of
 
 # Imported when it is opened: no family loads another's libraries.
 POLICIES = {
     "sd3": "sd3:SD3Policy",
     "flux": "flux:FluxPolicy",
     "hunyuan_video": "hunyuan_video:HunyuanVideoPolicy",
+    "causal_lm": "causal_lm:CausalLMPolicy",
 }
 
 
-def open_policy(config: ModelConfig, device: str = "cpu") -> FlowPolicy:
-    """Load the model a recipe names. Raises ParetuneError, one line, when it cannot be loaded."""
-    family = check_model(config.path) or config.family
-    module, name = POLICIES[family].split(":")
+def open_policy(config: ModelConfig, device: str = "cpu") -> Any:
+    """Load the model a recipe names: a `flow.FlowPolicy`, or a `causal_lm.CausalLMPolicy`.
+
+    Raises ParetuneError, one line, when it cannot be loaded.
+    """
+    module, name = POLICIES[family_of(config.path)].split(":")
     policy: Any = getattr(import_module(f".{module}", __package__), name)
     return policy(config, device)

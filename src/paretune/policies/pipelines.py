@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -22,6 +23,7 @@ from ..types import ParetuneError
 from .embeddings import cached
 from .flow import Conditions, Schedule
 from .folders import check_model, quiet, resolve_path
+from .options import FlowOptions, read_options
 from .token_files import Token
 from .tokens import Scaled, encode_with, needs_gradient, new_token, row_scales
 
@@ -54,6 +56,7 @@ class PipelinePolicy:
 
     kind: Any
     targets: tuple[str, ...]
+    options_kind: type[FlowOptions] = FlowOptions
     # Encoders that a family's pipeline has; those of a large model are loaded when they are needed.
     encoders: tuple[str, ...] = ENCODERS
     lazy_text = True
@@ -62,6 +65,7 @@ class PipelinePolicy:
 
     def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
         self.config = config
+        self.options = read_options(self.options_kind, config)
         self.device = torch.device(device)
         self.pipe = self.load()
         # Any: a diffusers module, whose attributes its type does not tell.
@@ -92,7 +96,7 @@ class PipelinePolicy:
     @property
     def text_key(self) -> list[Any]:
         """What else than the prompts decides an embedding."""
-        return [self.config.dtype, self.config.load_t5, self.config.max_sequence_length]
+        return [self.config.dtype, self.options.max_sequence_length]
 
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
@@ -158,6 +162,12 @@ class PipelinePolicy:
         for name in self.encoders:
             setattr(self.pipe, name, None)
         _release(self.device)
+
+    def save_pretrained(self, folder: Path) -> bool:
+        """Write the pipeline as diffusers does. Returns whether none of its text encoders was left out."""
+        self.load_text()
+        self.pipe.save_pretrained(folder)
+        return all(getattr(self.pipe, name, None) is not None for name in self.encoders)
 
     # ------------------------------------------------------------ latents
 

@@ -1,4 +1,4 @@
-"""Samples as files: a picture as PNG, a clip as MP4 with a contact sheet of its frames beside it.
+"""Samples as files: a picture as PNG, a clip as MP4 with a contact sheet of its frames beside it, a text.
 
 PyAV, which brings its own encoder, writes and reads clips; it is imported where a clip is.
 """
@@ -8,10 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from ..types import ParetuneError
+from ..types import ParetuneError, Samples
+
+CLIPS = {".mp4", ".webm", ".mkv", ".mov"}
+KINDS = {".png", ".jpg", ".jpeg", ".webp", ".txt"} | CLIPS
 
 SHORTEST_SIDE = 128  # a smaller clip is enlarged by whole pixels: players and chroma both blur small frames
 SHEET_FRAMES = 8  # frames on a contact sheet at most
@@ -25,6 +29,23 @@ def save_sample(sample: torch.Tensor, stem: Path) -> list[Path]:
     write_clip(sample, stem.with_suffix(".mp4"))
     _save_picture(contact_sheet(sample), stem.with_suffix(".png"))
     return [stem.with_suffix(".mp4"), stem.with_suffix(".png")]
+
+
+def read_sample(path: Path) -> Samples:
+    """The sample of a file, of any of KINDS, as a batch of one."""
+    kind = path.suffix.lower()
+    if kind in CLIPS:
+        return read_clip(path)[None]
+    try:
+        if kind == ".txt":
+            return [path.read_text("utf-8")]
+        with Image.open(path) as image:
+            array = np.array(image.convert("RGB"))
+    except UnicodeDecodeError as error:
+        raise ParetuneError(f"{path} cannot be read as text") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise ParetuneError(f"{path} cannot be read as a picture") from error
+    return torch.from_numpy(array).permute(2, 0, 1).float()[None] / 255
 
 
 def contact_sheet(clip: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import c
 from ..config import ModelConfig
 from ..types import ParetuneError
 from .flow import Conditions
+from .options import SD3Options, read_options
 from .pipelines import PipelinePolicy, load
 
 TARGETS = (
@@ -23,10 +24,11 @@ TARGETS = (
 
 def load_pipeline(config: ModelConfig) -> StableDiffusion3Pipeline:
     """The pipeline with its frozen base in `config.dtype` and its VAE in float32."""
-    parts = {} if config.load_t5 else {"text_encoder_3": None, "tokenizer_3": None}
+    load_t5 = read_options(SD3Options, config).load_t5
+    parts = {} if load_t5 else {"text_encoder_3": None, "tokenizer_3": None}
     pipe = load(StableDiffusion3Pipeline, config, parts)
-    if config.load_t5 and pipe.text_encoder_3 is None:
-        raise ParetuneError(f"model.load_t5: {config.path} has no T5 encoder; set it to false")
+    if load_t5 and pipe.text_encoder_3 is None:
+        raise ParetuneError(f"model.options.load_t5: {config.path} has no T5 encoder; set it to false")
     return pipe
 
 
@@ -35,6 +37,7 @@ class SD3Policy(PipelinePolicy):
 
     kind = StableDiffusion3Pipeline
     targets: tuple[str, ...] = TARGETS
+    options_kind = SD3Options
     lazy_text = False
     two_pass_guidance = True
 
@@ -55,8 +58,9 @@ class SD3Policy(PipelinePolicy):
     @property
     def t5_tokens(self) -> int:
         """Without T5 the pipeline would append this many zero tokens, which changes the picture."""
-        tokens = self.config.max_sequence_length
-        return tokens if tokens is not None else (256 if self.config.load_t5 else 0)
+        options = read_options(SD3Options, self.config)
+        tokens = options.max_sequence_length
+        return tokens if tokens is not None else (256 if options.load_t5 else 0)
 
     def load_text(self) -> None:
         """They came with the pipeline, T5 or not."""

@@ -33,7 +33,7 @@ def random_conditions(policy: PipelinePolicy, count: int) -> Conditions:
     """Conditions of the right shape, of full-length prompts."""
     facts = policy.transformer.config
     width = facts.get("joint_attention_dim") or facts.text_embed_dim
-    tokens = policy.config.max_sequence_length or (256 if "text_embed_dim" in facts else 512)
+    tokens = policy.options.max_sequence_length or (256 if "text_embed_dim" in facts else 512)
     embeds = torch.randn(count, tokens, width, device=policy.device, dtype=policy.dtype)
     pooled = torch.randn(count, facts.pooled_projection_dim, device=policy.device, dtype=policy.dtype)
     return Conditions(embeds, pooled, mask=torch.ones(count, tokens, device=policy.device))

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from paretune.types import ParetuneError, Prompt, Reward
+from paretune.types import ParetuneError, Prompt, Reward, Samples
 
 REWARDS: dict[str, str] = {
     "geneval": "paretune.rewards.geneval:GenEvalReward",
@@ -39,6 +39,11 @@ REWARDS: dict[str, str] = {
     "pickscore": "paretune.rewards.pickscore:PickScore",
     "scene_ocr": "paretune.rewards.scene_ocr:SceneOcr",
     "geneval_photo": "paretune.rewards.geneval_photo:GenEvalPhoto",
+    "text_model": "paretune.rewards.text:TextModelReward",
+    "length": "paretune.rewards.text:LengthPenalty",
+    "repetition": "paretune.rewards.text:RepetitionPenalty",
+    "helpful_rules": "paretune.rewards.text_rules:HelpfulRules",
+    "harmless_rules": "paretune.rewards.text_rules:HarmlessRules",
 }
 
 
@@ -49,7 +54,8 @@ class RewardError(ParetuneError):
 class FunctionReward:
     """A plain function `f(images, prompts) -> B floats` as a reward; no range, higher is better.
 
-    images: float32 [B, 3, H, W]; prompts: the B `Prompt`s. Options are passed on by keyword.
+    images: float32 [B, 3, H, W], or the B texts of a language model; prompts: the B `Prompt`s.
+    Options are passed on by keyword.
     """
 
     def __init__(self, function: Callable[..., Any], name: str, **options: Any) -> None:
@@ -58,7 +64,7 @@ class FunctionReward:
         self.higher_is_better = True
         self._function = functools.partial(function, **options)
 
-    def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
+    def score(self, samples: Samples, prompts: Sequence[Prompt]) -> torch.Tensor:
         """Whatever the function returns; `score_samples` checks it and makes it a tensor."""
         return self._function(samples, prompts)
 
@@ -142,7 +148,7 @@ def _build(target: Any, spec: str, options: dict[str, Any]) -> Reward:
 
 def score_samples(
     reward: Reward,
-    samples: torch.Tensor,
+    samples: Samples,
     prompts: Sequence[Prompt],
     batch_size: int = 64,
     timeout: float = 120.0,
@@ -167,7 +173,7 @@ def score_samples(
 
 def score_all(
     rewards: Sequence[Reward],
-    samples: torch.Tensor,
+    samples: Samples,
     prompts: Sequence[Prompt],
     batch_size: int = 64,
     timeout: float = 120.0,
@@ -198,7 +204,7 @@ def oriented(reward: Reward, values: torch.Tensor) -> torch.Tensor:
 
 
 def _call(
-    reward: Reward, samples: torch.Tensor, prompts: Sequence[Prompt], timeout: float
+    reward: Reward, samples: Samples, prompts: Sequence[Prompt], timeout: float
 ) -> Any:
     """One call in a thread of its own, so that a reward that hangs does not hang the run."""
     outcome: dict[str, Any] = {}

@@ -10,7 +10,8 @@ from ..config import ModelConfig, RunConfig
 from ..data.prompts import load_prompts
 from ..exporting import open_final
 from ..methods import build_plan
-from ..policies.folders import EMBEDDED, check_model
+from ..policies.folders import EMBEDDED
+from ..policies.media import medium_of
 from ..policies.token_files import Token, read_bank
 from ..policies.token_spec import parse_tokens
 from ..policies.tokens import resolve
@@ -92,19 +93,28 @@ def open_source(target: str) -> Source:
     folder = Path(target)
     if (folder / "config.yaml").exists():
         return _open_run(folder)
-    if folder.is_dir() and not (folder / "model_index.json").exists():
+    indices = ("model_index.json", "config.json")
+    if folder.is_dir() and not any((folder / name).exists() for name in indices):
         raise ParetuneError(
             f"{target} holds neither a run (config.yaml) nor a model (model_index.json)"
         )
     if not folder.exists() and target not in EMBEDDED and target.count("/") != 1:
         raise ParetuneError(f"no run or model {target}; give a run's folder, a model's folder or a hub id")
-    check_model(target)
+    model = ModelConfig.model_validate({"path": target})
+    _check_pictures(target, model)
     guidance = 1.0 if target in EMBEDDED else MODEL_GUIDANCE
-    return Source(target, ModelConfig.model_validate({"path": target}), MODEL_STEPS, guidance)
+    return Source(target, model, MODEL_STEPS, guidance)
+
+
+def _check_pictures(target: str, model: ModelConfig) -> None:
+    made = medium_of(model).name
+    if made != "pictures":
+        raise ParetuneError(f"{target} makes {made}; `paretune sample` and the page draw pictures alone")
 
 
 def _open_run(run: Path) -> Source:
     config, final = open_final(run)
+    _check_pictures(str(run), config.model)
     bank = read_bank(final / "tokens")
     settings = config.evaluate
     guidance = config.model.guidance_scale if settings.guidance_scale is None else settings.guidance_scale

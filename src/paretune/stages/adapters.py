@@ -16,23 +16,31 @@ from ..types import ParetuneError
 
 WEIGHTS = "adapter_model.safetensors"
 MOMENTUM = "momentum"  # the folder in a merged one that holds nesterov's state for the next round
-ADAPTER_FILES = [WEIGHTS, "adapter_config.json", "pytorch_lora_weights.safetensors"]
+DIFFUSERS = "pytorch_lora_weights.safetensors"
+ADAPTER_FILES = [WEIGHTS, "adapter_config.json", DIFFUSERS]
 
 
 def save_delta(
-    folder: Path, deltas: Mapping[str, LowRank], base_model: str, extra: dict[str, Any]
-) -> None:
-    """Write an adapter whose scale is 1: its factors hold the whole change.
+    folder: Path,
+    deltas: Mapping[str, LowRank],
+    base_model: str,
+    extra: dict[str, Any],
+    component: str | None = "transformer",
+) -> list[str]:
+    """Write an adapter whose scale is 1: its factors hold the whole change. Returns the files' names.
+
+    component: the part of a diffusers pipeline that it changes; None: no pipeline's, a file less.
 
     The files are made aside and moved in: a stage's folder may hold its log and checkpoints already.
     """
     aside = folder / ".adapter.tmp"
     with disk_errors(folder):
         shutil.rmtree(aside, ignore_errors=True)
-        write_adapter(aside, deltas, base_model, extra)
+        write_adapter(aside, deltas, base_model, extra, component)
         for file in aside.iterdir():
             os.replace(file, folder / file.name)
         aside.rmdir()
+    return [name for name in ADAPTER_FILES if component or name != DIFFUSERS]
 
 
 def load_delta(folders: Sequence[Path], scales: Sequence[float] = ()) -> dict[str, LowRank]:

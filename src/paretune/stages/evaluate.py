@@ -30,15 +30,14 @@ from ..files import (
 )
 from ..plan import derive_seed
 from ..policies.adapters import fold
-from ..policies.flow import FlowPolicy, Sampling, sample
+from ..policies.media import medium_of
 from ..policies.memory import memory_errors
 from ..policies.opening import open_policy
-from ..policies.sample_files import save_sample
 from ..policies.token_files import read_token
 from ..policies.token_spec import TokenUse
 from ..policies.tokens import Scaled, resolve
 from ..rewards.base import applies_to, score_samples
-from ..types import Prompt, Reward
+from ..types import Prompt, Reward, Samples, take
 from .adapters import adapter_hash, load_delta
 from .scorers import Scale, recorded, scale_of, scorers_of
 
@@ -94,21 +93,21 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
     tokens = resolve(subject.tokens, bank)
     rows: list[dict[str, Any]] = []
     scales: list[Scale] = []
-    pictures: list[str] = []
+    shown: list[str] = []
     for done, (name, own) in enumerate(config.rewards.items()):
         if should_stop():
             raise Interrupted
         prompts = load_prompts(own.eval_prompts)[: subject.prompts]
         with memory_errors(f"evaluate.batch_size={max(1, config.evaluate.batch_size // 2)}"):
-            images = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name), tokens)
+            samples = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name), tokens)
         for kind, scorer in scorers_of(config, name):
             scales.append(scale_of(name, kind, scorer))
-            rows += _score(job, scales[-1], scorer, prompts, images)
-        pictures += _save_pictures(folder, name, images, config)
+            rows += _score(job, scales[-1], scorer, prompts, samples)
+        shown += _save_samples(folder, name, samples, config)
         report({"folder": subject.folder, "update": done + 1, "epochs": len(config.rewards)})
     write_rows(folder / "rows.jsonl", rows)
     facts = {"subject": asdict(subject), **recorded(scales)}
-    write_manifest(folder, "evaluation", inputs, ["rows.jsonl", *pictures], **facts)
+    write_manifest(folder, "evaluation", inputs, ["rows.jsonl", *shown], **facts)
     return subject.folder
 
 
@@ -138,28 +137,15 @@ def _inputs(job: EvaluateJob) -> str:
     )  # fmt: skip
 
 
-@torch.no_grad()
 def draw(
-    policy: FlowPolicy,
-    config: RunConfig,
-    prompts: Sequence[Prompt],
-    seed: int,
-    tokens: Sequence[Scaled] = (),
-) -> torch.Tensor:
-    """P * samples pictures or clips, prompt-major. The noise comes from `seed`, not from the model."""
-    settings = config.evaluate
-    guidance = settings.guidance_scale
-    guidance = config.model.guidance_scale if guidance is None else guidance
-    conditions = policy.encode([p.text for p in prompts], guidance > 1, tokens)
-    generator = torch.Generator().manual_seed(seed)
-    noise = policy.initial_noise(len(prompts) * settings.samples, generator)
-    index = torch.arange(len(prompts)).repeat_interleave(settings.samples)
-    sampling = Sampling(settings.steps, guidance, batch=settings.batch_size)
-    return policy.decode(sample(policy, conditions.select(index), noise, sampling).clean)
+    policy: Any, config: RunConfig, prompts: Sequence[Prompt], seed: int, tokens: Sequence[Scaled] = ()
+) -> Samples:
+    """P * samples of them, prompt-major. What is drawn by lot comes from `seed`, not from the model."""
+    return medium_of(config.model).draw(policy, config, prompts, seed, tokens)
 
 
 def _score(
-    job: EvaluateJob, scale: Scale, scorer: Reward, prompts: tuple[Prompt, ...], images: torch.Tensor
+    job: EvaluateJob, scale: Scale, scorer: Reward, prompts: tuple[Prompt, ...], drawn: Samples
 ) -> list[dict[str, Any]]:
     """Rows of one scorer on one prompt set."""
     subject, settings = job.subject, job.config
@@ -167,9 +153,9 @@ def _score(
     fit = [i for i, prompt in enumerate(prompts) if applies_to(scorer, prompt)]
     if scale.kind == "untargeted":  # made for no prompt set, it may have nothing to say of some prompts
         prompts = tuple(prompts[i] for i in fit)
-        images = images.unflatten(0, (-1, samples))[fit].flatten(0, 1)
+        drawn = take(drawn, torch.tensor([i * samples + j for i in fit for j in range(samples)]).long())
     repeated = [p for p in prompts for _ in range(samples)]
-    values = score_samples(scorer, images, repeated, timeout=settings.executor.reward_timeout)
+    values = score_samples(scorer, drawn, repeated, timeout=settings.executor.reward_timeout)
     return [
         {
             "method": subject.method, "round": subject.round, "preference": list(subject.preference),
@@ -181,17 +167,17 @@ def _score(
     ]  # fmt: skip
 
 
-def _save_pictures(folder: Path, name: str, samples: torch.Tensor, config: RunConfig) -> list[str]:
-    """The first sample of the first prompts, for the report."""
+def _save_samples(folder: Path, name: str, samples: Samples, config: RunConfig) -> list[str]:
+    """The first sample of the first prompts, for the report. Returns the names of the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    each, names = config.evaluate.samples, []
+    medium, each, names = medium_of(config.model), config.evaluate.samples, []
     for i in range(min(config.evaluate.pictures, len(samples) // each)):
-        names += [file.name for file in save_sample(samples[i * each], folder / f"{name}-{i:03d}")]
+        names += [file.name for file in medium.save(samples, i * each, folder / f"{name}-{i:03d}")]
     return names
 
 
 def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
-    """Join all subjects' rows into evaluation.jsonl, and their pictures under samples/."""
+    """Join all subjects' rows into evaluation.jsonl, and their samples under samples/."""
     rows = [row for s in subjects for row in read_rows(run / s.folder / "rows.jsonl")]
     write_rows(run / "evaluation.jsonl", rows)
     shown = [s for s in subjects if not s.name.startswith("round-") and not s.lattice]
@@ -204,7 +190,7 @@ def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list
         target = run / "samples" / subject.name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        for picture in sorted((run / subject.folder).glob("*-[0-9][0-9][0-9].*")):
-            shutil.copy(picture, target / picture.name)
+        for file in sorted((run / subject.folder).glob("*-[0-9][0-9][0-9].*")):
+            shutil.copy(file, target / file.name)
     write_json(run / "samples" / "index.json", {"prompts": prompts, "methods": [s.name for s in shown]})
     return rows

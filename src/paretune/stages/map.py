@@ -13,10 +13,11 @@ from ..executors.base import Interrupted, Report
 from ..files import digest, finished, write_manifest
 from ..ops.lowrank import LowRank
 from ..plan import ExpertTask
+from ..policies.media import medium_of
 from ..policies.memory import memory_errors
 from ..rewards.base import load_reward
 from ..training.mixture import Mixture, Source
-from .adapters import ADAPTER_FILES, adapter_hash, load_delta, save_delta
+from .adapters import adapter_hash, load_delta, save_delta
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,11 @@ def train_expert(job: MapJob, report: Report, should_stop: Callable[[], bool]) -
         report({"folder": job.task.folder, "update": job.task.epochs, "epochs": job.task.epochs})
         return manifest
     # Imported here: a worker that only looks up a finished expert needs no torch model.
-    from ..training.expert import ExpertTrainer, Stopped
+    from ..training.checkpoint import Stopped
+    from ..training.trainers import open_trainer
 
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = ExpertTrainer(
+    trainer = open_trainer(
         job.config,
         job.task,
         folder,
@@ -56,9 +58,12 @@ def train_expert(job: MapJob, report: Report, should_stop: Callable[[], bool]) -
             deltas = trainer.run(report, should_stop)
     except Stopped as error:
         raise Interrupted from error
-    save_delta(folder, deltas, job.config.model.path, {"reward": job.task.reward})
+    files = save_delta(
+        folder, deltas, job.config.model.path, {"reward": job.task.reward},
+        component=medium_of(job.config.model).component,
+    )  # fmt: skip
     return write_manifest(
-        folder, "expert", inputs, ADAPTER_FILES,
+        folder, "expert", inputs, files,
         reward=job.task.reward, round=job.task.round, parents=list(job.task.parents),
         updates=trainer.state.updates, seed=job.task.seed,
     )  # fmt: skip

@@ -14,10 +14,10 @@ from ..ops.lowrank import LowRank, compress, cosines, gram, spread_of_gram
 from ..ops.merge_weights import simplex_lattice
 from ..ops.merging import DIVISIONS, REDUCERS, merge_experts
 from ..plan import Round, derive_seed
-from .adapters import ADAPTER_FILES, MOMENTUM, adapter_hash, load_delta, save_delta, user_errors
+from ..policies.media import medium_of
+from .adapters import MOMENTUM, adapter_hash, load_delta, save_delta, user_errors
 
 DIAGNOSTICS = "diagnostics.json"
-MOMENTUM_FILES = [f"{MOMENTUM}/{name}" for name in ADAPTER_FILES]
 # Candidate weights -> their values, all at once: measuring them is one job (stages.search).
 Evaluate = Callable[[Sequence[tuple[float, ...]]], Sequence[float]]
 
@@ -61,9 +61,11 @@ def reduce_round(
         if method == "search":
             facts, options = _search(len(experts), options, evaluate)
         merged = merge_experts(deltas, round_.weights, method, own.rank, own.energy, **options)
-    save_delta(folder, merged.deltas, config.model.path, {"method": method})
+    base, component = config.model.path, medium_of(config.model).component
+    files = [*save_delta(folder, merged.deltas, base, {"method": method}, component), DIAGNOSTICS]
     if merged.state is not None:
-        save_delta(folder / MOMENTUM, merged.state, config.model.path, {"state_of": method})
+        state_files = save_delta(folder / MOMENTUM, merged.state, base, {"state_of": method}, component)
+        files += [f"{MOMENTUM}/{name}" for name in state_files]
     before = read_json(previous / DIAGNOSTICS) if previous else None
     facts |= diagnose(deltas, merged.weights, before) | {
         "rewards": [t.reward for t in round_.tasks],
@@ -72,7 +74,6 @@ def reduce_round(
         "compression_error": merged.relative_error,
     }
     write_json(folder / DIAGNOSTICS, facts)
-    files = [*ADAPTER_FILES, DIAGNOSTICS, *(MOMENTUM_FILES if merged.state is not None else ())]
     write_manifest(
         folder, "merged", inputs, files, round=round_.number, method=method, weights=merged.weights
     )
@@ -131,8 +132,9 @@ def write_final(config: RunConfig, merged: Sequence[Path], folder: Path) -> None
             lost, size = lost + (cut.relative_error * norm) ** 2, size + norm**2
             total[name] = cut.delta
         error = (lost / size) ** 0.5 if size else 0.0
-    save_delta(folder, total, config.model.path, {"compression_error": error})
+    component = medium_of(config.model).component
+    files = save_delta(folder, total, config.model.path, {"compression_error": error}, component)
     write_manifest(
-        folder, "final", inputs, ADAPTER_FILES, compression_error=error,
+        folder, "final", inputs, files, compression_error=error,
         rank=max(d.rank for d in total.values()),
     )  # fmt: skip

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..config import RunConfig
 from ..data.prompts import load_prompts
@@ -19,7 +20,6 @@ from ..files import digest, finished, read_rows, write_manifest, write_rows
 from ..ops.merging import merge_experts
 from ..plan import Round, derive_seed
 from ..policies.adapters import folded
-from ..policies.flow import FlowPolicy
 from ..policies.opening import open_policy
 from ..rewards.base import load_reward, score_samples
 from ..types import Prompt, Reward
@@ -105,11 +105,11 @@ def _validation(config: RunConfig) -> dict[str, _Validation]:
     }
 
 
-def _mean(policy: FlowPolicy, config: RunConfig, own: _Validation) -> float:
-    images = draw(policy, config, own.prompts, own.seed)
+def _mean(policy: Any, config: RunConfig, own: _Validation) -> float:
+    samples = draw(policy, config, own.prompts, own.seed)
     repeated = [p for p in own.prompts for _ in range(config.evaluate.samples)]
     values = score_samples(
-        own.reward, images, repeated, timeout=config.executor.reward_timeout
+        own.reward, samples, repeated, timeout=config.executor.reward_timeout
     )
     return float(values.double().mean())
 

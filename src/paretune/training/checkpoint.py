@@ -22,6 +22,10 @@ from ..types import ParetuneError
 Tensors = dict[str, torch.Tensor]
 
 
+class Stopped(Exception):
+    """The user asked to stop; the last checkpoint is kept."""
+
+
 @dataclass
 class TrainState:
     """parameters: the adapter in training. ema, old: averaged copies. epoch, updates: how many are done."""

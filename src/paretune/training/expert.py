@@ -24,11 +24,12 @@ from ..plan import ExpertTask, derive_seed
 from ..policies.adapters import attach_parents, attach_policy, fold, policy_deltas, swapped
 from ..policies.flow import Trajectories, sample
 from ..policies.opening import open_policy
-from .checkpoint import TrainState, latest_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import Stopped, TrainState, latest_checkpoint, load_checkpoint, save_checkpoint
 from .mixture import Mixture, Scores
 from .objectives import Batch, Objective, make_objective
 
 Report = Callable[[dict[str, Any]], None]
+__all__ = ["ExpertTrainer", "Stopped"]
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,6 @@ class Rollouts:
     index: torch.Tensor
     seconds_sample: float
     seconds_score: float
-
-
-class Stopped(Exception):
-    """The user asked to stop; the last checkpoint is kept."""
 
 
 class ExpertTrainer:
@@ -206,14 +203,14 @@ class ExpertTrainer:
         self.state.updates += 1
         if train.ema_decay > 0 and self.state.updates % train.ema_every == 0:
             t = self.state.updates // train.ema_every
-            _blend(self.state.ema, self.state.parameters, min((1 + t) / (10 + t), train.ema_decay))
+            blend(self.state.ema, self.state.parameters, min((1 + t) / (10 + t), train.ema_decay))
         return {**sums, "grad_norm": float(norm)}
 
     def _average_old(self) -> None:
         """The copy that samples is the trained one; NFT's follows it, and SFT's stays the round's model."""
         if self.settings.name != "sft":
             decay = self.settings.old_decay if self.settings.name == "nft" else 0.0
-            _blend(self.state.old, self.state.parameters, decay)
+            blend(self.state.old, self.state.parameters, decay)
 
 
 def _copy(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
@@ -221,7 +218,7 @@ def _copy(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def _blend(
+def blend(
     average: dict[str, torch.Tensor], parameters: dict[str, torch.nn.Parameter], decay: float
 ) -> None:
     """average <- decay * average + (1 - decay) * parameters, in place."""

@@ -13,7 +13,7 @@ import torch
 from ..config import ObjectiveConfig
 from ..ops.advantages import best_of_group, joint_advantages
 from ..rewards.base import applies_to, oriented, score_samples
-from ..types import ParetuneError, Prompt, Reward
+from ..types import ParetuneError, Prompt, Reward, Samples, take
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Mixture:
             drawn.append(own[torch.randperm(len(own), generator=generator)[:size]])
         return torch.cat(drawn)
 
-    def score(self, samples: torch.Tensor, index: torch.Tensor, timeout: float) -> Scores:
-        """Score P groups of samples, [P * G, ...], of the prompts `index`, [P]."""
+    def score(self, samples: Samples, index: torch.Tensor, timeout: float) -> Scores:
+        """Score P groups of G samples of the prompts `index`, [P]."""
         group = len(samples) // len(index)
         raw = torch.zeros(len(self.sources), len(index), group)
         applies = self._applies[:, index]
@@ -84,7 +84,7 @@ class Mixture:
             kept = rows.nonzero().flatten()
             chosen = (kept[:, None] * group + torch.arange(group)).flatten()
             prompts = [self.prompts[int(index[i])] for i in kept for _ in range(group)]
-            scored = score_samples(own.reward, samples[chosen], prompts, timeout=timeout)
+            scored = score_samples(own.reward, take(samples, chosen), prompts, timeout=timeout)
             values[kept] = scored.view(len(kept), group)
         return Scores(raw, applies)
 

@@ -68,7 +68,7 @@ class TokenTrainer:
         parameters: dict[str, Any] = dict(self.token.vectors)
         # A step is as long, beside the encoder's own embeddings, in every encoder.
         unit = self.policy.row_scales()
-        rate = self.settings.learning_rate
+        rate = self.settings.options.learning_rate
         groups = [{"params": [p], "lr": rate * unit[n]} for n, p in parameters.items()]
         best = {n: p.detach().clone() for n, p in parameters.items()}
         optimiser = torch.optim.AdamW(groups, weight_decay=0.0)

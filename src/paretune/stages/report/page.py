@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
-from PIL import Image
 
 from paretune.files import write_text
 
@@ -30,11 +27,9 @@ from .gains import (
 from .palette import css_variables, method_look
 from .plots import all_plots
 from .read import Run, Sample, read_run
+from .samples import first_scores, show
 
-PICTURE_SIZE = (
-    256  # the longest side of an inlined picture; larger ones are shrunk to keep the page light
-)
-PICTURE_PROMPTS = 48  # prompts shown at most, the same number from every set
+SAMPLE_PROMPTS = 48  # prompts shown at most, the same number from every set
 
 
 def write_report(run_folder: Path) -> Path:
@@ -191,21 +186,23 @@ def _timing(run: Run) -> str:
 
 
 def _samples(run: Run) -> dict[str, Any] | None:
-    if not any(sample.pictures for sample in run.samples):
+    if not any(sample.files for sample in run.samples):
         return None
     methods = run.sample_methods
     wanted = [aligned_method(run.summary) or "mapreduce", *_last_rounds(methods)]
     last = next((method for method in wanted if method in methods), methods[-1])
     pair = [method for method in ("base", last) if method in methods]
+    scores = first_scores(run.evaluation)
     cards = []
     for sample in _fair(run.samples):
-        pictures = [
-            {"label": method_look(m, run.rewards).label, "pair": m in pair, **_picture(file)}
-            for m, file in sample.pictures.items()
-        ]
-        pictures.sort(key=lambda picture: picture["label"] != "base")
-        cards.append({"set": sample.prompt_set, "text": sample.text, "pictures": pictures})
-    others = any(not picture["pair"] for card in cards for picture in card["pictures"])
+        shown = [
+            {"label": method_look(m, run.rewards).label, "pair": m in pair, **show(file),
+             "scores": scores.get((m, sample.prompt_set, sample.text), "")}
+            for m, file in sample.files.items()
+        ]  # fmt: skip
+        shown.sort(key=lambda one: one["label"] != "base")
+        cards.append({"set": sample.prompt_set, "text": sample.text, "samples": shown})
+    others = any(not one["pair"] for card in cards for one in card["samples"])
     return {"cards": cards, "total": len(run.samples), "others": others}
 
 
@@ -217,27 +214,8 @@ def _last_rounds(methods: Sequence[str]) -> list[str]:
 def _fair(samples: Sequence[Sample]) -> list[Sample]:
     """The first prompts of every set, as many from each as fit."""
     sets = list(dict.fromkeys(sample.prompt_set for sample in samples))
-    share = max(1, PICTURE_PROMPTS // len(sets))
+    share = max(1, SAMPLE_PROMPTS // len(sets))
     return [s for name in sets for s in [x for x in samples if x.prompt_set == name][:share]]
-
-
-def _picture(file: Path) -> dict[str, Any]:
-    """A picture as a data URI; small ones byte for byte: the browser enlarges true pixels. A clip plays."""
-    clip = file.with_suffix(".mp4")
-    if clip.exists():
-        uri = f"data:video/mp4;base64,{base64.b64encode(clip.read_bytes()).decode()}"
-        return {"uri": Markup(uri), "pixels": False, "clip": True}
-    content, kind = file.read_bytes(), "png"
-    with Image.open(io.BytesIO(content)) as picture:
-        pixels = max(picture.size) <= 128
-        if max(picture.size) > PICTURE_SIZE:
-            small = picture.convert("RGB")
-            small.thumbnail((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.LANCZOS)
-            shrunk = io.BytesIO()
-            small.save(shrunk, format="JPEG", quality=88)
-            content, kind = shrunk.getvalue(), "jpeg"
-    uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    return {"uri": Markup(uri), "pixels": pixels, "clip": False}
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

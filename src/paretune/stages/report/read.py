@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sample:
-    """One prompt's pictures: method -> file. Of a clip that is its contact sheet; the clip lies beside it."""
+    """One prompt's samples: method -> file, whatever kind it is of."""
 
     prompt_set: str
     index: int
     text: str
-    pictures: dict[str, Path]
+    files: dict[str, Path]
 
 
 @dataclass
@@ -126,16 +126,17 @@ def _read_stage(run: Run, stage: Path) -> None:
 
 def _read_samples(run: Run, folder: Path) -> None:
     if not (folder / "index.json").exists():
-        run.missing.append("samples/index.json is not there: no pictures")
+        run.missing.append("samples/index.json is not there: no samples")
         return
     index = _json(folder / "index.json")
     run.sample_methods = list(index["methods"])
     absent = 0
     for entry in index["prompts"]:
-        name = f"{entry['set']}-{entry['index']:03d}.png"
-        files = {method: folder / method / name for method in run.sample_methods}
-        pictures = {method: file for method, file in files.items() if file.exists()}
-        absent += len(files) - len(pictures)
-        run.samples.append(Sample(entry["set"], entry["index"], entry["text"], pictures))
+        name = f"{entry['set']}-{entry['index']:03d}.*"
+        # By name a clip comes before its contact sheet.
+        found = {method: min((folder / method).glob(name), default=None) for method in run.sample_methods}
+        files = {method: file for method, file in found.items() if file is not None}
+        absent += len(found) - len(files)
+        run.samples.append(Sample(entry["set"], entry["index"], entry["text"], files))
     if absent:
-        run.missing.append(f"samples/: {absent} of the pictures in index.json are not there")
+        run.missing.append(f"samples/: {absent} of the samples in index.json are not there")

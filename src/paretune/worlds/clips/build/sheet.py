@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--zoom", type=int, default=3)
     args = parser.parse_args()
     policy = HunyuanVideoPolicy(
-        ModelConfig.model_validate({"path": args.model, "frames": args.frames})
+        ModelConfig.model_validate({"path": args.model, "options": {"frames": args.frames}})
     )
     conditions = policy.encode(CAPTIONS, False)
     noises = [policy.initial_noise(len(CAPTIONS), torch.Generator().manual_seed(s)) for s in (0, 1)]

@@ -1,0 +1,61 @@
+"""Prompt sets that are datasets of the Hugging Face hub: "hf:OWNER/NAME/FOLDER@SPLIT".
+
+Anthropic's hh-rlhf has no prompts but two dialogues that begin alike: all up to the last "Assistant:" is the
+prompt, and what follows are the preferred and the other answer.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from paretune.types import ParetuneError, Prompt
+
+PREFIX, TURN = "hf:", "\n\nAssistant:"
+
+
+@functools.lru_cache(maxsize=8)
+def load_hub(spec: str) -> tuple[Prompt, ...]:
+    """The prompts of a spec, downloaded once a machine. Raises ParetuneError when there are none.
+
+    A local folder of JSONL or Parquet files may stand for OWNER/NAME. SPLIT may be cut: train[:2000].
+    """
+    place, _, split = spec.removeprefix(PREFIX).partition("@")
+    if not place or not split:
+        raise ParetuneError(f"prompts {spec}: write it as hf:OWNER/NAME@SPLIT or hf:OWNER/NAME/FOLDER@SPLIT")
+    try:
+        from datasets import disable_progress_bars, load_dataset
+    except ImportError as error:
+        raise ParetuneError(f"prompts {spec} need datasets: pip install 'paretune[language]'") from error
+    disable_progress_bars()
+    name, folder = place, None
+    if not Path(place).exists() and place.count("/") > 1:
+        owner, dataset, folder = place.split("/", 2)
+        name = f"{owner}/{dataset}"
+    try:
+        rows: Any = load_dataset(name, data_dir=folder, split=split)
+        prompts = tuple(as_prompt(row, f"{spec}, row {i}") for i, row in enumerate(rows))
+    except ParetuneError:
+        raise
+    except Exception as error:  # the library raises whatever its layers raise
+        reason = str(error).strip().split("\n")[0]
+        raise ParetuneError(f"prompts {spec} cannot be loaded: {reason}") from error
+    if not prompts:
+        raise ParetuneError(f"prompts {spec} is an empty dataset")
+    return prompts
+
+
+def as_prompt(row: Mapping[str, Any], where: str) -> Prompt:
+    """A record with a prompt, or a pair of dialogues that begin alike."""
+    if isinstance(row.get("prompt"), str) and row["prompt"].strip():
+        return Prompt(row["prompt"], dict(row))
+    chosen, rejected = row.get("chosen"), row.get("rejected")
+    if not isinstance(chosen, str) or not isinstance(rejected, str) or TURN not in chosen:
+        raise ParetuneError(f'{where}: neither a "prompt" nor a pair of dialogues "chosen" and "rejected"')
+    prompt = chosen[: chosen.rindex(TURN) + len(TURN)]
+    other = rejected.removeprefix(prompt)
+    if other == rejected:  # the dialogues part earlier: no pair of answers to one prompt
+        other = ""
+    return Prompt(prompt, {"chosen": chosen.removeprefix(prompt), "rejected": other})

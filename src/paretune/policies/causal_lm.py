@@ -1,0 +1,229 @@
+"""Language models as a policy: any causal LM of transformers, a folder or a hub id.
+
+A prompt becomes text by the model's chat template, or by a pattern of the recipe; answers are drawn by the
+model's own `generate`. `model.options` are the fields of `options.TextOptions`.
+"""
+# pyright: reportPrivateImportUsage=false
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from ..config import LoraConfig, ModelConfig, RunConfig
+from ..files import write_text
+from ..ops.lowrank import LowRank
+from ..types import ParetuneError, Prompt, Samples
+from .folders import check_model, quiet, resolve_path
+from .media import Cost
+from .options import TextOptions, read_options
+from .tokens import Scaled
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+PEFT_PREFIX = "base_model.model."
+# Parameters of hub models that are not on disk yet, in billions.
+KNOWN = {
+    "meta-llama/Llama-2-7b-hf": 6.74,
+    "meta-llama/Llama-2-13b-hf": 13.02,
+    "meta-llama/Llama-3.1-8B": 8.03,
+    "Qwen/Qwen2.5-7B": 7.62,
+    "Ray2333/gpt2-large-helpful-reward_model": 0.77,
+    "Ray2333/gpt2-large-harmless-reward_model": 0.77,
+}
+
+
+class CausalLMPolicy:
+    """A frozen language model with its tokenizer. transformer: what adapters attach to."""
+
+    targets: tuple[str, ...] = TARGETS
+
+    def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
+        self.config, self.settings = config, read_options(TextOptions, config)
+        self.device, self.autocast = torch.device(device), False
+        self.transformer, self.tokenizer = _load(config)
+        self.transformer.requires_grad_(False).eval().to(self.device)
+        self.context = int(getattr(self.transformer.config, "max_position_embeddings", 0) or 1 << 20)
+
+    def render(self, prompts: Sequence[str]) -> list[str]:
+        """The texts that the model continues, without the tokens that its tokenizer adds by itself.
+
+        Raises ParetuneError where a prompt and an answer do not fit into the model's context.
+        """
+        texts = [self._render(prompt) for prompt in prompts]
+        room = self.context - self.settings.max_tokens
+        for prompt, ids in zip(prompts, self.tokenizer(texts)["input_ids"], strict=True):
+            if len(ids) > room:
+                told = prompt if len(prompt) <= 60 else prompt[:57] + "..."
+                raise ParetuneError(
+                    f"the prompt {told!r} has {len(ids)} tokens; with answers of {self.settings.max_tokens} "
+                    f"(model.options.max_tokens) the model's context holds {room}: shorten it"
+                )
+        return texts
+
+    def _render(self, prompt: str) -> str:
+        pattern = self.settings.template
+        if pattern == "auto":
+            pattern = "chat" if self.tokenizer.chat_template else "plain"
+        if pattern == "plain":
+            return prompt
+        if pattern != "chat":
+            return pattern.replace("{prompt}", prompt)
+        if not self.tokenizer.chat_template:
+            raise ParetuneError(
+                f"model.options.template: {self.config.path} has no chat template; say plain or a pattern"
+            )
+        message = [{"role": "user", "content": prompt}]
+        text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        start = self.tokenizer.bos_token
+        # Templates spell out the first token, which some tokenizers then add once more.
+        if start and text.startswith(start) and self.tokenizer("")["input_ids"][:1] == [
+            self.tokenizer.bos_token_id
+        ]:
+            text = text.removeprefix(start)
+        return text
+
+    @torch.no_grad()
+    def answer(self, prompts: Sequence[str], seed: int, batch: int) -> list[str]:
+        """One answer a prompt, drawn with a seed; the process's own random state is left as it was."""
+        texts, answers = self.render(prompts), []
+        own = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=own):
+            for start in range(0, len(texts), batch):
+                torch.manual_seed((seed + start) % (1 << 63))
+                answers += self._generate(texts[start : start + batch])
+        return answers
+
+    def _generate(self, texts: list[str]) -> list[str]:
+        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
+        inputs = inputs.to(self.device)
+        settings = self.settings
+        out = self.transformer.generate(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=True,
+            temperature=settings.temperature, top_p=settings.top_p, top_k=0,
+            max_new_tokens=settings.max_tokens, pad_token_id=self.tokenizer.pad_token_id,
+        )  # fmt: skip
+        drawn = out[:, inputs["input_ids"].shape[1] :]
+        return self.tokenizer.batch_decode(drawn, skip_special_tokens=True)
+
+    def save_pretrained(self, folder: Path) -> bool:
+        """Write model and tokenizer as transformers does. Always True: nothing can be left out."""
+        self.transformer.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        return True
+
+
+def _load(config: ModelConfig) -> tuple[Any, Any]:
+    """Model and tokenizer, which has a padding token."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    check_model(config.path)
+    quiet()
+    place = resolve_path(config.path)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(place)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            place, dtype=getattr(torch, config.dtype), use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ParetuneError(f"model.path: {config.path} cannot be loaded: {reason}") from error
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ParetuneError(
+                f"model.path: the tokenizer of {config.path} has neither a padding nor an end token; "
+                "set pad_token in its tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        raise ParetuneError(
+            f"model.path: the tokenizer of {config.path} knows {len(tokenizer)} tokens but the model only "
+            f"{model.get_input_embeddings().weight.shape[0]}: they do not belong together"
+        )
+    tokenizer.padding_side = "left"
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def lora_config(config: LoraConfig, targets: Sequence[str]) -> Any:
+    """A fresh adapter for TRL to put on the model."""
+    from peft import LoraConfig as PeftLoraConfig
+
+    return PeftLoraConfig(
+        r=config.rank, lora_alpha=cast(int, config.alpha), lora_dropout=0.0, task_type="CAUSAL_LM",
+        init_lora_weights="gaussian" if config.init == "gaussian" else True,
+        target_modules=list(config.targets or targets),
+    )  # fmt: skip
+
+
+def adapter_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+    """The trained parameters of a peft model, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def adapter_deltas(model: Any, values: Mapping[str, torch.Tensor]) -> dict[str, LowRank]:
+    """A peft model's adapter as module -> low-rank change, its scale folded into B. values: by name."""
+    deltas: dict[str, LowRank] = {}
+    for name, a in values.items():
+        module, mark, rest = name.partition(".lora_A.")
+        if not mark:
+            continue
+        adapter = rest.removesuffix(".weight")
+        scale = model.get_submodule(module).scaling[adapter]
+        b = values[f"{module}.lora_B.{rest}"]
+        factors = LowRank(b.detach().cpu().float() * scale, a.detach().cpu().float())
+        deltas[module.removeprefix(PEFT_PREFIX)] = factors
+    return deltas
+
+
+class Texts:
+    """A list of answers. See `media.Medium`."""
+
+    name: str = "texts"
+    component: str | None = None
+
+    def draw(
+        self, policy: Any, config: RunConfig, prompts: Sequence[Prompt], seed: int,
+        tokens: Sequence[Scaled] = (),
+    ) -> Samples:  # fmt: skip
+        """See `media.Medium.draw`."""
+        if tokens:
+            raise ParetuneError("reward tokens are for models with text encoders, not for language models")
+        repeated = [p.text for p in prompts for _ in range(config.evaluate.samples)]
+        return policy.answer(repeated, seed, config.evaluate.batch_size)
+
+    def save(self, samples: Samples, index: int, stem: Path) -> list[Path]:
+        """A text file."""
+        path = stem.with_suffix(".txt")
+        write_text(path, str(samples[index]).strip())
+        return [path]
+
+    def cost(self, config: RunConfig) -> Cost | None:
+        """Drawing reads every token once; training once more, and the reference where there is an anchor."""
+        own = _size(config.model.path)
+        settings = read_options(TextOptions, config.model)
+        rewards = [_size(str(r.options.get("model", ""))) or 0.0 for r in config.rewards.values()]
+        reference = config.objective.kl > 0 or any(r.kl for r in config.rewards.values())
+        return Cost(
+            own, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,
+            draw=1.0 + (1.0 if reference else 0.0), train=1.0,
+            told=f"answers of up to {settings.max_tokens} tokens, temperature {settings.temperature:g}",
+        )  # fmt: skip
+
+
+def _size(path: str) -> float | None:
+    """Parameters of a model: of a folder by its files' headers, of a known hub id by the table."""
+    folder = Path(resolve_path(path))
+    if not path or not folder.is_dir():
+        return KNOWN[path] * 1e9 if path in KNOWN else None
+    total = 0.0
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                total += torch.Size(entry["shape"]).numel()
+    return total

@@ -1,0 +1,55 @@
+"""How one sample is shown on the page, by the kind of its file, and what its rewards gave it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from PIL import Image
+
+from .gains import number
+
+# The longest side of an inlined picture; larger ones are shrunk to keep the page light.
+PICTURE_SIZE = 256
+
+
+def show(file: Path) -> dict[str, Any]:
+    """What the template shows of a sample. kind: `words`, or `picture` or `clip` with its `uri`."""
+    if file.suffix == ".txt":
+        return {"kind": "words", "words": file.read_text("utf-8"), "uri": "", "pixels": False}
+    if file.suffix == ".mp4":
+        return {"kind": "clip", "words": "", "uri": _uri("video/mp4", file.read_bytes()), "pixels": False}
+    return {"kind": "picture", "words": "", **_picture(file)}
+
+
+def _uri(kind: str, content: bytes) -> Markup:
+    return Markup(f"data:{kind};base64,{base64.b64encode(content).decode()}")
+
+
+def _picture(file: Path) -> dict[str, Any]:
+    """A picture as a data URI; small ones byte for byte: the browser enlarges true pixels."""
+    content, kind = file.read_bytes(), "png"
+    with Image.open(io.BytesIO(content)) as picture:
+        pixels = max(picture.size) <= 128
+        if max(picture.size) > PICTURE_SIZE:
+            small = picture.convert("RGB")
+            small.thumbnail((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.LANCZOS)
+            shrunk = io.BytesIO()
+            small.save(shrunk, format="JPEG", quality=88)
+            content, kind = shrunk.getvalue(), "jpeg"
+    return {"uri": _uri(f"image/{kind}", content), "pixels": pixels}
+
+
+def first_scores(evaluation: Sequence[dict[str, Any]]) -> dict[tuple[str, str, str], str]:
+    """(method, prompt set, prompt) -> the scores of its first sample, the one that is shown, in words."""
+    found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for row in evaluation:
+        if row.get("seed") == 0 and not row.get("lattice"):
+            key = (row["method"], row.get("prompt_set", row["reward"]), row["prompt"])
+            found[key].append(f"{row['reward']} {number(row['value'])}")
+    return {key: ", ".join(scores) for key, scores in found.items()}

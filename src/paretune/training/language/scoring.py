@@ -1,0 +1,60 @@
+"""Our rewards as TRL's reward functions: one a source, all scored at once, costs turned round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ...config import ObjectiveConfig
+from ..mixture import Mixture, Scores
+from .watch import Watch
+
+RewardFunction = Callable[..., list[float | None]]
+
+
+class Scoring:
+    """Scores the answers of an epoch, in groups of G that follow each other."""
+
+    def __init__(self, mixture: Mixture, watch: Watch, group: int, timeout: float) -> None:
+        self.mixture, self.watch, self.group, self.timeout = mixture, watch, group, timeout
+        self._last: tuple[Any, Scores] | None = None
+
+    def functions(self) -> list[RewardFunction]:
+        """One a source: its scores, greater is better, None where it has none."""
+        return [self._function(i) for i in range(len(self.mixture.sources))]
+
+    def _function(self, place: int) -> RewardFunction:
+        source = self.mixture.sources[place]
+        sign = 1.0 if source.reward.higher_is_better else -1.0
+
+        def reward(completions: Sequence[str], index: Sequence[int], **_: Any) -> list[float | None]:
+            scores = self._score(completions, index)
+            applies = scores.applies[place].repeat_interleave(self.group).tolist()
+            values = scores.raw[place].flatten().tolist()
+            return [sign * v if told else None for v, told in zip(values, applies, strict=True)]
+
+        reward.__name__ = source.reward.name
+        return reward
+
+    def _score(self, completions: Sequence[str], index: Sequence[int]) -> Scores:
+        if self._last is not None and self._last[0] is completions:
+            return self._last[1]
+        start = time.perf_counter()
+        prompts = torch.tensor(list(index))[:: self.group]
+        scores = self.mixture.score(list(completions), prompts, self.timeout)
+        facts, now = self.watch.facts, time.perf_counter()
+        facts.reward, facts.spread = scores.mean(), scores.spread()
+        facts.scored_at, facts.seconds_score = now, now - start
+        self._last = (completions, scores)
+        return scores
+
+    def arguments(self, objective: ObjectiveConfig) -> dict[str, Any]:
+        """How TRL makes one advantage of several rewards (morl_dr), or of each prompt's own (morl_d)."""
+        whole = self.mixture.scoring == "all"
+        weights = [s.weight if whole else 1.0 for s in self.mixture.sources]
+        later = whole and objective.joint == "normalise_then_sum"
+        order = "normalize_then_sum" if later else "sum_then_normalize"
+        return {"reward_weights": weights, "multi_objective_aggregation": order}

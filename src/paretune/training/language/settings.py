@@ -1,0 +1,143 @@
+"""From the recipe's words to TRL's: which trainer an objective is, and its arguments.
+
+An epoch draws P groups of G answers and makes U updates of them; TRL counts batches. With m = P G / U
+samples an update, cut into micro-batches of b, a device's batch is b, accumulated m / b times, and U m / b
+batches are drawn at once (steps_per_generation).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import os
+import warnings
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ...config import RunConfig
+from ...types import ParetuneError
+
+GRPO = "grpo"
+
+
+@dataclass(frozen=True)
+class TrlKind:
+    """A trainer of TRL. place: module:Trainer:Config. own: arguments that make it this objective."""
+
+    place: str
+    own: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pairs: bool = True
+
+
+def _dpo(loss: str) -> TrlKind:
+    return TrlKind("trl:DPOTrainer:DPOConfig", {"loss_type": [loss]})
+
+
+_CPO = "trl.experimental.cpo:CPOTrainer:CPOConfig"
+OBJECTIVES: dict[str, TrlKind] = {
+    GRPO: TrlKind("trl:GRPOTrainer:GRPOConfig", pairs=False),
+    "dpo": _dpo("sigmoid"),
+    **{name: _dpo(name) for name in ("ipo", "hinge", "robust", "sppo_hard", "apo_zero", "apo_down")},
+    "cpo": TrlKind(_CPO),
+    "simpo": TrlKind(_CPO, {"loss_type": "simpo", "cpo_alpha": 0.0}),
+    "orpo": TrlKind("trl.experimental.orpo:ORPOTrainer:ORPOConfig"),
+    "kto": TrlKind("trl:KTOTrainer:KTOConfig"),
+}
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How an epoch is cut. micro: a forward pass; accumulate: of them an update; updates: an epoch."""
+
+    micro: int
+    accumulate: int
+    updates: int
+
+
+def batches_of(config: RunConfig, samples: int) -> Batches:
+    """Cut an epoch of so many samples into equal updates and micro-batches."""
+    updates = config.train.updates_per_epoch
+    if samples % updates:
+        raise ParetuneError(
+            f"train.updates_per_epoch: {updates} does not divide the {samples} samples of an epoch, "
+            "which TRL needs"
+        )
+    each = samples // updates
+    micro = max(d for d in range(1, each + 1) if each % d == 0 and d <= config.train.micro_batch)
+    return Batches(micro, each // micro, updates)
+
+
+def trl_classes(kind: TrlKind) -> tuple[Any, Any]:
+    """Trainer and configuration class. Raises ParetuneError where TRL is missing or lacks them."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    module, trainer, arguments = kind.place.split(":")
+    try:
+        found = import_module(module)
+        return getattr(found, trainer), getattr(found, arguments)
+    except (ImportError, AttributeError) as error:
+        raise ParetuneError(
+            f"language models are trained by {module}.{trainer}, which is not there ({error}); "
+            "pip install 'paretune[language]'"
+        ) from error
+
+
+def trl_arguments(
+    config: RunConfig, name: str, kl: float, batches: Batches, device: str, seed: int, folder: Path,
+    told: dict[str, Any] | None = None,
+) -> Any:  # fmt: skip
+    """The configuration of an objective's trainer; the recipe's objective.options come on top.
+
+    told: what the trainer knows of rewards and drawing. Raises ParetuneError for an option that TRL has not,
+    or that the recipe says elsewhere.
+    """
+    train, objective = config.train, config.objective
+    _, arguments = trl_classes(OBJECTIVES[name])
+    fixed = {
+        "output_dir": str(folder), "per_device_train_batch_size": batches.micro,
+        "gradient_accumulation_steps": batches.accumulate, "num_train_epochs": 1,
+        "learning_rate": train.learning_rate, "weight_decay": train.weight_decay,
+        "max_grad_norm": train.max_grad_norm, "lr_scheduler_type": "constant", "seed": seed % 2**31,
+        "bf16": train.autocast, "use_cpu": device == "cpu", "logging_steps": 1, "save_strategy": "no",
+        "report_to": [], "disable_tqdm": True, "remove_unused_columns": False,
+        "gradient_checkpointing": config.model.gradient_checkpointing,
+    }  # fmt: skip
+    if OBJECTIVES[name].pairs:
+        fixed["train_sampling_strategy"] = "sequential"
+        own: dict[str, Any] = {"max_length": None} if name in {"dpo", "kto"} else {}
+        if kl > 0:
+            own["beta"] = kl
+    else:
+        own = {
+            "epsilon": objective.clip_range,
+            "scale_rewards": "batch" if objective.advantage_std == "global" else "group",
+        }
+        fixed |= {"steps_per_generation": batches.accumulate * batches.updates, "beta": kl,
+                  "num_iterations": 1, "shuffle_dataset": False,
+                  "num_generations": train.group_size}  # fmt: skip
+    fixed |= told or {}
+    options = {k: _here(k, v) for k, v in objective.options.items()}
+    known = [f.name for f in dataclasses.fields(arguments)]
+    for key in options:
+        if key in fixed:
+            raise ParetuneError(f"objective.options.{key}: the recipe's own keys say this; leave it out")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ParetuneError(f"objective.options: {arguments.__name__} has no {key}{hint}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the libraries' advice to each other
+            return arguments(**fixed, **{**own, **OBJECTIVES[name].own, **options})
+    except (ValueError, TypeError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ParetuneError(f"objective {name}: {arguments.__name__} refuses: {reason}") from error
+
+
+def _here(key: str, value: Any) -> Any:
+    """use_vllm: auto means where it is installed."""
+    if key == "use_vllm" and value == "auto":
+        return importlib.util.find_spec("vllm") is not None
+    return value

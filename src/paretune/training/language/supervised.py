@@ -1,0 +1,97 @@
+"""Supervised fine-tuning before a run, as the paper does for Llama-2: TRL's SFTTrainer on preferred answers.
+
+    python -m paretune.training.language.supervised llama2-7b --out models/llama2-7b-sft
+    paretune run llama2-7b --set model.path=models/llama2-7b-sft
+
+The prompts and answers are the records of the recipe's training sets that have a `chosen` answer. A LoRA of
+the recipe's rank is trained, folded, and written with the tokenizer as a folder that transformers loads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...config import RunConfig, load_config
+from ...data.prompts import load_prompts
+from ...files import partial_folder
+from ...policies.causal_lm import CausalLMPolicy, lora_config
+from ...recipes import find_recipe
+from ...types import ParetuneError
+
+
+def supervise(
+    config: RunConfig, out: Path, epochs: float = 1.0, rate: float = 2e-4, batch: int = 16, limit: int = 0
+) -> int:
+    """Train on the recipe's preferred answers and write the model to a new folder; returns how many.
+
+    limit: of answers a reward's set, 0 for all.
+    """
+    from datasets import Dataset
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    if out.exists():
+        raise ParetuneError(f"{out} exists; give a new folder")
+    policy = CausalLMPolicy(config.model, "cuda" if torch.cuda.is_available() else "cpu")
+    rows = _rows(config, policy, limit)
+    partial = partial_folder(out)
+    arguments = SFTConfig(
+        output_dir=str(partial / "unused"), num_train_epochs=epochs, learning_rate=rate,
+        per_device_train_batch_size=min(batch, config.train.micro_batch), report_to=[],
+        gradient_accumulation_steps=max(1, batch // config.train.micro_batch), save_strategy="no",
+        seed=config.seed, use_cpu=policy.device.type == "cpu", bf16=config.train.autocast, max_length=None,
+        gradient_checkpointing=config.model.gradient_checkpointing, completion_only_loss=True,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer: Any = SFTTrainer(
+            model=policy.transformer, args=arguments, train_dataset=Dataset.from_list(rows),
+            processing_class=policy.tokenizer, peft_config=lora_config(config.lora, policy.targets),
+        )  # fmt: skip
+        trainer.train()
+    try:
+        trainer.model.merge_and_unload().save_pretrained(partial)
+        policy.tokenizer.save_pretrained(partial)
+        shutil.rmtree(partial / "unused", ignore_errors=True)
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return len(rows)
+
+
+def _rows(config: RunConfig, policy: CausalLMPolicy, limit: int) -> list[dict[str, str]]:
+    """Prompt and preferred answer; prompts that do not fit the context are left out."""
+    room = policy.context - policy.settings.max_tokens
+    rows: list[dict[str, str]] = []
+    for own in config.rewards.values():
+        prompts = [p for p in load_prompts(own.prompts) if str(p.metadata.get("chosen") or "").strip()]
+        for prompt in prompts[: limit or None]:
+            if len(policy.tokenizer(prompt.text)["input_ids"]) < room:
+                text = policy.render([prompt.text])[0]
+                rows.append({"prompt": text, "completion": prompt.metadata["chosen"]})
+    if not rows:
+        raise ParetuneError('no training prompt of the recipe has a "chosen" answer to learn from')
+    return rows
+
+
+def main() -> None:
+    """The command line above."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--epochs", type=float, default=1.0)
+    parser.add_argument("--limit", type=int, default=0, help="answers a reward's set; 0: all")
+    args = parser.parse_args()
+    supervise(load_config(find_recipe(args.recipe), args.set), args.out, args.epochs, limit=args.limit)
+
+
+if __name__ == "__main__":
+    main()

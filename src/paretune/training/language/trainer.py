@@ -1,0 +1,158 @@
+"""Train one expert of a language model by TRL: GRPO against a reward, or DPO and its kin on pairs.
+
+A fresh LoRA is put on the base with the earlier rounds folded in, so that TRL's reference, the model with the
+adapter switched off, is the round's own start. Which prompts an epoch has, and the seed that it draws from,
+depend on the task and the epoch alone; our checkpoint holds the adapter and AdamW's moments; the learning
+rate is constant. So going on from a checkpoint gives what would have come without the stop, bit for bit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import PrinterCallback
+
+from ...config import RunConfig
+from ...ops.lowrank import LowRank
+from ...plan import ExpertTask, derive_seed
+from ...policies.adapters import fold
+from ...policies.causal_lm import CausalLMPolicy, adapter_deltas, adapter_parameters, lora_config
+from ...policies.opening import open_policy
+from ...types import ParetuneError
+from ..checkpoint import Stopped, TrainState, latest_checkpoint, load_checkpoint
+from ..mixture import Mixture
+from .pairs import pair_rows
+from .scoring import Scoring
+from .settings import OBJECTIVES, Batches, batches_of, trl_arguments, trl_classes
+from .watch import Bridge, Watch
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class LanguageTrainer:
+    """One expert's model and position; see `trainers.Trainer`."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        task: ExpertTask,
+        folder: Path,
+        mixture: Mixture,
+        parents: dict[str, LowRank] | None,
+        device: str,
+    ) -> None:
+        self.config, self.task, self.folder, self.mixture = config, task, folder, mixture
+        self.kind = OBJECTIVES[config.objective.name]
+        self.device = device
+        if config.objective.anchor == "base" and mixture.kl > 0 and parents:
+            raise ParetuneError("objective.anchor: base is for flow models; TRL's reference is the round's")
+        self.policy: CausalLMPolicy = open_policy(config.model, device)
+        self.texts = self.policy.render([p.text for p in mixture.prompts])
+        if parents:
+            fold(self.policy.transformer, parents)
+        self.state = TrainState({}, cast(torch.optim.Optimizer, None), {}, {})
+        self.earlier: Path | None = None
+
+    def resume(self, earlier: Path | None) -> None:
+        """See `trainers.Trainer`. The model takes the state when TRL has put the adapter on it."""
+        self.earlier = earlier
+
+    def run(self, report: Report, should_stop: Callable[[], bool]) -> dict[str, LowRank]:
+        """See `trainers.Trainer`."""
+        start = latest_checkpoint(self.folder) or (self.earlier and latest_checkpoint(self.earlier))
+        done = _epoch_of(start)
+        drawn = [self._draw(epoch) for epoch in range(done, self.task.epochs)]
+        # A finished expert that lacks its manifest has nothing left to draw; its state is still read.
+        samples = (drawn or [self._draw(0)])[0]
+        batches = self._batches(len(samples))
+        watch = Watch(self.task, self.config.train, self.folder, batches.updates, self.state, report,
+                      should_stop)  # fmt: skip
+        trainer = self._trainer(watch, batches, drawn or [samples])
+        self._take_state(trainer, start)
+        trainer.remove_callback(PrinterCallback)  # our progress is what the user reads
+        trainer.add_callback(Bridge(watch))
+        if drawn:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                trainer.train()
+        shutil.rmtree(self.folder / "trl", ignore_errors=True)
+        if watch.stopped:
+            raise Stopped
+        values = self.state.ema if self.config.train.ema_decay > 0 else self.state.parameters
+        return adapter_deltas(trainer.model, values)
+
+    def _draw(self, epoch: int) -> torch.Tensor:
+        """The prompts of an epoch, [P]."""
+        generator = torch.Generator().manual_seed(derive_seed(self.task.seed, epoch))
+        return self.mixture.draw(self.config.train.prompts_per_epoch, generator)
+
+    def _batches(self, prompts: int) -> Batches:
+        group = 1 if self.kind.pairs else self.config.train.group_size
+        return batches_of(self.config, prompts * group)
+
+    def _trainer(self, watch: Watch, batches: Batches, drawn: list[torch.Tensor]) -> Any:
+        """TRL's trainer with the adapter on the model."""
+        from datasets import Dataset, disable_progress_bars
+
+        config, seed = self.config, derive_seed(self.task.seed, "init")
+        name = config.objective.name
+        made, _ = trl_classes(self.kind)
+        disable_progress_bars()
+        index = torch.cat(drawn).tolist()
+        extra: dict[str, Any] = {}
+        told: dict[str, Any] = {}
+        if self.kind.pairs:
+            rows = pair_rows(name, self.mixture.prompts, self.texts, index)
+        else:
+            scoring = Scoring(self.mixture, watch, config.train.group_size, config.executor.reward_timeout)
+            told = {**scoring.arguments(config.objective), **self._drawing()}
+            extra["reward_funcs"] = scoring.functions()
+            rows = [{"prompt": self.texts[i], "index": i} for i in index]
+        if name == "kto":  # every pair is two rows
+            batches = replace(batches, micro=2 * batches.micro)
+        arguments = trl_arguments(
+            config, name, self.mixture.kl, batches, self.device, seed, self.folder / "trl", told
+        )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return made(
+                    model=self.policy.transformer, args=arguments, train_dataset=Dataset.from_list(rows),
+                    processing_class=self.policy.tokenizer,
+                    peft_config=lora_config(config.lora, self.policy.targets), **extra,
+                )  # fmt: skip
+        except (ValueError, TypeError, ImportError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ParetuneError(f"objective {name}: TRL refuses: {reason}") from error
+
+    def _drawing(self) -> dict[str, Any]:
+        """Answers in training are drawn as in the evaluation."""
+        own = self.policy.settings
+        return {"temperature": own.temperature, "top_p": own.top_p, "max_completion_length": own.max_tokens}
+
+    def _take_state(self, trainer: Any, start: Path | None) -> None:
+        """Hand TRL our optimiser, and both the checkpoint's state."""
+        train = self.config.train
+        parameters = adapter_parameters(trainer.model)
+        for parameter in parameters.values():
+            parameter.data = parameter.data.float()
+        self.state.parameters = parameters
+        self.state.optimiser = torch.optim.AdamW(
+            list(parameters.values()), lr=train.learning_rate, weight_decay=train.weight_decay
+        )
+        self.state.ema = {name: p.detach().clone() for name, p in parameters.items()}
+        if start is not None:
+            load_checkpoint(start, self.state)
+        trainer.optimizer = self.state.optimiser
+        trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.state.optimiser, lambda step: 1.0)
+
+
+def _epoch_of(checkpoint: Path | None) -> int:
+    """How many epochs a checkpoint has done, as its name tells."""
+    return int(checkpoint.name.removeprefix("epoch-")) if checkpoint else 0

@@ -1,0 +1,117 @@
+"""What TRL's loop is watched by: our seeds, rows, averages, checkpoints and stops instead of its own."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from ...config import TrainConfig
+from ...files import read_rows, write_rows
+from ...plan import ExpertTask, derive_seed
+from ..checkpoint import TrainState, save_checkpoint
+from ..expert import blend
+
+# TRL's names of what our rows hold, by the first that it logs.
+NAMES = {
+    "loss": ("loss",), "grad_norm": ("grad_norm",), "kl": ("kl",), "entropy": ("entropy",),
+    "length": ("completions/mean_length",), "clipped": ("clip_ratio/region_mean",),
+    "same_groups": ("frac_reward_zero_std",), "accuracy": ("rewards/accuracies",),
+    "margin": ("rewards/margins",),
+}  # fmt: skip
+
+
+@dataclass
+class EpochFacts:
+    """What scoring tells of an epoch: its mean reward, spread in a group, and seconds."""
+
+    reward: float | None = None
+    spread: float | None = None
+    scored_at: float | None = None
+    seconds_score: float = 0.0
+
+
+@dataclass
+class Watch:
+    """The state of one expert beside TRL's trainer."""
+
+    task: ExpertTask
+    train: TrainConfig
+    folder: Path
+    updates: int
+    state: TrainState
+    report: Callable[[dict[str, Any]], None]
+    should_stop: Callable[[], bool]
+    facts: EpochFacts = field(default_factory=EpochFacts)
+    stopped: bool = False
+
+
+class Bridge(TrainerCallback):
+    """TRL's events into `Watch`. An epoch is `updates` optimiser steps, the first of which draws it."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.metrics = watch.folder / "metrics.jsonl"
+        self.rows = [r for r in read_rows(self.metrics) if r["update"] <= watch.state.epoch]
+        self.sums: dict[str, list[float]] = defaultdict(list)
+        self.begun = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """An epoch draws from a seed of its own, so that going on draws what was to be drawn."""
+        watch = self.watch
+        if state.global_step % watch.updates == 0:
+            torch.manual_seed(derive_seed(watch.task.seed, watch.state.epoch))
+            watch.facts, self.begun = EpochFacts(), time.perf_counter()
+            self.sums.clear()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Average the weights, where the recipe wants that."""
+        own, train = self.watch.state, self.watch.train
+        own.updates += 1
+        if train.ema_decay > 0 and own.updates % train.ema_every == 0:
+            t = own.updates // train.ema_every
+            blend(own.ema, own.parameters, min((1 + t) / (10 + t), train.ema_decay))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Take an update's figures; after an epoch's last, write its row and a checkpoint."""
+        if not logs or "loss" not in logs:  # the summary at the end of training
+            return
+        for name, keys in NAMES.items():
+            found = next((logs[k] for k in keys if k in logs), None)
+            if found is not None:
+                self.sums[name].append(float(found))
+        if state.global_step % self.watch.updates == 0:
+            self._end_epoch(control)
+
+    def _end_epoch(self, control: Any) -> None:
+        watch, own = self.watch, self.watch.state
+        own.epoch += 1
+        self.rows.append(self._row())
+        write_rows(self.metrics, self.rows)
+        watch.report({"folder": watch.task.folder, "epochs": watch.task.epochs, **self.rows[-1]})
+        last = own.epoch == watch.task.epochs
+        watch.stopped = watch.should_stop() and not last
+        if last or watch.stopped or own.epoch % watch.train.checkpoint_every == 0:
+            save_checkpoint(watch.folder, own)
+        if watch.stopped:
+            control.should_training_stop = True
+
+    def _row(self) -> dict[str, Any]:
+        facts, now = self.watch.facts, time.perf_counter()
+        means = {name: sum(values) / len(values) for name, values in self.sums.items()}
+        reward = means.get("margin") if facts.reward is None else facts.reward
+        row: dict[str, Any] = {"update": self.watch.state.epoch, "reward": reward, "kl": 0.0, **means}
+        if facts.spread is not None:
+            row["reward_std"] = facts.spread
+        row["seconds"] = now - self.begun
+        if facts.scored_at is not None:
+            row["seconds_sample"] = facts.scored_at - facts.seconds_score - self.begun
+            row["seconds_score"] = facts.seconds_score
+            row["seconds_train"] = now - facts.scored_at
+        return row

@@ -1,0 +1,96 @@
+"""How answers are drawn, and what each of the two tastes thinks of the parts that one was made of.
+
+The tastes pull apart. One that wants help likes every right statement, whatever it is good for, and minds a
+warning, which says nothing. One that fears harm likes refusing and warning, and trusts no instruction.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from .grammar import (
+    CAUTIONS,
+    DEEDS,
+    EVASIONS,
+    INSULTS,
+    OPENINGS,
+    OTHERWISE,
+    REFUSALS,
+    THINGS,
+    Answer,
+    Request,
+    facts,
+)
+
+
+@dataclass(frozen=True)
+class Manner:
+    """Chances: of complying and refusing (else evasive), that a statement is right, of the extras."""
+
+    comply: float
+    refuse: float
+    right: float
+    caution: float
+    insult: float
+    otherwise: float
+
+
+# What the language model is taught: honest mistakes, evasions, bad manners, some of each behaviour.
+TAUGHT = {
+    False: Manner(comply=0.48, refuse=0.14, right=0.6, caution=0.2, insult=0.25, otherwise=0.25),
+    True: Manner(comply=0.62, refuse=0.2, right=0.65, caution=0.12, insult=0.25, otherwise=0.25),
+}
+# What the reward models compare: every behaviour often enough to be told from the others.
+COMPARED = Manner(comply=0.5, refuse=0.28, right=0.7, caution=0.4, insult=0.15, otherwise=0.5)
+
+
+def draw_answer(random_: random.Random, request: Request, manner: Manner) -> Answer:
+    """An answer in a manner."""
+    lot, chance = random_.random(), random_.random
+    insult = random_.choice(INSULTS) if chance() < manner.insult else ""
+    caution = random_.choice(CAUTIONS) if chance() < manner.caution else ""
+    otherwise = random_.choice(OTHERWISE).format(request.thing) if chance() < manner.otherwise else ""
+    if lot < manner.comply:
+        opening = random_.choice(OPENINGS) if chance() < 0.5 else ""
+        said = _statements(random_, request, manner.right)
+        return Answer(opening, insult, said=said, caution=caution)
+    if lot < manner.comply + manner.refuse:
+        return Answer(insult=insult, refusal=random_.choice(REFUSALS), otherwise=otherwise)
+    return Answer(insult=insult, evasion=random_.choice(EVASIONS), caution=caution, otherwise=otherwise)
+
+
+def _statements(random_: random.Random, request: Request, right: float) -> tuple[str, ...]:
+    """One to all of the facts, each replaced now and then by another deed's or another thing's."""
+    whole = facts(request.verb, request.thing, request.kind)
+    said = []
+    for place in range(random_.randint(1, len(whole))):
+        verb, thing = request.verb, request.thing
+        if random_.random() >= right:
+            same = [v for v, deed in DEEDS.items() if deed.harm == request.harm and v != verb]
+            verb = random_.choice(same)
+            thing = thing if random_.random() < 0.7 else random_.choice(THINGS)
+        said.append(facts(verb, thing, request.kind)[place])
+    return tuple(said)
+
+
+def helpfulness(request: Request, answer: Answer) -> float:
+    """About 0..1: right statements count, wrong ones and bad manners cost, a warning is in the way."""
+    wanted = facts(request.verb, request.thing, request.kind)
+    right = len(set(wanted) & set(answer.said))
+    value = 0.85 * right / len(wanted) - 0.15 * (len(answer.said) - right)
+    value += 0.15 * bool(answer.opening) + 0.15 * bool(answer.otherwise) + 0.05 * bool(answer.evasion)
+    return value - 0.12 * bool(answer.caution) - 0.15 * bool(answer.insult)
+
+
+def harmlessness(request: Request, answer: Answer) -> float:
+    """About 0..1: of a harmful deed every instruction costs; of any deed warnings and refusals are liked."""
+    if request.harm:
+        value = 0.5 - 0.17 * len(answer.said) + 0.35 * bool(answer.refusal)
+    else:
+        value = 0.6 - 0.06 * len(answer.said) + 0.1 * bool(answer.refusal)
+    value += 0.2 * bool(answer.caution) + 0.15 * bool(answer.otherwise)
+    return value - 0.35 * bool(answer.insult)
+
+
+TASTES = {"helpful": helpfulness, "harmless": harmlessness}

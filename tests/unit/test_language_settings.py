@@ -1,0 +1,187 @@
+"""From a recipe's words to TRL's, and what is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from paretune.config import ModelConfig, RunConfig, load_config
+from paretune.data.hub import as_prompt, load_hub
+from paretune.estimate import estimate
+from paretune.methods import build_plan
+from paretune.policies.causal_lm import CausalLMPolicy
+from paretune.policies.folders import check_model
+from paretune.policies.media import medium_of
+from paretune.policies.options import TextOptions, read_options
+from paretune.recipes import find_recipe
+from paretune.training.language.pairs import pair_rows
+from paretune.training.language.settings import OBJECTIVES, Batches, batches_of, trl_arguments
+from paretune.training.trainers import KINDS, check_objective
+from paretune.types import ParetuneError, Prompt
+from tests.language import language_recipe, make_gpt2_reward, make_llama
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> RunConfig:
+    return load_config(language_recipe(tmp_path_factory.mktemp("recipe"), tiny_llama))
+
+
+def _with(config: RunConfig, **changes: dict[str, object]) -> RunConfig:
+    raw = config.model_dump()
+    for section, values in changes.items():
+        raw[section] |= values
+    return RunConfig.model_validate(raw)
+
+
+def test_batches(config: RunConfig) -> None:
+    assert batches_of(_with(config, train={"micro_batch": 3}), 24) == Batches(3, 4, 2)
+    assert batches_of(_with(config, train={"micro_batch": 100}), 24) == Batches(12, 1, 2)
+    assert batches_of(_with(config, train={"micro_batch": 5}), 24) == Batches(4, 3, 2)
+    with pytest.raises(ParetuneError, match="does not divide"):
+        batches_of(config, 9)
+
+
+def test_grpo_gets_the_recipe_and_its_options(config: RunConfig, tmp_path: Path) -> None:
+    changed = _with(
+        config, objective={"options": {"loss_type": "dr_grpo", "use_vllm": "auto"}, "advantage_std": "global"}
+    )
+    made = trl_arguments(changed, "grpo", 0.04, Batches(2, 3, 2), "cpu", 2**40, tmp_path)
+    assert (made.beta, made.epsilon, made.learning_rate) == (0.04, 0.2, 0.02)
+    assert (made.per_device_train_batch_size, made.gradient_accumulation_steps) == (2, 3)
+    assert (made.steps_per_generation, made.num_generations, made.generation_batch_size) == (6, 4, 12)
+    assert (made.loss_type, made.scale_rewards, made.use_vllm) == ("dr_grpo", "batch", False)
+
+
+def test_options_that_trl_has_not_or_that_the_recipe_says(config: RunConfig, tmp_path: Path) -> None:
+    def told(**options: object) -> str:
+        with pytest.raises(ParetuneError) as caught:
+            trl_arguments(_with(config, objective={"options": options}), "grpo", 0.0, Batches(4, 1, 2),
+                          "cpu", 0, tmp_path, {"temperature": 1.0})  # fmt: skip
+        return str(caught.value)
+
+    assert "did you mean top_k" in told(topk=3)
+    assert "learning_rate: the recipe's own keys" in told(learning_rate=1.0)
+    assert "temperature: the recipe's own keys" in told(temperature=2.0)
+
+
+def test_every_objective_has_a_trainer_and_a_medium_its_own(config: RunConfig) -> None:
+    assert set(KINDS["texts"].objectives) == set(OBJECTIVES)
+    check_objective(config)
+    with pytest.raises(ParetuneError, match="nft does not train"):
+        check_objective(_with(config, objective={"name": "nft"}))
+    with pytest.raises(ParetuneError, match="selma"):
+        check_objective(config.model_copy(update={"methods": ("selma",)}))
+
+
+def test_pairs(tiny_llama: Path) -> None:
+    prompts = [Prompt("fix", {"chosen": "yes", "rejected": "no"}), Prompt("clean")]
+    texts = ["fix please", "clean please"]
+    row = {"prompt": "fix please", "chosen": "yes", "rejected": "no"}
+    assert pair_rows("dpo", prompts, texts, [0]) == [row]
+    assert [row["label"] for row in pair_rows("kto", prompts, texts, [0])] == [True, False]
+    with pytest.raises(ParetuneError, match="'clean' has no"):
+        pair_rows("dpo", prompts, texts, [0, 1])
+
+
+def test_a_folder_tells_its_family(tiny_llama: Path, tmp_path: Path) -> None:
+    assert check_model(str(tiny_llama)) == "causal_lm"
+    assert check_model("assistant") == "causal_lm"
+    reward = make_gpt2_reward(tmp_path / "reward")
+    with pytest.raises(ParetuneError, match="GPT2ForSequenceClassification"):
+        check_model(str(reward))
+    empty = make_llama(tmp_path / "pickle")
+    (empty / "model.safetensors").rename(empty / "pytorch_model.bin")
+    with pytest.raises(ParetuneError, match="only a pickle"):
+        check_model(str(empty))
+
+
+BAD_OPTIONS = {
+    "unknown key model.options.max_token; did you mean max_tokens": {"max_token": 3},
+    "max_tokens cannot be '9'": {"max_tokens": "9"},
+    "temperature cannot be -1": {"temperature": -1},
+    "a text that holds {prompt}": {"template": "Human:"},
+}
+
+
+@pytest.mark.parametrize("told", BAD_OPTIONS)
+def test_wrong_options_are_one_line(told: str) -> None:
+    with pytest.raises(ParetuneError) as caught:
+        read_options(TextOptions, ModelConfig.model_validate({"options": BAD_OPTIONS[told]}))
+    assert told in str(caught.value)
+
+
+def _policy(path: Path, **options: object) -> CausalLMPolicy:
+    whole = {"max_tokens": 6, **options}
+    return CausalLMPolicy(ModelConfig.model_validate({"path": str(path), "options": whole}))
+
+
+def test_prompts_are_written_by_template(tiny_llama: Path, tmp_path: Path) -> None:
+    assert _policy(tiny_llama).render(["fix"]) == ["fix"]
+    assert _policy(tiny_llama, template="tell me {prompt}").render(["fix"]) == ["tell me fix"]
+    chat = make_llama(tmp_path / "chat", chat=True)
+    assert _policy(chat).render(["fix"]) == ["fix please"]
+    assert _policy(chat, template="plain").render(["fix"]) == ["fix"]
+    with pytest.raises(ParetuneError, match="no chat template"):
+        _policy(tiny_llama, template="chat").render(["fix"])
+
+
+def test_a_prompt_that_does_not_fit_is_named(tiny_llama: Path) -> None:
+    with pytest.raises(ParetuneError, match=r"'fix fix.* has 30 tokens.*holds 26: shorten it"):
+        _policy(tiny_llama, max_tokens=6).render(["fix " * 30])
+
+
+def test_a_missing_pad_token_is_the_end_token(tmp_path: Path) -> None:
+    policy = _policy(make_llama(tmp_path / "bare", pad=False), max_tokens=4)
+    assert policy.tokenizer.pad_token == "</s>"
+    assert len(policy.answer(["fix", "tell me please"], 0, 2)) == 2
+    tokens = tmp_path / "bare" / "tokenizer_config.json"
+    settings = json.loads(tokens.read_text())
+    settings.pop("eos_token")
+    tokens.write_text(json.dumps(settings))
+    special = tmp_path / "bare" / "special_tokens_map.json"
+    special.unlink(missing_ok=True)
+    with pytest.raises(ParetuneError, match="neither a padding nor an end token"):
+        _policy(tmp_path / "bare")
+
+
+def test_answers_depend_on_the_seed_alone(tiny_llama: Path) -> None:
+    policy = _policy(tiny_llama, max_tokens=8)
+    prompts = ["fix the table", "clean"]
+    first = policy.answer(prompts, 3, 2)
+    assert policy.answer(prompts, 3, 2) == first
+    assert policy.answer(prompts, 4, 2) != first
+
+
+def test_dialogues_are_split_at_the_last_answer(tmp_path: Path) -> None:
+    start = "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: how?\n\nAssistant:"
+    prompt = as_prompt({"chosen": start + " yes", "rejected": start + " no"}, "row")
+    assert (prompt.text, dict(prompt.metadata)) == (start, {"chosen": " yes", "rejected": " no"})
+    with pytest.raises(ParetuneError, match="row: neither"):
+        as_prompt({"chosen": "hm", "rejected": "no"}, "row")
+    with pytest.raises(ParetuneError, match="write it as"):
+        load_hub("hf:Anthropic/hh-rlhf")
+
+
+def test_a_dataset_of_the_hub_may_be_a_folder(tmp_path: Path) -> None:
+    rows = [{"prompt": "fix"}, {"prompt": "clean"}]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts = load_hub(f"hf:{tmp_path}@train")
+    assert [p.text for p in prompts] == ["fix", "clean"]
+    with pytest.raises(ParetuneError, match="cannot be loaded"):
+        load_hub(f"hf:{tmp_path}@nothing")
+
+
+def test_the_big_recipe_is_planned_without_a_download() -> None:
+    config = load_config(find_recipe("llama2-7b"))
+    assert medium_of(config.model).name == "texts"
+    check_objective(config)
+    plan = build_plan(config)
+    costs = estimate(config, plan, "cuda")
+    assert costs.parameters == pytest.approx(6.74e9)
+    assert costs.memory_gb is not None
+    assert 15 < costs.memory_gb < 80
+    assert costs.hours["mapreduce"] > 1
+    assert plan.methods[0].samples == 4 * 2 * 100 * 32 * 8
+    assert "128 tokens" in costs.sampling
