@@ -13,6 +13,7 @@ from paretune.policies import true_sizes
 from paretune.policies.flux import FluxPolicy
 from paretune.policies.memory import memory_errors
 from paretune.policies.pipelines import PipelinePolicy
+from paretune.policies.tokens import Scaled
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 
@@ -40,6 +41,19 @@ def test_text_encoders_load_once_for_a_prompt_set(
     file = next(tmp_path.rglob("*.safetensors"))
     file.write_bytes(b"damaged")
     assert _policy(tiny_flux).encode(["a red circle", "a kite"], False).embeds.shape == made.embeds.shape
+
+
+def test_text_encoders_leave_unless_a_token_trains(tiny_flux: Path) -> None:
+    policy, moves = _policy(tiny_flux), list[str]()
+    policy.load_text()
+    policy.pipe.text_encoder.to = lambda device: moves.append(str(device))
+    policy.encode(["a square that no other test asks for"], False)
+    assert moves == ["cpu", "cpu"]  # to the device, which is the CPU here, and away from it
+    token = policy.new_token("red", 1, "", torch.Generator().manual_seed(0))
+    policy.encode(["a kite"], False, [Scaled(token)])
+    assert moves == ["cpu"] * 3
+    policy.free_text()
+    assert policy.pipe.text_encoder is None
 
 
 def test_a_missing_encoder_is_one_line(

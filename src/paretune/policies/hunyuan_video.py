@@ -22,6 +22,7 @@ from .options import VideoOptions, read_options
 from .pipelines import PipelinePolicy
 from .tokens import Scaled
 
+# The text refiner's attention ends in the same names, and gets adapters too.
 TARGETS = (
     "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
     "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",

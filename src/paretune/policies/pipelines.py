@@ -74,6 +74,7 @@ class PipelinePolicy:
         self.transformer.to(self.device)
         self.dtype = self.transformer.dtype
         self.autocast = False
+        self._text_stays = not self.lazy_text
         self._text = RLock()  # tokens are put into shared encoders: one prompt batch at a time
         if config.gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
@@ -107,10 +108,11 @@ class PipelinePolicy:
         """
         negative = guidance and self.two_pass_guidance
         training = torch.is_grad_enabled() and needs_gradient(tokens)
+        self._text_stays |= training  # one step of training a token encodes more than once
 
         def run() -> Conditions:
             texts = [list(prompts[i : i + batch]) for i in range(0, len(prompts), batch)]
-            with self._text, torch.set_grad_enabled(training), self.text_encoders(stay=training):
+            with self._text, torch.set_grad_enabled(training), self.text_encoders():
                 parts = [
                     _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
                 ]
@@ -144,8 +146,8 @@ class PipelinePolicy:
         self.pipe.register_modules(**{name: getattr(loaded, name) for name in self.encoders})
 
     @contextmanager
-    def text_encoders(self, stay: bool = False) -> Iterator[None]:
-        """The text encoders on the device, for the length of a block; stay: a gradient will pass them."""
+    def text_encoders(self) -> Iterator[None]:
+        """The text encoders on the device for the length of a block, or from now on where they stay."""
         self.load_text()
         present = [e for n in self.encoders if (e := getattr(self.pipe, n, None)) is not None]
         for encoder in present:
@@ -153,7 +155,7 @@ class PipelinePolicy:
         try:
             yield
         finally:
-            for encoder in () if stay else present:
+            for encoder in () if self._text_stays else present:
                 encoder.to("cpu")
             _release(self.device)
 

@@ -45,7 +45,7 @@ PHASES = {
 }
 CROP = DEFAULT_PROMPT_TEMPLATE["crop_start"]
 CAPTION_TOKENS = 10
-SAVE_EVERY = 100
+SAVE_EVERY = 50
 
 
 @dataclass(frozen=True)
