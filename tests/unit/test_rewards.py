@@ -21,6 +21,7 @@ from paretune.worlds.pictures.scenes import (
     geneval_metadata,
     mislabel,
     random_scene,
+    slip,
 )
 
 PLAIN = Style("cream", "white", large=True, outline=False)
@@ -261,3 +262,24 @@ def test_strict_geneval_counts_all_facts_or_nothing() -> None:
     prompts = [prompt(told)] * 2
     assert strict.score(pictures, prompts).tolist() == [1.0, 0.0]
     assert 0 < partial.score(pictures, prompts)[1] < 1
+
+
+# ---------------------------------------------------------------- scenes with a mistake
+
+
+@pytest.mark.parametrize("kind", ["single", "pair", "relation", "sign", "mixed"])
+def test_a_slip_changes_one_fact_and_stays_drawable(kind: str) -> None:
+    rng = random.Random(3)
+    for _ in range(200):
+        told = random_scene(rng, kind)
+        shown = slip(told, rng)
+        facts = [(a.shape != b.shape) + (a.color != b.color) + (a.count != b.count)
+                 for a, b in zip(told.groups, shown.groups, strict=True)]  # fmt: skip
+        assert sum(facts) + (told.word != shown.word) + (told.relation != shown.relation) == 1
+        assert sum(g.count for g in shown.groups) <= (3 if shown.word else 4)
+
+
+def test_a_slip_lets_a_colour_leak() -> None:
+    told = Scene((Group("circle", "red", 2), Group("square", "blue", 2)))
+    colors = {tuple(g.color for g in slip(told, random.Random(seed)).groups) for seed in range(40)}
+    assert colors == {("red", "blue"), ("red", "red"), ("blue", "blue")}

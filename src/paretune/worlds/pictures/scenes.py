@@ -185,23 +185,13 @@ def _random_group(rng: random.Random, count: int, other: Group | None = None) ->
 
 def mislabel(scene: Scene, rng: random.Random) -> Scene:
     """The scene with exactly one fact changed: the word, a colour, a shape, a count or a relation."""
-    changes = []
-    if scene.word is not None:
-        changes += ["word", "word", "place"] if scene.sign_place else ["word"]
-    if scene.relation:
-        changes += ["relation"]
-    if scene.groups:
-        changes += ["color", "shape"] if scene.relation else ["color", "shape", "count"]
-    change = rng.choice(changes)
-    if change == "word":
-        return replace(scene, word=_other_word(scene.word or "", rng))
-    if change == "place":
-        return replace(scene, sign_place=OPPOSITE[scene.sign_place or "above"])
-    if change == "relation":
-        return replace(scene, relation=OPPOSITE[scene.relation or "above"])
+    words = ["word", "word", "place"] if scene.sign_place else ["word"]
+    change, changed = _change(scene, words, rng)
+    if changed is not None:
+        return changed
     index = rng.randrange(len(scene.groups))
     groups = list(scene.groups)
-    groups[index] = _other_group(groups, index, change, rng, most=3 if scene.word else 4)
+    groups[index] = _other_group(groups, index, change, rng, most=_most(scene))
     return replace(scene, groups=tuple(groups))
 
 
@@ -212,22 +202,13 @@ def slip(scene: Scene, rng: random.Random) -> Scene:
     neighbour; one shape too many is drawn, or one too few of four; sides are exchanged; the sign
     says another word.
     """
-    changes: list[str] = []
-    if scene.word is not None:
-        changes += ["word", "word"]
-    if scene.relation:
-        changes += ["relation"]
-    if scene.groups:
-        changes += ["color", "shape"] if scene.relation else ["color", "shape", "count"]
-    change = rng.choice(changes)
-    if change == "word":
-        return replace(scene, word=_other_word(scene.word or "", rng))
-    if change == "relation":
-        return replace(scene, relation=OPPOSITE[scene.relation or "above"])
+    change, changed = _change(scene, ["word", "word"], rng)
+    if changed is not None:
+        return changed
     groups = list(scene.groups)
     index = rng.randrange(len(groups))
     group, others = groups[index], [g for i, g in enumerate(groups) if i != index]
-    room = (3 if scene.word else 4) - sum(g.count for g in others)
+    room = _most(scene) - sum(g.count for g in others)
     if change == "color" or (change == "count" and room == 1):  # a single shape in a full picture
         color = others[0].color if others else _next(COLORS, group.color)
         groups[index] = replace(group, color=color)
@@ -239,6 +220,31 @@ def slip(scene: Scene, rng: random.Random) -> Scene:
         count = group.count + 1 if group.count < room else group.count - 1
         groups[index] = replace(group, count=count)
     return replace(scene, groups=tuple(groups))
+
+
+def _change(scene: Scene, words: list[str], rng: random.Random) -> tuple[str, Scene | None]:
+    """Which fact is wrong, and the scene with it where it is none of a group's own.
+
+    words: the facts of a sign, as often as they are to be drawn.
+    """
+    changes = list(words) if scene.word is not None else []
+    if scene.relation:
+        changes += ["relation"]
+    if scene.groups:
+        changes += ["color", "shape"] if scene.relation else ["color", "shape", "count"]
+    change = rng.choice(changes)
+    if change == "word":
+        return change, replace(scene, word=_other_word(scene.word or "", rng))
+    if change == "place":
+        return change, replace(scene, sign_place=OPPOSITE[scene.sign_place or "above"])
+    if change == "relation":
+        return change, replace(scene, relation=OPPOSITE[scene.relation or "above"])
+    return change, None
+
+
+def _most(scene: Scene) -> int:
+    """How many shapes a picture has room for."""
+    return 3 if scene.word else 4
 
 
 def _next(names: Iterable[str], name: str) -> str:
