@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from paretune.config import RunConfig, load_config
+from paretune.config import RunConfig
 from paretune.data.prompts import load_prompts
 from paretune.methods import build_plan
 from paretune.policies.flow import Sampling, sample
-from paretune.recipes import find_recipe
+from paretune.recipes import find_recipe, load_config
 from paretune.rewards.base import load_reward, oriented, score_samples
 from paretune.training.expert import ExpertTrainer
 from paretune.training.mixture import Mixture, Source

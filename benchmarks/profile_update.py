@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
-from paretune.config import load_config
 from paretune.methods import build_plan
-from paretune.recipes import find_recipe
+from paretune.recipes import find_recipe, load_config
 from paretune.stages.map import mixture_of
 from paretune.training.expert import ExpertTrainer
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from paretune.config import RunConfig, load_config
+from paretune.config import RunConfig
 from paretune.files import read_json, write_json, write_manifest, write_rows, write_text
 from paretune.methods import build_plan
 from paretune.ops.lowrank import LowRank
 from paretune.policies.token_files import Token, write_token
+from paretune.recipes import load_config
 from paretune.stages.adapters import ADAPTER_FILES, save_delta, sum_deltas
 from tests.conftest import tiny_recipe
 

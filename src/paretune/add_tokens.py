@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .config import RunConfig, TokensConfig, changed_keys, load_config, parse_config
+from .config import RunConfig, TokensConfig
 from .executors.base import Report
 from .files import write_text
+from .recipes import changed_keys, load_config, parse_config
 from .run import run
 from .stages.tokens import FINAL
 from .training.trainers import check_objective

@@ -12,9 +12,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from .config import RunConfig, load_config
+from .cli_adapters import commands as adapter_commands
+from .config import RunConfig
 from .progress import make_progress
-from .recipes import find_recipe
+from .recipes import find_recipe, load_config
 from .types import ParetuneError
 
 app = typer.Typer(
@@ -322,85 +323,6 @@ def export(
 
 
 @app.command()
-def merge(
-    adapters: Annotated[list[str], typer.Argument(help="Two or more LoRA folders, files, or hub ids.")],
-    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
-    weights: Annotated[
-        str | None, typer.Option("--weights", help="One weight an adapter, as 1,1,2; uniform by default.")
-    ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            "--method", help="exact, compressed, factor, ties, dare, dare-q, min-norm or nesterov."
-        ),
-    ] = "exact",
-    rank: Annotated[int | None, typer.Option("--rank", help="Cut the result to this rank.")] = None,
-    energy: Annotated[
-        float | None, typer.Option("--energy", help="Or keep this share, such as 0.99.")
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            metavar="NAME=VALUE",
-            help="An option of the method: density (ties, dare, dare-q), seed (dare, dare-q), q (dare-q), "
-            "momentum and outer_lr (nesterov). May be repeated.",
-        ),
-    ] = None,
-    state: Annotated[
-        Path | None,
-        typer.Option("--state", help="nesterov: the output folder of the merge before, for its momentum."),
-    ] = None,
-    base_model: Annotated[
-        str | None,
-        typer.Option("--base-model", help="The base model's name, where the adapters differ in it."),
-    ] = None,
-) -> None:
-    """Merge anyone's LoRA adapters into one, exactly, without the base model."""
-    from .stages.merge import merge_adapters, read_options
-
-    numbers = None if weights is None else _numbers(weights)
-    done = merge_adapters(
-        adapters, numbers, method, rank, energy,
-        out=out, base_model=base_model, state=state, **read_options(method, option or ()),
-    )  # fmt: skip
-    typer.echo(done.line())
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ParetuneError(f"--weights wants numbers such as 1,1,2, not {text!r}") from error
-
-
-@app.command()
-def inspect(
-    adapters: Annotated[list[str], typer.Argument(help="LoRA folders, files, or hub ids.")],
-    heatmap: Annotated[Path | None, typer.Option("--heatmap", help="Write the cosines as a PNG.")] = None,
-) -> None:
-    """Ranks, norms, energy by rank, and the cosines between adapters, from their factors alone."""
-    from .stages import inspect as stage
-
-    inspection = stage.inspect_adapters(adapters)
-    Console().print(stage.render(inspection))
-    if heatmap is not None:
-        typer.echo(f"heatmap: {stage.heatmap(inspection, heatmap)}")
-
-
-@app.command()
-def fold(
-    base: Annotated[Path, typer.Argument(help="A local folder of safetensors weights, no hub id.")],
-    adapter: Annotated[str, typer.Argument(help="A LoRA folder, file, or hub id.")],
-    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
-) -> None:
-    """Fold an adapter into a base model's files, shard by shard, never loading the model."""
-    from .stages.fold import fold_adapter
-
-    typer.echo(fold_adapter(base, adapter, out).line())
-
-
-@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check the installation: versions, CPU and GPU, disk, the embedded model, the optional judges."""
     from .doctor import examine
@@ -413,6 +335,9 @@ def doctor(as_json: AsJson = False) -> None:
         Console().print(f"{mark} {finding.what}: {finding.told}", highlight=False)
     if any(f.needed and not f.ok for f in findings):
         raise typer.Exit(1)
+
+
+app.add_typer(adapter_commands)
 
 
 def _print_json(value: Any) -> None:

@@ -1,31 +1,25 @@
-"""The run configuration: a YAML recipe, checked once, frozen, and written whole into the run.
+"""The run configuration: every key of a recipe, checked once, frozen, and written whole into the run.
 
-`load_config` reads a recipe and applies `--set a.b=c`. Every mistake is one line: which key, what is
-wrong, and the nearest right name.
+`recipes` reads it from YAML.
 """
 # pyright: reportCallIssue=false
 # Pyright sees a default only as Field(default=..): it would ask for every key that has a description.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from .ops.merging import read_settings, reducer_of
-from .types import ParetuneError
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -282,109 +276,3 @@ class RunConfig(_Section):
     def to_yaml(self) -> str:
         """The resolved recipe, every key spelled out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe, apply overrides such as "train.epochs=4", and validate. Raises ParetuneError."""
-    path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ParetuneError(f"no recipe at {path}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ParetuneError(f"{path} cannot be read as a YAML recipe: {reason}") from error
-    if not isinstance(raw, dict):
-        raise ParetuneError(f"{path} is not a recipe: it must be a mapping of keys")
-    for item in overrides:
-        _override(cast("dict[str, Any]", raw), item)
-    return parse_config(cast("dict[str, Any]", raw), str(path))
-
-
-def parse_config(raw: dict[str, Any], source: str) -> RunConfig:
-    """Validate a mapping; the first mistake becomes one line that names `source` and the key."""
-    try:
-        return RunConfig.model_validate(raw)
-    except ValidationError as error:
-        raise ParetuneError(f"{source}: {_first_mistake(error)}") from error
-
-
-def _override(raw: dict[str, Any], item: str) -> None:
-    key, equals, value = item.partition("=")
-    if not equals or not key:
-        raise ParetuneError(f"--set wants key=value, not {item!r}")
-    *parents, leaf = key.split(".")
-    node = raw
-    for parent in parents:
-        if node.get(parent) is None:  # a section may be missing, or null in a resolved recipe
-            node[parent] = {}
-        child: Any = node[parent]
-        if not isinstance(child, dict):
-            raise ParetuneError(f"--set {item}: {parent} is a value, not a section")
-        node = cast("dict[str, Any]", child)
-    try:
-        node[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ParetuneError(f"--set {item}: the value is not YAML") from error
-
-
-def _first_mistake(error: ValidationError) -> str:
-    """One line for the first error of a validation."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        *parents, leaf = (str(part) for part in first["loc"])
-        near = difflib.get_close_matches(leaf, _keys_at(parents), n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(_keys_at(parents))}"
-        return f"unknown key {where}{hint}"
-    if first["type"] == "missing":
-        return f"the key {where} is missing"
-    if first["type"] == "too_short" and where == "rewards":
-        return "rewards is empty: name at least one reward"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (got {first['input']!r})" if where and first["type"] != "value_error" \
-        else f"{where + ': ' if where else ''}{message}"
-
-
-def _keys_at(parents: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = RunConfig
-    for parent in parents:
-        if model is RunConfig and parent == "rewards":
-            model = RewardConfig
-            continue
-        field = model.model_fields.get(parent)
-        section = _section(field.annotation) if field is not None else None
-        model = section or model
-    return list(model.model_fields)
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section that a key holds, one that may be left out included; None for a plain value."""
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
-
-
-def count_keys() -> int:
-    """How many keys a recipe can hold; a test keeps it under 80. `options` are one, whatever they hold."""
-    nested = [_section(f.annotation) for n, f in RunConfig.model_fields.items() if n != "rewards"]
-    sections = [s for s in nested if s is not None]
-    flat = len(RunConfig.model_fields) - len(sections)
-    return flat + sum(len(s.model_fields) for s in [*sections, RewardConfig])
-
-
-def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
-    """Dotted names of the keys whose values differ, those that cannot change a result left out."""
-    harmless = {"executor.workers", "executor.reward_timeout", "train.checkpoint_every", "name"}
-    a, b = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
-    return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and k not in harmless)
-
-
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict) or not node:
-        return {prefix: node}
-    flat: dict[str, Any] = {}
-    for key, value in cast("dict[str, Any]", node).items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat

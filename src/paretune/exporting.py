@@ -6,12 +6,13 @@ from pathlib import Path
 
 import yaml
 
-from .config import RunConfig, parse_config
+from .config import RunConfig
 from .files import finished, read_json
 from .ops.lowrank import compress
 from .policies.adapters import fold
 from .policies.media import medium_of
 from .policies.opening import open_policy
+from .recipes import parse_config
 from .stages.adapters import load_delta, save_delta
 from .stages.tokens import export_tokens
 from .types import ParetuneError

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .config import RunConfig, changed_keys, load_config
+from .config import RunConfig
 from .data.prompts import load_prompts
 from .files import disk_errors, write_json, write_text
 from .plan import Plan
 from .policies.options import check_options
+from .recipes import changed_keys, load_config
 from .rewards.base import load_reward
 from .training.trainers import check_objective
 from .types import ParetuneError

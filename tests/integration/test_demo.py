@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from paretune.config import load_config
 from paretune.measure import score_folder
+from paretune.recipes import load_config
 from paretune.sampling.writing import read_settings
 from tests.made_run import make_run, make_tokens
 

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from paretune import cli, measure
-from paretune.config import load_config
 from paretune.files import read_json, read_rows
+from paretune.recipes import load_config
 from paretune.stages.adapters import ADAPTER_FILES, WEIGHTS, load_delta
 from paretune.stages.summarise import tables
 

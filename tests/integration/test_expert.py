@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from paretune.config import load_config
 from paretune.methods import build_plan
+from paretune.recipes import load_config
 from paretune.rewards.base import FunctionReward
 from paretune.training.expert import ExpertTrainer, Stopped
 from paretune.training.mixture import Mixture, Source

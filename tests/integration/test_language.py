@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from paretune.config import load_config
 from paretune.methods import build_plan
 from paretune.plan import ExpertTask
+from paretune.recipes import load_config
 from paretune.rewards.base import FunctionReward
 from paretune.stages.adapters import load_delta, save_delta
 from paretune.stages.map import mixture_of

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from paretune.config import ModelConfig, load_config
+from paretune.config import ModelConfig
 from paretune.peak import measure_update
 from paretune.policies import true_sizes
 from paretune.policies.flux import FluxPolicy
 from paretune.policies.memory import memory_errors
 from paretune.policies.pipelines import PipelinePolicy
 from paretune.policies.tokens import Scaled
+from paretune.recipes import load_config
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 

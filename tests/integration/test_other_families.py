@@ -11,11 +11,11 @@ import pytest
 import torch
 import yaml
 
-from paretune.config import ModelConfig, load_config
+from paretune.config import ModelConfig
 from paretune.methods import build_plan
 from paretune.policies.opening import open_policy
 from paretune.policies.tokens import Scaled
-from paretune.recipes import find_recipe
+from paretune.recipes import find_recipe, load_config
 from paretune.rewards.base import FunctionReward
 from paretune.training.expert import ExpertTrainer
 from paretune.training.mixture import Mixture, Source

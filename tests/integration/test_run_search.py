@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from paretune.config import load_config
 from paretune.methods import build_plan
 from paretune.ops.lowrank import LowRank
 from paretune.ops.merging import merge_experts
 from paretune.plan import derive_seed
 from paretune.policies.adapters import fold
 from paretune.policies.sd3 import SD3Policy
+from paretune.recipes import load_config
 from paretune.stages.adapters import WEIGHTS, save_delta, sum_deltas
 from paretune.stages.evaluate import draw
 from paretune.stages.search import SearchJob, measure_candidates

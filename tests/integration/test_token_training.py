@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from paretune.config import load_config
 from paretune.ops.lowrank import LowRank
 from paretune.plan import TokenTask, derive_seed
 from paretune.policies.adapters import fold
 from paretune.policies.flow import sample
 from paretune.policies.opening import open_policy
 from paretune.policies.token_files import Token
+from paretune.recipes import load_config
 from paretune.rewards.base import FunctionReward
 from paretune.training.teacher import Stopped, sampling_of
 from paretune.training.tokens import TokenTrainer, split

@@ -10,9 +10,8 @@ import torch
 import typer
 
 from paretune import cli
-from paretune.config import load_config
 from paretune.files import write_text
-from paretune.recipes import find_recipe
+from paretune.recipes import find_recipe, load_config
 
 GROUP: Any = typer.main.get_command(cli.app)
 COMMANDS: dict[str, Any] = GROUP.commands

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from paretune.config import RunConfig, changed_keys, count_keys, load_config, parse_config
+from paretune.config import RunConfig
 from paretune.ops.merging import REDUCERS
-from paretune.recipes import find_recipe, shipped_recipes
+from paretune.recipes import changed_keys, count_keys, find_recipe, load_config, parse_config, shipped_recipes
 from paretune.types import ParetuneError
 
 REWARD = {"reward": "ocr", "prompts": "a.txt", "eval_prompts": "b.txt"}

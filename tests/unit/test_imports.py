@@ -28,20 +28,21 @@ MAY: dict[str, set[str]] = {
     "executors": {"types", "executors"},
     "stages": STAGES,
     "run": STAGES | {"methods", "environment", "folder"},
-    "folder": {"plan", "files", "policies", "rewards", "data", "training"} | LEAF,
+    "folder": {"plan", "files", "policies", "rewards", "data", "training", "recipes"} | LEAF,
     "environment": {"files"} | LEAF,
-    "recipes": {"types"},
+    "recipes": {"types", "config"},
     "progress": set(),
     "estimate": {"plan", "policies"} | LEAF,
     "peak": {"policies"} | LEAF,
     "tables": {"plan", "estimate"} | LEAF,
     "doctor": {"environment", "policies"} | LEAF,
     "measure": STAGES | {"environment", "folder"},
-    "exporting": STAGES,
+    "exporting": STAGES | {"recipes"},
     "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
     "demo": {"sampling", "data", "rewards", "files", "demo"} | LEAF,
-    "add_tokens": STAGES | {"run"},
-    "cli": {"config", "progress", "recipes", "types"},
+    "add_tokens": STAGES | {"run", "recipes"},
+    "cli": {"cli_adapters", "config", "progress", "recipes", "types"},
+    "cli_adapters": {"types"},
 }
 # Inside functions only.
 MAY_LAZILY: dict[str, set[str]] = {
@@ -49,6 +50,7 @@ MAY_LAZILY: dict[str, set[str]] = {
     "data": {"worlds"},
     "sampling": {"worlds"},
     "cli": set(MAY) - {"cli"},
+    "cli_adapters": STAGES,
 }
 HEAVY = {"diffusers", "transformers", "peft", "trl", "datasets"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from paretune.config import ModelConfig, RunConfig, load_config
+from paretune.config import ModelConfig, RunConfig
 from paretune.data.hub import as_prompt, load_hub
 from paretune.estimate import estimate
 from paretune.methods import build_plan
@@ -15,7 +15,7 @@ from paretune.policies.causal_lm import CausalLMPolicy
 from paretune.policies.folders import check_model
 from paretune.policies.media import medium_of
 from paretune.policies.options import TextOptions, read_options
-from paretune.recipes import find_recipe
+from paretune.recipes import find_recipe, load_config
 from paretune.training.language.pairs import pair_rows
 from paretune.training.language.settings import OBJECTIVES, Batches, batches_of, trl_arguments
 from paretune.training.trainers import KINDS, check_objective

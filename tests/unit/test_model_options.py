@@ -10,13 +10,13 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-from paretune.config import ModelConfig, load_config
+from paretune.config import ModelConfig
 from paretune.policies import folders
 from paretune.policies.folders import family_of
 from paretune.policies.media import medium_of
 from paretune.policies.opening import POLICIES
 from paretune.policies.options import OPTIONS, check_options
-from paretune.recipes import find_recipe
+from paretune.recipes import find_recipe, load_config
 from paretune.training.trainers import KINDS
 from paretune.types import ParetuneError
 

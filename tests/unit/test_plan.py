@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from paretune.config import RunConfig, parse_config
+from paretune.config import RunConfig
 from paretune.methods import build_plan, mapreduce, morl_d, morl_dr, rewarded_soup, sequential
 from paretune.plan import ExpertTask, MethodPlan, derive_seed
+from paretune.recipes import parse_config
 
 
 def config(rewards: str = "ab", rounds: int = 3, seed: int = 0) -> RunConfig:

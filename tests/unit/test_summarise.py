@@ -9,9 +9,10 @@ from typing import NoReturn
 
 import pytest
 
-from paretune.config import RunConfig, parse_config
+from paretune.config import RunConfig
 from paretune.files import write_json
 from paretune.methods import build_plan
+from paretune.recipes import parse_config
 from paretune.stages import scorers
 from paretune.stages.scorers import Scale, read_scales, recorded
 from paretune.stages.summarise import summarise

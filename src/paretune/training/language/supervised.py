@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from ...config import RunConfig, load_config
+from ...config import RunConfig
 from ...data.prompts import load_prompts
 from ...files import partial_folder
 from ...policies.causal_lm import CausalLMPolicy, lora_config
-from ...recipes import find_recipe
+from ...recipes import find_recipe, load_config
 from ...types import ParetuneError
 
 
