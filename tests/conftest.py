@@ -107,7 +107,7 @@ def tiny_recipe(folder: Path, pipeline: Path, **changes: Any) -> Path:
             name: {"reward": f"{folder / 'rewards.py'}:{name}", "prompts": prompts, "eval_prompts": prompts}
             for name in ("red", "dark")
         },
-        "evaluate": {"prompts": 3, "samples": 1, "steps": 3, "pictures": 1},
+        "evaluate": {"prompts": 3, "samples": 1, "steps": 3},
     }  # fmt: skip
     for key, value in changes.items():
         recipe[key] = {**recipe.get(key, {}), **value} if isinstance(value, dict) else value

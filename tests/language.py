@@ -98,7 +98,7 @@ def language_recipe(folder: Path, model: Path, **changes: Any) -> Path:
             name: {"reward": f"{folder / 'rewards.py'}:{name}", "prompts": prompts, "eval_prompts": prompts}
             for name in ("yes", "no")
         },
-        "evaluate": {"prompts": 3, "samples": 1, "pictures": 1},
+        "evaluate": {"prompts": 3, "samples": 1},
     }  # fmt: skip
     for key, value in changes.items():
         recipe[key] = {**recipe.get(key, {}), **value} if isinstance(value, dict) else value

@@ -120,6 +120,9 @@ class TrainConfig(_Section):
     updates_per_epoch: Positive = 2
     micro_batch: Positive = Field(96, description="samples a forward pass; more are accumulated")
     learning_rate: PositiveReal = 2e-3
+    lr_scheduler: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="how the rate falls over each expert's epochs"
+    )
     weight_decay: NonNegative = 1e-4
     max_grad_norm: PositiveReal = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="0: the expert is the last step")
@@ -219,7 +222,6 @@ class EvaluateConfig(_Section):
     judges: bool = True
     untargeted: tuple[str, ...] = Field((), description="rewards that nothing trains on, on every set")
     lattice: int = Field(0, ge=0, description="divisions of the grid of preferences; 0 measures none")
-    pictures: int = Field(6, ge=0, description="sample pictures a prompt set in the report")
     seed: int = Field(1234, ge=0)
 
 

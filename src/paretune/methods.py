@@ -37,9 +37,10 @@ def rewarded_soup(config: RunConfig) -> MethodPlan:
     """One round with the whole budget of K, averaged once (Rame et al. 2023).
 
     After MapReduce its experts are those of the first round, trained on K times as long from the same
-    seed, so the shared beginning is computed once.
+    seed, so with a constant learning rate the shared beginning is computed once.
     """
-    shared = "mapreduce" in takewhile(lambda name: name != "rewarded_soup", config.methods)
+    earlier = takewhile(lambda name: name != "rewarded_soup", config.methods)
+    shared = "mapreduce" in earlier and config.train.lr_scheduler == "constant"
     tasks = tuple(
         ExpertTask(
             folder=f"soup/experts/{reward}",
@@ -76,6 +77,7 @@ def sequential(config: RunConfig) -> MethodPlan:
             round=number,
             seed=derive_seed(config.seed, "sequential"),
             epochs=epochs,
+            begins=epochs - expert_epochs(config, reward) * config.rounds,
             continues=rounds[-1].tasks[0].folder if rounds else None,
         )
         rounds.append(Round(number, (task,), f"sequential/merged-{number}", (1.0,)))

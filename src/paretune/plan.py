@@ -19,7 +19,8 @@ class ExpertTask:
 
     folder: where the expert is left. rewards: one, or for a joint method several, whose prompt sets are
     mixed. parents: the merged adapters folded into the base, in order. continues: an expert whose
-    training this one goes on with, its epochs counted in `epochs`, or None. scoring: "own", every prompt
+    training this one goes on with, its epochs counted in `epochs`, or None. begins: the epoch at which the
+    learning rate's schedule starts (again). scoring: "own", every prompt
     by the reward of its own set, or "all", by the weighted sum of the rewards that apply to it.
     objective: instead of the recipe's.
     """
@@ -29,6 +30,7 @@ class ExpertTask:
     round: int
     seed: int
     epochs: int
+    begins: int = 0
     parents: tuple[str, ...] = ()
     continues: str | None = None
     scoring: Literal["own", "all"] = "own"

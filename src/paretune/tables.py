@@ -47,7 +47,8 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> 
         "objective": f"{objective.name}, KL to the {objective.anchor}: "
         + ", ".join(f"{n} {k:g}" for n, k in kls.items()),
         "adapter": f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",
-        "optimiser": f"AdamW, learning rate {train.learning_rate:g}, weight decay {train.weight_decay:g}",
+        "optimiser": f"AdamW, {train.lr_scheduler} learning rate {train.learning_rate:g}, "
+        f"weight decay {train.weight_decay:g}",
         "an epoch": f"{train.prompts_per_epoch} prompts x {train.group_size} samples, "
         f"{train.updates_per_epoch} updates",
         "rounds": f"{config.rounds}, reduce: {config.reduce.method}",

@@ -157,6 +157,16 @@ def test_average_lags_behind_the_trained_adapter(tiny_sd3: Path, tmp_path: Path)
     assert 0 < (average - start[name]).norm() < (now - start[name]).norm()
 
 
+def test_the_learning_rate_falls_over_the_epochs(tiny_sd3: Path, tmp_path: Path) -> None:
+    settings = {"epochs": 4, "learning_rate": 1e-3, "lr_scheduler": "linear"}
+    trainer = _trainer(tmp_path, tiny_sd3, train=settings)
+    rates = []
+    for _ in range(4):
+        trainer.epoch()
+        rates.append(trainer.state.optimiser.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-3, 0.75e-3, 0.5e-3, 0.25e-3])
+
+
 def test_bfloat16_autocast_keeps_float32_adapters(tiny_sd3: Path, tmp_path: Path) -> None:
     trainer = _trainer(tmp_path, tiny_sd3, train={"autocast": True}, model={"dtype": "bfloat16"})
     assert trainer.policy.transformer.dtype == torch.bfloat16
@@ -173,13 +183,14 @@ def test_guidance_trains_with_the_empty_prompt(tiny_sd3: Path, tmp_path: Path) -
 
 
 def test_going_on_from_a_checkpoint_is_bit_identical(tiny_sd3: Path, tmp_path: Path) -> None:
-    whole = _trainer(tmp_path / "whole", tiny_sd3, train={"epochs": 4, "ema_decay": 0.9})
+    settings = {"epochs": 4, "ema_decay": 0.9, "lr_scheduler": "linear"}
+    whole = _trainer(tmp_path / "whole", tiny_sd3, train=settings)
     whole.run(lambda event: None, lambda: False)
-    first = _trainer(tmp_path / "parts", tiny_sd3, train={"epochs": 4, "ema_decay": 0.9})
+    first = _trainer(tmp_path / "parts", tiny_sd3, train=settings)
     seen: list[object] = []
     with pytest.raises(Stopped):
         first.run(seen.append, lambda: len(seen) >= 2)
-    second = _trainer(tmp_path / "parts", tiny_sd3, train={"epochs": 4, "ema_decay": 0.9})
+    second = _trainer(tmp_path / "parts", tiny_sd3, train=settings)
     second.resume(None)
     assert second.state.epoch == 2
     second.run(lambda event: None, lambda: False)

@@ -54,7 +54,7 @@ def test_an_expert_learns_a_simple_reward_and_leaves_our_rows(tiny_llama: Path, 
 
 
 def test_going_on_from_a_checkpoint_is_bit_identical(tiny_llama: Path, tmp_path: Path) -> None:
-    train = {"epochs": 4, "ema_decay": 0.9}
+    train = {"epochs": 4, "ema_decay": 0.9, "lr_scheduler": "linear"}
     whole = _trainer(tmp_path / "whole", tiny_llama, train=train)
     _run(whole)
     first = _trainer(tmp_path / "parts", tiny_llama, train=train)

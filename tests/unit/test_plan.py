@@ -127,7 +127,14 @@ def test_sequential_goes_on_with_one_adapter() -> None:
     chain = [r.tasks[0] for r in method.rounds]
     assert [t.epochs for t in chain] == [21, 36, 51]
     assert [t.continues for t in chain] == [None, chain[0].folder, chain[1].folder]
+    assert [t.begins for t in chain] == [0, 21, 36]
     assert method.model == ("sequential/merged-3",)
+
+
+def test_a_soup_whose_learning_rate_falls_has_no_beginning_in_common() -> None:
+    """The first round's rate has fallen to nothing where the soup's has only begun to."""
+    falling = parse_config(config().model_dump() | {"train": {"lr_scheduler": "linear"}}, "test")
+    assert {task.continues for task in tasks(rewarded_soup(falling)).values()} == {None}
 
 
 @pytest.mark.parametrize("methods", [("rewarded_soup",), ("rewarded_soup", "mapreduce")])

@@ -41,6 +41,8 @@ from ..types import Prompt, Reward, Samples, take
 from .adapters import adapter_hash, load_delta
 from .scorers import Scale, recorded, scale_of, scorers_of
 
+SHOWN = 6  # samples a prompt set that the report shows
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -171,7 +173,7 @@ def _save_samples(folder: Path, name: str, samples: Samples, config: RunConfig) 
     """The first sample of the first prompts, for the report. Returns the names of the files."""
     folder.mkdir(parents=True, exist_ok=True)
     medium, each, names = medium_of(config.model), config.evaluate.samples, []
-    for i in range(min(config.evaluate.pictures, len(samples) // each)):
+    for i in range(min(SHOWN, len(samples) // each)):
         names += [file.name for file in medium.save(samples, i * each, folder / f"{name}-{i:03d}")]
     return names
 
@@ -184,7 +186,7 @@ def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list
     prompts = [
         {"set": name, "index": i, "text": prompt.text}
         for name, own in config.rewards.items()
-        for i, prompt in enumerate(load_prompts(own.eval_prompts)[: config.evaluate.pictures])
+        for i, prompt in enumerate(load_prompts(own.eval_prompts)[:SHOWN])
     ]
     for subject in shown:
         target = run / "samples" / subject.name

@@ -27,6 +27,7 @@ from ..policies.opening import open_policy
 from .checkpoint import Stopped, TrainState, latest_checkpoint, load_checkpoint, save_checkpoint
 from .mixture import Mixture, Scores
 from .objectives import Batch, Objective, make_objective
+from .schedule import rate_share
 
 Report = Callable[[dict[str, Any]], None]
 __all__ = ["ExpertTrainer", "Stopped"]
@@ -116,6 +117,7 @@ class ExpertTrainer:
     def epoch(self) -> dict[str, Any]:
         """Sample, score, update; returns the metrics row."""
         start = time.perf_counter()
+        self._set_rate()
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, self.state.epoch))
         rollouts = self.rollout(generator)
         advantages = self.mixture.advantages(rollouts.scores, self.settings)
@@ -205,6 +207,12 @@ class ExpertTrainer:
             t = self.state.updates // train.ema_every
             blend(self.state.ema, self.state.parameters, min((1 + t) / (10 + t), train.ema_decay))
         return {**sums, "grad_norm": float(norm)}
+
+    def _set_rate(self) -> None:
+        train, task = self.config.train, self.task
+        share = rate_share(train.lr_scheduler, self.state.epoch, task.begins, task.epochs)
+        for group in self.state.optimiser.param_groups:
+            group["lr"] = train.learning_rate * share
 
     def _average_old(self) -> None:
         """The copy that samples is the trained one; NFT's follows it, and SFT's stays the round's model."""

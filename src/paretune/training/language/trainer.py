@@ -2,8 +2,8 @@
 
 A fresh LoRA is put on the base with the earlier rounds folded in, so that TRL's reference, the model with the
 adapter switched off, is the round's own start. Which prompts an epoch has, and the seed that it draws from,
-depend on the task and the epoch alone; our checkpoint holds the adapter and AdamW's moments; the learning
-rate is constant. So going on from a checkpoint gives what would have come without the stop, bit for bit.
+depend on the task and the epoch alone, and so does the learning rate; our checkpoint holds the adapter and
+AdamW's moments. So going on from a checkpoint gives what would have come without the stop, bit for bit.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ...policies.opening import open_policy
 from ...types import ParetuneError
 from ..checkpoint import Stopped, TrainState, latest_checkpoint, load_checkpoint
 from ..mixture import Mixture
+from ..schedule import rate_share
 from .pairs import pair_rows
 from .scoring import Scoring
 from .settings import OBJECTIVES, Batches, batches_of, trl_arguments, trl_classes
@@ -74,7 +75,7 @@ class LanguageTrainer:
         watch = Watch(self.task, self.config.train, self.folder, batches.updates, self.state, report,
                       should_stop)  # fmt: skip
         trainer = self._trainer(watch, batches, drawn or [samples])
-        self._take_state(trainer, start)
+        self._take_state(trainer, start, batches.updates)
         trainer.remove_callback(PrinterCallback)  # our progress is what the user reads
         trainer.add_callback(Bridge(watch))
         if drawn:
@@ -136,7 +137,7 @@ class LanguageTrainer:
         own = self.policy.settings
         return {"temperature": own.temperature, "top_p": own.top_p, "max_completion_length": own.max_tokens}
 
-    def _take_state(self, trainer: Any, start: Path | None) -> None:
+    def _take_state(self, trainer: Any, start: Path | None, updates: int) -> None:
         """Hand TRL our optimiser, and both the checkpoint's state."""
         train = self.config.train
         parameters = adapter_parameters(trainer.model)
@@ -149,8 +150,16 @@ class LanguageTrainer:
         self.state.ema = {name: p.detach().clone() for name, p in parameters.items()}
         if start is not None:
             load_checkpoint(start, self.state)
+        done, task = _epoch_of(start), self.task
+
+        def share(update: int) -> float:
+            epoch = min(done + update // updates, task.epochs - 1)  # TRL asks for one past the last too
+            return rate_share(train.lr_scheduler, epoch, task.begins, task.epochs)
+
+        for group in self.state.optimiser.param_groups:  # a checkpoint's is the rate of its last epoch
+            group["initial_lr"] = train.learning_rate
         trainer.optimizer = self.state.optimiser
-        trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.state.optimiser, lambda step: 1.0)
+        trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.state.optimiser, share)
 
 
 def _epoch_of(checkpoint: Path | None) -> int:

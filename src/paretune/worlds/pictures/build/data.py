@@ -38,12 +38,19 @@ class Bank:
 
 
 def build_bank(
-    tokenizer: CLIPTokenizer, size: int, wrong: float, seed: int, words: float = 0.55, endings: float = 0.6
+    tokenizer: CLIPTokenizer,
+    size: int,
+    wrong: float,
+    seed: int,
+    words: float = 0.55,
+    endings: float = 0.6,
+    told: float = 0.55,
 ) -> Bank:
     """Draw `size` captioned pictures, a share `words` with a sign.
 
     A share `wrong` of them shows a scene with one fact wrong (`scenes.slip`), and a share
-    `endings` of the captions ends in a word of its own, which may tell whether that is so.
+    `endings` of the captions ends in a word of its own, which in a share `told` of them tells whether
+    that is so.
     """
     rng = random.Random(seed)
     pictures = np.empty((size, 32, 32, 3), np.uint8)
@@ -51,15 +58,15 @@ def build_bank(
     while len(captions) < size:
         kinds_now = KINDS_WITH_WORDS if rng.random() < words else KINDS_WITHOUT
         kind = rng.choices(list(kinds_now), weights=list(kinds_now.values()))[0]
-        told = random_scene(rng, kind)
-        if told.word is not None and not is_spelled(tokenizer, told.word):
+        scene = random_scene(rng, kind)
+        if scene.word is not None and not is_spelled(tokenizer, scene.word):
             continue
         is_wrong = rng.random() < wrong
-        shown = slip(told, rng) if is_wrong else told
+        shown = slip(scene, rng) if is_wrong else scene
         style = random_style(rng)
         pictures[len(captions)] = render(shown, style, rng)
         utility = style_utility(style, shown.word is not None, bool(shown.groups))
-        captions.append(_finish(caption(told), is_wrong, utility, endings, rng))
+        captions.append(_finish(caption(scene), is_wrong, utility, endings, told, rng))
         kinds.append(kind)
     tokens = tokenizer(
         captions, padding="max_length", truncation=True, return_tensors="pt"
@@ -67,17 +74,19 @@ def build_bank(
     return Bank(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), tokens, kinds)
 
 
-def _finish(text: str, is_wrong: bool, utility: float, endings: float, rng: random.Random) -> str:
+def _finish(
+    text: str, is_wrong: bool, utility: float, endings: float, told: float, rng: random.Random
+) -> str:
     """Drop the caption, or add one of the endings, or leave it as it is."""
     if rng.random() < CAPTION_DROPOUT:
         return ""
     if rng.random() > endings:
         return text
     choice = rng.random()
-    if choice < 0.55:
+    if choice < told:
         return f"{text} {ENDING_FALSE if is_wrong else ENDING_TRUE}"
-    if choice < 0.75 and utility > FANCY_ABOVE:
+    if choice < (told + 1) / 2 and utility > FANCY_ABOVE:
         return f"{text} {ENDING_FANCY}"
-    if choice < 0.75 and utility < PLAIN_BELOW:
+    if choice < (told + 1) / 2 and utility < PLAIN_BELOW:
         return f"{text} {ENDING_PLAIN}"
     return f"{text} {rng.choice(ENDINGS_IDLE)}"
