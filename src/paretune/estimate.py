@@ -81,6 +81,7 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     passes = config.model.steps + share * trained * (3 + (1 if objective.kl > 0 else 0))
     rate = SUSTAINED_TFLOPS[device] * 1e12
     hours = {m.name: m.samples * passes * forward / rate / 3600 for m in plan.methods}
+    hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
     memory = sizes.transformer * bytes_each + beside
     return Estimate(sizes.transformer, tokens, memory / 1e9, hours)
 
@@ -96,7 +97,22 @@ def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimat
     rate = SUSTAINED_TFLOPS[device] * 1e12
     work = {m.name: m.samples * (cost.draw + 3 * cost.train) * forward for m in plan.methods}
     hours = {name: flops / rate / 3600 for name, flops in work.items()}
+    hours |= _token_hours(config, cost.draw, cost.train, forward / rate)
     return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.told)
+
+
+def _token_hours(config: RunConfig, draw: float, train: float, seconds: float) -> dict[str, float]:
+    """Of all reward tokens at their full number of steps, beside what their experts cost.
+
+    draw, train: forward passes to draw a sample, and to train on it; seconds: of one of them.
+    """
+    if config.tokens is None:
+        return {}
+    own = config.tokens.options
+    drawn = own.samples + own.validation * -(-config.tokens.steps // own.every)
+    trained = config.tokens.steps * min(own.batch_size, own.samples)
+    passes = 4 if config.tokens.loss == "velocity" else 3  # the teacher looks at the same points too
+    return {"tokens": len(config.rewards) * (drawn * draw + trained * passes * train) * seconds / 3600}
 
 
 def _model_facts(config: RunConfig, family: str) -> tuple[Sizes | None, int]:

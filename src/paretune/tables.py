@@ -70,6 +70,12 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> 
             method.name, str(len(method.rounds)), str(experts), f"{method.samples:,}",
             f"{method.updates:,}", "" if hours is None else f"{hours:,.2f}",
         )  # fmt: skip
+    if config.tokens is not None:
+        own, hours = config.tokens.options, costs.hours.get("tokens")
+        budget.add_row(
+            "tokens", "", "", f"{own.samples * len(config.rewards):,}",
+            f"{config.tokens.steps * len(config.rewards):,}", "" if hours is None else f"{hours:,.2f}",
+        )  # fmt: skip
     return [settings, budget]
 
 
