@@ -46,7 +46,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that wa
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="paretune")
     except ParetuneError as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False, markup=True)
         sys.exit(2)

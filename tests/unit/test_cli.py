@@ -91,11 +91,14 @@ def test_plan_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 def test_plan_tells_what_tokens_cost(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Forward passes of a token: 10 + 2 x 3 pictures drawn in 3 steps, 10 steps on 4, each 3 or 4 passes."""
-    sets = ["rounds=1", "train.epochs=1", "train.prompts_per_epoch=2", "train.group_size=4", "model.steps=5",
+    """10 + 2 x 3 pictures a token drawn in 3 steps, and 10 steps on 4 pictures, of 3 or 4 passes."""
+    sets = ["rounds=1", "train.epochs=1", "train.prompts_per_epoch=2", "train.group_size=4",
+            "model.steps=5",
             "objective.times=1", "evaluate.steps=3", "tokens.steps=10", "tokens.options.samples=10",
-            "tokens.options.validation=3", "tokens.options.every=5", "tokens.options.batch_size=4"]  # fmt: skip
-    for loss, passes in (("flow", (10 + 2 * 3) * 3 + 10 * 4 * 3), ("velocity", (10 + 2 * 3) * 3 + 10 * 4 * 4)):
+            "tokens.options.every=5", "tokens.options.validation=3",
+            "tokens.options.batch_size=4"]  # fmt: skip
+    drawn = (10 + 2 * 3) * 3
+    for loss, passes in (("flow", drawn + 10 * 4 * 3), ("velocity", drawn + 10 * 4 * 4)):
         words = [w for s in [*sets, f"tokens.loss={loss}"] for w in ("--set", s)]
         _, out, _ = call(monkeypatch, capsys, "plan", "quickstart", "--json", *words)
         hours = json.loads(out)["estimate"]["hours"]
