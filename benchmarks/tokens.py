@@ -89,7 +89,8 @@ def control(bench: Bench) -> dict[str, Any]:
                 rows["expert"].append(bench.score(name) if scale else base)
         told[name] = {"scales": SCALES, **rows}
         for kind, values in rows.items():
-            told[name][f"spearman_{kind}"] = float(spearmanr(SCALES, values)[0])
+            result: Any = spearmanr(SCALES, values)
+            told[name][f"spearman_{kind}"] = float(result.statistic)
     return told
 
 
