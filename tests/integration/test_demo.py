@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from paretune.measure import score_folder
+from paretune.policies.stamped import read_settings
 from paretune.recipes import load_config
-from paretune.sampling.writing import read_settings
 from tests.made_run import make_run, make_tokens
 
 from .commands import command
@@ -101,7 +101,7 @@ def visit(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
         page.on("dialog", lambda dialog: wrong.append(f"dialog {dialog.message}"))
         page.on("request", asked)
         page.goto(address)
-        page.wait_for_selector("#pt-pictures img")
+        page.wait_for_selector("#pt-samples img")
         return page
 
     yield open_page
@@ -112,7 +112,7 @@ def visit(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
 
 def pictures(page: Any) -> list[str]:
     """The sources of the base's and the aligned picture."""
-    return page.eval_on_selector_all("#pt-pictures img", "images => images.map(image => image.src)")
+    return page.eval_on_selector_all("#pt-samples img", "images => images.map(image => image.src)")
 
 
 def after(page: Any, act: Callable[[], object]) -> list[str]:
@@ -120,7 +120,7 @@ def after(page: Any, act: Callable[[], object]) -> list[str]:
     before = pictures(page)[1]
     act()
     page.wait_for_function(
-        "before => { const all = document.querySelectorAll('#pt-pictures img');"
+        "before => { const all = document.querySelectorAll('#pt-samples img');"
         " return all.length === 2 && all[1].src !== before; }", arg=before,
     )  # fmt: skip
     return pictures(page)
@@ -203,7 +203,7 @@ def test_the_keyboard_reaches_everything(visit: Callable[..., Any]) -> None:
             " if (a.closest('.pt-slider') && a.type === 'range') return 'slider';"
             " return a.closest('[id^=pt-]')?.id; }"
         ))  # fmt: skip
-    wanted = {"slider", "point", "pt-method", "pt-tokens", "pt-seed", "pt-lock", "pt-generate", "pt-pictures"}
+    wanted = {"slider", "point", "pt-method", "pt-tokens", "pt-seed", "pt-lock", "pt-generate", "pt-samples"}
     assert wanted <= reached
     assert any(str(name).startswith("pt-examples") for name in reached)
     page.uncheck("#pt-lock input")
@@ -236,8 +236,8 @@ def test_bad_input_is_told_and_the_server_lives(visit: Callable[..., Any]) -> No
     markup = "<img src=x onerror=alert(1)> {{1+1}} ${2+2} </figure>"
     field.fill(markup)
     after(page, lambda: page.click("#pt-generate"))
-    assert page.locator("#pt-pictures img").count() == 2
-    assert page.locator("#pt-pictures img").nth(1).get_attribute("alt") == f"aligned: {markup}"
+    assert page.locator("#pt-samples img").count() == 2
+    assert page.locator("#pt-samples img").nth(1).get_attribute("alt") == f"aligned: {markup}"
     assert page.locator("#pt-message [role=alert]").count() == 0
 
 
@@ -250,7 +250,7 @@ def test_two_visitors_never_see_each_others_preference(visit: Callable[..., Any]
         for page in pages:
             page.fill("#pt-seed input", str(turn + 1))
         for page in pages:
-            page.wait_for_selector(f"#pt-pictures a[download='aligned-{turn + 1}.png']")
+            page.wait_for_selector(f"#pt-samples a[download='aligned-{turn + 1}.png']")
         told = [save(pictures(p), tmp_path / f"{turn}-{n}")[1] for n, p in enumerate(pages)]
         assert [t["preference"] for t in told] == [{"red": 0, "dark": 1}, {"red": 1, "dark": 0}]
 

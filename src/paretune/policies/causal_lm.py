@@ -18,6 +18,7 @@ from ..config import LoraConfig, ModelConfig, RunConfig
 from ..files import write_text
 from ..ops.lowrank import LowRank
 from ..types import ParetuneError, Prompt, Samples
+from .flow import Sampling
 from .folders import check_model, quiet, resolve_path
 from .media import Cost
 from .options import TextOptions, read_options
@@ -55,6 +56,11 @@ class CausalLMPolicy:
         """
         texts = [self._render(prompt) for prompt in prompts]
         room = self.context - self.settings.max_tokens
+        if room < 1:
+            raise ParetuneError(
+                f"answers of {self.settings.max_tokens} tokens (model.options.max_tokens) leave no room for a "
+                f"prompt in the model's context of {self.context}: ask for fewer"
+            )
         for prompt, ids in zip(prompts, self.tokenizer(texts)["input_ids"], strict=True):
             if len(ids) > room:
                 told = prompt if len(prompt) <= 60 else prompt[:57] + "..."
@@ -179,21 +185,55 @@ def adapter_deltas(model: Any, values: Mapping[str, torch.Tensor]) -> dict[str, 
     return deltas
 
 
+def _answers(
+    policy: CausalLMPolicy, prompts: Sequence[str], seed: int, batch: int, tokens: Sequence[Scaled]
+) -> list[str]:
+    """An answer a prompt: the one place where reward tokens would enter."""
+    if tokens:
+        raise ParetuneError("reward tokens are for models with text encoders, not for language models")
+    return policy.answer(prompts, seed, batch)
+
+
 class Texts:
     """A list of answers. See `media.Medium`."""
 
     name: str = "texts"
     component: str | None = None
+    suffix: str = ".txt"
+    longest: int = 200_000  # a dialogue; the model's own context is what ends it
+    lines: bool = True
 
     def draw(
         self, policy: Any, config: RunConfig, prompts: Sequence[Prompt], seed: int,
         tokens: Sequence[Scaled] = (),
     ) -> Samples:  # fmt: skip
         """See `media.Medium.draw`."""
-        if tokens:
-            raise ParetuneError("reward tokens are for models with text encoders, not for language models")
         repeated = [p.text for p in prompts for _ in range(config.evaluate.samples)]
-        return policy.answer(repeated, seed, config.evaluate.batch_size)
+        return _answers(policy, repeated, seed, config.evaluate.batch_size, tokens)
+
+    def draw_each(
+        self, policy: Any, prompt: str, seeds: Sequence[int], sampling: Sampling,
+        tokens: Sequence[Scaled] = (),
+    ) -> Samples:  # fmt: skip
+        """See `media.Medium.draw_each`."""
+        return [_answers(policy, [prompt], seed, 1, tokens)[0] for seed in seeds]
+
+    def settings(self, model: ModelConfig, sampling: Sampling) -> dict[str, Any]:
+        """The model's options; steps and guidance are of flow models."""
+        options = read_options(TextOptions, model).model_dump()
+        return {name: options[name] for name in ("template", "max_tokens", "temperature", "top_p")}
+
+    def content(self, samples: Samples, index: int, settings: Mapping[str, Any]) -> bytes:
+        """The answer, to the letter."""
+        return str(samples[index]).encode()
+
+    def entry(self, samples: Samples, index: int) -> dict[str, Any]:
+        """The answer."""
+        return {"text": samples[index]}
+
+    def sheet(self, drawn: Sequence[Samples]) -> torch.Tensor | None:
+        """None: answers stand in the table."""
+        return None
 
     def save(self, samples: Samples, index: int, stem: Path) -> list[Path]:
         """A text file."""
