@@ -7,11 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,11 +19,9 @@ from paretune.policies.stamped import read_settings
 from paretune.recipes import load_config
 from tests.made_run import make_run, make_tokens
 
-from .commands import command
+from .browsing import needs_chromium, served, slider, visits
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: `apt-get install chromium`")
-PATIENCE = 120_000  # milliseconds: a busy machine is slow, and what is waited for comes much sooner
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -40,74 +33,14 @@ def run(tiny_sd3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(run: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/"
-    server = subprocess.Popen(
-        command("demo", run, "--port", port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        _wait_for(url, server)
+    with served(run) as url:
         yield url
-    finally:
-        server.terminate()
-        server.communicate(timeout=60)
-
-
-def _wait_for(url: str, server: subprocess.Popen[str]) -> None:
-    for _ in range(600):
-        if server.poll() is not None:
-            pytest.fail(f"the server left: {server.communicate()[0]}")
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail("the server did not come up")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
 def visit(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
-    """Open the page; afterwards: no error in the console, nothing asked of another machine."""
-    wrong: list[str] = []
-    contexts = []
-
-    def heard(message: Any) -> None:
-        if message.type == "error":
-            wrong.append(message.text)
-
-    def asked(request: Any) -> None:
-        if not request.url.startswith((address, address.replace("http", "ws"), "data:", "blob:")):
-            wrong.append(f"asked {request.url}")
-
-    def open_page(width: int = 1200, scheme: str = "light") -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.on("console", heard)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: wrong.append(f"dialog {dialog.message}"))
-        page.on("request", asked)
-        page.goto(address)
-        page.wait_for_selector("#pt-samples img")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert wrong == []
+    with visits(browser, address, "#pt-samples img") as open_page:
+        yield open_page
 
 
 def pictures(page: Any) -> list[str]:
@@ -136,10 +69,6 @@ def save(sources: list[str], folder: Path) -> list[dict[str, Any]]:
         assert Image.open(io.BytesIO(data)).size == (16, 16)
         told.append(read_settings(folder / f"{number}.png"))
     return told
-
-
-def slider(page: Any, number: int) -> Any:
-    return page.locator(".pt-slider input[type=range]").nth(number)
 
 
 def test_a_typed_prompt_is_drawn_and_scored_as_the_commands_do(

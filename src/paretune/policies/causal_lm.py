@@ -58,8 +58,8 @@ class CausalLMPolicy:
         room = self.context - self.settings.max_tokens
         if room < 1:
             raise ParetuneError(
-                f"answers of {self.settings.max_tokens} tokens (model.options.max_tokens) leave no room for a "
-                f"prompt in the model's context of {self.context}: ask for fewer"
+                f"answers of {self.settings.max_tokens} tokens (model.options.max_tokens) leave no room "
+                f"for a prompt in the model's context of {self.context}: ask for fewer"
             )
         for prompt, ids in zip(prompts, self.tokenizer(texts)["input_ids"], strict=True):
             if len(ids) > room:
