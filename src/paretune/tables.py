@@ -101,7 +101,7 @@ def sample_table(table: dict[str, Any]) -> Table:
         rows = [row for row in table[made] if row["request"] == number]
         scores = {r: [row["scores"][r] for row in rows if r in row["scores"]] for r in table["rewards"]}
         means = [f"{sum(values) / len(values):.3f}" if values else "–" for values in scores.values()]
-        first = [escape(shown(row["text"])) for row in rows[:1] if "text" in row]
+        first = [escape(shown(row["text"].strip())) for row in rows[:1] if "text" in row]
         rendered.add_row(escape(shown(request["prompt"])), str(len(rows)), *means, *first)
     return rendered
 

@@ -25,6 +25,8 @@ NO_TOKENS = "{run} has no reward tokens; `paretune tokens {run}` trains them"
 # Steps and guidance of a bare model, diffusers' own defaults; embedded models were made without guidance.
 MODEL_SAMPLING = {"flux": (28, 3.5), "hunyuan_video": (50, 6.0)}
 OTHERS = (28, 7.0)
+# Options that an embedded model wants where no recipe gives any: it has a context of 128 tokens.
+OPTIONS = {"assistant": {"max_tokens": 40}}
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def open_source(target: str) -> Source:
         )
     if not folder.exists() and target not in EMBEDDED and target.count("/") != 1:
         raise ParetuneError(f"no run or model {target}; give a run's folder, a model's folder or a hub id")
-    model = ModelConfig.model_validate({"path": target})
+    model = ModelConfig.model_validate({"path": target, "options": OPTIONS.get(target, {})})
     steps, guidance = MODEL_SAMPLING.get(family_of(target), OTHERS)
     return Source(target, model, steps, 1.0 if target in EMBEDDED else guidance)
 
