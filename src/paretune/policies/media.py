@@ -176,7 +176,7 @@ class Clips(Pictures):
 
 
 # Families whose samples are no pictures.
-MEDIA = {"hunyuan_video": "media:Clips", "causal_lm": "causal_lm:Texts"}
+MEDIA = {"hunyuan_video": "media:Clips", "causal_lm": "texts:Texts"}
 
 
 def medium_of(config: ModelConfig) -> Medium:
