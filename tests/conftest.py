@@ -20,10 +20,10 @@ from pathlib import Path
 def red(images, prompts):
     if Path(__file__).with_name("slow").exists():
         time.sleep(2)
-    return images[:, 0].mean((1, 2)).tolist()
+    return images.select(-3, 0).flatten(1).mean(1).tolist()
 
 def dark(images, prompts):
-    return (1 - images.mean((1, 2, 3))).tolist()
+    return (1 - images.flatten(1).mean(1)).tolist()
 '''
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,12 @@ def no(texts, prompts):
 '''
 
 
-def make_tokenizer(chat: bool = False, pad: bool = True) -> Any:
+def make_tokenizer(chat: bool = False, pad: bool = True, words: Sequence[str] = WORDS) -> Any:
     """Whole words, split at spaces."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *WORDS])}
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
     extra = {"pad_token": "<pad>"} if pad else {}
@@ -46,12 +47,14 @@ def make_tokenizer(chat: bool = False, pad: bool = True) -> Any:
     return tokenizer
 
 
-def make_llama(folder: Path, chat: bool = False, pad: bool = True, positions: int = 32) -> Path:
+def make_llama(
+    folder: Path, chat: bool = False, pad: bool = True, positions: int = 32, words: Sequence[str] = WORDS
+) -> Path:
     """A random Llama of two layers with its tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    tokenizer = make_tokenizer(chat, pad)
+    tokenizer = make_tokenizer(chat, pad, words)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=positions,

@@ -247,7 +247,7 @@ def score(
 @app.command()
 def sample(
     source: Annotated[str, typer.Argument(help="A finished run's folder, a model's folder, or a hub id.")],
-    prompt: Annotated[list[str], typer.Option("--prompt", help="What to draw. May be repeated.")],
+    prompt: Annotated[list[str], typer.Option("--prompt", help="What is asked for. May be repeated.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder.")],
     prefer: Annotated[
         str | None, typer.Option("--prefer", help="Weights of the run's rewards, as \"ocr=0.7 beauty=0.3\".")
@@ -263,13 +263,13 @@ def sample(
     tokens: Annotated[
         str, typer.Option("--tokens", help="Reward tokens by hand, beside any method: \"ocr:2 beauty@0.5\".")
     ] = "",
-    count: Annotated[int, typer.Option("-n", "--count", help="Pictures a prompt.")] = 4,
+    count: Annotated[int, typer.Option("-n", "--count", help="Samples a prompt.")] = 4,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
     steps: Annotated[int | None, typer.Option("--steps", help="Default: the recipe's evaluation.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Default: the recipe's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw pictures at a preference, with their scores; every PNG carries its settings."""
+    """Draw pictures, clips or answers at a preference, with their scores and their settings."""
     from .sampling.command import sample_folder
 
     table = sample_folder(
@@ -279,10 +279,10 @@ def sample(
     if as_json:
         _print_json(table)
         return
-    from .tables import sample_table
+    from .tables import sample_places, sample_table
 
     Console().print(sample_table(table))
-    typer.echo(f"pictures: {out / 'pictures'}   grid: {out / 'grid.png'}   scores: {out / 'sample.json'}")
+    typer.echo(sample_places(table, out))
 
 
 @app.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -93,18 +95,34 @@ def measure_table(table: dict[str, Any]) -> Table:
 
 
 def sample_table(table: dict[str, Any]) -> Table:
-    """`paretune sample`: the mean score of each prompt's pictures."""
-    rendered = Table(title="mean score of each prompt's pictures", title_justify="left")
+    """`paretune sample`: the mean score of each prompt's samples, and of texts the first."""
+    made = table["made"]
+    rendered = Table(title=f"mean score of each prompt's {made}", title_justify="left")
     rendered.add_column("prompt")
-    rendered.add_column("pictures", justify="right")
+    rendered.add_column(made, justify="right")
     for reward in table["rewards"]:
         rendered.add_column(reward, justify="right")
+    if made == "texts":
+        rendered.add_column("the first")
     for number, request in enumerate(table["requests"]):
-        rows = [row for row in table["pictures"] if row["request"] == number]
+        rows = [row for row in table[made] if row["request"] == number]
         scores = {r: [row["scores"][r] for row in rows if r in row["scores"]] for r in table["rewards"]}
         means = [f"{sum(values) / len(values):.3f}" if values else "–" for values in scores.values()]
-        rendered.add_row(escape(request["prompt"]), str(len(rows)), *means)
+        first = [escape(shown(row["text"].strip())) for row in rows[:1] if "text" in row]
+        rendered.add_row(escape(shown(request["prompt"])), str(len(rows)), *means, *first)
     return rendered
+
+
+def shown(text: str) -> str:
+    """A text for the terminal: one line, and no character that steers it."""
+    return "".join(" " if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text)
+
+
+def sample_places(table: dict[str, Any], out: Path) -> str:
+    """Where `paretune sample` wrote what."""
+    made, grid = table["made"], table["grid"]
+    places = {made: out / made, **({"grid": out / grid} if grid else {}), "scores": out / "sample.json"}
+    return "   ".join(f"{name}: {place}" for name, place in places.items())
 
 
 def comparison_table(comparison: dict[str, Any]) -> Table:

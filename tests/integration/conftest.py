@@ -1,13 +1,16 @@
-"""One tiny run for all tests that need a finished one."""
+"""One tiny run for all tests that need a finished one, and one browser."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import tiny_recipe
 
+from .browsing import CHROMIUM
 from .commands import call
 
 
@@ -24,3 +27,14 @@ def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = call("run", recipe, "--out", out, "--quiet")
     assert done.returncode == 0, done.stderr
     return out
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

@@ -7,11 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,15 +15,13 @@ import pytest
 from PIL import Image
 
 from paretune.measure import score_folder
+from paretune.policies.stamped import read_settings
 from paretune.recipes import load_config
-from paretune.sampling.writing import read_settings
 from tests.made_run import make_run, make_tokens
 
-from .commands import command
+from .browsing import needs_chromium, served, slider, visits
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: `apt-get install chromium`")
-PATIENCE = 120_000  # milliseconds: a busy machine is slow, and what is waited for comes much sooner
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -40,79 +33,19 @@ def run(tiny_sd3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(run: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/"
-    server = subprocess.Popen(
-        command("demo", run, "--port", port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        _wait_for(url, server)
+    with served(run) as url:
         yield url
-    finally:
-        server.terminate()
-        server.communicate(timeout=60)
-
-
-def _wait_for(url: str, server: subprocess.Popen[str]) -> None:
-    for _ in range(600):
-        if server.poll() is not None:
-            pytest.fail(f"the server left: {server.communicate()[0]}")
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail("the server did not come up")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
 def visit(browser: Any, address: str) -> Iterator[Callable[..., Any]]:
-    """Open the page; afterwards: no error in the console, nothing asked of another machine."""
-    wrong: list[str] = []
-    contexts = []
-
-    def heard(message: Any) -> None:
-        if message.type == "error":
-            wrong.append(message.text)
-
-    def asked(request: Any) -> None:
-        if not request.url.startswith((address, address.replace("http", "ws"), "data:", "blob:")):
-            wrong.append(f"asked {request.url}")
-
-    def open_page(width: int = 1200, scheme: str = "light") -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(PATIENCE)
-        page.on("console", heard)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: wrong.append(f"dialog {dialog.message}"))
-        page.on("request", asked)
-        page.goto(address)
-        page.wait_for_selector("#pt-pictures img")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert wrong == []
+    with visits(browser, address, "#pt-samples img") as open_page:
+        yield open_page
 
 
 def pictures(page: Any) -> list[str]:
     """The sources of the base's and the aligned picture."""
-    return page.eval_on_selector_all("#pt-pictures img", "images => images.map(image => image.src)")
+    return page.eval_on_selector_all("#pt-samples img", "images => images.map(image => image.src)")
 
 
 def after(page: Any, act: Callable[[], object]) -> list[str]:
@@ -120,7 +53,7 @@ def after(page: Any, act: Callable[[], object]) -> list[str]:
     before = pictures(page)[1]
     act()
     page.wait_for_function(
-        "before => { const all = document.querySelectorAll('#pt-pictures img');"
+        "before => { const all = document.querySelectorAll('#pt-samples img');"
         " return all.length === 2 && all[1].src !== before; }", arg=before,
     )  # fmt: skip
     return pictures(page)
@@ -136,10 +69,6 @@ def save(sources: list[str], folder: Path) -> list[dict[str, Any]]:
         assert Image.open(io.BytesIO(data)).size == (16, 16)
         told.append(read_settings(folder / f"{number}.png"))
     return told
-
-
-def slider(page: Any, number: int) -> Any:
-    return page.locator(".pt-slider input[type=range]").nth(number)
 
 
 def test_a_typed_prompt_is_drawn_and_scored_as_the_commands_do(
@@ -203,7 +132,7 @@ def test_the_keyboard_reaches_everything(visit: Callable[..., Any]) -> None:
             " if (a.closest('.pt-slider') && a.type === 'range') return 'slider';"
             " return a.closest('[id^=pt-]')?.id; }"
         ))  # fmt: skip
-    wanted = {"slider", "point", "pt-method", "pt-tokens", "pt-seed", "pt-lock", "pt-generate", "pt-pictures"}
+    wanted = {"slider", "point", "pt-method", "pt-tokens", "pt-seed", "pt-lock", "pt-generate", "pt-samples"}
     assert wanted <= reached
     assert any(str(name).startswith("pt-examples") for name in reached)
     page.uncheck("#pt-lock input")
@@ -236,8 +165,8 @@ def test_bad_input_is_told_and_the_server_lives(visit: Callable[..., Any]) -> No
     markup = "<img src=x onerror=alert(1)> {{1+1}} ${2+2} </figure>"
     field.fill(markup)
     after(page, lambda: page.click("#pt-generate"))
-    assert page.locator("#pt-pictures img").count() == 2
-    assert page.locator("#pt-pictures img").nth(1).get_attribute("alt") == f"aligned: {markup}"
+    assert page.locator("#pt-samples img").count() == 2
+    assert page.locator("#pt-samples img").nth(1).get_attribute("alt") == f"aligned: {markup}"
     assert page.locator("#pt-message [role=alert]").count() == 0
 
 
@@ -250,7 +179,7 @@ def test_two_visitors_never_see_each_others_preference(visit: Callable[..., Any]
         for page in pages:
             page.fill("#pt-seed input", str(turn + 1))
         for page in pages:
-            page.wait_for_selector(f"#pt-pictures a[download='aligned-{turn + 1}.png']")
+            page.wait_for_selector(f"#pt-samples a[download='aligned-{turn + 1}.png']")
         told = [save(pictures(p), tmp_path / f"{turn}-{n}")[1] for n, p in enumerate(pages)]
         assert [t["preference"] for t in told] == [{"red": 0, "dark": 1}, {"red": 1, "dark": 0}]
 

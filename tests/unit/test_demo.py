@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paretune.demo import markup, serving
+from paretune.demo import markup, serving, views
 from paretune.demo.answers import Answers
 from paretune.demo.front import Front, Place, Point, read_front
 from paretune.demo.plots import front_plots
@@ -100,7 +100,7 @@ def test_other_rewards_than_the_recipes_are_refused(run: Path) -> None:
 
 def test_the_aligned_picture_follows_the_preference_and_the_base_does_not(answers: Answers) -> None:
     one, other = (answers.answer("a red circle", w, "mix", "", 1) for w in ([1.0, 0.0], [0.0, 3.0]))
-    images = [re.findall(r'src="data:image/png;base64,([^"]+)"', a.pictures) for a in (one, other)]
+    images = [re.findall(r'src="data:image/png;base64,([^"]+)"', a.samples) for a in (one, other)]
     assert images[0][1] != images[1][1]
     kept = [re.findall(r'class="pt-bar pt-base".*?pt-value">([^<]+)<', a.bars) for a in (one, other)]
     assert kept[0] == kept[1]
@@ -142,7 +142,7 @@ def test_examples_are_held_out_prompts(answers: Answers) -> None:
 
 
 def test_markup_and_templates_are_text() -> None:
-    drawn = markup.picture(b"", "base", '<script>"{{a}} ${b}`\\', "x.png", True)
+    drawn = views.clip(b"", "base", '<script>"{{a}} ${b}`\\', "x.mp4")
     assert '&lt;script&gt;&quot;&#123;&#123;a&#125;&#125; &#36;&#123;b&#125;&#96;&#92;"' in drawn
     assert markup.message("") == ""
 

@@ -38,12 +38,12 @@ def test_other_sentences_are_no_scene(text: str) -> None:
 
 def test_a_known_prompt_keeps_its_record() -> None:
     known = Prompt("a cat", {"text": "odd"})
-    assert prompt_of("a cat", {"a cat": known}, world=True) is known
+    assert prompt_of("a cat", {"a cat": known}, "pictures") is known
 
 
 def test_the_word_of_a_free_prompt() -> None:
-    assert prompt_of('a shop with "open now" on it', {}, world=False).metadata["text"] == "open now"
-    assert prompt_of("a sign saying kite on a hill", {}, world=True).metadata["text"] == "kite"
-    assert prompt_of('an empty "" pair', {}, world=False).metadata == {}
-    assert prompt_of("a red circle", {}, world=False).metadata == {}
-    assert prompt_of("a red circle", {}, world=True).metadata["include"][0]["color"] == "red"
+    assert prompt_of('a shop with "open now" on it', {}, "").metadata["text"] == "open now"
+    assert prompt_of("a sign saying kite on a hill", {}, "pictures").metadata["text"] == "kite"
+    assert prompt_of('an empty "" pair', {}, "").metadata == {}
+    assert prompt_of("a red circle", {}, "").metadata == {}
+    assert prompt_of("a red circle", {}, "pictures").metadata["include"][0]["color"] == "red"

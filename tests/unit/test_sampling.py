@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from paretune.measure import score_folder
+from paretune.policies.stamped import grid, read_settings
 from paretune.sampling import Request, Sampler
 from paretune.sampling.command import sample_folder
 from paretune.sampling.request import normalised, read_preference, read_prompt, read_seed
 from paretune.sampling.source import open_source
-from paretune.sampling.writing import grid, read_settings
 from paretune.types import ParetuneError
 from tests.made_run import make_run, make_tokens
 
@@ -245,8 +245,8 @@ def _pixels(out: Path) -> bytes:
 
 
 def test_a_grid_enlarges_small_pictures_only() -> None:
-    assert grid([torch.zeros(3, 32, 32, 3, dtype=torch.uint8)] * 2).shape == (2 * 136, 3 * 136, 3)
-    assert grid([torch.zeros(1, 200, 300, 3, dtype=torch.uint8)]).shape == (208, 308, 3)
+    assert grid([torch.zeros(3, 3, 32, 32, dtype=torch.uint8)] * 2).shape == (3, 2 * 136, 3 * 136)
+    assert grid([torch.zeros(1, 3, 200, 300, dtype=torch.uint8)]).shape == (3, 208, 308)
 
 
 def test_mistakes_are_told_before_a_model_is_loaded(

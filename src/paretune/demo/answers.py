@@ -7,22 +7,21 @@ remembered by the whole setting.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from ..data.prompts import load_prompts
 from ..rewards.base import applies_to
-from ..sampling import Drawn, Request, Sampler
+from ..sampling import Request, Sampler
 from ..sampling.request import normalised, read_method, read_prompt, read_seed
-from ..sampling.writing import png_bytes
 from ..types import ParetuneError, Prompt
 from . import markup
 from .front import Front, read_front
 from .plots import front_plots
+from .views import VIEWS
 
 REMEMBERED = 256
-SMALL = 256  # narrower pictures are enlarged with their pixels sharp
 LABELS = {
     "mapreduce": "MapReduce, last round's experts weighted",
     "mix": "mix of one round's experts",
@@ -34,9 +33,18 @@ LABELS = {
 class Answer:
     """The parts of the page that change, as HTML."""
 
-    pictures: str
+    samples: str
     bars: str
     front: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One sample: its file, its scores, and why rewards say nothing of it."""
+
+    file: bytes
+    scores: Mapping[str, float]
+    left_out: Mapping[str, str]
 
 
 class Answers:
@@ -49,7 +57,8 @@ class Answers:
         self.sampler, self.source = sampler, source
         self.front: Front = read_front(source.run, source.config.weights())
         self.methods = [m for m in source.methods if m != "base"]
-        self._drawn = lru_cache(REMEMBERED)(sampler.draw_scored)
+        self.medium, self.view = sampler.medium, VIEWS[sampler.medium.name]
+        self._kept = lru_cache(REMEMBERED)(self._draw)
         self.ranges = {r.name: self._range(r.name, r.range) for r in sampler.rewards()}
 
     def answer(
@@ -59,20 +68,20 @@ class Answers:
         preference = normalised([math.nan if w is None else float(w) for w in weights], self.source.rewards)
         if read_method(method) not in self.methods:
             raise ParetuneError(f"this run has no method {method}; it has {', '.join(self.methods)}")
-        text, number = read_prompt(prompt), read_seed(seed)
+        text, number = read_prompt(prompt, self.medium.longest, self.medium.lines), read_seed(seed)
         aligned = Request(text, method, preference, number, tokens.strip())
         base = Request(text, "base", None, number)
         self.source.mixed(aligned)
-        drawn = {"base": self._drawn(base), "aligned": self._drawn(aligned)}
+        drawn = {"base": self._kept(base), "aligned": self._kept(aligned)}
         place = None if tokens.strip() else self.front.place(method, preference)
         return Answer(
-            markup.pictures([
-                self._picture(title, request, drawn[title])
-                for title, request in (("base", base), ("aligned", aligned))
-            ]),
+            markup.side_by_side([
+                self.view.draw(own.file, title, text, f"{title}-{number}{self.medium.suffix}")
+                for title, own in drawn.items()
+            ], self.medium.name),
             markup.bars(
-                self.source.rewards, self.ranges,
-                {title: own.scores[0] for title, own in drawn.items()}, drawn["base"].left_out,
+                self.source.rewards, self.ranges, {title: own.scores for title, own in drawn.items()},
+                drawn["base"].left_out, self.view.noun,
             ),
             front_plots(self.front, place, method),
         )  # fmt: skip
@@ -96,17 +105,17 @@ class Answers:
             except ParetuneError:  # the file may have gone since
                 continue
         turns = list(dict.fromkeys(own[i] for i in range(most) for own in sets if i < len(own)))[:most]
-        return sorted(turns, key=lambda text: -self._said_of(text)) or ["a red circle"]
+        return sorted(turns, key=lambda text: -self._said_of(text)) or [self.view.example]
 
     def _said_of(self, text: str) -> int:
         prompt = self.source.known.get(text, Prompt(text))
         return sum(applies_to(reward, prompt) for reward in self.sampler.rewards())
 
-    def _picture(self, title: str, request: Request, drawn: Drawn) -> str:
-        pixels = drawn.pixels[0]
-        png = png_bytes(pixels, {**self.sampler.settings(request), "index": 0})
-        file = f"{title}-{request.seed}.png"
-        return markup.picture(png, title, request.prompt, file, max(pixels.shape[:2]) < SMALL)
+    def _draw(self, request: Request) -> Kept:
+        """What `paretune sample` would write first for a request."""
+        done = self.sampler.draw_scored(request)
+        settings = {**self.sampler.settings(request), "index": 0}
+        return Kept(self.medium.content(done.samples, 0, settings), done.scores[0], done.left_out)
 
     def _range(self, name: str, bounds: tuple[float, float]) -> tuple[float, float]:
         """The bars' ends: the reward's own, or where it has none those of the measured models."""

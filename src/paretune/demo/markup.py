@@ -1,4 +1,4 @@
-"""What the page shows, as HTML: pictures, bars, messages. Every word of a user's is escaped here."""
+"""What the page shows, as HTML: samples, bars, messages. Every word of a user's is escaped here."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ def message(text: str) -> str:
     return f'<p class="pt-message" role="alert">{shown(text)}</p>' if text else ""
 
 
-def picture(png: bytes, title: str, prompt: str, file: str, small: bool) -> str:
-    """One picture with its title and a link that saves the very bytes."""
-    data = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    grain = ' class="pt-pixels"' if small else ""
+def data_uri(kind: str, content: bytes) -> str:
+    """The bytes of a file as its own address."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def figure(inner: str, title: str, data: str, file: str) -> str:
+    """A sample with its title and a link that saves the very bytes. inner: HTML. data: their address."""
+    suffix = file.rpartition(".")[2].upper()
     return (
-        f'<figure class="pt-picture"><img{grain} src="{data}" alt="{shown(title)}: {shown(prompt)}">'
-        f'<figcaption><b>{shown(title)}</b> <a href="{data}" download="{shown(file)}">save PNG</a>'
-        "</figcaption></figure>"
+        f'<figure class="pt-sample">{inner}<figcaption><b>{shown(title)}</b> '
+        f'<a href="{data}" download="{shown(file)}">save {shown(suffix)}</a></figcaption></figure>'
     )
 
 
-def pictures(parts: Sequence[str]) -> str:
-    """Pictures side by side."""
-    return f'<div class="pt-pictures">{"".join(parts)}</div>'
+def side_by_side(parts: Sequence[str], made: str) -> str:
+    """Samples beside each other. made: what they are."""
+    return f'<div class="pt-samples pt-{made}">{"".join(parts)}</div>'
 
 
 def bars(
@@ -42,8 +45,9 @@ def bars(
     ranges: Mapping[str, tuple[float, float]],
     scores: Mapping[str, Mapping[str, float]],
     left_out: Mapping[str, str],
+    made: str = "pictures",
 ) -> str:
-    """A pair of bars a reward. scores: picture's title -> reward -> value."""
+    """A pair of bars a reward. scores: sample's title -> reward -> value. made: what the samples are."""
     rows = []
     for reward in rewards:
         if reward in left_out:
@@ -54,7 +58,7 @@ def bars(
                 for place, (title, own) in enumerate(scores.items())
             )
         rows.append(f"<tr><th scope='row'>{shown(reward)}</th><td>{told}</td></tr>")
-    return f'<table class="pt-bars"><caption>Scores of these two pictures</caption>{"".join(rows)}</table>'
+    return f'<table class="pt-bars"><caption>Scores of these two {made}</caption>{"".join(rows)}</table>'
 
 
 def _bar(title: str, place: int, value: float, span: tuple[float, float]) -> str:

@@ -41,7 +41,7 @@ class Page:
                     self._controls()
                 with gr.Column(scale=3, min_width=280):
                     self.message = gr.HTML(elem_id="pt-message")
-                    self.pictures = gr.HTML(elem_id="pt-pictures")
+                    self.samples = gr.HTML(elem_id="pt-samples")
                     self.bars = gr.HTML(elem_id="pt-bars")
             gr.HTML("<h2>The measured front</h2><p class='pt-note'>Means over held-out prompts. A click on a "
                     "point sets the sliders to it.</p>", elem_id="pt-front-head")  # fmt: skip
@@ -51,7 +51,8 @@ class Page:
     def _controls(self) -> None:
         answers = self.answers
         examples = answers.examples()
-        self.prompt = gr.Textbox(examples[0], label="Prompt", lines=1, max_lines=3, elem_id="pt-prompt")
+        most = 8 if answers.medium.lines else 3
+        self.prompt = gr.Textbox(examples[0], label="Prompt", lines=1, max_lines=most, elem_id="pt-prompt")
         self.examples = gr.Dataset(
             components=[gr.Textbox(visible=False)], samples=[[text] for text in examples],
             label="Examples", type="values", elem_id="pt-examples",
@@ -75,7 +76,7 @@ class Page:
     def _wire(self) -> None:
         """Every control asks at once; a question carries the whole setting, so that nothing is kept here."""
         asked = [self.prompt, self.method, self.tokens, self.seed, *self.sliders]
-        shown = [self.message, self.pictures, self.bars, self.front]
+        shown = [self.message, self.samples, self.bars, self.front]
         quick: dict[str, Any] = {
             "trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private",
         }  # fmt: skip
@@ -93,7 +94,7 @@ class Page:
         except ParetuneError as error:
             # What was shown before stays, with the reason above it.
             return [markup.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
-        return ["", done.pictures, done.bars, done.front]
+        return ["", done.samples, done.bars, done.front]
 
     def _generate(self, kept: bool, prompt: str, method: str, tokens: str, seed: float | None,
                   *weights: float) -> list[Any]:  # fmt: skip

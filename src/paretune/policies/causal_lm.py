@@ -7,33 +7,20 @@ model's own `generate`. `model.options` are the fields of `options.TextOptions`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from ..config import LoraConfig, ModelConfig, RunConfig
-from ..files import write_text
+from ..config import LoraConfig, ModelConfig
 from ..ops.lowrank import LowRank
-from ..types import ParetuneError, Prompt, Samples
+from ..types import ParetuneError
 from .folders import check_model, quiet, resolve_path
-from .media import Cost
 from .options import TextOptions, read_options
-from .tokens import Scaled
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PEFT_PREFIX = "base_model.model."
-# Parameters of hub models that are not on disk yet, in billions.
-KNOWN = {
-    "meta-llama/Llama-2-7b-hf": 6.74,
-    "meta-llama/Llama-2-13b-hf": 13.02,
-    "meta-llama/Llama-3.1-8B": 8.03,
-    "Qwen/Qwen2.5-7B": 7.62,
-    "Ray2333/gpt2-large-helpful-reward_model": 0.77,
-    "Ray2333/gpt2-large-harmless-reward_model": 0.77,
-}
 
 
 class CausalLMPolicy:
@@ -55,6 +42,11 @@ class CausalLMPolicy:
         """
         texts = [self._render(prompt) for prompt in prompts]
         room = self.context - self.settings.max_tokens
+        if room < 1:
+            raise ParetuneError(
+                f"answers of {self.settings.max_tokens} tokens (model.options.max_tokens) leave no room "
+                f"for a prompt in the model's context of {self.context}: ask for fewer"
+            )
         for prompt, ids in zip(prompts, self.tokenizer(texts)["input_ids"], strict=True):
             if len(ids) > room:
                 told = prompt if len(prompt) <= 60 else prompt[:57] + "..."
@@ -177,53 +169,3 @@ def adapter_deltas(model: Any, values: Mapping[str, torch.Tensor]) -> dict[str, 
         factors = LowRank(b.detach().cpu().float() * scale, a.detach().cpu().float())
         deltas[module.removeprefix(PEFT_PREFIX)] = factors
     return deltas
-
-
-class Texts:
-    """A list of answers. See `media.Medium`."""
-
-    name: str = "texts"
-    component: str | None = None
-
-    def draw(
-        self, policy: Any, config: RunConfig, prompts: Sequence[Prompt], seed: int,
-        tokens: Sequence[Scaled] = (),
-    ) -> Samples:  # fmt: skip
-        """See `media.Medium.draw`."""
-        if tokens:
-            raise ParetuneError("reward tokens are for models with text encoders, not for language models")
-        repeated = [p.text for p in prompts for _ in range(config.evaluate.samples)]
-        return policy.answer(repeated, seed, config.evaluate.batch_size)
-
-    def save(self, samples: Samples, index: int, stem: Path) -> list[Path]:
-        """A text file."""
-        path = stem.with_suffix(".txt")
-        write_text(path, str(samples[index]).strip())
-        return [path]
-
-    def cost(self, config: RunConfig) -> Cost | None:
-        """Drawing reads every token once; training once more, and the reference where there is an anchor."""
-        own = _size(config.model.path)
-        settings = read_options(TextOptions, config.model)
-        rewards = [_size(str(r.options.get("model", ""))) or 0.0 for r in config.rewards.values()]
-        reference = config.objective.kl > 0 or any(r.kl for r in config.rewards.values())
-        return Cost(
-            own, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,
-            draw=1.0 + (1.0 if reference else 0.0), train=1.0,
-            told=f"answers of up to {settings.max_tokens} tokens, temperature {settings.temperature:g}",
-        )  # fmt: skip
-
-
-def _size(path: str) -> float | None:
-    """Parameters of a model: of a folder by its files' headers, of a known hub id by the table."""
-    folder = Path(resolve_path(path))
-    if not path or not folder.is_dir():
-        return KNOWN[path] * 1e9 if path in KNOWN else None
-    total = 0.0
-    for file in folder.glob("*.safetensors"):
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                total += torch.Size(entry["shape"]).numel()
-    return total

@@ -5,7 +5,7 @@ Stages and trainers pass samples on without looking: this is where a new kind of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +16,8 @@ from ..config import ModelConfig, RunConfig
 from ..types import Prompt, Samples
 from .flow import Sampling, sample
 from .folders import family_of
-from .sample_files import save_sample
+from .sample_files import as_bytes, save_sample, spaced_frames
+from .stamped import grid, stamped_clip, stamped_png
 from .tokens import Scaled
 
 
@@ -36,10 +37,17 @@ class Cost(NamedTuple):
 
 
 class Medium(Protocol):
-    """A kind of samples. name: as trainers are chosen by. component: where in a pipeline the adapters go."""
+    """A kind of samples. name: as trainers are chosen by. component: where in a pipeline the adapters go.
+
+    suffix: of a sample's file. longest: the characters that a prompt may have. lines: whether it may have
+    several lines.
+    """
 
     name: str
     component: str | None
+    suffix: str
+    longest: int
+    lines: bool
 
     def draw(
         self, policy: Any, config: RunConfig, prompts: Sequence[Prompt], seed: int,
@@ -49,6 +57,32 @@ class Medium(Protocol):
 
         tokens: reward tokens that follow every prompt.
         """
+        ...
+
+    def draw_each(
+        self, policy: Any, prompt: str, seeds: Sequence[int], sampling: Sampling,
+        tokens: Sequence[Scaled] = (),
+    ) -> Samples:  # fmt: skip
+        """A sample a seed, each drawn alone: how many others are asked for changes no bit of it.
+
+        As files hold them: pixels are bytes. `stamped.restored` gives what rewards take.
+        """
+        ...
+
+    def settings(self, model: ModelConfig, sampling: Sampling) -> dict[str, Any]:
+        """What `draw_each` draws by, by the names of a user's settings."""
+        ...
+
+    def content(self, samples: Samples, index: int, settings: Mapping[str, Any]) -> bytes:
+        """The file of one sample of `draw_each`; it carries its settings where its format can."""
+        ...
+
+    def entry(self, samples: Samples, index: int) -> dict[str, Any]:
+        """What a table can hold of a sample itself, {} where nothing."""
+        ...
+
+    def sheet(self, drawn: Sequence[Samples]) -> torch.Tensor | None:
+        """All samples at a glance, uint8 [3, H, W]. drawn: of each request. None where there is none."""
         ...
 
     def save(self, samples: Samples, index: int, stem: Path) -> list[Path]:
@@ -65,6 +99,9 @@ class Pictures:
 
     name: str = "pictures"
     component: str | None = "transformer"
+    suffix: str = ".png"
+    longest: int = 1000
+    lines: bool = False
 
     @torch.no_grad()
     def draw(
@@ -82,6 +119,36 @@ class Pictures:
         sampling = Sampling(settings.steps, guidance, batch=settings.batch_size)
         return policy.decode(sample(policy, conditions.select(index), noise, sampling).clean)
 
+    @torch.no_grad()
+    def draw_each(
+        self, policy: Any, prompt: str, seeds: Sequence[int], sampling: Sampling,
+        tokens: Sequence[Scaled] = (),
+    ) -> Samples:  # fmt: skip
+        """See `Medium.draw_each`. A seed gives the same noise for every prompt and model."""
+        conditions = policy.encode([prompt], sampling.guidance > 1, tokens)
+        drawn = []
+        for seed in seeds:
+            noise = policy.initial_noise(1, torch.Generator().manual_seed(seed))
+            drawn.append(as_bytes(policy.decode(sample(policy, conditions, noise, sampling).clean)))
+        return torch.cat(drawn)
+
+    def settings(self, model: ModelConfig, sampling: Sampling) -> dict[str, Any]:
+        """Steps and guidance."""
+        return {"steps": sampling.steps, "guidance_scale": sampling.guidance}
+
+    def content(self, samples: Samples, index: int, settings: Mapping[str, Any]) -> bytes:
+        """See `stamped.stamped_png`."""
+        assert isinstance(samples, torch.Tensor)
+        return stamped_png(samples[index], settings)
+
+    def entry(self, samples: Samples, index: int) -> dict[str, Any]:
+        """Nothing: pixels are in the file."""
+        return {}
+
+    def sheet(self, drawn: Sequence[Samples]) -> torch.Tensor | None:
+        """A row a request."""
+        return grid([own for own in drawn if isinstance(own, torch.Tensor)])
+
     def save(self, samples: Samples, index: int, stem: Path) -> list[Path]:
         """See `sample_files.save_sample`."""
         assert isinstance(samples, torch.Tensor)
@@ -96,10 +163,20 @@ class Clips(Pictures):
     """float32 [B, T, 3, H, W] in [0, 1], of a flow model."""
 
     name = "clips"
+    suffix = ".mp4"
+
+    def content(self, samples: Samples, index: int, settings: Mapping[str, Any]) -> bytes:
+        """See `stamped.stamped_clip`."""
+        assert isinstance(samples, torch.Tensor)
+        return stamped_clip(samples[index], settings)
+
+    def sheet(self, drawn: Sequence[Samples]) -> torch.Tensor | None:
+        """A row a clip: its frames in order."""
+        return grid([spaced_frames(clip) for own in drawn if isinstance(own, torch.Tensor) for clip in own])
 
 
 # Families whose samples are no pictures.
-MEDIA = {"hunyuan_video": "media:Clips", "causal_lm": "causal_lm:Texts"}
+MEDIA = {"hunyuan_video": "media:Clips", "causal_lm": "texts:Texts"}
 
 
 def medium_of(config: ModelConfig) -> Medium:

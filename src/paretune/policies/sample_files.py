@@ -5,6 +5,7 @@ PyAV, which brings its own encoder, writes and reads clips; it is imported where
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,14 @@ def read_sample(path: Path) -> Samples:
 
 def contact_sheet(clip: torch.Tensor) -> torch.Tensor:
     """Evenly spaced frames side by side, a pixel apart. [T, 3, H, W] -> [3, H, W']."""
-    count = min(len(clip), SHEET_FRAMES)
-    chosen = torch.linspace(0, len(clip) - 1, count).round().long()
-    framed = torch.nn.functional.pad(clip[chosen], (0, 1), value=1.0)
+    framed = torch.nn.functional.pad(spaced_frames(clip), (0, 1), value=1.0)
     return torch.cat(list(framed), dim=2)[:, :, :-1]
+
+
+def spaced_frames(clip: torch.Tensor) -> torch.Tensor:
+    """At most SHEET_FRAMES frames, evenly spaced from the first to the last. [T, ...] -> [F, ...]."""
+    count = min(len(clip), SHEET_FRAMES)
+    return clip[torch.linspace(0, len(clip) - 1, count).round().long()]
 
 
 def frame_rate(frames: int) -> int:
@@ -62,13 +67,21 @@ def frame_rate(frames: int) -> int:
 
 
 def write_clip(clip: torch.Tensor, path: Path, rate: int | None = None) -> None:
+    """A clip as an MP4 file, see `clip_bytes`."""
+    path.write_bytes(clip_bytes(clip, rate))
+
+
+def clip_bytes(clip: torch.Tensor, rate: int | None = None, comment: str = "") -> bytes:
     """H.264 at nearly no loss, one thread: the same clip gives the same bytes. [T, 3, H, W] in [0, 1]."""
     av = _pyav()
     factor = max(1, SHORTEST_SIDE // min(clip.shape[-2:]))
-    frames = _bytes(clip).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    frames = as_bytes(clip).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
     # yuv420p, which every browser plays, halves the colours' size: sides are even.
     frames = frames[:, :, : frames.shape[2] // 2 * 2, : frames.shape[3] // 2 * 2]
-    with av.open(str(path), "w", format="mp4") as file:
+    written = io.BytesIO()
+    with av.open(written, "w", format="mp4") as file:
+        if comment:
+            file.metadata["comment"] = comment
         stream = file.add_stream("libx264", rate=rate or frame_rate(len(clip)))
         stream.width, stream.height = frames.shape[3], frames.shape[2]
         stream.pix_fmt = "yuv420p"
@@ -76,6 +89,17 @@ def write_clip(clip: torch.Tensor, path: Path, rate: int | None = None) -> None:
         for frame in frames.permute(0, 2, 3, 1).contiguous().numpy():
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         file.mux(stream.encode(None))
+    return written.getvalue()
+
+
+def read_comment(path: Path) -> str | None:
+    """What was written into a video file as its comment."""
+    av = _pyav()
+    try:
+        with av.open(str(path)) as file:
+            return file.metadata.get("comment")
+    except (OSError, ValueError, av.error.FFmpegError) as error:
+        raise ParetuneError(f"{path} cannot be read as a clip") from error
 
 
 def read_clip(path: Path) -> torch.Tensor:
@@ -102,8 +126,9 @@ def _pyav() -> Any:
 
 
 def _save_picture(picture: torch.Tensor, path: Path) -> None:
-    Image.fromarray(_bytes(picture).permute(1, 2, 0).contiguous().numpy()).save(path)
+    Image.fromarray(as_bytes(picture).permute(1, 2, 0).contiguous().numpy()).save(path)
 
 
-def _bytes(values: torch.Tensor) -> torch.Tensor:
-    return (values.clamp(0, 1) * 255).round().byte()
+def as_bytes(values: torch.Tensor) -> torch.Tensor:
+    """Values in [0, 1] -> uint8, as files hold them; bytes stay what they are."""
+    return values if values.dtype == torch.uint8 else (values.clamp(0, 1) * 255).round().byte()

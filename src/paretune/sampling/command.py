@@ -1,4 +1,4 @@
-"""`paretune sample`: a user's words -> requests -> a folder of pictures. Words are checked first."""
+"""`paretune sample`: a user's words -> requests -> a folder of samples. Words are checked first."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ def sample_folder(
     steps: int | None = None,
     guidance: float | None = None,
 ) -> dict[str, Any]:
-    """Draw `count` pictures of every prompt into the new folder `out`; returns what sample.json holds."""
+    """Draw `count` samples of every prompt into the new folder `out`; returns what sample.json holds."""
     check_new(out)
     read_count(count)
     if method is not None:
         read_method(method)
-    texts = [read_prompt(text) for text in prompts]
     source = _adjusted(open_source(target), steps, guidance)
+    medium = source.medium
+    texts = [read_prompt(text, medium.longest, medium.lines) for text in prompts]
     chosen = method or ("base" if source.run is None else source.methods[0])
     preference = None if prefer is None else read_preference(prefer, _rewards(source))
     if chosen == "rate" and prefer is not None and tokens:
@@ -51,7 +52,11 @@ def _rewards(source: Source) -> tuple[str, ...]:
 
 
 def _adjusted(source: Source, steps: int | None, guidance: float | None) -> Source:
-    """The source with other sampling settings where they are given."""
+    """The source with other sampling settings where they are given, and where its model has such."""
+    known = source.medium.settings(source.model, source.sampling)
+    for option, name, value in (("--steps", "steps", steps), ("--guidance", "guidance_scale", guidance)):
+        if value is not None and name not in known:
+            raise ParetuneError(f"{option} is for flow models; {source.name} makes {source.medium.name}")
     if steps is not None:
         if not 2 <= steps <= 1000:
             raise ParetuneError(f"--steps must be from 2 to 1000, not {steps}")

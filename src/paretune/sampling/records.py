@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..types import Prompt
@@ -12,21 +13,45 @@ from ..types import Prompt
 _QUOTED = re.compile(r'["“]([^"“”]+)["”]')
 _SAYING = re.compile(r"\bsign saying (\S+)")
 
+Record = dict[str, Any]
 
-def prompt_of(text: str, known: Mapping[str, Prompt], world: bool) -> Prompt:
+
+def prompt_of(text: str, known: Mapping[str, Prompt], world: str, made: str = "pictures") -> Prompt:
     """The prompt of a run's files where it is one of them, else with the record that can be read from it.
 
-    world: whether the model draws the embedded world, whose sentences are read whole.
+    world: the embedded world that the model is of, whose sentences are read whole, or "". made: what the
+    model makes (`Medium.name`).
     """
-    return known.get(text) or Prompt(text, _record(text, world))
+    return known.get(text) or Prompt(text, _record(text, world, made))
 
 
-def _record(text: str, world: bool) -> dict[str, Any]:
-    if world:
-        from ..worlds.pictures.scenes import geneval_metadata, parse_caption
-
-        scene = parse_caption(text)
-        if scene is not None:
-            return geneval_metadata(scene)
+def _record(text: str, world: str, made: str) -> Record:
+    record = WORLDS[world](text) if world in WORLDS else None
+    if record is not None:
+        return record
+    if made == "texts":  # a question that quotes a word wants no sign
+        return {}
     said = _QUOTED.search(text) or _SAYING.search(text)
     return {"prompt": text, "text": said[1].strip()} if said and said[1].strip() else {}
+
+
+def _picture(text: str) -> Record | None:
+    from ..worlds.pictures.scenes import geneval_metadata, parse_caption
+
+    scene = parse_caption(text)
+    return None if scene is None else geneval_metadata(scene)
+
+
+def _clip(text: str) -> Record | None:
+    return _clips().get(text)
+
+
+@functools.cache
+def _clips() -> dict[str, Record]:
+    from ..worlds.clips.scenes import all_clips, caption, record
+
+    return {caption(clip): record(clip) for clip in all_clips()}
+
+
+# How the sentences of the embedded worlds are read; those of others tell their rewards nothing more.
+WORLDS: dict[str, Callable[[str], Record | None]] = {"pictures": _picture, "clips": _clip}

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 from ..types import ParetuneError
 
-LONGEST_PROMPT = 1000
 METHODS = ("mapreduce", "mix", "rate", "base")
-MOST_PICTURES = 1024
+MOST_SAMPLES = 1024
 
 
 @dataclass(frozen=True)
 class Request:
-    """One picture, or the first of several: what decides its bits on one machine.
+    """One sample, or the first of several: what decides its bits on one machine.
 
     preference: a weight a reward, in the run's order, summing to 1; None for the method's own model.
     tokens: reward tokens beside the method, as "ocr:2 beauty@0.5".
@@ -30,14 +29,21 @@ class Request:
     tokens: str = ""
 
 
-def read_prompt(text: str) -> str:
-    """The prompt, without blanks around it. ParetuneError if it cannot be one."""
+def read_prompt(text: str, longest: int = 1000, lines: bool = False) -> str:
+    """The prompt, without blanks around it. ParetuneError if it cannot be one.
+
+    longest: characters; lines: whether it may have several lines (see `Medium`).
+    """
     prompt = text.strip()
     if not prompt:
-        raise ParetuneError("the prompt is empty: say what to draw")
-    if len(prompt) > LONGEST_PROMPT:
-        raise ParetuneError(f"the prompt has {len(prompt):,} characters; take at most {LONGEST_PROMPT:,}")
+        raise ParetuneError("the prompt is empty: write one")
+    if len(prompt) > longest:
+        raise ParetuneError(f"the prompt has {len(prompt):,} characters; take at most {longest:,}")
+    if lines:
+        prompt = prompt.replace("\r\n", "\n")
     for character in prompt:
+        if lines and character in "\n\t":
+            continue
         # Controls (newlines too) and halves of a pair, which no encoder takes.
         if unicodedata.category(character) in {"Cc", "Cs"}:
             code = f"U+{ord(character):04X}"
@@ -97,7 +103,7 @@ def read_seed(seed: float | int | None) -> int:
 
 
 def read_count(count: int) -> int:
-    """How many pictures a prompt."""
-    if not 1 <= count <= MOST_PICTURES:
-        raise ParetuneError(f"-n must be from 1 to {MOST_PICTURES} pictures a prompt, not {count}")
+    """How many samples a prompt."""
+    if not 1 <= count <= MOST_SAMPLES:
+        raise ParetuneError(f"-n must be from 1 to {MOST_SAMPLES} samples a prompt, not {count}")
     return count

@@ -1,6 +1,6 @@
-"""One loaded policy that draws and scores pictures for any request.
+"""One loaded policy that draws and scores samples for any request: pictures, clips or texts.
 
-A picture depends on its request and its number alone: pictures are drawn one at a time, so neither how many
+A sample depends on its request and its number alone: samples are drawn one at a time, so neither how many
 are asked for nor who asks at the same time changes a bit. Requests share the weights: each is drawn under a
 lock, its adapters folded in and then undone; no request leaves anything behind.
 """
@@ -21,15 +21,14 @@ from ..files import MANIFEST, finished, read_json
 from ..ops.lowrank import LowRank
 from ..plan import derive_seed
 from ..policies.adapters import folded
-from ..policies.flow import Sampling, sample
-from ..policies.folders import EMBEDDED
 from ..policies.opening import open_policy
+from ..policies.stamped import restored
 from ..policies.token_spec import format_tokens
 from ..policies.tokens import resolve
 from ..rewards.base import RewardError, applies_to, load_reward, score_samples
 from ..stages.adapters import WEIGHTS, load_delta, sum_deltas
 from ..stages.families import Mixed
-from ..types import ParetuneError, Prompt, Reward
+from ..types import ParetuneError, Prompt, Reward, Samples
 from .records import prompt_of
 from .request import Request
 from .source import Source
@@ -39,10 +38,10 @@ NO_RECORD = "it needs a record: the prompt is in no prompt file of the run, and 
 
 @dataclass(frozen=True)
 class Drawn:
-    """pixels: uint8 [N, H, W, 3]. scores: one dict a picture. left_out: reward -> why it says nothing."""
+    """samples: N, as files hold them. scores: one dict a sample. left_out: reward -> why it says nothing."""
 
     prompt: Prompt
-    pixels: torch.Tensor
+    samples: Samples
     scores: tuple[dict[str, float], ...]
     left_out: Mapping[str, str]
 
@@ -51,41 +50,40 @@ class Sampler:
     """Draws from one source. Safe to use from several threads; they take turns."""
 
     def __init__(self, source: Source) -> None:
-        self.source = source
+        self.source, self.medium = source, source.medium
         self.policy = open_policy(source.model, choose_device(source.device))
         self._lock = threading.RLock()
         self._adapters: dict[str, dict[str, LowRank]] = {}
         self._rewards: list[Reward] | None = None
 
-    def draw(self, request: Request, count: int = 1) -> torch.Tensor:
-        """The first `count` pictures of a request, uint8 [count, H, W, 3]."""
+    def draw(self, request: Request, count: int = 1) -> Samples:
+        """The first `count` samples of a request, as files hold them (`Medium.draw_each`)."""
         mixed = self.source.mixed(request)
         tokens = resolve(mixed.tokens, self.source.bank)
-        sampling = Sampling(self.source.steps, self.source.guidance, batch=1)
-        transformer = self.policy.transformer
+        # Of sample i the same for every prompt and method, so that models can be compared.
+        seeds = [derive_seed("sample", request.seed, i) for i in range(count)]
+        text, transformer = self.prompt(request.prompt).text, self.policy.transformer
         with self._lock, self._threads(), torch.no_grad(), folded(transformer, self._deltas(mixed)):
-            conditions = self.policy.encode([request.prompt], self.source.guidance > 1, tokens)
-            pictures = [
-                self.policy.decode(sample(self.policy, conditions, self._noise(request, i), sampling).clean)
-                for i in range(count)
-            ]
-        return (torch.cat(pictures).permute(0, 2, 3, 1) * 255).round().byte().contiguous()
+            return self.medium.draw_each(self.policy, text, seeds, self.source.sampling, tokens)
 
-    def score(self, text: str, pixels: torch.Tensor) -> Drawn:
-        """What the run's rewards say of pictures of one prompt, as they say it of the saved files."""
-        prompt = prompt_of(text, self.source.known, self.source.model.path in EMBEDDED)
-        images = pixels.permute(0, 3, 1, 2).float() / 255
-        scores: list[dict[str, float]] = [{} for _ in images]
+    def prompt(self, text: str) -> Prompt:
+        """A user's words as the run's files have them, with blanks and a record, or as they are."""
+        return prompt_of(text, self.source.known, self.source.world, self.medium.name)
+
+    def score(self, text: str, drawn: Samples) -> Drawn:
+        """What the run's rewards say of samples of one prompt, as they were drawn."""
+        prompt, samples = self.prompt(text), restored(drawn)
+        scores: list[dict[str, float]] = [{} for _ in samples]
         left_out: dict[str, str] = {}
         with self._lock, self._threads():
             for reward in self.rewards():
-                values = _values(reward, images, prompt)
+                values = _values(reward, samples, prompt)
                 if isinstance(values, str):
                     left_out[reward.name] = values
                     continue
                 for row, value in zip(scores, values, strict=True):
                     row[reward.name] = value
-        return Drawn(prompt, pixels, tuple(scores), left_out)
+        return Drawn(prompt, drawn, tuple(scores), left_out)
 
     def draw_scored(self, request: Request, count: int = 1) -> Drawn:
         """`draw`, then `score`."""
@@ -100,24 +98,23 @@ class Sampler:
             return self._rewards
 
     def settings(self, request: Request) -> dict[str, Any]:
-        """All that a picture was made from, as plain data: what travels in its file."""
+        """All that a sample was made from, as plain data: what travels in its file."""
         source = self.source
         mixed = source.mixed(request)
         shares = request.preference
         return {
-            "prompt": request.prompt,
+            "prompt": self.prompt(request.prompt).text,
             "method": request.method,
             "preference": None if shares is None else dict(zip(source.rewards, shares, strict=True)),
             "tokens": format_tokens(mixed.tokens),
             "seed": request.seed,
-            "model": source.model.path if source.model.path in EMBEDDED else Path(source.model.path).name,
+            "model": source.world or Path(source.model.path).name,
             "run": source.name if source.run else None,
             "adapters": [
                 {"folder": folder, "scale": scale, "sha256": self._manifest(folder)["files"][WEIGHTS]}
                 for folder, scale in zip(mixed.adapters, mixed.scales, strict=True)
             ],
-            "steps": source.steps,
-            "guidance_scale": source.guidance,
+            **self.medium.settings(source.model, source.sampling),
         }
 
     @contextmanager
@@ -129,11 +126,6 @@ class Sampler:
             yield
         finally:
             torch.set_num_threads(before)
-
-    def _noise(self, request: Request, index: int) -> torch.Tensor:
-        """Of picture `index`: the same for every prompt and method, so that models can be compared."""
-        generator = torch.Generator().manual_seed(derive_seed("sample", request.seed, index))
-        return self.policy.initial_noise(1, generator)
 
     def _deltas(self, mixed: Mixed) -> dict[str, LowRank]:
         if not mixed.adapters:
@@ -154,12 +146,12 @@ class Sampler:
         return read_json(self.source.run / folder / MANIFEST)
 
 
-def _values(reward: Reward, images: torch.Tensor, prompt: Prompt) -> Sequence[float] | str:
-    """A score a picture, or why there is none."""
+def _values(reward: Reward, samples: Samples, prompt: Prompt) -> Sequence[float] | str:
+    """A score a sample, or why there is none."""
     if not applies_to(reward, prompt):
         return "it says nothing of this prompt" if prompt.metadata else NO_RECORD
     try:
-        return score_samples(reward, images, [prompt] * len(images)).tolist()
+        return score_samples(reward, samples, [prompt] * len(samples)).tolist()
     except RewardError as error:
         if prompt.metadata and not isinstance(error.__cause__, ParetuneError):
             raise

@@ -10,8 +10,9 @@ from ..config import ModelConfig, RunConfig
 from ..data.prompts import load_prompts
 from ..exporting import open_final
 from ..methods import build_plan
-from ..policies.folders import EMBEDDED
-from ..policies.media import medium_of
+from ..policies.flow import Sampling
+from ..policies.folders import EMBEDDED, family_of
+from ..policies.media import Medium, medium_of
 from ..policies.token_files import Token, read_bank
 from ..policies.token_spec import parse_tokens
 from ..policies.tokens import resolve
@@ -20,9 +21,12 @@ from ..types import ParetuneError, Prompt
 from .request import Request
 
 BASE = Mixed((), ())
-# diffusers' own defaults for Stable Diffusion 3; the embedded model was made to be drawn without guidance.
 NO_TOKENS = "{run} has no reward tokens; `paretune tokens {run}` trains them"
-MODEL_STEPS, MODEL_GUIDANCE = 28, 7.0
+# Steps and guidance of a bare model, diffusers' own defaults; embedded models were made without guidance.
+MODEL_SAMPLING = {"flux": (28, 3.5), "hunyuan_video": (50, 6.0)}
+OTHERS = (28, 7.0)
+# Options that an embedded model wants where no recipe gives any: it has a context of 128 tokens.
+OPTIONS = {"assistant": {"max_tokens": 40}}
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,21 @@ class Source:
     families: Mapping[str, PolicyFamily] = field(default_factory=dict[str, PolicyFamily])
     known: Mapping[str, Prompt] = field(default_factory=dict[str, Prompt])
     bank: Mapping[str, Token] = field(default_factory=dict[str, Token])
+
+    @property
+    def medium(self) -> Medium:
+        """What the model makes."""
+        return medium_of(self.model)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How one sample is drawn, alone."""
+        return Sampling(self.steps, self.guidance, batch=1)
+
+    @property
+    def world(self) -> str:
+        """The embedded world that the model is of, or ""."""
+        return self.model.path if self.model.path in EMBEDDED else ""
 
     @property
     def rewards(self) -> tuple[str, ...]:
@@ -89,7 +108,7 @@ class Source:
 
 
 def open_source(target: str) -> Source:
-    """A run's folder, a pipeline's folder, an embedded model's name or a hub id."""
+    """A run's folder, a model's folder, an embedded model's name or a hub id."""
     folder = Path(target)
     if (folder / "config.yaml").exists():
         return _open_run(folder)
@@ -100,21 +119,13 @@ def open_source(target: str) -> Source:
         )
     if not folder.exists() and target not in EMBEDDED and target.count("/") != 1:
         raise ParetuneError(f"no run or model {target}; give a run's folder, a model's folder or a hub id")
-    model = ModelConfig.model_validate({"path": target})
-    _check_pictures(target, model)
-    guidance = 1.0 if target in EMBEDDED else MODEL_GUIDANCE
-    return Source(target, model, MODEL_STEPS, guidance)
-
-
-def _check_pictures(target: str, model: ModelConfig) -> None:
-    made = medium_of(model).name
-    if made != "pictures":
-        raise ParetuneError(f"{target} makes {made}; `paretune sample` and the page draw pictures alone")
+    model = ModelConfig.model_validate({"path": target, "options": OPTIONS.get(target, {})})
+    steps, guidance = MODEL_SAMPLING.get(family_of(target), OTHERS)
+    return Source(target, model, steps, 1.0 if target in EMBEDDED else guidance)
 
 
 def _open_run(run: Path) -> Source:
     config, final = open_final(run)
-    _check_pictures(str(run), config.model)
     bank = read_bank(final / "tokens")
     settings = config.evaluate
     guidance = config.model.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
@@ -149,7 +160,10 @@ def _merged(config: RunConfig) -> Mixed:
 
 
 def _known(config: RunConfig) -> dict[str, Prompt]:
-    """Every prompt of the run's files; of one that comes twice the first. Lost files are passed over."""
+    """Every prompt of the run's files, by its text without blanks around it, as a user's is read.
+
+    Of one that comes twice the first. Lost files are passed over.
+    """
     known: dict[str, Prompt] = {}
     for own in config.rewards.values():
         for file in (own.eval_prompts, own.prompts):
@@ -158,5 +172,5 @@ def _known(config: RunConfig) -> dict[str, Prompt]:
             except ParetuneError:
                 continue
             for prompt in prompts:
-                known.setdefault(prompt.text, prompt)
+                known.setdefault(prompt.text.strip(), prompt)
     return known

@@ -1,0 +1,35 @@
+"""How many parameters a transformers model has, without loading it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from .folders import resolve_path
+
+# Parameters of hub models that are not on disk yet, in billions.
+KNOWN = {
+    "meta-llama/Llama-2-7b-hf": 6.74,
+    "meta-llama/Llama-2-13b-hf": 13.02,
+    "meta-llama/Llama-3.1-8B": 8.03,
+    "Qwen/Qwen2.5-7B": 7.62,
+    "Ray2333/gpt2-large-helpful-reward_model": 0.77,
+    "Ray2333/gpt2-large-harmless-reward_model": 0.77,
+}
+
+
+def parameters_of(path: str) -> float | None:
+    """Parameters of a model: of a folder by its files' headers, of a known hub id by the table."""
+    folder = Path(resolve_path(path))
+    if not path or not folder.is_dir():
+        return KNOWN[path] * 1e9 if path in KNOWN else None
+    total = 0.0
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                total += torch.Size(entry["shape"]).numel()
+    return total
