@@ -48,8 +48,9 @@ def make_tokenizer(chat: bool = False, pad: bool = True, words: Sequence[str] = 
 
 
 def make_llama(
-    folder: Path, chat: bool = False, pad: bool = True, positions: int = 32, words: Sequence[str] = WORDS
-) -> Path:
+    folder: Path, chat: bool = False, pad: bool = True, positions: int = 32, tied: bool = False,
+    words: Sequence[str] = WORDS,
+) -> Path:  # fmt: skip
     """A random Llama of two layers with its tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -59,9 +60,26 @@ def make_llama(
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=positions,
         initializer_range=0.5,  # answers differ in chance, and an adapter can move them
+        tie_word_embeddings=tied,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_opt(folder: Path) -> Path:
+    """A random OPT: its positions are learned, and its embeddings tied."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer()
+    config = OPTConfig(
+        vocab_size=len(tokenizer), hidden_size=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=32, word_embed_proj_dim=16, init_std=0.5, dropout=0.0,
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+    )  # fmt: skip
+    OPTForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

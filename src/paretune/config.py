@@ -191,7 +191,7 @@ class TokenOptions(_Section):
     """What seldom needs a change in the training of reward tokens."""
 
     init: str = Field("", description="words whose mean embedding a token starts at; default random")
-    samples: Positive = Field(1024, description="pictures that the teacher draws, once a token")
+    samples: Positive = Field(1024, description="that the teacher draws, once a token")
     batch_size: Positive = Field(64, description="of them, in one step")
     learning_rate: PositiveReal = Field(0.1, description="in units of an encoder's embeddings (their rms)")
     sigma_shift: PositiveReal = Field(1.0, description="above 1 trains more on noisy states")
@@ -204,9 +204,9 @@ class TokensConfig(_Section):
     """One learned token a reward (RaTE). A recipe with this section trains them after the rounds."""
 
     loss: Literal["flow", "velocity"] = Field(
-        "flow", description="flow: on the teacher's samples, as published; velocity: the teacher's own"
+        "flow", description="flow: on the teacher's samples, as published; velocity: its own prediction"
     )
-    vectors: Annotated[int, Field(ge=1, le=8)] = Field(1, description="of a token, in each text encoder")
+    vectors: Annotated[int, Field(ge=1, le=8)] = Field(1, description="of a token, in each table")
     steps: Positive = 400
     options: TokenOptions = TokenOptions()
 

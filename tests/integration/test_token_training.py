@@ -20,7 +20,8 @@ from paretune.policies.opening import open_policy
 from paretune.policies.token_files import Token
 from paretune.recipes import load_config
 from paretune.rewards.base import FunctionReward
-from paretune.training.teacher import Stopped, sampling_of
+from paretune.training.checkpoint import Stopped
+from paretune.training.flow_student import FlowStudent, sampling_of
 from paretune.training.tokens import TokenTrainer, split
 from paretune.types import Prompt
 from tests.conftest import tiny_recipe
@@ -55,6 +56,11 @@ def _trainer(
     return TokenTrainer(config, task, folder, own, PROMPTS, _expert(), "expert's hash", "cpu")
 
 
+def _student(trainer: TokenTrainer) -> FlowStudent:
+    assert isinstance(trainer.student, FlowStudent)
+    return trainer.student
+
+
 def _run(trainer: TokenTrainer, stop_after: int | None = None) -> Token:
     seen: list[object] = []
     return trainer.run(seen.append, lambda: stop_after is not None and len(seen) >= stop_after)
@@ -69,13 +75,14 @@ def test_the_loss_falls_and_only_the_vectors_move(tiny_sd3: Path, tmp_path: Path
     options = {"samples": 8, "batch_size": 8, "validation": 1}
     tokens = {"loss": loss, "vectors": 2, "options": {"learning_rate": 0.5, **options}}
     trainer = _trainer(tmp_path, tiny_sd3, tokens=tokens)
-    parts = (trainer.policy.transformer, trainer.policy.pipe.text_encoder, trainer.policy.pipe.text_encoder_2)
+    policy = trainer.student.policy
+    parts = (policy.transformer, policy.pipe.text_encoder, policy.pipe.text_encoder_2)
     before = [{n: p.detach().clone() for n, p in part.named_parameters()} for part in parts]
-    drawn = trainer.teacher.draw(
-        trainer.config, trainer.task, trainer.prompts, 8, tmp_path / "teacher", "x", lambda: False
+    trainer.samples = trainer.student.learn_from(
+        trainer.prompts, tmp_path / "teacher", "x", lambda: False
     )
     # One step's noise and levels over and over: what is left of the loss is what the vectors can do.
-    losses = [trainer.step(0, drawn.clean, drawn.index)["loss"] for _ in range(12)]
+    losses = [trainer.step(0)["loss"] for _ in range(12)]
     assert losses[-1] < losses[0] - 1e-4
     after = [dict(part.named_parameters()) for part in parts]
     assert all(_same(a, b) for a, b in zip(before, after, strict=True))
@@ -83,25 +90,28 @@ def test_the_loss_falls_and_only_the_vectors_move(tiny_sd3: Path, tmp_path: Path
 
 
 def test_the_teacher_is_the_expert_and_its_samples_are_drawn_once(tiny_sd3: Path, tmp_path: Path) -> None:
-    trainer = _trainer(tmp_path, tiny_sd3, evaluate={"batch_size": 4})
-    arguments = trainer.config, trainer.task, trainer.prompts, 6, tmp_path / "teacher"
+    tokens = {**FEW, "options": {**FEW["options"], "samples": 6}}
+    trainer = _trainer(tmp_path, tiny_sd3, tokens=tokens, evaluate={"batch_size": 4})
+    student, folder = _student(trainer), tmp_path / "teacher"
     stops = iter((False, True))
     with pytest.raises(Stopped):  # after the first of two parts
-        trainer.teacher.draw(*arguments, "x", lambda: next(stops))
-    kept = load_file(tmp_path / "teacher" / "samples-0000.safetensors")
-    first = trainer.teacher.draw(*arguments, "x", lambda: False)
-    assert torch.equal(first.clean[:4], kept["clean"])
-    assert first.index.tolist() == [0, 1, 2, 0, 1, 2]
-    trainer.teacher.on = None  # type: ignore[assignment]  # whoever draws again fails
-    assert torch.equal(trainer.teacher.draw(*arguments, "x", lambda: False).clean, first.clean)
+        student.learn_from(trainer.prompts, folder, "x", lambda: next(stops))
+    kept = load_file(folder / "samples-0000.safetensors")
+    assert student.learn_from(trainer.prompts, folder, "x", lambda: False) == 6
+    first = student.clean
+    assert torch.equal(first[:4], kept["clean"])
+    assert student.index.tolist() == [0, 1, 2, 0, 1, 2]
+    student.teacher.on = None  # type: ignore[assignment]  # whoever draws again fails
+    student.learn_from(trainer.prompts, folder, "x", lambda: False)
+    assert torch.equal(student.clean, first)
     with pytest.raises(Exception, match="other inputs"):
-        trainer.teacher.draw(*arguments, "y", lambda: False)
+        student.learn_from(trainer.prompts, folder, "y", lambda: False)
     folded = open_policy(trainer.config.model)
     fold(folded.transformer, _expert())
     noise = folded.initial_noise(4, torch.Generator().manual_seed(derive_seed(11, "teacher", 0)))
     texts = [trainer.prompts[i].text for i in (0, 1, 2, 0)]
     clean = sample(folded, folded.encode(texts, False), noise, sampling_of(trainer.config)).clean
-    torch.testing.assert_close(first.clean[:4], clean, atol=1e-5, rtol=0)
+    torch.testing.assert_close(first[:4], clean, atol=1e-5, rtol=0)
 
 
 def test_stopped_and_gone_on_is_bit_identical(tiny_sd3: Path, tmp_path: Path) -> None:

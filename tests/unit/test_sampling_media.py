@@ -138,11 +138,12 @@ def test_mistakes_of_texts_are_one_line(texts: Path, tmp_path: Path) -> None:
 def test_tokens_reach_the_policy_of_a_run_that_has_them(tiny_llama: Path, tmp_path: Path) -> None:
     run = make_texts_run(tmp_path / "run", tiny_llama)
     for reward in ("yes", "no"):
-        write_token(run / "final/tokens" / reward, Token(reward, {"text_encoder": torch.ones(1, 16)}))
+        write_token(run / "final/tokens" / reward, Token(reward, {"embedding": 3 * torch.ones(1, 16)}))
     sampler = Sampler(open_source(str(run)))
     assert sampler.source.methods == ("mapreduce", "mix", "rate", "base")
-    with pytest.raises(ParetuneError, match="not for language models"):
-        sampler.draw(Request(ASK, "rate", (0.5, 0.5)))
+    plain = sampler.draw(Request(ASK, "base"))
+    assert sampler.draw(Request(ASK, "rate", (0.5, 0.5))) != plain
+    assert sampler.draw(Request(ASK, "base")) == plain
 
 
 def test_several_lines_are_for_texts_alone(tiny_llama: Path) -> None:

@@ -7,20 +7,25 @@ model's own `generate`. `model.options` are the fields of `options.TextOptions`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from ..config import LoraConfig, ModelConfig
-from ..ops.lowrank import LowRank
+from ..config import ModelConfig
 from ..types import ParetuneError
-from .folders import check_model, quiet, resolve_path
 from .options import TextOptions, read_options
+from .text_loading import load_text_model
+from .text_tokens import MARK, Branch, SoftPrompts, is_bare, length_of, vectors_of
+from .token_files import EMBEDDING, Token
+from .token_start import first_rows, row_scale
+from .tokens import Scaled, blends
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-PEFT_PREFIX = "base_model.model."
+GENERATED_FROM = ("input_ids", "attention_mask", "inputs_embeds", "logits_processor")
 
 
 class CausalLMPolicy:
@@ -31,7 +36,7 @@ class CausalLMPolicy:
     def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
         self.config, self.settings = config, read_options(TextOptions, config)
         self.device, self.autocast = torch.device(device), False
-        self.transformer, self.tokenizer = _load(config)
+        self.transformer, self.tokenizer = load_text_model(config)
         self.transformer.requires_grad_(False).eval().to(self.device)
         self.context = int(getattr(self.transformer.config, "max_position_embeddings", 0) or 1 << 20)
 
@@ -41,20 +46,41 @@ class CausalLMPolicy:
         Raises ParetuneError where a prompt and an answer do not fit into the model's context.
         """
         texts = [self._render(prompt) for prompt in prompts]
+        self._check_room(prompts, self.tokenizer(texts)["input_ids"])
+        return texts
+
+    def prompt_ids(self, prompts: Sequence[str], present: Sequence[Scaled]) -> list[list[int]]:
+        """The tokens of prompts with reward tokens after them, whose vectors are -1, -2, .. in order.
+
+        Raises ParetuneError as `render` does: neither a prompt nor a token is ever cut.
+        """
+        if present and any(MARK in prompt for prompt in prompts):
+            raise ParetuneError(f"a prompt holds {MARK}, which stands for reward tokens; leave it out")
+        ids = self.soft.ids([self._render(prompt + MARK * length_of(present)) for prompt in prompts])
+        self._check_room(prompts, ids, length_of(present))
+        return ids
+
+    @cached_property
+    def soft(self) -> SoftPrompts:
+        """Prompts with reward tokens, for this model."""
+        return SoftPrompts(self.transformer, self.tokenizer)
+
+    def _check_room(self, prompts: Sequence[str], rows: Sequence[Sequence[int]], vectors: int = 0) -> None:
         room = self.context - self.settings.max_tokens
         if room < 1:
             raise ParetuneError(
                 f"answers of {self.settings.max_tokens} tokens (model.options.max_tokens) leave no room "
                 f"for a prompt in the model's context of {self.context}: ask for fewer"
             )
-        for prompt, ids in zip(prompts, self.tokenizer(texts)["input_ids"], strict=True):
+        for prompt, ids in zip(prompts, rows, strict=True):
             if len(ids) > room:
                 told = prompt if len(prompt) <= 60 else prompt[:57] + "..."
                 raise ParetuneError(
-                    f"the prompt {told!r} has {len(ids)} tokens; with answers of {self.settings.max_tokens} "
+                    f"the prompt {told!r} has {len(ids)} tokens"
+                    f"{f', {vectors} of them reward tokens' if vectors else ''}; "
+                    f"with answers of {self.settings.max_tokens} "
                     f"(model.options.max_tokens) the model's context holds {room}: shorten it"
                 )
-        return texts
 
     def _render(self, prompt: str) -> str:
         pattern = self.settings.template
@@ -79,93 +105,84 @@ class CausalLMPolicy:
         return text
 
     @torch.no_grad()
-    def answer(self, prompts: Sequence[str], seed: int, batch: int) -> list[str]:
-        """One answer a prompt, drawn with a seed; the process's own random state is left as it was."""
-        texts, answers = self.render(prompts), []
+    def answer(
+        self, prompts: Sequence[str], seed: int, batch: int, tokens: Sequence[Scaled] = ()
+    ) -> list[str]:
+        """One answer a prompt, drawn with a seed; the process's own random state is left as it was.
+
+        tokens: reward tokens that follow every prompt. Without any, or all at scale 0, nothing of them is to
+        be seen.
+        """
+        drawn = self._draw(prompts, seed, batch, tokens)
+        return [text for ids in drawn for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    @torch.no_grad()
+    def answer_ids(self, prompts: Sequence[str], seed: int, batch: int) -> list[list[int]]:
+        """The tokens of such answers, each up to its end, which is the last where there was room for it."""
+        ends = self.transformer.generation_config.eos_token_id
+        last = {ends} if isinstance(ends, int) else set(ends or ())
+        rows = [row for ids in self._draw(prompts, seed, batch, ()) for row in ids.tolist()]
+        return [row[: next((i + 1 for i, one in enumerate(row) if one in last), len(row))] for row in rows]
+
+    def _draw(
+        self, prompts: Sequence[str], seed: int, batch: int, tokens: Sequence[Scaled]
+    ) -> list[Tensor]:
+        """The tokens of answers, a batch of prompts each, [b, up to max_tokens], padded after their end."""
+        start, drawn = self._starts(prompts, tokens), []
         own = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=own):
-            for start in range(0, len(texts), batch):
-                torch.manual_seed((seed + start) % (1 << 63))
-                answers += self._generate(texts[start : start + batch])
-        return answers
+            for first in range(0, len(prompts), batch):
+                torch.manual_seed((seed + first) % (1 << 63))
+                drawn.append(self._generate(start(slice(first, first + batch))))
+        return drawn
 
-    def _generate(self, texts: list[str]) -> list[str]:
-        inputs = self.tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
-        inputs = inputs.to(self.device)
+    def _starts(
+        self, prompts: Sequence[str], tokens: Sequence[Scaled]
+    ) -> Callable[[slice], Mapping[str, Any]]:
+        """What `generate` starts from, for some of the prompts; all of them are checked first."""
+        terms = blends(tokens)
+        if is_bare(terms):
+            texts = self.render(prompts)
+            return lambda part: self.tokenizer(
+                texts[part], return_tensors="pt", padding=True, padding_side="left"
+            )
+        branches = [
+            Branch(t.weight, self.prompt_ids(prompts, t.present), vectors_of(self.transformer, t.present))
+            for t in terms
+        ]
+        return lambda part: self.soft.start([b._replace(ids=b.ids[part]) for b in branches])
+
+    def _generate(self, start: Mapping[str, Any]) -> Tensor:
         settings = self.settings
+        inputs = {
+            name: value.to(self.device) if isinstance(value, Tensor) else value
+            for name, value in start.items() if name in GENERATED_FROM
+        }  # fmt: skip
         out = self.transformer.generate(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], do_sample=True,
+            **inputs, do_sample=True,
             temperature=settings.temperature, top_p=settings.top_p, top_k=0,
             max_new_tokens=settings.max_tokens, pad_token_id=self.tokenizer.pad_token_id,
         )  # fmt: skip
-        drawn = out[:, inputs["input_ids"].shape[1] :]
-        return self.tokenizer.batch_decode(drawn, skip_special_tokens=True)
+        return out[:, inputs["input_ids"].shape[1] :]
+
+    def logits(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None) -> Tensor:
+        """Of texts given as `prompt_ids` gives them, float32 [B, T, V]; padding lies at the right."""
+        ids, mask = self.soft.padded(sequences, left=False)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            embeds = self.soft.embed(ids, vectors)
+            return self.transformer(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits.float()
+
+    def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
+        """A token to begin training with, as a float32 parameter; see `tokens.new_token`."""
+        rows = first_rows(self.transformer, self.tokenizer, vectors, init, generator)
+        return Token(name, {EMBEDDING: rows})
+
+    def row_scales(self) -> dict[str, float]:
+        """The root mean square of the embedding table."""
+        return {EMBEDDING: row_scale(self.transformer)}
 
     def save_pretrained(self, folder: Path) -> bool:
         """Write model and tokenizer as transformers does. Always True: nothing can be left out."""
         self.transformer.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         return True
-
-
-def _load(config: ModelConfig) -> tuple[Any, Any]:
-    """Model and tokenizer, which has a padding token."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    check_model(config.path)
-    quiet()
-    place = resolve_path(config.path)
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(place)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            place, dtype=getattr(torch, config.dtype), use_safetensors=True
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ParetuneError(f"model.path: {config.path} cannot be loaded: {reason}") from error
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise ParetuneError(
-                f"model.path: the tokenizer of {config.path} has neither a padding nor an end token; "
-                "set pad_token in its tokenizer_config.json"
-            )
-        tokenizer.pad_token = tokenizer.eos_token
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        raise ParetuneError(
-            f"model.path: the tokenizer of {config.path} knows {len(tokenizer)} tokens but the model only "
-            f"{model.get_input_embeddings().weight.shape[0]}: they do not belong together"
-        )
-    tokenizer.padding_side = "left"
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model, tokenizer
-
-
-def lora_config(config: LoraConfig, targets: Sequence[str]) -> Any:
-    """A fresh adapter for TRL to put on the model."""
-    from peft import LoraConfig as PeftLoraConfig
-
-    return PeftLoraConfig(
-        r=config.rank, lora_alpha=cast(int, config.alpha), lora_dropout=0.0, task_type="CAUSAL_LM",
-        init_lora_weights="gaussian" if config.init == "gaussian" else True,
-        target_modules=list(config.targets or targets),
-    )  # fmt: skip
-
-
-def adapter_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
-    """The trained parameters of a peft model, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def adapter_deltas(model: Any, values: Mapping[str, torch.Tensor]) -> dict[str, LowRank]:
-    """A peft model's adapter as module -> low-rank change, its scale folded into B. values: by name."""
-    deltas: dict[str, LowRank] = {}
-    for name, a in values.items():
-        module, mark, rest = name.partition(".lora_A.")
-        if not mark:
-            continue
-        adapter = rest.removesuffix(".weight")
-        scale = model.get_submodule(module).scaling[adapter]
-        b = values[f"{module}.lora_B.{rest}"]
-        factors = LowRank(b.detach().cpu().float() * scale, a.detach().cpu().float())
-        deltas[module.removeprefix(PEFT_PREFIX)] = factors
-    return deltas

@@ -10,21 +10,12 @@ import torch
 
 from ..config import ModelConfig, RunConfig
 from ..files import write_text
-from ..types import ParetuneError, Prompt, Samples
+from ..types import Prompt, Samples
 from .flow import Sampling
 from .media import Cost
 from .options import TextOptions, read_options
 from .sizes import parameters_of
 from .tokens import Scaled
-
-
-def _answers(
-    policy: Any, prompts: Sequence[str], seed: int, batch: int, tokens: Sequence[Scaled]
-) -> list[str]:
-    """An answer a prompt: the one place where reward tokens would enter."""
-    if tokens:
-        raise ParetuneError("reward tokens are for models with text encoders, not for language models")
-    return policy.answer(prompts, seed, batch)
 
 
 class Texts:
@@ -42,14 +33,14 @@ class Texts:
     ) -> Samples:  # fmt: skip
         """See `media.Medium.draw`."""
         repeated = [p.text for p in prompts for _ in range(config.evaluate.samples)]
-        return _answers(policy, repeated, seed, config.evaluate.batch_size, tokens)
+        return policy.answer(repeated, seed, config.evaluate.batch_size, tokens)
 
     def draw_each(
         self, policy: Any, prompt: str, seeds: Sequence[int], sampling: Sampling,
         tokens: Sequence[Scaled] = (),
     ) -> Samples:  # fmt: skip
         """See `media.Medium.draw_each`."""
-        return [_answers(policy, [prompt], seed, 1, tokens)[0] for seed in seeds]
+        return [policy.answer([prompt], seed, 1, tokens)[0] for seed in seeds]
 
     def settings(self, model: ModelConfig, sampling: Sampling) -> dict[str, Any]:
         """The model's options; steps and guidance are of flow models."""

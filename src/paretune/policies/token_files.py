@@ -1,7 +1,8 @@
-"""Reward tokens on disk: diffusers' textual-inversion format, one safetensors file a text encoder.
+"""Reward tokens on disk: diffusers' textual-inversion format, one safetensors file an embedding table.
 
 NAME/text_encoder.safetensors, NAME/text_encoder_2.safetensors, ... each hold one tensor, called "<NAME>",
-float32 [vectors, width]. `load_textual_inversion` of diffusers reads them (docs/tokens.md).
+float32 [vectors, width]. `load_textual_inversion` of diffusers reads them (docs/tokens.md). A language model
+has one table: NAME/embedding.safetensors, of the same form.
 """
 
 from __future__ import annotations
@@ -17,10 +18,15 @@ from ..files import write_bytes
 from ..types import ParetuneError
 from .tensor_files import open_tensors
 
+EMBEDDING = "embedding"  # what a language model's table is called here
+
 
 @dataclass(frozen=True, eq=False)
 class Token:
-    """A learned token. vectors: text encoder's name in the pipeline -> float32 [vectors, width]."""
+    """A learned token. vectors: text encoder's name in the pipeline -> float32 [vectors, width].
+
+    Of a language model there is one entry, `EMBEDDING`.
+    """
 
     name: str
     vectors: Mapping[str, torch.Tensor]
@@ -29,6 +35,12 @@ class Token:
     def word(self) -> str:
         """What diffusers calls it, and a prompt of a plain pipeline says."""
         return f"<{self.name}>"
+
+    @property
+    def words(self) -> list[str]:
+        """A word a vector, as a tokenizer that knows them all spells the token."""
+        count = len(next(iter(self.vectors.values())))
+        return [self.word, *(f"{self.word}_{i}" for i in range(1, count))]
 
 
 def write_token(folder: Path, token: Token) -> list[str]:
@@ -46,7 +58,7 @@ def read_token(folder: Path, name: str | None = None) -> Token:
 
     name: instead of the folder's own. Raises ParetuneError, one line, for what is no token.
     """
-    paths = sorted(folder.glob("text_encoder*.safetensors"))
+    paths = _files(folder)
     if not paths:
         raise ParetuneError(f"{folder} holds no token: no text_encoder*.safetensors is there")
     return Token(name or folder.name, {path.stem: read_vectors(path) for path in paths})
@@ -66,5 +78,10 @@ def read_vectors(path: Path) -> torch.Tensor:
 
 def read_bank(folder: Path) -> dict[str, Token]:
     """Every token of a folder of tokens, by name; {} where there is none."""
-    found = sorted({path.parent for path in folder.glob("*/text_encoder*.safetensors")})
+    found = sorted({path.parent for place in folder.glob("*/") for path in _files(place)})
     return {place.name: read_token(place) for place in found}
+
+
+def _files(folder: Path) -> list[Path]:
+    names = ("text_encoder*.safetensors", f"{EMBEDDING}.safetensors")
+    return sorted(path for name in names for path in folder.glob(name))

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..types import ParetuneError
 from .token_files import Token
 from .token_spec import TokenUse
+from .token_start import first_rows, row_scale
 
 # tokenizer -> the encoder that reads it, as every diffusers pipeline calls them.
 PARTS = {
@@ -222,24 +223,11 @@ def new_token(
     """
     values = {}
     for encoder, module in encoders_of(pipe).items():
-        table = _table(module).detach().float().cpu()
-        start = torch.randn(vectors, table.shape[1], generator=generator)
-        if init:
-            ids = _word_ids(getattr(pipe, PARTS[encoder]), init)
-            start = table[ids].mean(0, keepdim=True).expand(vectors, -1)
-        length = table.norm(dim=1).mean()
-        value = start / start.norm(dim=1, keepdim=True).clamp(min=1e-12) * length
-        values[encoder] = nn.Parameter(value.clone().to(module.device))  # type: ignore[arg-type]
+        tokenizer = getattr(pipe, PARTS[encoder])
+        values[encoder] = first_rows(module, tokenizer, vectors, init, generator)
     return Token(name, values)
-
-
-def _word_ids(tokenizer: Any, words: str) -> list[int]:
-    ids = tokenizer(words, add_special_tokens=False)["input_ids"]
-    if not ids:
-        raise ParetuneError(f"tokens.init: the model's tokenizer knows nothing of {words!r}")
-    return ids
 
 
 def row_scales(pipe: Any) -> dict[str, float]:
     """The root mean square of each encoder's embeddings: what a step's length is measured in."""
-    return {n: float(_table(m).detach().float().pow(2).mean().sqrt()) for n, m in encoders_of(pipe).items()}
+    return {name: row_scale(module) for name, module in encoders_of(pipe).items()}

@@ -16,7 +16,6 @@ from ..data.prompts import load_prompts
 from ..executors.base import Interrupted, Report
 from ..files import digest, finished, read_json, write_bytes, write_manifest
 from ..plan import Plan, TokenTask, derive_seed
-from ..policies.token_files import write_token
 from ..rewards.base import load_reward
 from ..types import ParetuneError
 from .adapters import adapter_hash, load_delta
@@ -62,7 +61,7 @@ def train_token(job: TokenJob, report: Report, should_stop: Callable[[], bool]) 
         report({"folder": job.task.folder, "update": steps, "epochs": steps})
         return manifest
     # Imported here: a worker that only looks up a finished token needs no torch model.
-    from ..training.teacher import Stopped
+    from ..training.checkpoint import Stopped
     from ..training.tokens import TokenTrainer
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +79,7 @@ def train_token(job: TokenJob, report: Report, should_stop: Callable[[], bool]) 
         raise Interrupted from error
     report({"folder": job.task.folder, "update": steps, "epochs": steps})
     return write_manifest(
-        folder, "token", inputs, write_token(folder, token),
+        folder, "token", inputs, trainer.student.write(folder, token),
         reward=job.task.reward, steps=trainer.state.epoch, best=trainer.best(), seed=job.task.seed,
     )  # fmt: skip
 

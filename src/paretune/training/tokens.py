@@ -1,10 +1,10 @@
-"""Train one reward token (RaTE, 2511.20629): a vector a text encoder, everything else frozen.
+"""Train one reward token (RaTE, 2511.20629): a few vectors beside the model's embeddings, all else frozen.
 
-    the expert draws pictures, once  ->  each step: noise some of them, let the base with the token predict
-    their velocity, move the vectors  ->  now and then: draw held-out training prompts with the token, score
+    the expert draws samples, once  ->  each step: how well does the base with the token do what the expert
+    did, move the vectors  ->  now and then: draw held-out training prompts with the token, score
 
 The best validated vectors are kept. Every step draws from its own seeded generator and a checkpoint lies
-at every validation, so stopping and going on changes nothing.
+at every validation, so stopping and going on changes nothing. What a sample is, only the student knows.
 """
 
 from __future__ import annotations
@@ -19,22 +19,13 @@ import torch
 
 from ..config import RunConfig, TokensConfig
 from ..files import read_rows, write_rows
-from ..ops.flow_matching import (
-    flow_matching_loss,
-    logit_normal_sigma,
-    noised,
-    velocity_matching_loss,
-)
 from ..ops.lowrank import LowRank
 from ..plan import TokenTask, derive_seed
-from ..policies.flow import sample
-from ..policies.opening import open_policy
 from ..policies.token_files import Token
-from ..policies.tokens import Scaled
 from ..rewards.base import oriented, score_samples
 from ..types import Prompt, Reward
-from .checkpoint import TrainState, latest_checkpoint, load_checkpoint, save_checkpoint
-from .teacher import Stopped, Teacher, sampling_of
+from .checkpoint import Stopped, TrainState, latest_checkpoint, load_checkpoint, save_checkpoint
+from .trainers import open_student
 
 Report = Callable[[dict[str, Any]], None]
 LAST_RATE = 0.1  # the learning rate falls along a cosine to this share of its first value
@@ -59,15 +50,10 @@ class TokenTrainer:
         self.settings: TokensConfig = config.tokens
         self.reward = reward
         self.prompts, self.held_out = split(prompts, self.settings.options.validation, task.seed)
-        self.policy = open_policy(config.model, device)
-        self.policy.autocast = config.train.autocast
-        self.teacher = Teacher(self.policy, expert)
-        generator = torch.Generator().manual_seed(derive_seed(task.seed, "init"))
-        options = self.settings.options
-        self.token = self.policy.new_token(task.reward, self.settings.vectors, options.init, generator)
-        parameters: dict[str, Any] = dict(self.token.vectors)
+        self.student = open_student(config, task, expert, device)
+        parameters: dict[str, Any] = dict(self.student.token.vectors)
         # A step is as long, beside the encoder's own embeddings, in every encoder.
-        unit = self.policy.row_scales()
+        unit = self.student.units()
         rate = self.settings.options.learning_rate
         groups = [{"params": [p], "lr": rate * unit[n]} for n, p in parameters.items()]
         best = {n: p.detach().clone() for n, p in parameters.items()}
@@ -75,6 +61,7 @@ class TokenTrainer:
         self.rates = [group["lr"] for group in optimiser.param_groups]
         self.state = TrainState(parameters, optimiser, ema=best, old={})
         self.rows: list[dict[str, Any]] = []
+        self.samples = 0
 
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one."""
@@ -87,17 +74,16 @@ class TokenTrainer:
     def run(self, report: Report, should_stop: Callable[[], bool]) -> Token:
         """Train until the last step, or until validation no longer improves. Raises Stopped when asked."""
         options = self.settings.options
-        samples = self.teacher.draw(
-            self.config, self.task, self.prompts, options.samples,
-            self.folder / "teacher", self.inputs, should_stop,
-        )  # fmt: skip
+        self.samples = self.student.learn_from(
+            self.prompts, self.folder / "teacher", self.inputs, should_stop
+        )
         while self.state.epoch < self.settings.steps and not self.exhausted():
             start = time.perf_counter()
             last = min(self.state.epoch + options.every, self.settings.steps)
             totals = {"loss": 0.0, "grad_norm": 0.0}
             steps = last - self.state.epoch
             for step in range(self.state.epoch, last):
-                for key, value in self.step(step, samples.clean, samples.index).items():
+                for key, value in self.step(step).items():
                     totals[key] += value / steps
             self.state.epoch = self.state.updates = last
             value = self.validate()
@@ -111,7 +97,7 @@ class TokenTrainer:
             report({"folder": self.task.folder, "epochs": self.settings.steps, **self.rows[-1]})
             if should_stop() and last < self.settings.steps and not self.exhausted():
                 raise Stopped
-        return Token(self.token.name, self.state.ema)
+        return Token(self.task.reward, self.state.ema)
 
     def best(self) -> float:
         """The best validated reward so far, as it counts (a cost's sign turned)."""
@@ -123,18 +109,17 @@ class TokenTrainer:
         patience = self.settings.options.patience
         return len(values) > patience and max(values[-patience:]) <= max(values[:-patience])
 
-    def step(self, step: int, clean: torch.Tensor, index: torch.Tensor) -> dict[str, float]:
+    def step(self, step: int) -> dict[str, float]:
         """One optimiser step on a batch of the teacher's samples, drawn for this step alone."""
         options, train = self.settings.options, self.config.train
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, "step", step))
-        chosen = torch.randperm(len(clean), generator=generator)[: options.batch_size]
-        sigma = logit_normal_sigma(len(chosen), generator, shift=options.sigma_shift)
-        noise = torch.randn(clean[chosen].shape, generator=generator)
+        chosen = torch.randperm(self.samples, generator=generator)[: options.batch_size]
+        losses = self.student.batch(chosen, generator)
         for group, rate in zip(self.state.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * cosine(step / self.settings.steps)
         total = 0.0
         for part in torch.arange(len(chosen)).split(train.micro_batch):
-            loss = self.loss(clean[chosen[part]], noise[part], sigma[part], index[chosen[part]])
+            loss = losses(part)
             share = len(part) / len(chosen)
             (loss * share).backward()
             total += float(loss.detach()) * share
@@ -145,37 +130,12 @@ class TokenTrainer:
         self.state.optimiser.zero_grad()
         return {"loss": total, "grad_norm": float(norm)}
 
-    def loss(
-        self, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor, index: torch.Tensor
-    ) -> torch.Tensor:
-        """The loss of B of the teacher's samples; index: their prompts."""
-        clean, noise, sigma = (t.to(self.policy.device) for t in (clean, noise, sigma))
-        texts = [self.prompts[int(i)].text for i in index]
-        x = noised(clean, noise, sigma)
-        if self.settings.loss == "flow":
-            conditions = self.policy.encode(texts, False, [Scaled(self.token)])
-            return flow_matching_loss(self.policy.velocity(x, sigma, conditions, 1.0), clean, noise)
-        # The whole field that sampling follows, guidance included: the expert may have moved both branches.
-        guidance = sampling_of(self.config).guidance
-        with torch.no_grad():
-            plain = self.policy.encode(texts, guidance > 1)
-            self.teacher.on()
-            target = self.policy.velocity(x, sigma, plain, guidance)
-            self.teacher.off()
-        conditions = self.policy.encode(texts, guidance > 1, [Scaled(self.token)])
-        return velocity_matching_loss(self.policy.velocity(x, sigma, conditions, guidance), target)
-
     @torch.no_grad()
     def validate(self) -> float:
-        """The mean reward of the held-out training prompts with the token; the noise is always the same."""
-        sampling = sampling_of(self.config)
-        texts = [p.text for p in self.held_out]
-        conditions = self.policy.encode(texts, sampling.guidance > 1, [Scaled(self.token)])
-        generator = torch.Generator().manual_seed(derive_seed(self.task.seed, "validation"))
-        noise = self.policy.initial_noise(len(texts), generator)
-        pictures = self.policy.decode(sample(self.policy, conditions, noise, sampling).clean)
+        """The mean reward of the held-out training prompts with the token; the seed is always the same."""
+        drawn = self.student.draw(self.held_out, derive_seed(self.task.seed, "validation"))
         timeout = self.config.executor.reward_timeout
-        scores = score_samples(self.reward, pictures, self.held_out, timeout=timeout)
+        scores = score_samples(self.reward, drawn, self.held_out, timeout=timeout)
         return float(oriented(self.reward, scores).mean())
 
 

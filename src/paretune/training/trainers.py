@@ -1,8 +1,8 @@
-"""Which trainer makes the experts of a model: by what the model makes, one line each."""
+"""Which trainer makes the experts and the tokens of a model: by what the model makes, one line each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -10,11 +10,12 @@ from typing import Any, Protocol
 
 from ..config import RunConfig
 from ..ops.lowrank import LowRank
-from ..plan import ExpertTask
+from ..plan import ExpertTask, TokenTask
 from ..policies.media import medium_of
 from ..types import ParetuneError
 from .checkpoint import TrainState
 from .mixture import Mixture
+from .student import Student
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -35,25 +36,28 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class _Kind:
-    """place: module:Class below this package. objectives: those it knows."""
+    """place, student: module:Class below this package. objectives: those that the trainer knows."""
 
     place: str
     objectives: tuple[str, ...]
+    student: str
 
 
 PAIRS = (
     "dpo", "ipo", "hinge", "robust", "sppo_hard", "apo_zero", "apo_down", "simpo", "cpo", "kto", "orpo",
 )  # fmt: skip
-_FLOW = _Kind("expert:ExpertTrainer", ("nft", "flow_grpo", "awm", "sft"))
+_FLOW = _Kind("expert:ExpertTrainer", ("nft", "flow_grpo", "awm", "sft"), "flow_student:FlowStudent")
 KINDS = {
     "pictures": _FLOW,
     "clips": _FLOW,
-    "texts": _Kind("language.trainer:LanguageTrainer", ("grpo", *PAIRS)),
+    "texts": _Kind(
+        "language.trainer:LanguageTrainer", ("grpo", *PAIRS), "language.student:TextStudent"
+    ),
 }
 
 
 def check_objective(config: RunConfig) -> None:
-    """Raise ParetuneError where the recipe's objective, a method, or its tokens are not for its model."""
+    """Raise ParetuneError where the recipe's objective or a method is not for its model."""
     known, name = _kind(config).objectives, config.objective.name
     if name not in known:
         raise ParetuneError(
@@ -61,8 +65,6 @@ def check_objective(config: RunConfig) -> None:
         )
     if "selma" in config.methods and "sft" not in known:
         raise ParetuneError("methods: selma trains by objective sft, which this model's trainer has not")
-    if config.tokens is not None and known != _FLOW.objectives:
-        raise ParetuneError("tokens: reward tokens are for models with text encoders; leave the section out")
 
 
 def open_trainer(
@@ -70,9 +72,19 @@ def open_trainer(
     parents: dict[str, LowRank] | None, device: str,
 ) -> Trainer:  # fmt: skip
     """The trainer of an expert, its model loaded."""
-    module, name = _kind(config).place.split(":")
-    made: Any = getattr(import_module(f".{module}", __package__), name)
-    return made(config, task, folder, mixture, parents, device)
+    return _load(_kind(config).place)(config, task, folder, mixture, parents, device)
+
+
+def open_student(
+    config: RunConfig, task: TokenTask, expert: Mapping[str, LowRank], device: str
+) -> Student:
+    """What learns a token from an expert, its model loaded."""
+    return _load(_kind(config).student)(config, task, expert, device)
+
+
+def _load(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(import_module(f".{module}", __package__), name)
 
 
 def _kind(config: RunConfig) -> _Kind:

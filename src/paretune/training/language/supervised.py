@@ -21,7 +21,8 @@ import torch
 from ...config import RunConfig
 from ...data.prompts import load_prompts
 from ...files import partial_folder
-from ...policies.causal_lm import CausalLMPolicy, lora_config
+from ...policies.causal_lm import CausalLMPolicy
+from ...policies.peft_adapters import lora_config
 from ...recipes import find_recipe, load_config
 from ...types import ParetuneError
 

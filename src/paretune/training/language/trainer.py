@@ -22,8 +22,9 @@ from ...config import RunConfig
 from ...ops.lowrank import LowRank
 from ...plan import ExpertTask, derive_seed
 from ...policies.adapters import fold
-from ...policies.causal_lm import CausalLMPolicy, adapter_deltas, adapter_parameters, lora_config
+from ...policies.causal_lm import CausalLMPolicy
 from ...policies.opening import open_policy
+from ...policies.peft_adapters import adapter_deltas, adapter_parameters, lora_config
 from ...types import ParetuneError
 from ..checkpoint import Stopped, TrainState, latest_checkpoint, load_checkpoint
 from ..mixture import Mixture
