@@ -129,7 +129,7 @@ def contraction(diagnostics: dict[int, Row]) -> Figure:
             axes.annotate(label, (k, spread), (6, 5), textcoords="offset points", size=8)
     axes.set_xticks(rounds)
     axes.set_xlim(rounds[0] - 0.4, rounds[-1] + 0.4)
-    axes.set_ylim(0, max(spreads) * 1.25)
+    axes.set_ylim(0, max(spreads) * 1.25 or 1.0)  # the spread of a lone expert is 0
     axes.set_xlabel("round")
     axes.set_ylabel("spread d")
     return figure
