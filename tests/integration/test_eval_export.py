@@ -89,7 +89,7 @@ class TestEval:
         assert names == ["base", str(whole / "final").replace("/", "-")]
         for name in names:
             pictures = [p.name for p in sorted((out / "samples" / name).iterdir())]
-            assert pictures == ["dark-000.png", "red-000.png"]
+            assert pictures == [f"{reward}-{i:03d}.png" for reward in ("dark", "red") for i in range(3)]
 
     def test_it_prints_what_measure_adapters_gives(
         self, told: tuple[dict[str, Any], Path], recipe: Path, whole: Path, tmp_path: Path,

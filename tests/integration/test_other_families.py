@@ -131,7 +131,8 @@ def test_a_whole_run_of_clips(tiny_hunyuan: Path, tmp_path: Path) -> None:
     done = call("run", recipe, "--out", out, "--quiet")
     assert done.returncode == 0, done.stderr
     files = {p.name for p in (out / "samples" / "base").iterdir()}
-    assert files == {"red-000.mp4", "red-000.png", "dark-000.mp4", "dark-000.png"}
+    stems = [f"{reward}-{i:03d}" for reward in ("red", "dark") for i in range(3)]
+    assert files == {f"{stem}.{kind}" for stem in stems for kind in ("mp4", "png")}
     assert set(json.loads((out / "summary.json").read_text())["methods"]) > {"base", "mapreduce"}
     page = (out / "report.html").read_text()
     assert page.count("<video") == page.count("data:video/mp4") > 4
