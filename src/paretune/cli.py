@@ -27,10 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console(stderr=True)
-WITHOUT_T5 = (
-    "It has no T5, as in training: load it with text_encoder_3=None, tokenizer_3=None and call it with "
-    "max_sequence_length=0."
-)
 
 Recipe = Annotated[str, typer.Argument(help="A YAML recipe, or the name of one that ships with paretune.")]
 Set = Annotated[
@@ -308,7 +304,7 @@ def export(
     ] = False,
 ) -> None:
     """Write the aligned model: one adapter for peft and diffusers, or a whole diffusers pipeline."""
-    from .exporting import export_adapter, export_pipeline
+    from .exporting import WITHOUT_T5, export_adapter, export_pipeline
 
     if pipeline and rank is not None:
         raise ParetuneError("--rank compresses an adapter, and --pipeline writes none: give one of them")

@@ -17,6 +17,7 @@ from .plan import Plan
 from .policies.folders import family_of, resolve_path
 from .policies.media import Cost, medium_of
 from .policies.options import SD3Options, VideoOptions, read_options
+from .policies.sizes import parameters_in
 
 # Parameters of hub models that are not on disk yet, in billions: transformer, VAE, text encoders, T5.
 KNOWN = {
@@ -120,7 +121,7 @@ def _model_facts(config: RunConfig, family: str) -> tuple[Sizes | None, int]:
     folder, model = Path(resolve_path(config.model.path)), config.model
     with_t5 = family == "sd3" and read_options(SD3Options, model).load_t5
     if folder.is_dir():
-        size = {part: _parameters(folder / part) for part in
+        size = {part: parameters_in(folder / part) for part in
                 ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")}  # fmt: skip
         t5 = size["text_encoder_3"] if with_t5 else 0
         sizes = Sizes(size["transformer"], size["vae"], size["text_encoder"] + size["text_encoder_2"] + t5)
@@ -155,21 +156,6 @@ def _tokens(config: RunConfig, folder: Path, family: str) -> int:
     time = vae["temporal_compression_ratio"] if len(vae["block_out_channels"]) > 2 else 1
     frames = ((_frames(config, family) or (53 if time > 1 else 8)) - 1) // time + 1
     return side * side * (frames // facts["patch_size_t"])
-
-
-def _parameters(folder: Path) -> float:
-    """Parameters in a folder's safetensors, read from the headers."""
-    from safetensors import safe_open
-
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-                count = 1
-                for extent in file.get_slice(name).get_shape():
-                    count *= extent
-                total += count
-    return float(total)
 
 
 def _latent_side(config: RunConfig, folder: Path, default: int) -> int:

@@ -17,6 +17,11 @@ from .stages.adapters import load_delta, save_delta
 from .stages.tokens import export_tokens
 from .types import ParetuneError
 
+WITHOUT_T5 = (
+    "It has no T5, as in training: load it with text_encoder_3=None, tokenizer_3=None and call it with "
+    "max_sequence_length=0."
+)
+
 
 def open_final(run: Path) -> tuple[RunConfig, Path]:
     """The recipe and the checked final adapter of a finished run."""
