@@ -30,11 +30,11 @@ CAPTION_DROPOUT = 0.1
 
 @dataclass(frozen=True)
 class Bank:
-    """pictures: uint8 [N, 3, 32, 32]. tokens: int64 [N, T]. kinds: the kind of each scene."""
+    """pictures: uint8 [N, 3, 32, 32]. captions: N. tokens: int64 [N, T], the captions'."""
 
     pictures: torch.Tensor
+    captions: list[str]
     tokens: torch.Tensor
-    kinds: list[str]
 
 
 def build_bank(
@@ -54,7 +54,7 @@ def build_bank(
     """
     rng = random.Random(seed)
     pictures = np.empty((size, 32, 32, 3), np.uint8)
-    captions, kinds = [], []
+    captions: list[str] = []
     while len(captions) < size:
         kinds_now = KINDS_WITH_WORDS if rng.random() < words else KINDS_WITHOUT
         kind = rng.choices(list(kinds_now), weights=list(kinds_now.values()))[0]
@@ -67,11 +67,10 @@ def build_bank(
         pictures[len(captions)] = render(shown, style, rng)
         utility = style_utility(style, shown.word is not None, bool(shown.groups))
         captions.append(_finish(caption(scene), is_wrong, utility, endings, told, rng))
-        kinds.append(kind)
     tokens = tokenizer(
         captions, padding="max_length", truncation=True, return_tensors="pt"
     ).input_ids
-    return Bank(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), tokens, kinds)
+    return Bank(torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), captions, tokens)
 
 
 def _finish(

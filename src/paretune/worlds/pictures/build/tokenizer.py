@@ -12,7 +12,8 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import CLIPTokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import CLIPTokenizer, PreTrainedTokenizerFast
 
 from ..scenes import (
     COLORS,
@@ -27,6 +28,7 @@ from ..scenes import (
 
 MAX_TOKENS = 16
 END = "</w>"
+T5_MARKS = ("<pad>", "</s>", "<unk>")
 
 
 def template_words() -> list[str]:
@@ -58,6 +60,30 @@ def build_tokenizer(folder: Path, words: Sequence[str] = ()) -> CLIPTokenizer:
     lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n")
     return CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS)
+
+
+def build_t5_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The same pieces with T5's marks, in the place of its tokenizer: no begin, and </s> at the end.
+
+    folder: in which `build_tokenizer` left its files.
+    """
+    lines = (folder / "merges.txt").read_text().splitlines()[1:]
+    merges = [(first, second) for first, _, second in (line.partition(" ") for line in lines)]
+    pieces = [p for p in json.loads((folder / "vocab.json").read_text()) if not p.startswith("<|")]
+    vocabulary = {piece: i for i, piece in enumerate([*T5_MARKS, *pieces])}
+    pad, end, unknown = T5_MARKS
+    tokenizer = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=merges, unk_token=unknown, end_of_word_suffix=END)
+    )
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, vocabulary[end])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=end, pad_token=pad, unk_token=unknown, padding_side="right",
+        model_max_length=MAX_TOKENS,
+    )  # fmt: skip
 
 
 def is_spelled(tokenizer: CLIPTokenizer, word: str) -> bool:
