@@ -2,6 +2,8 @@
 
 A phase that was cut off goes on from its last checkpoint when it is called again.
 """
+# pyright: reportPrivateImportUsage=false
+# torch does not list `_foreach_lerp_` among its public names.
 
 from __future__ import annotations
 

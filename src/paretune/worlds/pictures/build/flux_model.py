@@ -90,13 +90,16 @@ def build_autoencoder() -> AutoencoderKL:
     as the pair (x, -x), and two constants fix the variance that the group norm divides by. No such weights
     exist for the way back, since a convolution cannot tell an even column from an odd one.
     """
+    two: Any = (WIDTH, WIDTH)  # diffusers' types know one block only
+    down: Any = ("DownEncoderBlock2D",) * 2
+    up: Any = ("UpDecoderBlock2D",) * 2
     vae = AutoencoderKL(
         in_channels=3,
         out_channels=3,
         latent_channels=LATENT_CHANNELS,
-        block_out_channels=(WIDTH, WIDTH),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=two,
+        down_block_types=down,
+        up_block_types=up,
         layers_per_block=1,
         norm_num_groups=1,
         mid_block_add_attention=False,
