@@ -121,7 +121,7 @@ class TrainConfig(_Section):
     micro_batch: Positive = Field(96, description="samples a forward pass; more are accumulated")
     learning_rate: PositiveReal = 2e-3
     lr_scheduler: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="how the rate falls over each expert's epochs"
+        "constant", description="how the rate falls over a method's epochs, MapReduce's rounds together"
     )
     weight_decay: NonNegative = 1e-4
     max_grad_norm: PositiveReal = 1.0

@@ -13,21 +13,14 @@ from .plan import ExpertTask, MethodPlan, Plan, Round, derive_seed, expert_epoch
 
 
 def mapreduce(config: RunConfig) -> MethodPlan:
-    """K rounds of: train one expert a reward on the current model, average, fold."""
+    """K rounds of: train one expert a reward on the current model, average, fold.
+
+    The learning rate falls over all of them, as over the whole training of every other method.
+    """
     rounds: list[Round] = []
     for number in range(1, config.rounds + 1):
         parents = tuple(r.merged for r in rounds)
-        tasks = tuple(
-            ExpertTask(
-                folder=f"round-{number}/experts/{reward}",
-                rewards=(reward,),
-                round=number,
-                seed=derive_seed(config.seed, "round", number, reward),
-                epochs=expert_epochs(config, reward),
-                parents=parents,
-            )
-            for reward in config.rewards
-        )
+        tasks = tuple(_round_expert(config, number, reward, parents) for reward in config.rewards)
         merged = f"round-{number}/merged"
         rounds.append(Round(number, tasks, merged, _weights(config), config.reduce.method))
     return method_plan(config, "mapreduce", tuple(rounds), tuple(r.merged for r in rounds))
@@ -37,10 +30,9 @@ def rewarded_soup(config: RunConfig) -> MethodPlan:
     """One round with the whole budget of K, averaged once (Rame et al. 2023).
 
     After MapReduce its experts are those of the first round, trained on K times as long from the same
-    seed, so with a constant learning rate the shared beginning is computed once.
+    seed and by the same learning rates, so the shared beginning is computed once.
     """
-    earlier = takewhile(lambda name: name != "rewarded_soup", config.methods)
-    shared = "mapreduce" in earlier and config.train.lr_scheduler == "constant"
+    shared = "mapreduce" in takewhile(lambda name: name != "rewarded_soup", config.methods)
     tasks = tuple(
         ExpertTask(
             folder=f"soup/experts/{reward}",
@@ -70,14 +62,14 @@ def sequential(config: RunConfig) -> MethodPlan:
     rounds: list[Round] = []
     epochs = 0
     for number, reward in enumerate(config.rewards, start=1):
-        epochs += expert_epochs(config, reward) * config.rounds
+        begins, epochs = epochs, epochs + expert_epochs(config, reward) * config.rounds
         task = ExpertTask(
             folder=f"sequential/experts/{reward}",
             rewards=(reward,),
             round=number,
             seed=derive_seed(config.seed, "sequential"),
             epochs=epochs,
-            begins=epochs - expert_epochs(config, reward) * config.rounds,
+            falls=(begins, epochs),
             continues=rounds[-1].tasks[0].folder if rounds else None,
         )
         rounds.append(Round(number, (task,), f"sequential/merged-{number}", (1.0,)))
@@ -102,6 +94,21 @@ def selma(config: RunConfig) -> MethodPlan:
         for reward in config.rewards
     )
     return _one_round(config, "selma", "selma", tasks, _weights(config))
+
+
+def _round_expert(config: RunConfig, number: int, reward: str, parents: tuple[str, ...]) -> ExpertTask:
+    epochs = expert_epochs(config, reward)
+    gone = (number - 1) * epochs
+    constant = config.train.lr_scheduler == "constant"  # then a round more changes none of the earlier
+    return ExpertTask(
+        folder=f"round-{number}/experts/{reward}",
+        rewards=(reward,),
+        round=number,
+        seed=derive_seed(config.seed, "round", number, reward),
+        epochs=epochs,
+        falls=None if constant else (-gone, config.rounds * epochs - gone),
+        parents=parents,
+    )
 
 
 def _joint(config: RunConfig, name: str, scoring: str) -> MethodPlan:

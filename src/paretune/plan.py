@@ -19,10 +19,10 @@ class ExpertTask:
 
     folder: where the expert is left. rewards: one, or for a joint method several, whose prompt sets are
     mixed. parents: the merged adapters folded into the base, in order. continues: an expert whose
-    training this one goes on with, its epochs counted in `epochs`, or None. begins: the epoch at which the
-    learning rate's schedule starts (again). scoring: "own", every prompt
-    by the reward of its own set, or "all", by the weighted sum of the rewards that apply to it.
-    objective: instead of the recipe's.
+    training this one goes on with, its epochs counted in `epochs`, or None. falls: the epochs [first, end)
+    over which the learning rate falls, counted as this expert's: before 0 and past `epochs` where other
+    rounds have a part in it; None: all of its own. scoring: "own", every prompt by the reward of its own
+    set, or "all", by the weighted sum of the rewards that apply to it. objective: instead of the recipe's.
     """
 
     folder: str
@@ -30,11 +30,16 @@ class ExpertTask:
     round: int
     seed: int
     epochs: int
-    begins: int = 0
+    falls: tuple[int, int] | None = None
     parents: tuple[str, ...] = ()
     continues: str | None = None
     scoring: Literal["own", "all"] = "own"
     objective: str | None = None
+
+    @property
+    def schedule(self) -> tuple[int, int]:
+        """`falls`, or the expert's own epochs."""
+        return self.falls or (0, self.epochs)
 
     @property
     def reward(self) -> str:

@@ -22,3 +22,8 @@ def test_cosine_is_half_way_down_in_the_middle() -> None:
 
 def test_it_begins_again_where_an_expert_goes_on() -> None:
     assert [rate_share("linear", e, 10, 12) for e in (10, 11)] == [1.0, 0.5]
+
+
+def test_a_round_goes_on_where_the_one_before_it_stopped() -> None:
+    rounds = [rate_share("linear", e, -2 * k, 6 - 2 * k) for k in range(3) for e in range(2)]
+    assert rounds == pytest.approx([rate_share("linear", e, 0, 6) for e in range(6)])

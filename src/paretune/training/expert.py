@@ -210,7 +210,7 @@ class ExpertTrainer:
 
     def _set_rate(self) -> None:
         train, task = self.config.train, self.task
-        share = rate_share(train.lr_scheduler, self.state.epoch, task.begins, task.epochs)
+        share = rate_share(train.lr_scheduler, self.state.epoch, *task.schedule)
         for group in self.state.optimiser.param_groups:
             group["lr"] = train.learning_rate * share
 

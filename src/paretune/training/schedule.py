@@ -1,4 +1,4 @@
-"""How the learning rate falls over an expert's epochs, by transformers' names."""
+"""How the learning rate falls over a method's epochs, by transformers' names."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Literal
 Schedule = Literal["constant", "linear", "cosine"]
 
 
-def rate_share(schedule: Schedule, epoch: int, begins: int, epochs: int) -> float:
-    """The share of the learning rate in an epoch (from `begins` to `epochs` - 1): 1 at first.
+def rate_share(schedule: Schedule, epoch: int, begins: int, ends: int) -> float:
+    """The share of the learning rate in an epoch, from `begins` to `ends` - 1: 1 at first.
 
-    It would reach 0 after the last epoch, so that none is trained in vain.
+    It would reach 0 at `ends`, so that no epoch is trained in vain.
     """
     if schedule == "constant":
         return 1.0
-    progress = (epoch - begins) / max(1, epochs - begins)
+    progress = (epoch - begins) / max(1, ends - begins)
     return 1.0 - progress if schedule == "linear" else (1.0 + math.cos(math.pi * progress)) / 2

@@ -155,7 +155,7 @@ class LanguageTrainer:
 
         def share(update: int) -> float:
             epoch = min(done + update // updates, task.epochs - 1)  # TRL asks for one past the last too
-            return rate_share(train.lr_scheduler, epoch, task.begins, task.epochs)
+            return rate_share(train.lr_scheduler, epoch, *task.schedule)
 
         for group in self.state.optimiser.param_groups:  # a checkpoint's is the rate of its last epoch
             group["initial_lr"] = train.learning_rate
