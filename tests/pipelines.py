@@ -58,8 +58,9 @@ def make_hunyuan(folder: Path) -> Path:
     """A whole random HunyuanVideoPipeline folder: a VAE that compresses 4-fold in time, 2-fold in space."""
     from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 
-    from paretune.worlds.clips.build.model import TEXT_WIDTH, assemble, build_clip, build_llama
+    from paretune.worlds.clips.build.model import CLIP_TOKENS, TEXT_WIDTH, assemble, build_llama
     from paretune.worlds.clips.build.tokenizer import build_clip_tokenizer, build_llama_tokenizer
+    from paretune.worlds.pictures.build.model import build_pooling_clip
 
     torch.manual_seed(0)
     llama_tokenizer, clip_tokenizer = build_llama_tokenizer(), build_clip_tokenizer(folder / "vocabulary")
@@ -73,7 +74,7 @@ def make_hunyuan(folder: Path) -> Path:
         up_block_types=("HunyuanVideoUpBlock3D",) * 3, block_out_channels=(4, 4, 4), layers_per_block=1,
         norm_num_groups=1, spatial_compression_ratio=2, mid_block_add_attention=True,
     )  # fmt: skip
-    llama, clip = build_llama(llama_tokenizer), build_clip(clip_tokenizer)
+    llama, clip = build_llama(llama_tokenizer), build_pooling_clip(clip_tokenizer, CLIP_TOKENS)
     pipe = assemble(transformer, llama, llama_tokenizer, clip, clip_tokenizer, vae)
     pipe.save_pretrained(folder / "pipeline")
     return folder / "pipeline"

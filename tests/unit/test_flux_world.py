@@ -15,11 +15,11 @@ from paretune.worlds.pictures.build.data import build_bank
 from paretune.worlds.pictures.build.flux_model import (
     assemble,
     build_autoencoder,
-    build_clip,
     build_t5,
     build_transformer,
 )
-from paretune.worlds.pictures.build.tokenizer import build_t5_tokenizer, build_tokenizer
+from paretune.worlds.pictures.build.model import build_pooling_clip
+from paretune.worlds.pictures.build.tokenizer import MAX_TOKENS, build_t5_tokenizer, build_tokenizer
 
 CAPTION = "a sign saying kite ok"
 
@@ -34,7 +34,7 @@ def pipe(tmp_path_factory: pytest.TempPathFactory) -> Any:
     for parameter in transformer.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)
-    clip, t5 = build_clip(clip_tokenizer), build_t5(t5_tokenizer)
+    clip, t5 = build_pooling_clip(clip_tokenizer, MAX_TOKENS), build_t5(t5_tokenizer)
     return assemble(transformer, clip, clip_tokenizer, t5, t5_tokenizer, build_autoencoder())
 
 

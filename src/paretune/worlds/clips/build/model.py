@@ -14,7 +14,6 @@ from diffusers import (
     HunyuanVideoTransformer3DModel,
 )
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
     LlamaConfig,
@@ -69,23 +68,6 @@ def build_llama(tokenizer: PreTrainedTokenizerFast) -> LlamaModel:
         initializer_range=0.05,
     )
     return LlamaModel(config)
-
-
-def build_clip(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A CLIP text tower of two layers, for the pooled condition."""
-    bos, eos = (int(str(tokenizer.convert_tokens_to_ids(t))) for t in ("<|startoftext|>", "<|endoftext|>"))
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=2 * TEXT_WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=CLIP_TOKENS,
-        bos_token_id=bos,
-        eos_token_id=eos,
-        pad_token_id=eos,
-    )
-    return CLIPTextModel(config)
 
 
 def build_identity_vae() -> AutoencoderKLHunyuanVideo:

@@ -29,9 +29,10 @@ from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PRO
 from torch import nn
 
 from ...pictures.build.flow_training import Settings, arguments, shifted_sigma, train
+from ...pictures.build.model import build_pooling_clip
 from ..scenes import FRAMES
 from .data import Mistakes, build_bank
-from .model import LATENT_SCALE, assemble, build_clip, build_llama, build_transformer
+from .model import CLIP_TOKENS, LATENT_SCALE, assemble, build_llama, build_transformer
 from .tokenizer import build_clip_tokenizer, build_llama_tokenizer
 
 PHASES = {
@@ -80,7 +81,7 @@ def _start(init: Path | None, out: Path) -> HunyuanVideoPipeline:
     if init is not None:
         return HunyuanVideoPipeline.from_pretrained(init)
     llama_tokenizer, clip_tokenizer = build_llama_tokenizer(), build_clip_tokenizer(out / "vocabulary")
-    llama, clip = build_llama(llama_tokenizer), build_clip(clip_tokenizer)
+    llama, clip = build_llama(llama_tokenizer), build_pooling_clip(clip_tokenizer, CLIP_TOKENS)
     return assemble(build_transformer(), llama, llama_tokenizer, clip, clip_tokenizer)
 
 

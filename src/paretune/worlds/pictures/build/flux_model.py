@@ -8,18 +8,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
-    PreTrainedTokenizerFast,
-    T5Config,
-    T5EncoderModel,
-)
+from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from ..render import SIZE
 from .model import LATENT_SCALE, LATENT_SHIFT, TEXT_WIDTH
-from .tokenizer import MAX_TOKENS
 
 LATENT_CHANNELS = 12  # 2x2 pixels of three colours
 WIDTH = 2 * LATENT_CHANNELS + 2  # of the autoencoder: every latent as a pair, and two constants
@@ -46,23 +38,6 @@ def build_transformer(
         if gate or name.startswith(("proj_out", "norm_out.linear")):
             torch.nn.init.zeros_(parameter)  # adaLN-zero
     return model
-
-
-def build_clip(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A CLIP text tower of two layers, for the pooled condition."""
-    bos, eos = (int(str(tokenizer.convert_tokens_to_ids(t))) for t in ("<|startoftext|>", "<|endoftext|>"))
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=2 * TEXT_WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=MAX_TOKENS,
-        bos_token_id=bos,
-        eos_token_id=eos,
-        pad_token_id=eos,
-    )
-    return CLIPTextModel(config)
 
 
 def build_t5(tokenizer: PreTrainedTokenizerFast) -> T5EncoderModel:

@@ -13,7 +13,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ..render import SIZE
 
@@ -60,6 +60,23 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
         pad_token_id=eos,
     )
     return CLIPTextModelWithProjection(config)
+
+
+def build_pooling_clip(tokenizer: CLIPTokenizer, positions: int) -> CLIPTextModel:
+    """A CLIP text tower of two layers, for a pooled condition alone. positions: the tokens it takes."""
+    bos, eos = (int(str(tokenizer.convert_tokens_to_ids(t))) for t in ("<|startoftext|>", "<|endoftext|>"))
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=2 * TEXT_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=positions,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=eos,
+    )
+    return CLIPTextModel(config)
 
 
 def build_identity_vae() -> AutoencoderKL:

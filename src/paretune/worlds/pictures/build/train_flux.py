@@ -25,8 +25,8 @@ from torch import nn
 
 from .data import build_bank
 from .flow_training import Settings, arguments, shifted_sigma, train
-from .flux_model import assemble, build_clip, build_t5, build_transformer
-from .model import LATENT_SCALE, LATENT_SHIFT
+from .flux_model import assemble, build_t5, build_transformer
+from .model import LATENT_SCALE, LATENT_SHIFT, build_pooling_clip
 from .tokenizer import MAX_TOKENS, build_t5_tokenizer, build_tokenizer
 from .train import WRONG_SHARE
 
@@ -72,7 +72,7 @@ def main() -> None:
 def _begin(vae: Path, out: Path) -> FluxPipeline:
     clip_tokenizer = build_tokenizer(out / "vocabulary")
     t5_tokenizer = build_t5_tokenizer(out / "vocabulary")
-    clip, t5 = build_clip(clip_tokenizer), build_t5(t5_tokenizer)
+    clip, t5 = build_pooling_clip(clip_tokenizer, MAX_TOKENS), build_t5(t5_tokenizer)
     autoencoder = AutoencoderKL.from_pretrained(vae)
     return assemble(build_transformer(), clip, clip_tokenizer, t5, t5_tokenizer, autoencoder)
 
