@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from paretune.methods import build_plan
+from paretune.plan import ExpertTask
 from paretune.recipes import load_config
 from paretune.rewards.base import FunctionReward
 from paretune.training.expert import ExpertTrainer, Stopped
@@ -165,6 +166,29 @@ def test_the_learning_rate_falls_over_the_epochs_of_both_rounds(tiny_sd3: Path, 
         trainer.epoch()
         rates.append(trainer.state.optimiser.param_groups[0]["lr"])
     assert rates == pytest.approx([1e-3, 0.875e-3, 0.75e-3, 0.625e-3])  # this is the first of two rounds
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_the_soups_expert_that_goes_on_from_round_one_is_one_trained_alone(
+    tiny_sd3: Path, tmp_path: Path, schedule: str
+) -> None:
+    train = {"epochs": 2, "ema_decay": 0.9, "lr_scheduler": schedule}
+    config = load_config(tiny_recipe(tmp_path, tiny_sd3, train=train))
+    mixture = Mixture([Source(FunctionReward(_red, "red"), PROMPTS, kl=config.objective.kl)])
+
+    def trained(task: ExpertTask, folder: Path, begun: Path | None = None) -> ExpertTrainer:
+        trainer = ExpertTrainer(config, task, folder, mixture, None, "cpu")
+        trainer.resume(begun)
+        trainer.run(lambda event: None, lambda: False)
+        return trainer
+
+    plans = {m.name: m.rounds[0].tasks[0] for m in build_plan(config).methods}
+    soup = plans["rewarded_soup"]
+    assert (plans["mapreduce"].epochs, soup.epochs) == (2, 4)
+    trained(plans["mapreduce"], tmp_path / "round")
+    both = trained(soup, tmp_path / "both", tmp_path / "round"), trained(soup, tmp_path / "alone")
+    assert torch.equal(*map(_values, both))
+    assert all(torch.equal(both[0].state.ema[n], both[1].state.ema[n]) for n in both[0].state.ema)
 
 
 def test_bfloat16_autocast_keeps_float32_adapters(tiny_sd3: Path, tmp_path: Path) -> None:
