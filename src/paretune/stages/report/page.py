@@ -115,8 +115,9 @@ def _against_soup(run: Run, last: str) -> list[str]:
         return [f"{note}."]
     pair = [samples.get(last), samples.get("rewarded_soup")]
     equal = " at the same budget" if pair[0] is not None and pair[0] == pair[1] else ""
-    word = "above" if volumes[last] > soup else "not above"
-    return [f"{note}, {word} Rewarded Soup's {number(soup)}{equal}."]
+    # One run's volumes have no error here, so no word says which of two is better.
+    other = f"Rewarded Soup has {number(soup)}{equal}"
+    return [f"{note}; {other} (`paretune compare` tells the error of the difference)."]
 
 
 def _conflicts(run: Run) -> list[str]:
