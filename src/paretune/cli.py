@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,21 +100,32 @@ def tokens(
     """
     from .add_tokens import add_tokens
 
-    _finish(lambda progress: add_tokens(run_folder, set_ or (), progress), run_folder, quiet, as_json)
+    again = "the same command"
+    _finish(lambda progress: add_tokens(run_folder, set_ or (), progress), run_folder, quiet, as_json, again)
 
 
-def _finish(
-    work: Callable[[Callable[[dict[str, Any]], None]], dict[str, Any]], out: Path, quiet: bool, as_json: bool
-) -> None:
-    """Do a run's work under its progress and print the summary that it returns."""
+@contextmanager
+def _stoppable(out: Path, again: str) -> Iterator[None]:
+    """Ctrl-C is no failure: say where the work is and how it goes on."""
     from .executors.base import Interrupted
 
     try:
-        with make_progress(console, quiet, as_json) as progress:
-            summary = work(progress)
+        yield
     except (Interrupted, KeyboardInterrupt):
-        console.print(f"stopped; finished work is kept in {out}. Go on with the same command and --resume")
+        console.print(f"stopped; finished work is kept in {out}. Go on with {again}")
         raise typer.Exit(130) from None
+
+
+def _finish(
+    work: Callable[[Callable[[dict[str, Any]], None]], dict[str, Any]],
+    out: Path,
+    quiet: bool,
+    as_json: bool,
+    again: str = "the same command and --resume",
+) -> None:
+    """Do a run's work under its progress and print the summary that it returns."""
+    with _stoppable(out, again), make_progress(console, quiet, as_json) as progress:
+        summary = work(progress)
     if as_json:
         _print_line({"summary": summary, "report": str(out / "report.html")})
     else:
@@ -139,9 +151,12 @@ def plan(
     from .methods import build_plan
     from .policies.folders import EMBEDDED
     from .policies.options import check_options
+    from .rewards.base import find_reward
 
     config = load_config(find_recipe(recipe), set_ or ())
     check_options(config.model)
+    for own in config.rewards.values():
+        find_reward(own.reward)
     planned = build_plan(config)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)
@@ -175,11 +190,14 @@ def evaluate(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure adapters on a recipe's held-out prompts, beside the base model."""
+    """Measure adapters on a recipe's held-out prompts, beside the base model.
+
+    Ctrl-C stops; the same command goes on with what was not measured yet.
+    """
     from .measure import measure_adapters
 
     config = load_config(find_recipe(recipe), set_ or ())
-    with make_progress(console, quiet, as_json) as progress:
+    with _stoppable(out, "the same command"), make_progress(console, quiet, as_json) as progress:
         table = measure_adapters(config, adapter or [], out, progress)
     if as_json:
         _print_line(table)

@@ -15,6 +15,7 @@ from .types import ParetuneError
 
 OPTIONAL = {
     "rapidocr-onnxruntime": "pip install 'paretune[judges]' for the independent OCR judge",
+    "trl": "pip install 'paretune[language]' to train language models",
     "av": "pip install 'paretune[video]' to write clips",
 }
 

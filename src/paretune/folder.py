@@ -13,7 +13,7 @@ from .files import disk_errors, write_json, write_text
 from .plan import Plan
 from .policies.options import check_options
 from .recipes import changed_keys, load_config
-from .rewards.base import load_reward
+from .rewards.base import applies_to, load_reward
 from .training.trainers import check_objective
 from .types import ParetuneError
 
@@ -22,12 +22,23 @@ def check(config: RunConfig) -> None:
     """Everything that can be known to be wrong before work begins: model, prompts, rewards, judges."""
     check_options(config.model)
     check_objective(config)
+    known = set(config.rewards)
     for name, own in config.rewards.items():
-        load_prompts(own.prompts)
-        load_prompts(own.eval_prompts)
-        load_reward(own.reward, name=name, **own.options)
+        reward = load_reward(own.reward, name=name, **own.options)
+        for file in (own.prompts, own.eval_prompts):
+            for number, prompt in enumerate(load_prompts(file), start=1):
+                if not applies_to(reward, prompt):
+                    raise ParetuneError(
+                        f"{file}, line {number}: reward {name} cannot score {prompt.text!r}: its record "
+                        "lacks what the reward needs"
+                    )
         if own.judge and config.evaluate.judges:
-            load_reward(own.judge)
+            known.add(load_reward(own.judge).name)
+    for spec in config.evaluate.untargeted:
+        if (untargeted := load_reward(spec)).name in known:
+            raise ParetuneError(
+                f"evaluate.untargeted: {untargeted.name} is a reward or a judge of this run already"
+            )
 
 
 def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> None:
@@ -61,7 +72,9 @@ def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> None:
 @contextmanager
 def lock(out: Path) -> Iterator[None]:
     """Hold the folder: two processes must not write one run. Released by the system if we are killed."""
-    with (out / ".lock").open("w") as file:
+    with disk_errors(out):
+        file = (out / ".lock").open("w")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

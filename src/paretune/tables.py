@@ -40,20 +40,24 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> 
     settings = Table(title=f"recipe {config.name}", show_header=False, title_justify="left")
     model, train, objective, lora = config.model, config.train, config.objective, config.lora
     guidance = model.guidance_scale
+    size = "" if model.height is None else f"{model.width}x{model.height} pixels, "
     kls = {name: objective.kl if r.kl is None else r.kl for name, r in config.rewards.items()}
     facts = [model.dtype, *(f"{key} {value}" for key, value in model.options.items())]
     rows = {
         "model": f"{model.path} ({', '.join(facts)})",
         "sampling": costs.sampling
-        or f"{model.steps} steps, guidance {guidance:g}; evaluation {config.evaluate.steps} steps",
-        "objective": f"{objective.name}, KL to the {objective.anchor}: "
+        or f"{size}{model.steps} steps, guidance {guidance:g}; evaluation {config.evaluate.steps} steps",
+        "objective": f"{objective.name}{_policy_gradient(config)}, KL to the {objective.anchor}: "
         + ", ".join(f"{n} {k:g}" for n, k in kls.items()),
+        "advantages": f"over the {objective.advantage_std} standard deviation, clipped at "
+        f"{objective.advantage_clip:g}",
         "adapter": f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",
         "optimiser": f"AdamW, {train.lr_scheduler} learning rate {train.learning_rate:g}, "
-        f"weight decay {train.weight_decay:g}",
+        f"weight decay {train.weight_decay:g}, average {train.ema_decay:g} every {train.ema_every}"
+        f"{', bf16 autocast' if train.autocast else ''}",
         "an epoch": f"{train.prompts_per_epoch} prompts x {train.group_size} samples, "
-        f"{train.updates_per_epoch} updates",
-        "rounds": f"{config.rounds}, reduce: {config.reduce.method}",
+        f"{train.updates_per_epoch} updates, micro-batches of {train.micro_batch}",
+        "rounds": f"{config.rounds} of {train.epochs} epochs, reduce: {config.reduce.method}",
         "memory": "unknown model" if costs.memory_gb is None
         else f"about {costs.memory_gb:.1f} GB an expert",
     }
@@ -79,6 +83,14 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> 
             f"{config.tokens.steps * len(config.rewards):,}", "" if hours is None else f"{hours:,.2f}",
         )  # fmt: skip
     return [settings, budget]
+
+
+def _policy_gradient(config: RunConfig) -> str:
+    """What Flow-GRPO alone is set by."""
+    own = config.objective
+    if own.name != "flow_grpo":
+        return ""
+    return f" (clip {own.clip_range:g}, {own.sampler} of noise {own.noise_level:g}, {own.ratio} ratio)"
 
 
 def measure_table(table: dict[str, Any]) -> Table:

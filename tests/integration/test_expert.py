@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from paretune.files import write_manifest
 from paretune.methods import build_plan
 from paretune.plan import ExpertTask
 from paretune.recipes import load_config
 from paretune.rewards.base import FunctionReward
 from paretune.training.expert import ExpertTrainer, Stopped
 from paretune.training.mixture import Mixture, Source
-from paretune.types import Prompt
+from paretune.types import ParetuneError, Prompt
 from tests.conftest import tiny_recipe
 
 PROMPTS = [Prompt("a red circle"), Prompt("two blue squares"), Prompt("a sign saying kite")]
@@ -178,8 +179,9 @@ def test_the_soups_expert_that_goes_on_from_round_one_is_one_trained_alone(
 
     def trained(task: ExpertTask, folder: Path, begun: Path | None = None) -> ExpertTrainer:
         trainer = ExpertTrainer(config, task, folder, mixture, None, "cpu")
-        trainer.resume(begun)
+        trainer.resume(folder.name, begun)
         trainer.run(lambda event: None, lambda: False)
+        write_manifest(folder, "expert", folder.name, [])
         return trainer
 
     plans = {m.name: m.rounds[0].tasks[0] for m in build_plan(config).methods}
@@ -215,8 +217,38 @@ def test_going_on_from_a_checkpoint_is_bit_identical(tiny_sd3: Path, tmp_path: P
     with pytest.raises(Stopped):
         first.run(seen.append, lambda: len(seen) >= 2)
     second = _trainer(tmp_path / "parts", tiny_sd3, train=settings)
-    second.resume(None)
+    second.resume("", None)
     assert second.state.epoch == 2
     second.run(lambda event: None, lambda: False)
     assert torch.equal(_values(second), _values(whole))
     assert all(torch.equal(second.state.ema[n], whole.state.ema[n]) for n in whole.state.ema)
+
+
+def _begun(tiny_sd3: Path, folder: Path) -> Path:
+    """The checkpoint after one of two epochs, of inputs called "these"."""
+    trainer = _trainer(folder, tiny_sd3)
+    trainer.state.inputs = "these"
+    with pytest.raises(Stopped):
+        trainer.run(lambda event: None, lambda: True)
+    return folder / "checkpoints" / "epoch-0001"
+
+
+@pytest.mark.parametrize("damage", ["epoch", "list", "weights", "none"])
+def test_a_checkpoint_of_other_inputs_or_with_other_bytes_is_refused(
+    tiny_sd3: Path, tmp_path: Path, damage: str
+) -> None:
+    checkpoint = _begun(tiny_sd3, tmp_path)
+    position, weights = checkpoint / "position.json", checkpoint / "state.safetensors"
+    if damage == "epoch":
+        position.write_text(position.read_text().replace('"epoch": 1', '"epoch": 0'))
+    elif damage == "list":
+        position.write_text("[]")
+    elif damage == "weights":
+        weights.write_bytes(weights.read_bytes()[:-1])
+    inputs, told = ("those", "made of other inputs") if damage == "none" else ("these", "changed or damaged")
+    with pytest.raises(ParetuneError, match=told):
+        _trainer(tmp_path, tiny_sd3).resume(inputs, None)
+    if damage == "none":
+        again = _trainer(tmp_path, tiny_sd3)
+        again.resume("these", None)
+        assert again.state.epoch == 1

@@ -63,7 +63,7 @@ def test_going_on_from_a_checkpoint_is_bit_identical(tiny_llama: Path, tmp_path:
         first.run(seen.append, lambda: len(seen) >= 2)
     assert first.state.epoch == 2
     second = _trainer(tmp_path / "parts", tiny_llama, train=train)
-    second.resume(None)
+    second.resume("", None)
     _run(second)
     assert (second.state.epoch, second.state.updates) == (4, 8)
     assert all(torch.equal(_values(second)[n], p) for n, p in _values(whole).items())

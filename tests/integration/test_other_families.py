@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from paretune.config import ModelConfig
 from paretune.methods import build_plan
@@ -28,7 +29,9 @@ PROMPTS = [Prompt("a red circle moves left"), Prompt("two blue squares"), Prompt
 SMALL = {
     "flux": {"height": 16, "width": 16, "options": {"max_sequence_length": 16}},
     "hunyuan_video": {"height": 16, "width": 16, "options": {"frames": 5, "max_sequence_length": 16}},
+    "sd3": {"height": 16, "width": 16, "options": {"max_sequence_length": 16}},
 }
+RECIPES = {"flux": "flux1-dev", "hunyuan_video": "hunyuan-video", "sd3": "sd35-medium"}
 
 
 def _red(samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
@@ -70,9 +73,12 @@ def pipeline(family: str, tiny_flux: Path, tiny_hunyuan: Path) -> Path:
     return {"flux": tiny_flux, "hunyuan_video": tiny_hunyuan}[family]
 
 
-def test_the_published_recipe_trains(family: str, pipeline: Path, tmp_path: Path) -> None:
-    recipe = {"flux": "flux1-dev", "hunyuan_video": "hunyuan-video"}[family]
-    trainer = _trainer(tmp_path, pipeline, **_published(recipe, family))
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_published_recipe_trains(
+    name: str, tiny_flux: Path, tiny_hunyuan: Path, tiny_sd3_t5: Path, tmp_path: Path
+) -> None:
+    family, pipeline = name, {"flux": tiny_flux, "hunyuan_video": tiny_hunyuan, "sd3": tiny_sd3_t5}[name]
+    trainer = _trainer(tmp_path, pipeline, **_published(RECIPES[name], family))
     assert trainer.policy.transformer.dtype == torch.bfloat16
     assert all(p.dtype == torch.float32 for p in trainer.state.parameters.values())
     assert trainer.policy.pipe.text_encoder is None  # type: ignore[attr-defined]
@@ -116,6 +122,26 @@ def test_reward_tokens_enter_every_encoder(family: str, pipeline: Path) -> None:
     assert all(v.grad is not None and v.grad.abs().max() > 0 for v in token.vectors.values())
     if family == "hunyuan_video":  # two more tokens, which its mask lets the model see
         assert (present.mask.sum(1) - plain.mask.sum(1)).tolist() == [2, 2, 2]
+
+
+def test_a_whole_run_of_sd35_mediums_recipe(tiny_sd3_t5: Path, tmp_path: Path) -> None:
+    """Bfloat16, T5, guidance, checkpointing, autocast, global std, average: two rounds of all of it."""
+    recipe = tiny_recipe(tmp_path / "recipe", tiny_sd3_t5, **_published("sd35-medium", "sd3"))
+    out = tmp_path / "run"
+    sets = ["--set", "executor.workers=1", "--set", "train.ema_every=1"]  # 8 is more updates than there are
+    done = call("run", recipe, "--out", out, "--quiet", *sets)
+    assert done.returncode == 0, done.stderr
+    config = load_config(out / "config.yaml")
+    shipped = load_config(find_recipe("sd35-medium"))
+    assert config.objective == shipped.objective
+    assert config.model.guidance_scale == 4.5
+    assert config.model.options == {"load_t5": True, "max_sequence_length": 16}
+    assert config.train.autocast
+    assert config.model.gradient_checkpointing
+    finals = load_file(out / "final" / "adapter_model.safetensors")
+    assert {t.dtype for t in finals.values()} == {torch.float32}
+    assert max(float(t.abs().max()) for n, t in finals.items() if "lora_B" in n) > 0
+    assert set(json.loads((out / "summary.json").read_text())["methods"]) > {"mapreduce@2", "rewarded_soup"}
 
 
 def test_a_whole_run_of_clips(tiny_hunyuan: Path, tmp_path: Path) -> None:

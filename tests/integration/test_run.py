@@ -238,6 +238,21 @@ def test_a_worker_that_dies_is_one_line(recipe: Path, tmp_path: Path) -> None:
     assert "Traceback" not in told
 
 
+def test_the_reward_that_fails_beside_another_expert_is_told(recipe: Path, tmp_path: Path) -> None:
+    """The first expert is stopped because of the second: what is told is why, not that it stopped."""
+    rewards = recipe.parent / "rewards.py"
+    code = "def nan(images, prompts):\n    return [float('nan')] * len(images)\n"
+    (tmp_path / "nan.py").write_text(code)
+    (tmp_path / "slow").touch()  # red takes a while
+    (tmp_path / "rewards.py").write_text(rewards.read_text())
+    sets = [f"rewards.red.reward={tmp_path / 'rewards.py'}:red",
+            f"rewards.dark.reward={tmp_path / 'nan.py'}:nan", "executor.workers=2"]  # fmt: skip
+    done = _run(recipe, tmp_path / "out", *(word for s in sets for word in ("--set", s)))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "reward 'dark'" in line
+
+
 def test_metrics_and_weights_are_finite(whole: Path) -> None:
     for file in whole.rglob(WEIGHTS):
         assert all(t.isfinite().all() for t in load_file(file).values())

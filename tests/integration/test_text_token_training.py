@@ -149,7 +149,7 @@ def test_stopped_and_gone_on_is_bit_identical(tiny_llama: Path, tmp_path: Path, 
     with pytest.raises(Stopped):
         _run(first, stop_after=1)
     second = _trainer(tmp_path / "parts", tiny_llama, tokens=tokens)
-    second.resume()
+    second.resume("")
     assert second.state.epoch == 2
     assert _same(_run(second).vectors, token.vectors)
     assert _same(second.state.parameters, whole.state.parameters)

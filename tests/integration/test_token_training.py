@@ -121,7 +121,7 @@ def test_stopped_and_gone_on_is_bit_identical(tiny_sd3: Path, tmp_path: Path) ->
     with pytest.raises(Stopped):
         _run(first, stop_after=1)
     second = _trainer(tmp_path / "parts", tiny_sd3)
-    second.resume()
+    second.resume("")
     assert second.state.epoch == 2
     assert _same(_run(second).vectors, token.vectors)
     assert _same(second.state.parameters, whole.state.parameters)

@@ -114,6 +114,55 @@ def test_plan_as_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert "rewarded_soup" in out
 
 
+def test_plan_tells_the_published_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = call(monkeypatch, capsys, "plan", "sd35-medium")
+    assert code == 0
+    told = " ".join(out.replace("│", " ").split())
+    for fact in (
+        "512x512 pixels, 10 steps, guidance 4.5; evaluation 40 steps", "clip 0.0001", "noise 0.7",
+        "geneval 0.04, ocr 0.04, pickscore 0.01", "global standard deviation", "rank 32, alpha 64",
+        "learning rate 0.0003", "average 0.9 every 8", "48 prompts x 24 samples", "4 of 100 epochs",
+        "1,382,400", "2,400",
+    ):  # fmt: skip
+        assert fact in told, fact
+
+
+def test_plan_refuses_an_unknown_reward(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(monkeypatch, capsys, "plan", "smoke", "--set", "rewards.ocr.reward=ocrr")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "did you mean 'ocr'" in err
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("rewards.geneval.prompts={bare}", "bare.jsonl, line 1: reward geneval cannot score 'a dog'"),
+        ("evaluate.untargeted=[ocr]", "ocr is a reward or a judge of this run already"),
+        ("evaluate.untargeted=[rapidocr]", "rapidocr is a reward or a judge of this run already"),
+        ("evaluate.untargeted=[ocrr]", "did you mean 'ocr'"),
+    ],
+)
+def test_a_run_that_cannot_be_measured_does_not_begin(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    override: str,
+    told: str,
+) -> None:
+    (tmp_path / "bare.jsonl").write_text('{"prompt": "a dog"}\n')
+    override = override.format(bare=tmp_path / "bare.jsonl")
+    code, _, err = call(
+        monkeypatch, capsys, "run", "smoke", "--out", str(tmp_path / "out"), "--set", override
+    )
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert told in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_plan_of_a_folder_that_is_no_model(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -55,6 +55,9 @@ class LocalExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._stop.set()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):  # a second Ctrl-C: now
+            for process in multiprocessing.active_children():
+                process.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def map(self, function: TaskFunction[T, R], tasks: Sequence[T], report: Report) -> list[R]:
@@ -75,9 +78,10 @@ class LocalExecutor:
         self._drain(report, timeout=0.0)
         if interrupted:
             raise Interrupted
-        for future in futures:
-            if _failed(future):
-                self._raise(future)
+        # The others were stopped because of the one that failed: what they raise is not the reason.
+        failed = [f for f in futures if _failed(f)]
+        for future in sorted(failed, key=lambda f: isinstance(f.exception(), Interrupted)):
+            self._raise(future)
         return [f.result() for f in futures]
 
     def _halt(self, futures: Sequence[Future[Any]]) -> None:
@@ -137,7 +141,7 @@ def _run_task(function: Callable[..., Any], task: Any) -> Any:
     assert _stop is not None
     try:
         return function(task, _events.put, _stop.is_set)
-    except ParetuneError:
+    except (ParetuneError, Interrupted):
         raise
     except Exception as error:
         # The traceback cannot cross processes as itself; its text can.

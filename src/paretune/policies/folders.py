@@ -53,7 +53,7 @@ def check_model(path: str) -> str:
     if path in EMBEDDED and not resolved.exists():
         raise ParetuneError(f"model.path: the embedded model {path} was not built: see docs/world-clips.md")
     if not resolved.exists():
-        if path.count("/") == 1 and not path.startswith((".", "~")):
+        if path.count("/") == 1 and not path.startswith((".", "~")) and not Path(path).parent.is_dir():
             return ""
         raise ParetuneError(f"model.path: no folder {path}; give a pipeline folder or a hub id")
     if resolved.is_file():
@@ -99,6 +99,9 @@ def _ask_hub(path: str) -> str:
     """The family of a hub id, by its own model_index.json or config.json: a small download."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.utils import logging as hub_logging
+
+    hub_logging.set_verbosity_error()  # its retries would be twenty lines before our one
 
     readers: dict[str, Any] = {"model_index.json": _pipeline_family, "config.json": _transformers_family}
     reached = True

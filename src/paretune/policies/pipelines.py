@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from safetensors import SafetensorError
 
 from ..config import ModelConfig
 from ..types import ParetuneError
@@ -42,7 +43,9 @@ def load(kind: Any, config: ModelConfig, parts: dict[str, Any]) -> Any:
             use_safetensors=True,
             **parts,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+    except (
+        OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError
+    ) as error:  # fmt: skip
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise ParetuneError(f"model.path: {config.path} cannot be loaded: {reason}") from error
     if pipe.vae is not None:

@@ -80,6 +80,14 @@ def load_reward(spec: str, name: str | None = None, **options: Any) -> Reward:
     name: what the run calls it, where that differs from its own name.
     Raises ParetuneError for an unknown name, a missing file or module, or unfit options.
     """
+    reward = _build(find_reward(spec), spec, options)
+    if name is not None:
+        reward.name = name
+    return reward
+
+
+def find_reward(spec: str) -> Any:
+    """The class or function that `spec` names, not built. Raises ParetuneError as `load_reward` does."""
     if ":" not in spec and spec not in REWARDS:
         near = difflib.get_close_matches(spec.lower(), REWARDS, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -87,11 +95,7 @@ def load_reward(spec: str, name: str | None = None, **options: Any) -> Reward:
             f"unknown reward {spec!r}{hint} (known: {', '.join(REWARDS)}; or give module:Name "
             "or file.py:Name)"
         )
-    target = _resolve(REWARDS.get(spec, spec))
-    reward = _build(target, spec, options)
-    if name is not None:
-        reward.name = name
-    return reward
+    return _resolve(REWARDS.get(spec, spec))
 
 
 def _resolve(path: str) -> Any:

@@ -21,6 +21,7 @@ from ..executors.base import Interrupted, Report
 from ..files import (
     MANIFEST,
     digest,
+    disk_errors,
     finished,
     read_json,
     read_rows,
@@ -39,7 +40,7 @@ from ..policies.tokens import Scaled, resolve
 from ..rewards.base import applies_to, score_samples
 from ..types import Prompt, Reward, Samples, take
 from .adapters import adapter_hash, load_delta
-from .scorers import Scale, recorded, scale_of, scorers_of
+from .scorers import Scale, named, recorded, scale_of, scorers_of
 
 SHOWN = 6  # samples a prompt set that the report shows
 
@@ -127,10 +128,11 @@ def _inputs(job: EvaluateJob) -> str:
             "adapters": [adapter_hash(job.run / a) for a in job.subject.adapters],
             "model": [job.model, config.model.model_dump(mode="json")],
             "evaluate": config.evaluate.model_dump(mode="json"),
+            "files": [named(spec) for spec in config.evaluate.untargeted if ".py:" in spec],
             "threads": config.executor.threads,
             "rewards": {
                 name: [
-                    own.reward, own.judge, own.options,
+                    named(own.reward), own.judge and named(own.judge), own.options,
                     [[p.text, dict(p.metadata)] for p in load_prompts(own.eval_prompts)],
                 ]
                 for name, own in config.rewards.items()
@@ -171,10 +173,11 @@ def _score(
 
 def _save_samples(folder: Path, name: str, samples: Samples, config: RunConfig) -> list[str]:
     """The first sample of the first prompts, for the report. Returns the names of the files."""
-    folder.mkdir(parents=True, exist_ok=True)
     medium, each, names = medium_of(config.model), config.evaluate.samples, []
-    for i in range(min(SHOWN, len(samples) // each)):
-        names += [file.name for file in medium.save(samples, i * each, folder / f"{name}-{i:03d}")]
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(min(SHOWN, len(samples) // each)):
+            names += [file.name for file in medium.save(samples, i * each, folder / f"{name}-{i:03d}")]
     return names
 
 
@@ -190,9 +193,10 @@ def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list
     ]
     for subject in shown:
         target = run / "samples" / subject.name
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        for file in sorted((run / subject.folder).glob("*-[0-9][0-9][0-9].*")):
-            shutil.copy(file, target / file.name)
+        with disk_errors(target):
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir(parents=True)
+            for file in sorted((run / subject.folder).glob("*-[0-9][0-9][0-9].*")):
+                shutil.copy(file, target / file.name)
     write_json(run / "samples" / "index.json", {"prompts": prompts, "methods": [s.name for s in shown]})
     return rows

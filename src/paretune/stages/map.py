@@ -10,7 +10,7 @@ from typing import Any
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Interrupted, Report
-from ..files import digest, finished, write_manifest
+from ..files import digest, disk_errors, finished, write_manifest
 from ..ops.lowrank import LowRank
 from ..plan import ExpertTask
 from ..policies.media import medium_of
@@ -18,6 +18,7 @@ from ..policies.memory import memory_errors
 from ..rewards.base import load_reward
 from ..training.mixture import Mixture, Source
 from .adapters import adapter_hash, load_delta, save_delta
+from .scorers import named
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def train_expert(job: MapJob, report: Report, should_stop: Callable[[], bool]) -
     from ..training.checkpoint import Stopped
     from ..training.trainers import open_trainer
 
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     trainer = open_trainer(
         job.config,
         job.task,
@@ -52,7 +54,7 @@ def train_expert(job: MapJob, report: Report, should_stop: Callable[[], bool]) -
         _parents(job),
         job.device,
     )
-    trainer.resume(job.run / job.task.continues if job.task.continues else None)
+    trainer.resume(inputs, job.run / job.task.continues if job.task.continues else None)
     try:
         with memory_errors(f"train.micro_batch={max(1, job.config.train.micro_batch // 2)}"):
             deltas = trainer.run(report, should_stop)
@@ -107,4 +109,4 @@ def expert_inputs(job: MapJob) -> str:
 def _reward_inputs(config: RunConfig, name: str) -> list[Any]:
     own = config.rewards[name]
     prompts = digest([[p.text, dict(p.metadata)] for p in load_prompts(own.prompts)])
-    return [own.reward, own.options, own.kl, own.weight, prompts]
+    return [named(own.reward), own.options, own.kl, own.weight, prompts]

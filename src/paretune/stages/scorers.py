@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..config import RunConfig
-from ..files import MANIFEST, read_json
+from ..files import MANIFEST, read_json, sha256
 from ..rewards.base import load_reward
 from ..types import Reward
 
@@ -45,6 +45,14 @@ def scorers_of(config: RunConfig, prompt_set: str) -> Iterator[tuple[Kind, Rewar
         yield "judge", load_reward(own.judge)
     for spec in config.evaluate.untargeted:
         yield "untargeted", load_reward(spec)
+
+
+def named(spec: str) -> str | list[str]:
+    """What tells a reward from another: its spec, and for one of a file the file's SHA-256 too."""
+    place = spec.rpartition(":")[0]
+    if place.endswith(".py") and Path(place).is_file():
+        return [spec, sha256(Path(place))]
+    return spec
 
 
 def scale_of(prompt_set: str, kind: Kind, scorer: Reward) -> Scale:

@@ -19,6 +19,7 @@ from ..plan import Plan, TokenTask, derive_seed
 from ..rewards.base import load_reward
 from ..types import ParetuneError
 from .adapters import adapter_hash, load_delta
+from .scorers import named
 from .subjects import expert_round
 
 FINAL = "final/tokens"
@@ -72,7 +73,7 @@ def train_token(job: TokenJob, report: Report, should_stop: Callable[[], bool]) 
         job.config, job.task, folder, reward, load_prompts(own.prompts), expert,
         _teacher_inputs(job), job.device,
     )  # fmt: skip
-    trainer.resume()
+    trainer.resume(inputs)
     try:
         token = trainer.run(report, should_stop)
     except Stopped as error:
@@ -105,7 +106,7 @@ def token_inputs(job: TokenJob) -> str:
             "tokens": config.tokens.model_dump(mode="json"),
             "train": [train.micro_batch, train.max_grad_norm, train.autocast],
             "sampling": [evaluate.steps, evaluate.guidance_scale, evaluate.batch_size],
-            "reward": [own.reward, own.options, digest(prompts)],
+            "reward": [named(own.reward), own.options, digest(prompts)],
         }
     )
 

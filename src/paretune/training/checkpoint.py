@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
-from ..files import disk_errors, read_json, sha256, write_bytes, write_json
+from ..files import MANIFEST, digest, disk_errors, read_json, sha256, write_bytes, write_json
 from ..types import ParetuneError
 
 Tensors = dict[str, torch.Tensor]
@@ -28,7 +28,10 @@ class Stopped(Exception):
 
 @dataclass
 class TrainState:
-    """parameters: the adapter in training. ema, old: averaged copies. epoch, updates: how many are done."""
+    """parameters: the adapter in training. ema, old: averaged copies. epoch, updates: how many are done.
+
+    inputs: digest of all that decides what comes out; a checkpoint made of anything else is refused.
+    """
 
     parameters: dict[str, torch.nn.Parameter]
     optimiser: torch.optim.Optimizer
@@ -36,6 +39,20 @@ class TrainState:
     old: Tensors
     epoch: int = 0
     updates: int = 0
+    inputs: str = ""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where to go on from, and the digest of the inputs that it must have been made of."""
+
+    path: Path
+    inputs: str
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs it has done, as its name tells."""
+        return int(self.path.name.removeprefix("epoch-"))
 
 
 def save_checkpoint(folder: Path, state: TrainState) -> None:
@@ -53,9 +70,10 @@ def save_checkpoint(folder: Path, state: TrainState) -> None:
     position = {
         "epoch": state.epoch,
         "updates": state.updates,
+        "inputs": state.inputs,
         "sha256": sha256(temporary / "state.safetensors"),
     }
-    write_json(temporary / "position.json", position)
+    write_json(temporary / "position.json", {**position, "seal": digest(position)})
     with disk_errors(final):
         if final.exists():
             shutil.rmtree(final)
@@ -71,12 +89,27 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load_checkpoint(path: Path, state: TrainState) -> None:
-    """Fill `state` in place. Raises ParetuneError when the file is not what was written."""
+def find_checkpoint(folder: Path, inputs: str, earlier: Path | None = None) -> Checkpoint | None:
+    """An expert's own newest checkpoint, else the last one of the finished expert that it continues."""
+    if (own := latest_checkpoint(folder)) is not None:
+        return Checkpoint(own, inputs)
+    if earlier is not None and (last := latest_checkpoint(earlier)) is not None:
+        return Checkpoint(last, read_json(earlier / MANIFEST).get("inputs", ""))
+    return None
+
+
+def load_checkpoint(found: Checkpoint, state: TrainState) -> None:
+    """Fill `state` in place. Raises ParetuneError for files that were changed, or made of other inputs."""
+    path, file = found.path, found.path / "state.safetensors"
     position = read_json(path / "position.json")
-    file = path / "state.safetensors"
-    if not file.exists() or sha256(file) != position.get("sha256"):
+    sealed = isinstance(position, dict) and position.pop("seal", None) == digest(position)
+    if not sealed or not file.exists() or sha256(file) != position["sha256"]:
         raise ParetuneError(f"{file} was changed or damaged (its hash differs); delete {path} and resume")
+    if position["inputs"] != found.inputs:
+        raise ParetuneError(
+            f"{path} was made of other inputs (the prompts, a reward's file or the round before changed); "
+            f"delete {path.parent.parent} and resume"
+        )
     tensors = load_file(file)
     state.epoch, state.updates = position["epoch"], position["updates"]
     device = next(iter(state.parameters.values())).device

@@ -24,7 +24,7 @@ from ..plan import ExpertTask, derive_seed
 from ..policies.adapters import attach_parents, attach_policy, fold, policy_deltas, swapped
 from ..policies.flow import Trajectories, sample
 from ..policies.opening import open_policy
-from .checkpoint import Stopped, TrainState, latest_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from .mixture import Mixture, Scores
 from .objectives import Batch, Objective, make_objective
 from .schedule import rate_share
@@ -89,9 +89,10 @@ class ExpertTrainer:
             config.train.micro_batch, parameters, self.state.old,
         )  # fmt: skip
 
-    def resume(self, earlier: Path | None) -> None:
-        """Go on from this expert's own last checkpoint, else from the expert it continues."""
-        found = latest_checkpoint(self.folder) or (latest_checkpoint(earlier) if earlier else None)
+    def resume(self, inputs: str, earlier: Path | None) -> None:
+        """See `trainers.Trainer`."""
+        self.state.inputs = inputs
+        found = find_checkpoint(self.folder, inputs, earlier)
         if found is not None:
             load_checkpoint(found, self.state)
 

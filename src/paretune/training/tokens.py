@@ -24,7 +24,7 @@ from ..plan import TokenTask, derive_seed
 from ..policies.token_files import Token
 from ..rewards.base import oriented, score_samples
 from ..types import Prompt, Reward
-from .checkpoint import Stopped, TrainState, latest_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from .trainers import open_student
 
 Report = Callable[[dict[str, Any]], None]
@@ -63,9 +63,10 @@ class TokenTrainer:
         self.rows: list[dict[str, Any]] = []
         self.samples = 0
 
-    def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one."""
-        found = latest_checkpoint(self.folder)
+    def resume(self, inputs: str) -> None:
+        """Go on from the last checkpoint, if there is one. inputs: digest of all that decides the vectors."""
+        self.state.inputs = inputs
+        found = find_checkpoint(self.folder, inputs)
         if found is not None:
             load_checkpoint(found, self.state)
             rows = read_rows(self.folder / "metrics.jsonl")

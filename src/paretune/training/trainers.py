@@ -25,8 +25,11 @@ class Trainer(Protocol):
 
     state: TrainState
 
-    def resume(self, earlier: Path | None) -> None:
-        """Go on from this expert's own last checkpoint, else from the expert it continues."""
+    def resume(self, inputs: str, earlier: Path | None) -> None:
+        """Go on from this expert's own last checkpoint, else from the expert it continues.
+
+        inputs: digest of all that decides its weights; its checkpoints carry it.
+        """
         ...
 
     def run(self, report: Report, should_stop: Callable[[], bool]) -> dict[str, LowRank]:

@@ -26,7 +26,7 @@ from ...policies.causal_lm import CausalLMPolicy
 from ...policies.opening import open_policy
 from ...policies.peft_adapters import adapter_deltas, adapter_parameters, lora_config
 from ...types import ParetuneError
-from ..checkpoint import Stopped, TrainState, latest_checkpoint, load_checkpoint
+from ..checkpoint import Checkpoint, Stopped, TrainState, find_checkpoint, load_checkpoint
 from ..mixture import Mixture
 from ..schedule import rate_share
 from .pairs import pair_rows
@@ -61,14 +61,14 @@ class LanguageTrainer:
         self.state = TrainState({}, cast(torch.optim.Optimizer, None), {}, {})
         self.earlier: Path | None = None
 
-    def resume(self, earlier: Path | None) -> None:
+    def resume(self, inputs: str, earlier: Path | None) -> None:
         """See `trainers.Trainer`. The model takes the state when TRL has put the adapter on it."""
-        self.earlier = earlier
+        self.state.inputs, self.earlier = inputs, earlier
 
     def run(self, report: Report, should_stop: Callable[[], bool]) -> dict[str, LowRank]:
         """See `trainers.Trainer`."""
-        start = latest_checkpoint(self.folder) or (self.earlier and latest_checkpoint(self.earlier))
-        done = _epoch_of(start)
+        start = find_checkpoint(self.folder, self.state.inputs, self.earlier)
+        done = start.epoch if start else 0
         drawn = [self._draw(epoch) for epoch in range(done, self.task.epochs)]
         # A finished expert that lacks its manifest has nothing left to draw; its state is still read.
         samples = (drawn or [self._draw(0)])[0]
@@ -138,7 +138,7 @@ class LanguageTrainer:
         own = self.policy.settings
         return {"temperature": own.temperature, "top_p": own.top_p, "max_completion_length": own.max_tokens}
 
-    def _take_state(self, trainer: Any, start: Path | None, updates: int) -> None:
+    def _take_state(self, trainer: Any, start: Checkpoint | None, updates: int) -> None:
         """Hand TRL our optimiser, and both the checkpoint's state."""
         train = self.config.train
         parameters = adapter_parameters(trainer.model)
@@ -151,7 +151,7 @@ class LanguageTrainer:
         self.state.ema = {name: p.detach().clone() for name, p in parameters.items()}
         if start is not None:
             load_checkpoint(start, self.state)
-        done, task = _epoch_of(start), self.task
+        done, task = self.state.epoch, self.task
 
         def share(update: int) -> float:
             epoch = min(done + update // updates, task.epochs - 1)  # TRL asks for one past the last too
@@ -161,8 +161,3 @@ class LanguageTrainer:
             group["initial_lr"] = train.learning_rate
         trainer.optimizer = self.state.optimiser
         trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.state.optimiser, share)
-
-
-def _epoch_of(checkpoint: Path | None) -> int:
-    """How many epochs a checkpoint has done, as its name tells."""
-    return int(checkpoint.name.removeprefix("epoch-")) if checkpoint else 0
