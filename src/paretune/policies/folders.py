@@ -10,7 +10,13 @@ from typing import Any
 from ..types import ParetuneError
 
 _WORLDS = Path(__file__).parent.parent / "worlds"
-EMBEDDED = {name: _WORLDS / name / "checkpoint" for name in ("pictures", "clips", "assistant")}
+# The name of an embedded model, and its folder in that of its world.
+EMBEDDED = {
+    "pictures": _WORLDS / "pictures" / "checkpoint",
+    "pictures-flux": _WORLDS / "pictures" / "flux",
+    "clips": _WORLDS / "clips" / "checkpoint",
+    "assistant": _WORLDS / "assistant" / "checkpoint",
+}
 # The pipelines that have a policy, and the family each belongs to.
 PIPELINES = {
     "StableDiffusion3Pipeline": "sd3",
@@ -44,6 +50,11 @@ def resolve_path(path: str) -> str:
     return str(EMBEDDED[path]) if path in EMBEDDED else path
 
 
+def world_of(path: str) -> str:
+    """The embedded world that a model is of, "" for any other model."""
+    return EMBEDDED[path].parent.name if path in EMBEDDED else ""
+
+
 def check_model(path: str) -> str:
     """The family of a local folder; "" for a hub id, which only its download tells.
 
@@ -51,7 +62,7 @@ def check_model(path: str) -> str:
     """
     resolved = Path(resolve_path(path))
     if path in EMBEDDED and not resolved.exists():
-        raise ParetuneError(f"model.path: the embedded model {path} was not built: see docs/world-clips.md")
+        raise ParetuneError(f"model.path: the embedded model {path} is not in this installation")
     if not resolved.exists():
         if path.count("/") == 1 and not path.startswith((".", "~")) and not Path(path).parent.is_dir():
             return ""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ..config import ModelConfig, RunConfig
 from ..data.prompts import load_prompts
 from ..exporting import open_final
 from ..methods import build_plan
 from ..policies.flow import Sampling
-from ..policies.folders import EMBEDDED, family_of
+from ..policies.folders import EMBEDDED, family_of, world_of
 from ..policies.media import Medium, medium_of
 from ..policies.token_files import Token, read_bank
 from ..policies.token_spec import parse_tokens
@@ -25,8 +26,12 @@ NO_TOKENS = "{run} has no reward tokens; `paretune tokens {run}` trains them"
 # Steps and guidance of a bare model, diffusers' own defaults; embedded models were made without guidance.
 MODEL_SAMPLING = {"flux": (28, 3.5), "hunyuan_video": (50, 6.0)}
 OTHERS = (28, 7.0)
-# Options that an embedded model wants where no recipe gives any: it has a context of 128 tokens.
-OPTIONS = {"assistant": {"max_tokens": 40}}
+# What an embedded model wants where no recipe says it: a small context, or a size that its pipeline takes
+# for granted to be FLUX's.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "assistant": {"options": {"max_tokens": 40}},
+    "pictures-flux": {"height": 32, "width": 32, "options": {"max_sequence_length": 16}},
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class Source:
     @property
     def world(self) -> str:
         """The embedded world that the model is of, or ""."""
-        return self.model.path if self.model.path in EMBEDDED else ""
+        return world_of(self.model.path)
 
     @property
     def rewards(self) -> tuple[str, ...]:
@@ -119,7 +124,7 @@ def open_source(target: str) -> Source:
         )
     if not folder.exists() and target not in EMBEDDED and target.count("/") != 1:
         raise ParetuneError(f"no run or model {target}; give a run's folder, a model's folder or a hub id")
-    model = ModelConfig.model_validate({"path": target, "options": OPTIONS.get(target, {})})
+    model = ModelConfig.model_validate({"path": target, **SETTINGS.get(target, {})})
     steps, guidance = MODEL_SAMPLING.get(family_of(target), OTHERS)
     return Source(target, model, steps, 1.0 if target in EMBEDDED else guidance)
 
