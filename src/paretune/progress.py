@@ -89,7 +89,16 @@ class Bars:
         self.bars.clear()
         round_ = f" round {event['round']}" if "round" in event else ""
         method = f"{event['method']}, " if "method" in event else ""
-        self.console.print(f"[bold]{method}{event['stage']}{round_}[/bold]")
+        self.console.print(f"[bold]{method}{event['stage']}{round_}[/bold]{_agreement(event)}")
+
+
+def _agreement(event: Event) -> str:
+    """What a Reduce tells of its experts."""
+    if "cosines" not in event:
+        return ""
+    cosines = ", ".join(f"{c:+.2f}" for c in event["cosines"])
+    rho = "" if event["contraction"] is None else f", contraction {event['contraction']:.2f}"
+    return f"  cosines of the experts {cosines}; spread {event['spread']:.3g}{rho}"
 
 
 def make_progress(console: Console, quiet: bool, as_json: bool) -> Quiet | Bars:

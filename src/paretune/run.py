@@ -28,7 +28,7 @@ from .plan import ExpertTask, Plan, Round
 from .policies.folders import resolve_path
 from .stages.evaluate import EvaluateJob, collect, evaluate_subject
 from .stages.map import MapJob, train_expert
-from .stages.reduce import Evaluate, reduce_round, write_final
+from .stages.reduce import Evaluate, diagnostics, reduce_round, write_final
 from .stages.report import write_report
 from .stages.search import SearchJob, measure_candidates
 from .stages.subjects import subjects_of
@@ -88,6 +88,9 @@ class Stages:
                     previous = merged[-1] if merged else None
                     reduce_round(self.config, round_, self.out, previous, self.search(round_, report))
                 merged.append(self.out / round_.merged)
+                if len(round_.tasks) > 1:
+                    told = diagnostics(merged[-1])
+                    report({"stage": "reduce", "method": method.name, "round": round_.number, **told})
         model = [self.out / folder for folder in self.plan.methods[0].model]
         write_final(self.config, model, self.out / "final")
 

@@ -116,6 +116,14 @@ def diagnose(
     }
 
 
+def diagnostics(merged: Path) -> dict[str, Any]:
+    """How a round's experts agreed: cosines of the pairs, spread d, and contraction rho after the first."""
+    facts = read_json(merged / DIAGNOSTICS)
+    rows = facts["cosines"]
+    pairs = [rows[i][j] for i in range(len(rows)) for j in range(i + 1, len(rows))]
+    return {"cosines": pairs, "spread": facts["spread"], "contraction": facts["contraction"]}
+
+
 def write_final(config: RunConfig, merged: Sequence[Path], folder: Path) -> None:
     """One adapter over the original base: the sum of all rounds, exact, or cut to reduce.final_rank."""
     rank = config.reduce.final_rank
