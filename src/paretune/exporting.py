@@ -8,12 +8,11 @@ import yaml
 
 from .config import RunConfig
 from .files import finished, read_json
-from .ops.lowrank import compress
 from .policies.adapters import fold
 from .policies.media import medium_of
 from .policies.opening import open_policy
 from .recipes import parse_config
-from .stages.adapters import load_delta, save_delta
+from .stages.adapters import cut_to, load_delta, save_delta
 from .stages.tokens import export_tokens
 from .types import ParetuneError
 
@@ -37,15 +36,7 @@ def export_adapter(run: Path, out: Path, rank: int | None) -> float:
     config, final = open_final(run)
     _new(out)
     deltas = load_delta([final])
-    lost = size = 0.0
-    for name, delta in deltas.items():
-        norm = delta.norm()
-        if rank is not None:
-            cut = compress(delta, rank=min(rank, delta.rank))
-            deltas[name] = cut.delta
-            lost += (cut.relative_error * norm) ** 2
-        size += norm**2
-    error = (lost / size) ** 0.5 if size else 0.0
+    error = 0.0 if rank is None else cut_to(deltas, rank)
     component = medium_of(config.model).component
     save_delta(out, deltas, config.model.path, {"compression_error": error}, component)
     export_tokens(run, out / "tokens")

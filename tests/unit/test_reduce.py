@@ -292,3 +292,15 @@ def test_the_soup_is_the_mean_whatever_the_recipe_says(tmp_path: Path) -> None:
     reduce_round(config, round_, tmp_path, None)
     found = load_delta([tmp_path / "soup" / "merged"])["m"].dense()
     torch.testing.assert_close(found, torch.tensor([[0.5, 0.0], [0.0, 1.0]]))
+
+
+def test_final_is_cut_to_a_rank_and_states_what_that_loses(tmp_path: Path) -> None:
+    """diag(1, 2) cut to rank 1 keeps the 2: an error of 1 / sqrt(5)."""
+    save_delta(tmp_path / "merged", {"m": matrix([[1.0, 0.0], [0.0, 2.0]])}, "base", {})
+    write_final(config_of(final_rank=1), [tmp_path / "merged"], tmp_path / "final")
+    kept = load_delta([tmp_path / "final"])["m"]
+    assert kept.rank == 1
+    assert torch.allclose(kept.dense(), torch.tensor([[0.0, 0.0], [0.0, 2.0]]), atol=1e-6)
+    manifest = json.loads((tmp_path / "final" / "manifest.json").read_text())
+    assert manifest["compression_error"] == pytest.approx(5**-0.5)
+    assert manifest["rank"] == 1

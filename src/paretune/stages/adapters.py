@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import MANIFEST, disk_errors, read_json, sha256
-from ..ops.lowrank import LowRank, modules_of, stack
+from ..ops.lowrank import LowRank, compress, modules_of, stack
 from ..policies.adapter_files import read_adapter, write_adapter
 from ..types import ParetuneError
 
@@ -46,6 +46,16 @@ def save_delta(
 def load_delta(folders: Sequence[Path], scales: Sequence[float] = ()) -> dict[str, LowRank]:
     """The exact sum of the adapters in `folders`, each times its scale (1 where none are given)."""
     return sum_deltas([dict(read_adapter(folder)) for folder in folders], scales)
+
+
+def cut_to(deltas: dict[str, LowRank], rank: int) -> float:
+    """Cut every module to `rank`, in place; returns the relative Frobenius error of the whole."""
+    lost = size = 0.0
+    for name, delta in deltas.items():
+        cut, norm = compress(delta, rank=min(rank, delta.rank)), delta.norm()
+        lost, size = lost + (cut.relative_error * norm) ** 2, size + norm**2
+        deltas[name] = cut.delta
+    return (lost / size) ** 0.5 if size else 0.0
 
 
 def sum_deltas(

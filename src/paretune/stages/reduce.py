@@ -10,12 +10,12 @@ import torch
 
 from ..config import ReduceConfig, RunConfig
 from ..files import digest, finished, read_json, write_json, write_manifest
-from ..ops.lowrank import LowRank, compress, cosines, gram, spread_of_gram
+from ..ops.lowrank import LowRank, cosines, gram, spread_of_gram
 from ..ops.merge_weights import simplex_lattice
 from ..ops.merging import DIVISIONS, REDUCERS, merge_experts
 from ..plan import Round, derive_seed
 from ..policies.media import medium_of
-from .adapters import MOMENTUM, adapter_hash, load_delta, save_delta, user_errors
+from .adapters import MOMENTUM, adapter_hash, cut_to, load_delta, save_delta, user_errors
 
 DIAGNOSTICS = "diagnostics.json"
 # Candidate weights -> their values, all at once: measuring them is one job (stages.search).
@@ -131,15 +131,7 @@ def write_final(config: RunConfig, merged: Sequence[Path], folder: Path) -> None
     if finished(folder, "final", inputs):
         return
     total = load_delta(list(merged))
-    error = 0.0
-    if rank is not None:
-        lost = size = 0.0
-        for name, delta in total.items():
-            cut = compress(delta, rank=min(rank, delta.rank))
-            norm = delta.norm()
-            lost, size = lost + (cut.relative_error * norm) ** 2, size + norm**2
-            total[name] = cut.delta
-        error = (lost / size) ** 0.5 if size else 0.0
+    error = 0.0 if rank is None else cut_to(total, rank)
     component = medium_of(config.model).component
     files = save_delta(folder, total, config.model.path, {"compression_error": error}, component)
     write_manifest(
