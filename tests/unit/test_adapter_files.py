@@ -279,6 +279,19 @@ def test_damaged_diffusers_metadata_is_refused(tmp_path, stored):
     assert read_adapter(path).scale("a") == 4.0
 
 
+def test_pefts_tensors_without_their_configuration_are_refused(tmp_path):
+    """Their scale would be taken as 1, whatever it is."""
+    folder = tmp_path / "a"
+    peft_adapter(folder, lora_alpha=12)
+    other = tmp_path / "style.safetensors"
+    other.write_bytes((folder / "adapter_model.safetensors").read_bytes())
+    (folder / "adapter_config.json").unlink()
+    for place in (folder, other):
+        with pytest.raises(ParetuneError, match="without their scale: put its adapter_config") as caught:
+            read_adapter(place)
+        assert "\n" not in str(caught.value)
+
+
 def test_paths_that_hold_no_adapter_are_refused(tmp_path):
     with pytest.raises(ParetuneError, match="no adapter at"):
         read_adapter(tmp_path / "absent")

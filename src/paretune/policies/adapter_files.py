@@ -17,7 +17,7 @@ from typing import Any
 
 from ..ops.lowrank import LowRank
 from ..types import ParetuneError
-from .adapter_keys import Contents, Factors, Layout, parse
+from .adapter_keys import PEFT_PREFIX, Contents, Factors, Layout, parse
 from .adapter_writer import AdapterWriter, write_adapter
 from .tensor_files import PICKLES, TensorFile, open_tensors, refuse_pickle
 
@@ -198,6 +198,17 @@ def _own_metadata(file: TensorFile, component: str | None) -> dict[str, Any]:
     return {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
 
 
+def _refuse_scaleless(path: Path, contents: Contents, config: Mapping[str, Any]) -> None:
+    """peft's tensors have a scale, which only its configuration tells; taken as 1 it would be wrong."""
+    for module, factors in contents.modules.items():
+        ours = factors.names["A"].startswith(PEFT_PREFIX)
+        if ours and factors.alpha is None and "r" not in config:
+            raise ParetuneError(
+                f"{path} holds peft's tensors ({module}) without their scale: put its {PEFT_CONFIG} beside "
+                f"it and call it {PEFT_WEIGHTS}"
+            )
+
+
 def read_adapter(folder_or_file: str | Path) -> AdapterFile:
     """Open a peft folder, a diffusers LoRA folder, or a .safetensors file of either.
 
@@ -219,4 +230,5 @@ def read_adapter(folder_or_file: str | Path) -> AdapterFile:
     if config is None:
         config = _own_metadata(file, contents.component)
         _check_config(path, config)
+        _refuse_scaleless(path, contents, config)
     return AdapterFile(file, config, contents)
