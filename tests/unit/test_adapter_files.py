@@ -1,6 +1,8 @@
 """Adapter files: others' are read as peft and diffusers apply them, ours are loaded by both."""
 
+import errno
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -302,6 +304,23 @@ def test_paths_that_hold_no_adapter_are_refused(tmp_path):
     (tmp_path / "old.ckpt").write_bytes(b"")
     with pytest.raises(ParetuneError, match="pickle"):
         read_adapter(tmp_path / "old.ckpt")
+
+
+@pytest.mark.parametrize("size", [6, 60000], ids=["at the end", "at once"])
+def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, size):
+    """Closing the file that waits for the header writes once more, and fails once more."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: open("/dev/full", "wb"))
+    delta = LowRank(torch.ones(4, 1), torch.ones(1, size))
+    with pytest.raises(ParetuneError, match="no space left"):
+        write_adapter(tmp_path / "out", {"proj": delta}, "tiny")
+
+    def full(dir):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(ParetuneError, match="no space left"):
+        write_adapter(tmp_path / "out", {"proj": delta}, "tiny")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_writing_refuses_an_existing_folder_and_leaves_nothing_behind(tmp_path):

@@ -58,7 +58,11 @@ class AdapterWriter:
         with disk_errors(self.folder):
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self.partial.mkdir()
-            self._spool = TensorSpool(self.partial)
+            try:
+                self._spool = TensorSpool(self.partial)
+            except OSError:
+                shutil.rmtree(self.partial, ignore_errors=True)
+                raise
 
     def __enter__(self) -> AdapterWriter:
         return self
@@ -69,8 +73,10 @@ class AdapterWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._spool.close()
-        shutil.rmtree(self.partial, ignore_errors=True)
+        try:
+            self._spool.close()
+        finally:
+            shutil.rmtree(self.partial, ignore_errors=True)
 
     def add(self, module: str, delta: LowRank, layout: Layout | None = None) -> None:
         """Append one module's ΔW (linear unless layout says otherwise), in float32."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,18 +112,17 @@ def _stream(
     errors: list[float] = []
     sizes: list[float] = []
     ranks: list[int] = []
-    momentum = AdapterWriter(writer.partial / MOMENTUM, base, None) if _keeps(merge) else None
-    for module in merge.modules():
-        writer.add(module.name, module.delta, layouts[module.name])
-        if momentum is not None and module.momentum is not None:
-            momentum.add(module.name, module.momentum, layouts[module.name])
-        errors.append(module.error)
-        sizes.append(module.size)
-        ranks.append(module.delta.rank)
-    if not ranks:
-        raise ParetuneError("nothing to write: the adapters with a positive weight change nothing")
-    if momentum is not None:
-        with momentum:
+    with AdapterWriter(writer.partial / MOMENTUM, base, None) if _keeps(merge) else nullcontext() as momentum:
+        for module in merge.modules():
+            writer.add(module.name, module.delta, layouts[module.name])
+            if momentum is not None and module.momentum is not None:
+                momentum.add(module.name, module.momentum, layouts[module.name])
+            errors.append(module.error)
+            sizes.append(module.size)
+            ranks.append(module.delta.rank)
+        if not ranks:
+            raise ParetuneError("nothing to write: the adapters with a positive weight change nothing")
+        if momentum is not None:
             momentum.finish()
     for bare, name in adapters[0].whole.items():
         writer.add_whole(bare, adapters[0].file.read(name))
