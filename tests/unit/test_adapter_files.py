@@ -205,11 +205,13 @@ def broken(folder: Path, change: str) -> Path:
     tensors = load_file(weights)
     first = "base_model.model.block.proj.lora_A.weight"
     match change:
-        case "dora" | "bias" | "peft_type" | "init" | "alpha" | "pattern":
+        case "dora" | "bias" | "peft_type" | "init" | "alpha" | "pattern" | "below" | "regex" | "auto":
             key, value = {
                 "dora": ("use_dora", True), "bias": ("bias", "all"),
                 "peft_type": ("peft_type", "LOHA"), "init": ("init_lora_weights", "pissa"),
                 "alpha": ("lora_alpha", "6"), "pattern": ("rank_pattern", [1]),
+                "below": ("lora_alpha", -6), "regex": ("alpha_pattern", {"(proj": 2}),
+                "auto": ("auto_mapping", "Tiny"),
             }[change]  # fmt: skip
             config.write_text(json.dumps({**settings_, key: value}))
         case "json":
@@ -238,7 +240,12 @@ def broken(folder: Path, change: str) -> Path:
             tensors = {"weight": torch.ones(2)}
         case "fit":
             tensors[first] = torch.ones(2, 8)
-    if change in {"nan", "half", "magnitude", "lokr", "kohya", "text", "none", "fit"}:
+        case "zero":
+            tensors[first] = torch.ones(0, 8)
+            tensors[first.replace("_A", "_B")] = torch.ones(12, 0)
+        case "alphas":
+            tensors["base_model.model.block.proj.alpha"] = torch.ones(2)
+    if change in {"nan", "half", "magnitude", "lokr", "kohya", "text", "none", "fit", "zero", "alphas"}:
         save_file(tensors, weights)
     if change in {"bin", "empty"}:
         weights.unlink()
@@ -259,6 +266,9 @@ def broken(folder: Path, change: str) -> Path:
         ("half", "lacks the A factor of block.proj"), ("magnitude", "DoRA"),
         ("lokr", "LoKr"),
         ("kohya", "kohya"), ("text", "text-encoder"), ("none", "no LoRA tensors"),
+        ("below", "not all numbers of zero or more"), ("auto", "auto_mapping is no mapping"),
+        ("regex", r"\(proj in its alpha_pattern is no pattern"),
+        ("zero", "have rank 0"), ("alphas", r"alpha of block\.proj is no single number but \[2\]"),
         ("fit", "do not fit"), ("bin", "is a pickle file"), ("empty", "holds no adapter_model"),
     ],
 )  # fmt: skip
@@ -309,7 +319,7 @@ def test_paths_that_hold_no_adapter_are_refused(tmp_path):
 @pytest.mark.parametrize("size", [6, 60000], ids=["at the end", "at once"])
 def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, size):
     """Closing the file that waits for the header writes once more, and fails once more."""
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: open("/dev/full", "wb"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: Path("/dev/full").open("wb"))  # noqa: SIM115
     delta = LowRank(torch.ones(4, 1), torch.ones(1, size))
     with pytest.raises(ParetuneError, match="no space left"):
         write_adapter(tmp_path / "out", {"proj": delta}, "tiny")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,9 +134,14 @@ def _check_numbers(path: Path, config: Mapping[str, Any]) -> None:
         patterns = config.get(name) or {}
         if not isinstance(patterns, dict):
             raise ParetuneError(f"{path}: its {name} is no mapping")
+        for key in patterns:
+            try:
+                _pattern({key: 0}, "", 0)
+            except re.error as error:
+                raise ParetuneError(f"{path}: {key} in its {name} is no pattern: {error}") from error
         values += patterns.values()
-    if any(not isinstance(v, int | float) or not math.isfinite(v) or v < 0 for v in values):
-        raise ParetuneError(f"{path}: its ranks and alphas are not all numbers")
+    if not all(isinstance(v, int | float) and 0 <= v <= sys.float_info.max for v in values):
+        raise ParetuneError(f"{path}: its ranks and alphas are not all numbers of zero or more")
 
 
 def _check_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -145,6 +151,8 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
         raise ParetuneError(
             f"{path} is a {kind} adapter, not LoRA; convert it to LoRA, or fold it with peft"
         )
+    if not isinstance(config.get("auto_mapping") or {}, dict):
+        raise ParetuneError(f"{path}: its auto_mapping is no mapping")
     for key, reason in _UNMERGEABLE.items():
         if config.get(key):
             raise ParetuneError(f"{path} cannot be merged ({key}): {reason}")

@@ -130,6 +130,11 @@ def _measure(file: TensorFile, module: str, factors: Factors) -> None:
             f"{file.path}: the factors of {module} do not fit, A {list(a)} and B {list(b)}"
             + ("; grouped convolutions are not supported" if len(a) > 2 else "")
         )
+    if a[0] < 1:
+        raise ParetuneError(f"{file.path}: the factors of {module} have rank 0; leave the module out")
+    alpha = file.entries[factors.alpha].shape if factors.alpha is not None else ()
+    if math.prod(alpha) != 1:
+        raise ParetuneError(f"{file.path}: the alpha of {module} is no single number but {list(alpha)}")
     factors.rank, factors.shape = a[0], (b[0], math.prod(a[1:]))
     if len(a) > 2:
         factors.layout = Layout("conv", tuple(a[2:]))

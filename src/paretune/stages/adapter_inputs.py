@@ -28,8 +28,9 @@ def open_adapter(name: str | Path) -> AdapterFile:
 def _download(text: str) -> Path:
     """The local copy of a hub adapter's weights file (its configuration beside it)."""
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.utils import logging as hub_logging
 
+    hub_logging.set_verbosity_error()  # its retries would be twenty lines before our one
     owner, repository, *inner = text.split("/", 2)
     hub_id = f"{owner}/{repository}"
     try:
@@ -39,7 +40,9 @@ def _download(text: str) -> Path:
         if config in files:
             hf_hub_download(hub_id, config)
         return Path(hf_hub_download(hub_id, weights))
-    except (OSError, ValueError, EntryNotFoundError) as error:
+    except ParetuneError:
+        raise
+    except Exception as error:  # the library raises whatever its layers raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ParetuneError(
             f"no adapter at {text}, neither here nor on the hub: {reason}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import sha256
+from ..files import check_new, sha256
 from ..ops.merging import Merge, plan_merge, read_settings, relative
 from ..policies.adapter_files import AdapterFile, AdapterWriter
 from ..policies.adapter_keys import Layout
@@ -68,8 +68,7 @@ def merge_adapters(
     names = [str(name) for name in inputs]
     if not names:
         raise ParetuneError("nothing to merge: give at least one adapter")
-    if Path(out).exists():
-        raise ParetuneError(f"{out} exists already; choose another output folder")
+    check_new(Path(out))
     adapters = [open_adapter(name) for name in inputs]
     base = check_together(adapters, names, base_model)
     settings = dict(options)
