@@ -291,6 +291,33 @@ def test_damaged_diffusers_metadata_is_refused(tmp_path, stored):
     assert read_adapter(path).scale("a") == 4.0
 
 
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("diffusion_model.blocks.0.q", "ComfyUI key names: load and save it once with diffusers"),
+        ("transformer.double_blocks.0.img_attn.qkv", "original FLUX or HunyuanVideo key names"),
+        ("single_blocks.0.linear1", "original FLUX or HunyuanVideo key names"),
+        ("lora_transformer_blocks_0_attn_to_q", "kohya key names"),
+        ("lora_unet_blocks_0_attn_to_q", "kohya key names"),
+        ("lycoris_blocks_0_attn_to_q", "LyCORIS key names"),
+    ],
+)
+def test_key_names_of_other_tools_are_refused_in_one_line(tmp_path, module, told):
+    path = tmp_path / "style.safetensors"
+    for names in (("lora_A.weight", "lora_B.weight"), ("lora_down.weight", "lora_up.weight")):
+        save_file(factors(module, *names), path)
+        with pytest.raises(ParetuneError, match=told) as caught:
+            read_adapter(path)
+        assert "\n" not in str(caught.value)
+    whole = factors("transformer.a", "lora_A.weight", "lora_B.weight")
+    whole["transformer.diffuser.weight"] = torch.ones(3)
+    save_file(whole, path)
+    assert list(read_adapter(path).whole) == ["diffuser.weight"]
+    save_file({**whole, "transformer.norm.diff": torch.ones(3)}, path)
+    with pytest.raises(ParetuneError, match=r"norm\.diff\): whole changes, no factors"):
+        read_adapter(path)
+
+
 def test_pefts_tensors_without_their_configuration_are_refused(tmp_path):
     """Their scale would be taken as 1, whatever it is."""
     folder = tmp_path / "a"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..policies.adapter_files import AdapterFile, read_adapter
-from ..policies.adapter_keys import Layout
+from ..policies.adapter_keys import Layout, frozen
 from ..types import ParetuneError
 
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+(/.+\.safetensors)?$")
@@ -90,15 +90,20 @@ def check_together(
 
 
 def _check_whole(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
-    """Tensors stored whole can be carried over only when every adapter holds the very same ones."""
+    """Tensors stored whole can be carried over only when every adapter holds the very same ones.
+
+    A frozen weight that peft stores beside a module's factors is the base's own: who lacks it has the same.
+    """
     every = dict.fromkeys(bare for adapter in adapters for bare in adapter.whole)
     for bare in every:
         tensors = [a.file.read(a.whole[bare]) if bare in a.whole else None for a in adapters]
-        first = tensors[0]
-        for tensor, name in zip(tensors, names, strict=True):
-            same = first is not None and tensor is not None and first.shape == tensor.shape
-            if not same or not bool((first == tensor).all()):
+        holders = [(t, name) for t, name in zip(tensors, names, strict=True) if t is not None]
+        first, holder = holders[0]
+        if frozen(bare) is None and len(holders) < len(names):
+            holders.append((None, next(n for n, t in zip(names, tensors, strict=True) if t is None)))
+        for tensor, name in holders:
+            if tensor is None or first.shape != tensor.shape or not bool((first == tensor).all()):
                 raise ParetuneError(
-                    f"{names[0]} and {name} clash in {bare}, stored whole (modules_to_save): its "
+                    f"{holder} and {name} clash in {bare}, stored whole (modules_to_save): its "
                     "change cannot be told without the base; train without modules_to_save"
                 )
