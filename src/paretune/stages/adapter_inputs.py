@@ -96,14 +96,21 @@ def _check_whole(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
     """
     every = dict.fromkeys(bare for adapter in adapters for bare in adapter.whole)
     for bare in every:
-        tensors = [a.file.read(a.whole[bare]) if bare in a.whole else None for a in adapters]
-        holders = [(t, name) for t, name in zip(tensors, names, strict=True) if t is not None]
+        holders = [
+            (adapter.file.read(adapter.whole[bare]), name)
+            for adapter, name in zip(adapters, names, strict=True)
+            if bare in adapter.whole
+        ]
         first, holder = holders[0]
-        if frozen(bare) is None and len(holders) < len(names):
-            holders.append((None, next(n for n, t in zip(names, tensors, strict=True) if t is None)))
-        for tensor, name in holders:
-            if tensor is None or first.shape != tensor.shape or not bool((first == tensor).all()):
-                raise ParetuneError(
-                    f"{holder} and {name} clash in {bare}, stored whole (modules_to_save): its "
-                    "change cannot be told without the base; train without modules_to_save"
-                )
+        clashing = [
+            name
+            for tensor, name in holders
+            if tensor.shape != first.shape or not bool((tensor == first).all())
+        ]
+        if frozen(bare) is None:
+            clashing += [n for a, n in zip(adapters, names, strict=True) if bare not in a.whole]
+        if clashing:
+            raise ParetuneError(
+                f"{holder} and {clashing[0]} clash in {bare}, stored whole (modules_to_save): its "
+                "change cannot be told without the base; train without modules_to_save"
+            )
