@@ -221,8 +221,11 @@ def report(run_folder: Annotated[Path, typer.Argument(help="A run's folder.")]) 
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Run folders, or LABEL=FOLDER; one label is pooled.")],
     against: Annotated[
-        str, typer.Option("--against", help="The method that hypervolumes are measured from.")
-    ] = "rewarded_soup",
+        str | None,
+        typer.Option(
+            "--against", help="The method that hypervolumes are measured from; rewarded_soup by default."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("comparison.html"),
     as_json: AsJson = False,
 ) -> None:

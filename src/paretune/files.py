@@ -21,6 +21,11 @@ from typing import Any
 from .types import ParetuneError
 
 MANIFEST = "manifest.json"
+# Not allowed, or no place for a file: below a file, a name too long, a file too big, ..
+_NOT_WRITABLE = {
+    errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EISDIR,
+    errno.ENAMETOOLONG, errno.EFBIG,
+}  # fmt: skip
 
 
 def sha256(path: Path) -> str:
@@ -36,7 +41,7 @@ def digest(value: Any) -> str:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into one clear line."""
+    """Turn a full or read-only disk, or a place where no file can be, into one clear line."""
     try:
         yield
     except OSError as error:
@@ -44,9 +49,19 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise ParetuneError(
                 f"no space left to write {path}: free some and resume, finished work is kept"
             ) from error
-        if error.errno in {errno.EACCES, errno.EROFS, errno.EPERM}:
+        if isinstance(error, shutil.Error):  # copytree's: a list of (from, to, reason)
+            reasons = error.args[0] if error.args and isinstance(error.args[0], list) else [(error,)]
+            raise ParetuneError(f"cannot write {path}: {reasons[0][-1]}") from error
+        if error.errno in _NOT_WRITABLE:
             raise ParetuneError(f"cannot write {path}: {error.strerror}") from error
         raise
+
+
+def check_new(target: Path) -> None:
+    """Raise ParetuneError when the output is there already, or cannot be."""
+    with disk_errors(target):
+        if target.exists():
+            raise ParetuneError(f"{target} exists already; choose another output folder")
 
 
 def partial_folder(target: Path) -> Path:

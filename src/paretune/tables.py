@@ -140,7 +140,11 @@ def sample_places(table: dict[str, Any], out: Path) -> str:
 def comparison_table(comparison: dict[str, Any]) -> Table:
     """`paretune compare`: the rewards and the margin; judges and the rest are on the page."""
     rewards, against = comparison["rewards"], comparison["against"]
-    rendered = Table(title="held-out prompts, mean ± standard error", title_justify="left")
+    reference = ", ".join(f"{r} {value:g}" for r, value in comparison["reference_point"].items())
+    rendered = Table(
+        title="held-out prompts, mean ± standard error", title_justify="left",
+        caption=f"hypervolume from the point {reference}", caption_justify="left",
+    )  # fmt: skip
     rendered.add_column("method", no_wrap=True)
     for column in ("runs", *rewards, "hypervolume", *([f"over {against}"] if against else [])):
         rendered.add_column(column, justify="right")

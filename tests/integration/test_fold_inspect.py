@@ -83,6 +83,75 @@ def test_fold_transposes_embeddings_and_conv1d_and_finds_shorter_names(tmp_path)
     torch.testing.assert_close(folded["h.c_attn.weight"], (b @ a).T)
 
 
+def llama(tied: bool):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(1)
+    return LlamaForCausalLM(LlamaConfig(
+        vocab_size=24, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        tie_word_embeddings=tied,
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("targets", "tied"),
+    [(["q_proj", "embed_tokens", "lm_head"], False), (["q_proj", "embed_tokens"], True)],
+)
+def test_adapted_embeddings_and_heads_fold_as_peft_merges_them(tmp_path, targets, tied):
+    """peft stores their frozen weights too, which must not take the place of the change."""
+    from peft import LoraConfig, get_peft_model
+
+    llama(tied).save_pretrained(tmp_path / "base")
+    model = get_peft_model(llama(tied), LoraConfig(r=2, lora_alpha=6, target_modules=targets))
+    for key, parameter in model.named_parameters():
+        if "lora_" in key:
+            parameter.data = torch.randn(parameter.shape) * 0.3
+    model.save_pretrained(tmp_path / "lora")
+    assert any("base_layer" in key for key in load_file(tmp_path / "lora" / "adapter_model.safetensors"))
+    fold_adapter(tmp_path / "base", tmp_path / "lora", tmp_path / "out")
+    folded = load_file(tmp_path / "out" / "model.safetensors")
+    expected = model.merge_and_unload().state_dict()
+    for key, tensor in folded.items():
+        torch.testing.assert_close(tensor, expected[key], atol=1e-6, rtol=1e-5)
+    before = load_file(tmp_path / "base" / "model.safetensors")
+    moved = [key for key in folded if not torch.equal(folded[key], before[key])]
+    assert len(moved) == len(targets)
+
+
+def peft_folder(folder, tensors):
+    folder.mkdir()
+    save_file({f"base_model.model.{k}": v for k, v in tensors.items()}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1, "lora_alpha": 1}')
+    return folder
+
+
+def pair(module):
+    return {f"{module}.lora_A.weight": torch.ones(1, 4), f"{module}.lora_B.weight": torch.ones(4, 1)}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "base", "message"),
+    [
+        (pair("block.proj"), ["proj", "other.block.proj"], "several tensors named like block"),
+        (pair("block.proj") | pair("proj"), ["proj"], r"the base has no block\.proj"),
+        (pair("a.proj") | pair("b.proj"), ["proj", "c.a.proj", "d.b.proj"], r"the base has no"),
+        (pair("proj"), ["a.proj", "b.proj"], "several tensors named like proj"),
+        (pair("proj") | {"proj.weight": torch.ones(4, 4)}, ["proj"], r"changes proj\.weight twice"),
+        (
+            {**pair("x"), "proj.weight": torch.ones(4, 4), "proj.base_layer.weight": torch.ones(4, 4)},
+            ["x", "proj"], r"changes proj\.weight twice",
+        ),
+    ],
+)  # fmt: skip
+def test_names_match_by_one_rule_and_a_weight_has_one_source(tmp_path, tensors, base, message):
+    lora = peft_folder(tmp_path / "lora", tensors)
+    (tmp_path / "base").mkdir()
+    save_file({f"{n}.weight": torch.zeros(4, 4) for n in base}, tmp_path / "base" / "model.safetensors")
+    with pytest.raises(ParetuneError, match=message):
+        fold_adapter(tmp_path / "base", lora, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("base", "message"),
     [

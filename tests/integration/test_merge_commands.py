@@ -215,6 +215,37 @@ def test_modules_saved_whole_are_carried_when_equal_and_refused_when_not(made, t
                for s in shards)  # fmt: skip
 
 
+def test_frozen_weights_beside_factors_are_carried_when_their_holders_agree(tmp_path):
+    """peft stores the weight of an adapted embedding; an adapter that leaves it alone has the same."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    def llama():
+        torch.manual_seed(1)
+        return LlamaForCausalLM(LlamaConfig(
+            vocab_size=24, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        ))  # fmt: skip
+
+    for name, targets in (("a", ["q_proj"]), ("b", ["q_proj", "embed_tokens"]), ("c", ["embed_tokens"])):
+        model = get_peft_model(llama(), LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM"))
+        for key, parameter in model.named_parameters():
+            if "lora_" in key:
+                parameter.data = torch.randn(parameter.shape) * 0.3
+        model.save_pretrained(tmp_path / name)
+    merge_adapters([tmp_path / n for n in "abc"], out=tmp_path / "out", base_model="tiny")
+    one, two = read_adapter(tmp_path / "b"), read_adapter(tmp_path / "c")
+    name = "model.embed_tokens"
+    expected = llama().get_submodule(name).weight + (one[name].dense() + two[name].dense()).T / 3
+    merged = PeftModel.from_pretrained(llama(), tmp_path / "out").merge_and_unload()
+    torch.testing.assert_close(merged.get_submodule(name).weight, expected, atol=1e-5, rtol=1e-5)
+    weights = tmp_path / "c" / "adapter_model.safetensors"
+    changed = load_file(weights)
+    changed[f"base_model.model.{name}.base_layer.weight"] += 1
+    save_file(changed, weights)
+    with pytest.raises(ParetuneError, match=r"b and .*c clash in model\.embed_tokens\.base_layer\.weight"):
+        merge_adapters([tmp_path / n for n in "abc"], out=tmp_path / "again", base_model="tiny")
+
+
 def diffusers_file(path: Path, prefix: str) -> Path:
     names = (f"{prefix}x.lora_A.weight", f"{prefix}x.lora_B.weight")
     save_file({names[0]: torch.ones(1, 3), names[1]: torch.ones(2, 1)}, path)

@@ -1,6 +1,8 @@
 """Adapter files: others' are read as peft and diffusers apply them, ours are loaded by both."""
 
+import errno
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -203,11 +205,13 @@ def broken(folder: Path, change: str) -> Path:
     tensors = load_file(weights)
     first = "base_model.model.block.proj.lora_A.weight"
     match change:
-        case "dora" | "bias" | "peft_type" | "init" | "alpha" | "pattern":
+        case "dora" | "bias" | "peft_type" | "init" | "alpha" | "pattern" | "below" | "regex" | "auto":
             key, value = {
                 "dora": ("use_dora", True), "bias": ("bias", "all"),
                 "peft_type": ("peft_type", "LOHA"), "init": ("init_lora_weights", "pissa"),
                 "alpha": ("lora_alpha", "6"), "pattern": ("rank_pattern", [1]),
+                "below": ("lora_alpha", -6), "regex": ("alpha_pattern", {"(proj": 2}),
+                "auto": ("auto_mapping", "Tiny"),
             }[change]  # fmt: skip
             config.write_text(json.dumps({**settings_, key: value}))
         case "json":
@@ -236,7 +240,12 @@ def broken(folder: Path, change: str) -> Path:
             tensors = {"weight": torch.ones(2)}
         case "fit":
             tensors[first] = torch.ones(2, 8)
-    if change in {"nan", "half", "magnitude", "lokr", "kohya", "text", "none", "fit"}:
+        case "zero":
+            tensors[first] = torch.ones(0, 8)
+            tensors[first.replace("_A", "_B")] = torch.ones(12, 0)
+        case "alphas":
+            tensors["base_model.model.block.proj.alpha"] = torch.ones(2)
+    if change in {"nan", "half", "magnitude", "lokr", "kohya", "text", "none", "fit", "zero", "alphas"}:
         save_file(tensors, weights)
     if change in {"bin", "empty"}:
         weights.unlink()
@@ -257,6 +266,9 @@ def broken(folder: Path, change: str) -> Path:
         ("half", "lacks the A factor of block.proj"), ("magnitude", "DoRA"),
         ("lokr", "LoKr"),
         ("kohya", "kohya"), ("text", "text-encoder"), ("none", "no LoRA tensors"),
+        ("below", "not all numbers of zero or more"), ("auto", "auto_mapping is no mapping"),
+        ("regex", r"\(proj in its alpha_pattern is no pattern"),
+        ("zero", "have rank 0"), ("alphas", r"alpha of block\.proj is no single number but \[2\]"),
         ("fit", "do not fit"), ("bin", "is a pickle file"), ("empty", "holds no adapter_model"),
     ],
 )  # fmt: skip
@@ -279,6 +291,46 @@ def test_damaged_diffusers_metadata_is_refused(tmp_path, stored):
     assert read_adapter(path).scale("a") == 4.0
 
 
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("diffusion_model.blocks.0.q", "ComfyUI key names: load and save it once with diffusers"),
+        ("transformer.double_blocks.0.img_attn.qkv", "original FLUX or HunyuanVideo key names"),
+        ("single_blocks.0.linear1", "original FLUX or HunyuanVideo key names"),
+        ("lora_transformer_blocks_0_attn_to_q", "kohya key names"),
+        ("lora_unet_blocks_0_attn_to_q", "kohya key names"),
+        ("lycoris_blocks_0_attn_to_q", "LyCORIS key names"),
+    ],
+)
+def test_key_names_of_other_tools_are_refused_in_one_line(tmp_path, module, told):
+    path = tmp_path / "style.safetensors"
+    for names in (("lora_A.weight", "lora_B.weight"), ("lora_down.weight", "lora_up.weight")):
+        save_file(factors(module, *names), path)
+        with pytest.raises(ParetuneError, match=told) as caught:
+            read_adapter(path)
+        assert "\n" not in str(caught.value)
+    whole = factors("transformer.a", "lora_A.weight", "lora_B.weight")
+    whole["transformer.diffuser.weight"] = torch.ones(3)
+    save_file(whole, path)
+    assert list(read_adapter(path).whole) == ["diffuser.weight"]
+    save_file({**whole, "transformer.norm.diff": torch.ones(3)}, path)
+    with pytest.raises(ParetuneError, match=r"norm\.diff\): whole changes, no factors"):
+        read_adapter(path)
+
+
+def test_pefts_tensors_without_their_configuration_are_refused(tmp_path):
+    """Their scale would be taken as 1, whatever it is."""
+    folder = tmp_path / "a"
+    peft_adapter(folder, lora_alpha=12)
+    other = tmp_path / "style.safetensors"
+    other.write_bytes((folder / "adapter_model.safetensors").read_bytes())
+    (folder / "adapter_config.json").unlink()
+    for place in (folder, other):
+        with pytest.raises(ParetuneError, match="without their scale: put its adapter_config") as caught:
+            read_adapter(place)
+        assert "\n" not in str(caught.value)
+
+
 def test_paths_that_hold_no_adapter_are_refused(tmp_path):
     with pytest.raises(ParetuneError, match="no adapter at"):
         read_adapter(tmp_path / "absent")
@@ -289,6 +341,23 @@ def test_paths_that_hold_no_adapter_are_refused(tmp_path):
     (tmp_path / "old.ckpt").write_bytes(b"")
     with pytest.raises(ParetuneError, match="pickle"):
         read_adapter(tmp_path / "old.ckpt")
+
+
+@pytest.mark.parametrize("size", [6, 60000], ids=["at the end", "at once"])
+def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, size):
+    """Closing the file that waits for the header writes once more, and fails once more."""
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: Path("/dev/full").open("wb"))  # noqa: SIM115
+    delta = LowRank(torch.ones(4, 1), torch.ones(1, size))
+    with pytest.raises(ParetuneError, match="no space left"):
+        write_adapter(tmp_path / "out", {"proj": delta}, "tiny")
+
+    def full(dir):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(ParetuneError, match="no space left"):
+        write_adapter(tmp_path / "out", {"proj": delta}, "tiny")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_writing_refuses_an_existing_folder_and_leaves_nothing_behind(tmp_path):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from paretune.cli import app
 from paretune.stages.compare import compare_runs, gain, stderr
 from paretune.stages.report import write_comparison
+from paretune.tables import comparison_table
 from paretune.types import ParetuneError
 
 PROMPTS = ("p", "q")
@@ -119,6 +122,60 @@ def test_the_command_prints_and_writes(tmp_path: Path) -> None:
     assert page.exists()
     told = CliRunner().invoke(app, ["compare", *runs, "--out", str(page), "--json"])
     assert json.loads(told.output)["methods"]["mapreduce"]["runs"] == 2
+
+
+def test_margins_are_from_a_method_that_there_is(tmp_path: Path) -> None:
+    runs = seeds(tmp_path)
+    assert compare_runs(runs, draws=5)["against"] == "rewarded_soup"
+    told = r"no run has the method rewarded_soop; there are base, .* \(did you mean rewarded_soup\?\)$"
+    with pytest.raises(ParetuneError, match=told):
+        compare_runs(runs, against="rewarded_soop", draws=5)
+    alone = a_run(tmp_path / "alone", {"base": BASE, "mapreduce@2": BASE})
+    assert compare_runs([alone], draws=5)["against"] is None
+
+
+def test_a_run_given_twice_is_no_second_seed(tmp_path: Path) -> None:
+    one, two = seeds(tmp_path)
+    (tmp_path / "link").symlink_to(one)
+    for again in (one, f"{one}/", f"x={one}", str(tmp_path / "link")):
+        with pytest.raises(ParetuneError, match="are the same run; give it once"):
+            compare_runs([one, two, again])
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("summary.json", "{}", "its summary.json lacks rewards, rounds, ranges"),
+        ("summary.json", "[]", "its summary.json lacks rewards"),
+        ("evaluation.jsonl", "", "its evaluation.jsonl is empty"),
+        ("evaluation.jsonl", '{"method": "base"}\n', "is damaged: a row has no 'reward'"),
+    ],
+)
+def test_a_run_whose_files_are_empty_is_one_line(tmp_path: Path, file: str, text: str, told: str) -> None:
+    run = a_run(tmp_path / "r", {"base": BASE})
+    (Path(run) / file).write_text(text)
+    with pytest.raises(ParetuneError, match=told):
+        compare_runs([run], draws=5)
+
+
+def test_the_untargeted_scores_of_any_run_are_columns(tmp_path: Path) -> None:
+    values = {"base": BASE, "mapreduce@2": BASE}
+    more = {m: {**v, "mine": 0.25} for m, v in values.items()}
+    plain = a_run(tmp_path / "0", values)
+    scored = a_run(tmp_path / "1", more, rewards=["a", "b"], untargeted=["mine", "unmeasured"])
+    found = compare_runs([plain, scored], draws=5)
+    assert found["untargeted"] == ["mine"]
+    assert found["methods"]["mapreduce"]["means"]["mine"] == pytest.approx(0.3)
+
+
+def test_the_page_has_epsilons_interval_and_the_table_the_reference_point(tmp_path: Path) -> None:
+    found = compare_runs(seeds(tmp_path), draws=20)
+    for method in found["methods"].values():
+        method["epsilon_interval"] = (0.0123, 0.0456)
+    assert "0.012 to 0.046" in write_comparison(found, tmp_path / "page.html").read_text()
+    console = Console(record=True, width=160, file=StringIO())
+    console.print(comparison_table(found))
+    assert "hypervolume from the point a 0, b 0" in console.export_text()
 
 
 def test_runs_that_do_not_compare_are_refused(tmp_path: Path) -> None:

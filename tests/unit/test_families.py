@@ -57,10 +57,11 @@ def test_only_methods_with_experts_are_families() -> None:
     assert found["rewarded_soup"].fixed == ()
 
 
-def test_the_grid_leaves_out_the_even_point() -> None:
-    assert len(preferences(3, 3)) == 9
-    assert preferences(2, 2) == [(1.0, 0.0), (0.0, 1.0)]
-    assert all(sum(p) == pytest.approx(1) for p in preferences(3, 4))
+def test_the_grid_leaves_out_the_recipes_own_point() -> None:
+    assert len(preferences((1 / 3,) * 3, 3)) == 9
+    assert preferences((0.5, 0.5), 2) == [(1.0, 0.0), (0.0, 1.0)]
+    assert preferences((0.75, 0.25), 4) == [(1.0, 0.0), (0.5, 0.5), (0.25, 0.75), (0.0, 1.0)]
+    assert all(sum(p) == pytest.approx(1) for p in preferences((1 / 3,) * 3, 4))
 
 
 def test_a_lattice_adds_subjects_after_all_others() -> None:

@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from paretune.ops.lowrank import LowRank
 from paretune.ops.merging import REDUCERS
 from paretune.policies.adapter_files import read_adapter
 from paretune.policies.adapter_writer import write_adapter
+from paretune.policies.folders import family_of
+from paretune.stages.adapter_inputs import open_adapter
+from paretune.types import ParetuneError
 
 from .test_cli import COMMANDS, call
 
@@ -101,6 +105,7 @@ def test_state_carries_nesterov_on(merge: Any) -> None:
         ("--state a", "the method exact has no option state; it takes: none"),
         ("--method nesterov --state gone", "gone"),
         ("--rank 1 --energy 0.5", "give either a rank or an energy"),
+        ("--weights 1e308,1e308", "the weights are too large to sum"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(merge: Any, words: str, told: str) -> None:
@@ -109,6 +114,62 @@ def test_a_mistake_is_one_line_and_leaves_nothing(merge: Any, words: str, told: 
     (line,) = err.splitlines()
     assert told in line
     assert sorted(p.name for p in Path().iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("out", ["a/adapter_config.json/out", "a/adapter_config.json/x/out", "n" * 300])
+def test_a_place_where_no_folder_can_be_is_one_line(
+    merge: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    code, _, err = merge(out=out)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"cannot write {out}: " in err
+    save_file({"m.weight": torch.zeros(2, 2)}, Path("base.safetensors"))
+    Path("base").mkdir()
+    Path("base.safetensors").rename("base/model.safetensors")
+    code, _, err = call(monkeypatch, capsys, "fold", "base", "a", "--out", out)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"cannot write {out}: " in err
+    assert sorted(p.name for p in Path().iterdir()) == ["a", "b", "base"]
+
+
+@pytest.mark.parametrize(
+    ("out", "index", "told"),
+    [
+        ("base/sub/out", None, "the output base/sub/out lies in the base base"),
+        ("out", {"weight_map": {"m.weight": 1}}, "is no readable weight index"),
+    ],
+)
+def test_a_fold_that_cannot_be_is_one_line(
+    merge: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    out: str, index: Any, told: str,
+) -> None:  # fmt: skip
+    Path("base").mkdir()
+    save_file({"m.weight": torch.zeros(2, 2)}, Path("base/model.safetensors"))
+    if index is not None:
+        Path("base/model.safetensors.index.json").write_text(json.dumps(index))
+    code, _, err = call(monkeypatch, capsys, "fold", "base", "a", "--out", out)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert told in err
+    assert not Path(out).parent.is_dir() or out == "out"
+    assert sorted(p.name for p in Path().iterdir()) == ["a", "b", "base"]
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(merge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of a client below it is neither an OSError nor a ValueError."""
+    import huggingface_hub
+
+    class ConnectError(Exception):
+        pass
+
+    def unreachable(*_: object) -> None:
+        raise ConnectError("[Errno -3] Temporary failure in name resolution\nmore")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", unreachable)
+    with pytest.raises(ParetuneError, match=r"no adapter at org/lora, .*: \[Errno -3\].*resolution$"):
+        open_adapter("org/lora")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    with pytest.raises(ParetuneError, match=r"the hub does not give org/nowhere: \[Errno -3\].*resolution$"):
+        family_of("org/nowhere")
 
 
 def test_the_help_names_every_method_and_option() -> None:

@@ -76,6 +76,20 @@ def test_directions_and_ranges_come_from_the_manifest(
     assert told["hypervolume"] == pytest.approx({**expected, "mapreduce": expected["mapreduce@1"]})
 
 
+def test_untargeted_rewards_are_told_by_the_name_that_their_scores_have(config: RunConfig, run: Path) -> None:
+    """A reward of a file is specified as file.py:Name, and its rows know it by its name alone."""
+    own = [Scale(s.prompt_set, "untargeted", "sharpness", 0.0, 1.0, True) for s in SCALES[::2]]
+    manifest = {"stage": "evaluation", **recorded(SCALES + own)}
+    write_json(run / "evaluation" / "base" / "manifest.json", manifest)
+    settings = config.evaluate.model_copy(update={"untargeted": ("mine.py:Sharpness",)})
+    rows = [
+        {"method": method, "reward": reward, "prompt": "a", "value": 0.5}
+        for method in MEANS for reward in ("ocr", "blur", "sharpness")
+    ]  # fmt: skip
+    changed = config.model_copy(update={"evaluate": settings})
+    assert summarise(changed, build_plan(config), run, rows, {})["untargeted"] == ["sharpness"]
+
+
 def test_an_evaluation_that_recorded_no_scales_asks_the_rewards(config: RunConfig, run: Path) -> None:
     folder = run / "evaluation" / "base"
     assert read_scales(config, folder) == SCALES

@@ -75,7 +75,10 @@ def normalised(weights: Sequence[float], count: int) -> list[float]:
     for weight in weights:
         if not math.isfinite(weight) or weight < 0:
             raise ValueError(f"weight {weight} cannot be used; weights are finite and not negative")
-    total = math.fsum(weights)
+    try:
+        total = math.fsum(weights)
+    except OverflowError:
+        raise ValueError("the weights are too large to sum; give smaller ones") from None
     if total <= 0:
         raise ValueError("all weights are zero; at least one must be positive")
     return [weight / total for weight in weights]

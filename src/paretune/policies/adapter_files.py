@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from ..ops.lowrank import LowRank
 from ..types import ParetuneError
-from .adapter_keys import Contents, Factors, Layout, parse
+from .adapter_keys import PEFT_PREFIX, Contents, Factors, Layout, parse
 from .adapter_writer import AdapterWriter, write_adapter
 from .tensor_files import PICKLES, TensorFile, open_tensors, refuse_pickle
 
@@ -133,9 +134,14 @@ def _check_numbers(path: Path, config: Mapping[str, Any]) -> None:
         patterns = config.get(name) or {}
         if not isinstance(patterns, dict):
             raise ParetuneError(f"{path}: its {name} is no mapping")
+        for key in patterns:
+            try:
+                _pattern({key: 0}, "", 0)
+            except re.error as error:
+                raise ParetuneError(f"{path}: {key} in its {name} is no pattern: {error}") from error
         values += patterns.values()
-    if any(not isinstance(v, int | float) or not math.isfinite(v) or v < 0 for v in values):
-        raise ParetuneError(f"{path}: its ranks and alphas are not all numbers")
+    if not all(isinstance(v, int | float) and 0 <= v <= sys.float_info.max for v in values):
+        raise ParetuneError(f"{path}: its ranks and alphas are not all numbers of zero or more")
 
 
 def _check_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -145,6 +151,8 @@ def _check_config(path: Path, config: Mapping[str, Any]) -> None:
         raise ParetuneError(
             f"{path} is a {kind} adapter, not LoRA; convert it to LoRA, or fold it with peft"
         )
+    if not isinstance(config.get("auto_mapping") or {}, dict):
+        raise ParetuneError(f"{path}: its auto_mapping is no mapping")
     for key, reason in _UNMERGEABLE.items():
         if config.get(key):
             raise ParetuneError(f"{path} cannot be merged ({key}): {reason}")
@@ -198,6 +206,17 @@ def _own_metadata(file: TensorFile, component: str | None) -> dict[str, Any]:
     return {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
 
 
+def _refuse_scaleless(path: Path, contents: Contents, config: Mapping[str, Any]) -> None:
+    """peft's tensors have a scale, which only its configuration tells; taken as 1 it would be wrong."""
+    for module, factors in contents.modules.items():
+        ours = factors.names["A"].startswith(PEFT_PREFIX)
+        if ours and factors.alpha is None and "r" not in config:
+            raise ParetuneError(
+                f"{path} holds peft's tensors ({module}) without their scale: put its {PEFT_CONFIG} beside "
+                f"it and call it {PEFT_WEIGHTS}"
+            )
+
+
 def read_adapter(folder_or_file: str | Path) -> AdapterFile:
     """Open a peft folder, a diffusers LoRA folder, or a .safetensors file of either.
 
@@ -219,4 +238,5 @@ def read_adapter(folder_or_file: str | Path) -> AdapterFile:
     if config is None:
         config = _own_metadata(file, contents.component)
         _check_config(path, config)
+        _refuse_scaleless(path, contents, config)
     return AdapterFile(file, config, contents)

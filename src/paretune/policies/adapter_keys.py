@@ -30,12 +30,22 @@ _FOREIGN = {
     ".oft_": "OFT, which multiplies weights: fold it into the base",
     "lora_B.bias": "LoRA with biases (lora_bias): train it without",
     "lora_up.bias": "LoRA with biases: train it without",
-    "lora_unet_": "kohya key names: load and save it once with diffusers",
-    "lora_te": "kohya key names: load and save it once with diffusers",
     "lora_mid": "LoCon with a middle factor: convert it to plain LoRA",
     "_lora.": "diffusers' old attention-processor keys: load and save it once with diffusers",
     "text_encoder": "text-encoder modules beside the denoiser's: merge one model's adapters only",
     "lora_": "LoRA tensors of an unknown layout",
+}
+# Names that begin like this belong to other tools' models: diffusers converts them on loading, peft
+# cannot. Names with peft's prefix are of a model that peft adapted, whatever its modules are called.
+_ELSEWHERE = {
+    "lora_unet_": "kohya",
+    "lora_te": "kohya",
+    "lora_transformer_": "kohya",
+    "lycoris_": "LyCORIS",
+    "diffusion_model.": "ComfyUI",
+    "model.diffusion_model.": "ComfyUI",
+    "double_blocks.": "the original FLUX or HunyuanVideo",
+    "single_blocks.": "the original FLUX or HunyuanVideo",
 }
 
 
@@ -77,10 +87,29 @@ def _strip(name: str) -> tuple[str, str | None]:
     return name, None
 
 
+def frozen(bare: str) -> str | None:
+    """The module M of a tensor M.base_layer.*, the frozen weight that peft stores beside M's factors."""
+    module, mark, _ = bare.rpartition(".base_layer.")
+    return module if mark else None
+
+
 def _refuse_foreign(file: TensorFile, name: str) -> None:
+    if name.endswith((".diff", ".diff_b")):
+        raise ParetuneError(
+            f"{file.path} cannot be merged ({name}): whole changes, no factors: extract a LoRA (by SVD) first"
+        )
     for mark, reason in _FOREIGN.items():
         if mark in name:
             raise ParetuneError(f"{file.path} cannot be merged ({name}): {reason}")
+
+
+def _refuse_elsewhere(file: TensorFile, name: str, bare: str) -> None:
+    for start, tool in _ELSEWHERE.items():
+        if bare.startswith(start):
+            raise ParetuneError(
+                f"{file.path} cannot be merged ({name}): {tool} key names: load and save it once with "
+                "diffusers (load_lora_weights, then save_lora_weights)"
+            )
 
 
 def parse(file: TensorFile) -> Contents:
@@ -93,7 +122,9 @@ def parse(file: TensorFile) -> Contents:
         if component is not None:
             components.add(component)
         match = _FACTOR.match(bare)
-        if match is None or bare.startswith(("text_encoder", "lora_unet_", "lora_te")):
+        if not name.startswith(PEFT_PREFIX):
+            _refuse_elsewhere(file, name, bare)
+        if match is None or bare.startswith("text_encoder"):
             _refuse_foreign(file, name)
         if match is not None:
             side = (
@@ -130,6 +161,11 @@ def _measure(file: TensorFile, module: str, factors: Factors) -> None:
             f"{file.path}: the factors of {module} do not fit, A {list(a)} and B {list(b)}"
             + ("; grouped convolutions are not supported" if len(a) > 2 else "")
         )
+    if a[0] < 1:
+        raise ParetuneError(f"{file.path}: the factors of {module} have rank 0; leave the module out")
+    alpha = file.entries[factors.alpha].shape if factors.alpha is not None else ()
+    if math.prod(alpha) != 1:
+        raise ParetuneError(f"{file.path}: the alpha of {module} is no single number but {list(alpha)}")
     factors.rank, factors.shape = a[0], (b[0], math.prod(a[1:]))
     if len(a) > 2:
         factors.layout = Layout("conv", tuple(a[2:]))

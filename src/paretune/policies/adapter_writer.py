@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..files import disk_errors, partial_folder
+from ..files import check_new, disk_errors, partial_folder
 from ..ops.lowrank import LowRank
 from ..types import ParetuneError
 from .adapter_keys import PEFT_PREFIX, Layout
@@ -48,8 +48,7 @@ class AdapterWriter:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Path(folder)
-        if self.folder.exists():
-            raise ParetuneError(f"{self.folder} exists already; choose another output folder")
+        check_new(self.folder)
         self._base_model, self._component = base_model, component
         self._inherited = {key: config[key] for key in INHERITED if config and config.get(key)}
         self._ranks: dict[str, int] = {}
@@ -58,7 +57,11 @@ class AdapterWriter:
         with disk_errors(self.folder):
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self.partial.mkdir()
-            self._spool = TensorSpool(self.partial)
+            try:
+                self._spool = TensorSpool(self.partial)
+            except OSError:
+                shutil.rmtree(self.partial, ignore_errors=True)
+                raise
 
     def __enter__(self) -> AdapterWriter:
         return self
@@ -69,8 +72,10 @@ class AdapterWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._spool.close()
-        shutil.rmtree(self.partial, ignore_errors=True)
+        try:
+            self._spool.close()
+        finally:
+            shutil.rmtree(self.partial, ignore_errors=True)
 
     def add(self, module: str, delta: LowRank, layout: Layout | None = None) -> None:
         """Append one module's ΔW (linear unless layout says otherwise), in float32."""
@@ -118,8 +123,7 @@ class AdapterWriter:
             (self.partial / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
             if provenance:
                 (self.partial / PROVENANCE).write_text(provenance + "\n")
-            if self.folder.exists():
-                raise ParetuneError(f"{self.folder} exists already; choose another output folder")
+            check_new(self.folder)
             os.replace(self.partial, self.folder)
         return self.folder
 

@@ -123,7 +123,9 @@ def _ask_hub(path: str) -> str:
             reached = False
         except EntryNotFoundError:  # a repository of another kind
             continue
-        except (OSError, ValueError) as error:
+        except ParetuneError:
+            raise
+        except Exception as error:  # the library raises whatever its layers raise
             reason = (str(error).strip() or type(error).__name__).split("\n")[0]
             raise ParetuneError(f"model.path: the hub does not give {path}: {reason}") from error
     if not reached:

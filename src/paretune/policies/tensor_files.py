@@ -13,6 +13,7 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -171,5 +172,6 @@ class TensorSpool:
         self._data.seek(0, os.SEEK_END)
 
     def close(self) -> None:
-        """Free the temporary file."""
-        self._data.close()
+        """Free the temporary file. What a full disk did not take of it is not wanted any more."""
+        with suppress(OSError):  # closing flushes once more
+            self._data.close()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..policies.adapter_files import AdapterFile, read_adapter
-from ..policies.adapter_keys import Layout
+from ..policies.adapter_keys import Layout, frozen
 from ..types import ParetuneError
 
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+(/.+\.safetensors)?$")
@@ -28,8 +28,9 @@ def open_adapter(name: str | Path) -> AdapterFile:
 def _download(text: str) -> Path:
     """The local copy of a hub adapter's weights file (its configuration beside it)."""
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.utils import logging as hub_logging
 
+    hub_logging.set_verbosity_error()  # its retries would be twenty lines before our one
     owner, repository, *inner = text.split("/", 2)
     hub_id = f"{owner}/{repository}"
     try:
@@ -39,7 +40,9 @@ def _download(text: str) -> Path:
         if config in files:
             hf_hub_download(hub_id, config)
         return Path(hf_hub_download(hub_id, weights))
-    except (OSError, ValueError, EntryNotFoundError) as error:
+    except ParetuneError:
+        raise
+    except Exception as error:  # the library raises whatever its layers raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ParetuneError(
             f"no adapter at {text}, neither here nor on the hub: {reason}"
@@ -87,15 +90,27 @@ def check_together(
 
 
 def _check_whole(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
-    """Tensors stored whole can be carried over only when every adapter holds the very same ones."""
+    """Tensors stored whole can be carried over only when every adapter holds the very same ones.
+
+    A frozen weight that peft stores beside a module's factors is the base's own: who lacks it has the same.
+    """
     every = dict.fromkeys(bare for adapter in adapters for bare in adapter.whole)
     for bare in every:
-        tensors = [a.file.read(a.whole[bare]) if bare in a.whole else None for a in adapters]
-        first = tensors[0]
-        for tensor, name in zip(tensors, names, strict=True):
-            same = first is not None and tensor is not None and first.shape == tensor.shape
-            if not same or not bool((first == tensor).all()):
-                raise ParetuneError(
-                    f"{names[0]} and {name} clash in {bare}, stored whole (modules_to_save): its "
-                    "change cannot be told without the base; train without modules_to_save"
-                )
+        holders = [
+            (adapter.file.read(adapter.whole[bare]), name)
+            for adapter, name in zip(adapters, names, strict=True)
+            if bare in adapter.whole
+        ]
+        first, holder = holders[0]
+        clashing = [
+            name
+            for tensor, name in holders
+            if tensor.shape != first.shape or not bool((tensor == first).all())
+        ]
+        if frozen(bare) is None:
+            clashing += [n for a, n in zip(adapters, names, strict=True) if bare not in a.whole]
+        if clashing:
+            raise ParetuneError(
+                f"{holder} and {clashing[0]} clash in {bare}, stored whole (modules_to_save): its "
+                "change cannot be told without the base; train without modules_to_save"
+            )

@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..files import read_json, read_rows
+from ..ops.merge_options import hint
 from ..types import ParetuneError
 from .indicators import Axis, Point, interval, qualities
 
+SOUP = "rewarded_soup"  # what margins are measured from where nothing else is asked for
+NEEDED = ("rewards", "rounds", "ranges", "reference_point", "budget")  # of a run's summary
 Row = dict[str, Any]
 # (method, preference or None for the method's own) -> reward -> prompt -> values
 Table = dict[tuple[str, tuple[float, ...] | None], dict[str, dict[str, list[float]]]]
@@ -35,26 +38,32 @@ class RunTables:
 
 
 def compare_runs(
-    runs: Sequence[str], against: str = "rewarded_soup", draws: int = 1000
+    runs: Sequence[str], against: str | None = None, draws: int = 1000
 ) -> dict[str, Any]:
     """The comparison as plain data (docs/runs.md); `compare_table` and `write_comparison` show it.
 
-    runs: folders, or LABEL=FOLDER. against: the method that hypervolumes are measured from; left out
-    where no run has it. Raises ParetuneError for a folder without a finished run, and for runs that
-    were measured on different rewards or prompts.
+    runs: folders, or LABEL=FOLDER. against: the method that hypervolumes are measured from; by default
+    rewarded_soup, where a run has it. Raises ParetuneError for a folder without a finished run, one given
+    twice, an unknown `against`, and for runs that were measured on different rewards or prompts.
     """
     tables = [_read(*_split(run)) for run in runs]
     if not tables:
         raise ParetuneError("nothing to compare: give at least one run")
     first = tables[0]
+    _check_once(tables)
     _check_alike(tables)
     axes = _axes(tables)
     points = _points(tables)
     fronts: dict[str, list[Point]] = defaultdict(list)
     for (method, _), point in points.items():
         fronts[method].append(point)
-    best = qualities(fronts, axes, against if against in fronts else None, draws)
-    names = _score_names(first.summary, points)
+    if against is not None and against not in fronts:
+        raise ParetuneError(
+            f"no run has the method {against}; there are {', '.join(fronts)}{hint(against, fronts)}"
+        )
+    against = against or (SOUP if SOUP in fronts else None)
+    best = qualities(fronts, axes, against, draws)
+    names = _score_names(tables, points)
     base = points.get(("base", None))
     methods = {}
     for method in fronts:
@@ -75,9 +84,9 @@ def compare_runs(
         "runs": [t.name for t in tables],
         "rewards": list(first.summary["rewards"]),
         "judges": first.summary.get("judges", {}),
-        "untargeted": first.summary.get("untargeted", []),
+        "untargeted": [name for name in _untargeted(tables) if name in names],
         "reference_point": {a.name: a.reference for a in axes},
-        "against": against if against in fronts else None,
+        "against": against,
         "methods": methods,
     }
 
@@ -127,9 +136,22 @@ def _read(label: str, folder: str) -> RunTables:
         if not (path / name).exists():
             raise ParetuneError(f"{folder} holds no finished run: {name} is missing")
     summary = read_json(path / "summary.json")
+    lacking = [key for key in NEEDED if not isinstance(summary, dict) or key not in summary]
+    if lacking:
+        raise ParetuneError(f"{folder} holds no finished run: its summary.json lacks {', '.join(lacking)}")
+    try:
+        values = _values(label, summary, read_rows(path / "evaluation.jsonl"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ParetuneError(f"{folder}: its evaluation.jsonl is damaged: a row has no {error}") from error
+    if not values:
+        raise ParetuneError(f"{folder} holds no finished run: its evaluation.jsonl is empty")
+    return RunTables(folder, label, summary, values)
+
+
+def _values(label: str, summary: Row, rows: Sequence[Row]) -> Table:
     last = f"mapreduce@{len(summary['rounds'])}"
     values: Table = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    for row in read_rows(path / "evaluation.jsonl"):
+    for row in rows:
         method = row["method"]
         if method.startswith("round-"):  # an expert of one round, measured for the tax matrix alone
             continue
@@ -137,7 +159,17 @@ def _read(label: str, folder: str) -> RunTables:
         preference = tuple(row["preference"]) if row.get("lattice") else None
         full = f"{label} {name}" if label and name != "base" else name
         values[full, preference][row["reward"]][row["prompt"]].append(row["value"])
-    return RunTables(folder, label, summary, values)
+    return values
+
+
+def _check_once(tables: Sequence[RunTables]) -> None:
+    """A run given twice would count as two seeds."""
+    seen: dict[Path, str] = {}
+    for table in tables:
+        place = Path(table.name).resolve()
+        if place in seen:
+            raise ParetuneError(f"{seen[place]} and {table.name} are the same run; give it once")
+        seen[place] = table.name
 
 
 def _check_alike(tables: Sequence[RunTables]) -> None:
@@ -203,10 +235,15 @@ def _place(tables: Sequence[RunTables], method: str) -> int:
     return order.index(method)
 
 
-def _score_names(summary: Row, points: Mapping[Any, Point]) -> list[str]:
+def _untargeted(tables: Sequence[RunTables]) -> list[str]:
+    return list(dict.fromkeys(name for t in tables for name in t.summary.get("untargeted", [])))
+
+
+def _score_names(tables: Sequence[RunTables], points: Mapping[Any, Point]) -> list[str]:
+    summary = tables[0].summary
     judges = list(summary.get("judges", {}).values())
     known = {name for point in points.values() for name in point}
-    wanted = [*summary["rewards"], *judges, *summary.get("untargeted", [])]
+    wanted = [*summary["rewards"], *judges, *_untargeted(tables)]
     return [name for name in wanted if name in known]
 
 

@@ -74,8 +74,7 @@ def families_of(plan: Plan) -> list[PolicyFamily]:
     return families
 
 
-def preferences(rewards: int, divisions: int) -> list[tuple[float, ...]]:
-    """The lattice of preferences, without the even one, which every method is measured at anyway."""
-    even = 1 / rewards
-    points = simplex_lattice(rewards, divisions)
-    return [p for p in points if any(abs(share - even) > 1e-9 for share in p)]
+def preferences(own: tuple[float, ...], divisions: int) -> list[tuple[float, ...]]:
+    """The lattice of preferences, without the recipe's own, which every method is measured at anyway."""
+    points = simplex_lattice(len(own), divisions)
+    return [p for p in points if any(abs(a - b) > 1e-9 for a, b in zip(p, own, strict=True))]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import disk_errors, partial_folder, sha256, write_json
+from ..files import check_new, disk_errors, partial_folder, sha256, write_json
 from ..policies.adapter_files import AdapterFile
 from ..policies.tensor_files import open_tensors
 from ..types import ParetuneError
@@ -44,13 +44,14 @@ def fold_adapter(
     base is quantised or has no safetensors, when out exists or the disk is full; nothing is left.
     """
     source, target = Path(base), Path(out)
-    if target.exists():
-        raise ParetuneError(f"{target} exists already; choose another output folder")
+    check_new(target)
     if not source.is_dir():
         raise ParetuneError(
             f"the base {source} is not a folder: fold reads local files alone, so download a hub model "
             "first (hf download OWNER/NAME --local-dir DIR)"
         )
+    if target.resolve().is_relative_to(source.resolve()):
+        raise ParetuneError(f"the output {target} lies in the base {source}, which is copied; choose another")
     lora = open_adapter(adapter)
     part = _part(source, component or lora.component)
     files = [open_tensors(path) for path in _weight_files(source / part)]
@@ -94,7 +95,8 @@ def _weight_files(folder: Path) -> list[Path]:
     named: set[str] = set()
     for index in sorted(folder.glob("*.safetensors.index.json")):
         try:
-            named.update(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            named.update(str(Path(name)) for name in shards)  # Path refuses what is no text
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ParetuneError(f"{index} is no readable weight index") from error
     paths = [folder / name for name in sorted(named)] or sorted(folder.glob("*.safetensors"))

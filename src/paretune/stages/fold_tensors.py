@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -23,40 +24,92 @@ BLOCK = 32 << 20  # bytes of base weights in memory at a time
 FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
-def locate(lora: AdapterFile, files: Sequence[TensorFile]) -> dict[str, str]:
-    """Base tensor name -> the adapter's module, or its whole tensor, that changes it.
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one base tensor: ΔW of `module` is added, to the tensor stored `whole` where one is."""
 
-    A module is looked for as `<module>.weight`, then by the one name that either ends in the other
-    (checkpoints often leave out, or add, the outermost module). Raises ParetuneError when a module
-    is not there or does not fit.
+    module: str | None = None
+    whole: str | None = None  # its name in the adapter's file
+
+
+def locate(lora: AdapterFile, files: Sequence[TensorFile]) -> dict[str, Change]:
+    """Base tensor name -> what the adapter does to it.
+
+    Names are looked for as they are, then with one outermost part added to all or taken off all
+    (checkpoints often leave it out, or add it). Raises ParetuneError when a module is not there or
+    does not fit, and when two tensors of the adapter claim one of the base's.
     """
     keys = {key: entry for file in files for key, entry in file.entries.items()}
-    places: dict[str, str] = {}
-    wanted = {f"{module}.weight": module for module in lora}
-    wanted |= {bare.replace(".base_layer.", "."): bare for bare in lora.whole}
-    for name, source in wanted.items():
-        key = _find(name, keys)
-        if key is None:
-            raise ParetuneError(
-                f"the base has no {name}, which {lora.path} changes; it is for another model"
-            )
-        if source in lora:
-            _orient(keys[key], lora, source)
-            if keys[key].dtype not in FLOATS:
-                raise ParetuneError(
-                    f"{key} of the base is stored as {keys[key].dtype}; fold into a float model"
-                )
-        elif keys[key].shape != lora.file.entries[lora.whole[source]].shape:
-            raise ParetuneError(f"{source} of {lora.path} has another shape than the base's {key}")
-        places[key] = source
+    changes = _changes(lora)
+    rename = _renaming(lora, list(changes), keys)
+    places = {rename(name): change for name, change in changes.items()}
+    for key, change in places.items():
+        _check_fit(lora, key, keys[key], change)
     return places
 
 
-def _find(name: str, keys: Mapping[str, Entry]) -> str | None:
-    if name in keys:
-        return name
-    ends = [key for key in keys if key.endswith("." + name) or name.endswith("." + key)]
-    return ends[0] if len(ends) == 1 else None
+def _changes(lora: AdapterFile) -> dict[str, Change]:
+    """The adapter's own tensor names -> changes.
+
+    peft stores the frozen weight of an embedding M that it adapts as M.base_layer.weight: ΔW goes on that.
+    """
+    changes = {f"{module}.weight": Change(module) for module in lora}
+    for bare, stored in lora.whole.items():
+        name = bare.replace(".base_layer.", ".")
+        before = changes.get(name, Change())
+        if before.whole is not None or (before.module is not None and name == bare):
+            raise ParetuneError(f"{lora.path} changes {name} twice, by {stored} and another of its tensors")
+        changes[name] = Change(before.module, stored)
+    return changes
+
+
+def _renaming(lora: AdapterFile, names: Sequence[str], keys: Mapping[str, Entry]) -> Callable[[str], str]:
+    """The one rule under which the base has all the names."""
+    missing = [name for name in names if name not in keys]
+    if not missing:
+        return str
+    first = missing[0]
+    added = [key.removesuffix(first) for key in keys if key.endswith("." + first)]
+    taken = [first.removesuffix(key) for key in keys if first.endswith("." + key)]
+    candidates = [*(_Add(prefix) for prefix in added), *(_Take(prefix) for prefix in taken)]
+    rules = [rule for rule in candidates if all(rule(name) in keys for name in names)]
+    if len(rules) != 1:
+        lost = next((name for rule in candidates for name in missing if rule(name) not in keys), first)
+        what = f"several tensors named like {first}" if rules else f"no {lost}"
+        raise ParetuneError(f"the base has {what}, which {lora.path} changes; it is for another model")
+    return rules[0]
+
+
+@dataclass(frozen=True)
+class _Add:
+    prefix: str
+
+    def __call__(self, name: str) -> str:
+        return self.prefix + name
+
+
+@dataclass(frozen=True)
+class _Take:
+    prefix: str
+
+    def __call__(self, name: str) -> str:
+        # A name without the prefix is no part of what it names, so the rule does not hold for it.
+        return name.removeprefix(self.prefix) if name.startswith(self.prefix) else ""
+
+
+def _check_fit(lora: AdapterFile, key: str, base: Entry, change: Change) -> None:
+    stored = lora.file.entries[change.whole] if change.whole is not None else base
+    if stored.shape != base.shape:
+        raise ParetuneError(f"{change.whole} of {lora.path} has another shape than the base's {key}")
+    for entry in (base, stored):
+        if entry.dtype not in FLOATS and (change.module is not None or base.dtype != stored.dtype):
+            raise ParetuneError(
+                f"{key} of the base is stored as {base.dtype}; fold into a float model"
+                if entry is base
+                else f"{change.whole} of {lora.path} is stored as {stored.dtype}, which is no float"
+            )
+    if change.module is not None:
+        _orient(base, lora, change.module)
 
 
 def _orient(entry: Entry, lora: AdapterFile, module: str) -> bool:
@@ -76,20 +129,22 @@ def _orient(entry: Entry, lora: AdapterFile, module: str) -> bool:
     return transposed
 
 
-def fold_file(file: TensorFile, path: Path, lora: AdapterFile, places: Mapping[str, str]) -> None:
-    """Copy a safetensors file to path, adding ΔW to the tensors in places (see `locate`)."""
-    with file.path.open("rb") as source, path.open("wb") as sink:
+def fold_file(file: TensorFile, path: Path, lora: AdapterFile, places: Mapping[str, Change]) -> None:
+    """Copy a safetensors file to path, with the changes in places (see `locate`)."""
+    with file.path.open("rb") as base, lora.path.open("rb") as adapter, path.open("wb") as sink:
         sink.write(struct.pack("<Q", len(file.header)) + file.header)
         for key, entry in file.entries.items():
-            source.seek(entry.start)
-            change = places.get(key)
-            if change is None:
-                _copy(source, sink, entry.end - entry.start)
-            elif change in lora:
-                _add(source, sink, entry, lora, change)
+            change = places.get(key, Change())
+            source, stored = base, entry
+            if change.whole is not None:
+                source, stored = adapter, lora.file.entries[change.whole]
+            source.seek(stored.start)
+            if change.module is not None:
+                _add(source, sink, stored, entry.dtype, lora, change.module)
+            elif change.whole is not None:
+                sink.write(tensor_bytes(lora.file.read(change.whole).to(DTYPES[entry.dtype])))
             else:
-                whole = lora.file.read(lora.whole[change])
-                sink.write(tensor_bytes(whole.to(DTYPES[entry.dtype])))
+                _copy(source, sink, entry.end - entry.start)
 
 
 def _copy(source: IO[bytes], sink: IO[bytes], size: int) -> None:
@@ -99,13 +154,15 @@ def _copy(source: IO[bytes], sink: IO[bytes], size: int) -> None:
         size -= len(data)
 
 
-def _add(source: IO[bytes], sink: IO[bytes], entry: Entry, lora: AdapterFile, module: str) -> None:
-    """Stream one weight [rows, width] through W += left @ right, in float32 or wider."""
+def _add(
+    source: IO[bytes], sink: IO[bytes], entry: Entry, kept: str, lora: AdapterFile, module: str
+) -> None:
+    """Stream one weight [rows, width] through W += left @ right, in float32 or wider, to the dtype `kept`."""
     delta = lora[module]
     transposed = _orient(entry, lora, module)
     left, right = (delta.A.T, delta.B.T) if transposed else (delta.B, delta.A)
     dtype = DTYPES[entry.dtype]
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    wide = torch.float64 if kept == "F64" else torch.float32
     left, right = left.to(wide), right.to(wide)
     rows, width = left.shape[0], right.shape[1]
     step = max(1, BLOCK // (width * dtype.itemsize))
@@ -114,9 +171,7 @@ def _add(source: IO[bytes], sink: IO[bytes], entry: Entry, lora: AdapterFile, mo
         data = bytearray(block.shape[0] * width * dtype.itemsize)
         source.readinto(data)  # type: ignore[attr-defined]
         weight: Tensor = torch.frombuffer(data, dtype=dtype).view(-1, width).to(wide)
-        folded = weight.addmm(block, right).to(dtype)
+        folded = weight.addmm(block, right).to(DTYPES[kept])
         if not bool(torch.isfinite(folded).all()):
-            raise ParetuneError(
-                f"folding {module} leaves the range of {entry.dtype}, or the base holds NaN there"
-            )
+            raise ParetuneError(f"folding {module} leaves the range of {kept}, or the base holds NaN there")
         sink.write(tensor_bytes(folded))

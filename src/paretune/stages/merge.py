@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import sha256
+from ..files import check_new, sha256
 from ..ops.merging import Merge, plan_merge, read_settings, relative
 from ..policies.adapter_files import AdapterFile, AdapterWriter
-from ..policies.adapter_keys import Layout
+from ..policies.adapter_keys import Layout, frozen
 from ..types import ParetuneError
 from .adapter_inputs import check_together, open_adapter
 from .adapters import MOMENTUM, user_errors
@@ -67,8 +68,7 @@ def merge_adapters(
     names = [str(name) for name in inputs]
     if not names:
         raise ParetuneError("nothing to merge: give at least one adapter")
-    if Path(out).exists():
-        raise ParetuneError(f"{out} exists already; choose another output folder")
+    check_new(Path(out))
     adapters = [open_adapter(name) for name in inputs]
     base = check_together(adapters, names, base_model)
     settings = dict(options)
@@ -111,21 +111,26 @@ def _stream(
     errors: list[float] = []
     sizes: list[float] = []
     ranks: list[int] = []
-    momentum = AdapterWriter(writer.partial / MOMENTUM, base, None) if _keeps(merge) else None
-    for module in merge.modules():
-        writer.add(module.name, module.delta, layouts[module.name])
-        if momentum is not None and module.momentum is not None:
-            momentum.add(module.name, module.momentum, layouts[module.name])
-        errors.append(module.error)
-        sizes.append(module.size)
-        ranks.append(module.delta.rank)
-    if not ranks:
-        raise ParetuneError("nothing to write: the adapters with a positive weight change nothing")
-    if momentum is not None:
-        with momentum:
+    written: set[str] = set()
+    with AdapterWriter(writer.partial / MOMENTUM, base, None) if _keeps(merge) else nullcontext() as momentum:
+        for module in merge.modules():
+            writer.add(module.name, module.delta, layouts[module.name])
+            if momentum is not None and module.momentum is not None:
+                momentum.add(module.name, module.momentum, layouts[module.name])
+            errors.append(module.error)
+            sizes.append(module.size)
+            ranks.append(module.delta.rank)
+            written.add(module.name)
+        if not ranks:
+            raise ParetuneError("nothing to write: the adapters with a positive weight change nothing")
+        if momentum is not None:
             momentum.finish()
-    for bare, name in adapters[0].whole.items():
-        writer.add_whole(bare, adapters[0].file.read(name))
+    holders: dict[str, AdapterFile] = {}
+    for adapter in adapters:
+        holders = {**dict.fromkeys(adapter.whole, adapter), **holders}
+    for bare, adapter in holders.items():
+        if frozen(bare) is None or frozen(bare) in written:
+            writer.add_whole(bare, adapter.file.read(adapter.whole[bare]))
     return MergeReport(
         writer.folder, merge.method, merge.weights, relative(errors, sizes),
         len(ranks), min(ranks), max(ranks),

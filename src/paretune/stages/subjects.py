@@ -53,7 +53,7 @@ def _lattice(config: RunConfig, plan: Plan) -> list[Subject]:
         families.append(token_family(tuple(config.rewards)))
     for family in families:
         name = f"mapreduce@{config.rounds}" if family.method == "mapreduce" else family.method
-        for preference in preferences(len(config.rewards), config.evaluate.lattice):
+        for preference in preferences(tuple(config.weights().values()), config.evaluate.lattice):
             mixed = family.at(preference)
             shares = "-".join(f"{share:.3g}" for share in preference)
             subjects.append(

@@ -46,7 +46,7 @@ def summarise(
     rounds = range(1, config.rounds + 1) if last in means else range(0)
     summary = {
         "rewards": list(config.rewards),
-        "untargeted": list(config.evaluate.untargeted),
+        "untargeted": list(dict.fromkeys(s.name for s in scales if s.kind == "untargeted")),
         "judges": {s.prompt_set: s.name for s in scales if s.kind == "judge"},
         "higher_is_better": {s.name: s.higher_is_better for s in scales},
         "ranges": {n: [_finite(v) for v in r] for n, r in space.ranges.items()},

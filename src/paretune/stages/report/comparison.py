@@ -111,7 +111,7 @@ def _columns(comparison: Row) -> list[tuple[str, str]]:
     columns += [(judges[r], f"judge of {r}") for r in rewards if r in judges]
     columns += [(name, "untargeted") for name in comparison["untargeted"]]
     against = comparison["against"]
-    columns += [("hypervolume", "95 % interval"), ("epsilon", "0 is best")]
+    columns += [("hypervolume", "95 % interval"), ("epsilon", "0 is best; 95 % interval")]
     if against:
         columns.append(("margin", f"over {method_look(against, rewards).label}"))
     return columns
@@ -126,7 +126,8 @@ def _lines(comparison: Row) -> list[Row]:
         cells += [_score(method, score) for score in names]
         low, high = method["hypervolume_interval"]
         cells.append((f"{method['hypervolume']:.4f}", f"{low:.4f} to {high:.4f}", ""))
-        cells.append((number(method["epsilon"]), "", ""))
+        low, high = method["epsilon_interval"]
+        cells.append((number(method["epsilon"]), f"{number(low)} to {number(high)}", ""))
         if comparison["against"]:
             margin, error = method["margin"], method["margin_stderr"]
             cells.append(("", "", "") if margin is None else (signed(margin, 4), f"± {error:.4f}", ""))
