@@ -40,10 +40,18 @@ def supervise(
 
     if out.exists():
         raise ParetuneError(f"{out} exists; give a new folder")
-    policy = CausalLMPolicy(config.model, "cuda" if torch.cuda.is_available() else "cpu")
+    if medium_of(config.model).name != "texts":
+        raise ParetuneError(f"model.path: {config.model.path} is no language model")
+    if not math.isfinite(epochs) or epochs <= 0 or limit < 0:
+        raise ParetuneError("--epochs must be above 0, and --limit from 0 up")
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    policy: CausalLMPolicy = open_policy(config.model, device)
+    check_targets(policy.transformer, config.lora.targets or policy.targets)
     rows = _rows(config, policy, limit)
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_folder(out)
-    arguments = SFTConfig(
+    arguments = on_device(device, lambda: SFTConfig(
         output_dir=str(partial / "unused"), num_train_epochs=epochs, learning_rate=rate,
         per_device_train_batch_size=min(batch, config.train.micro_batch), report_to=[],
         gradient_accumulation_steps=max(1, batch // config.train.micro_batch), save_strategy="no",
