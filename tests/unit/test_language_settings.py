@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from paretune.policies.peft_adapters import adapter_deltas, adapter_parameters, 
 from paretune.policies.sizes import parameters_of
 from paretune.recipes import find_recipe, load_config
 from paretune.stages.map import mixture_of
+from paretune.training.language import supervised
 from paretune.training.language.pairs import pair_rows
 from paretune.training.language.settings import OBJECTIVES, Batches, batches_of, trl_arguments
 from paretune.training.language.trainer import LanguageTrainer
@@ -81,6 +84,54 @@ def test_every_objective_has_a_trainer_and_a_medium_its_own(config: RunConfig) -
         check_objective(_with(config, objective={"name": "nft"}))
     with pytest.raises(ParetuneError, match="selma"):
         check_objective(config.model_copy(update={"methods": ("selma",)}))
+
+
+@pytest.mark.parametrize("key", ["train.keep=2", "objective.shared_noise=true", "objective.advantage_clip=1"])
+def test_keys_that_trl_has_nothing_for_are_refused(tiny_llama: Path, tmp_path: Path, key: str) -> None:
+    recipe = language_recipe(tmp_path, tiny_llama)
+    check_objective(load_config(recipe))
+    with pytest.raises(ParetuneError, match=rf"^{key.partition('=')[0]} is for flow models"):
+        check_objective(load_config(recipe, [key]))
+
+
+def test_one_of_several_gpus_is_taken(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate.state import AcceleratorState, PartialState
+    from trl import GRPOConfig
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: None)
+    assert GRPOConfig(output_dir=str(tmp_path), bf16=False).n_gpu == 2  # which TRL's trainers refuse
+    made = trl_arguments(config, "grpo", 0.0, Batches(2, 2, 2), "cuda:1", 0, tmp_path)
+    assert (made.n_gpu, str(made.device), str(PartialState().device)) == (1, "cuda:1", "cuda:1")
+    assert "ACCELERATE_TORCH_DEVICE" not in os.environ
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["nothing"], "no recipe nothing"),
+        (["assistant", "--set", "model.pth=x"], "did you mean path"),
+        (["pictures"], "no recipe pictures"),
+        (["quickstart"], "pictures is no language model"),
+        (["assistant", "--epochs", "0"], "--epochs must be above 0"),
+        (["assistant", "--set", "lora.targets=[wrong]"], "lora.targets: this model has no module wrong"),
+        (["assistant", "--out", "."], ". exists"),
+    ],
+)
+def test_mistakes_before_supervised_fine_tuning_are_one_line(
+    flags: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["supervised", "--out", str(tmp_path / "new"), *flags])
+    with pytest.raises(SystemExit) as stopped:
+        supervised.main()
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert told in err
+    assert err.count("\n") == 1
 
 
 def test_pairs(tiny_llama: Path) -> None:
