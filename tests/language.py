@@ -84,6 +84,21 @@ def make_opt(folder: Path) -> Path:
     return folder
 
 
+def make_gpt2(folder: Path) -> Path:
+    """A random GPT-2, whose class ends in LMHeadModel and whose linear layers are transposed."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer()
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=32, n_embd=16, n_layer=1, n_head=2, initializer_range=0.5,
+        pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def make_gpt2_reward(folder: Path, labels: int = 1, seed: int = 1, pad: bool = True) -> Path:
     """A random GPT-2 with a classification head, as the public gpt2-large reward models are."""
     from transformers import GPT2Config, GPT2ForSequenceClassification

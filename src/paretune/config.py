@@ -275,6 +275,25 @@ class RunConfig(_Section):
         total = sum(r.weight for r in self.rewards.values())
         return {name: r.weight / total for name, r in self.rewards.items()}
 
+    def rounding_keys(self) -> frozenset[str]:
+        """Keys that change a result by its rounding alone: a run that goes on may set them to fit.
+
+        Losses of TRL's that look at a whole micro-batch (KTO's, and the means over its tokens of CPO and
+        ORPO) keep theirs, and so does a recipe that names a loss itself.
+        """
+        own = self.objective
+        keeps = own.name in {"kto", "cpo", "orpo"} or "loss_type" in own.options
+        return frozenset({"model.gradient_checkpointing"} | (set() if keeps else {"train.micro_batch"}))
+
+    def without_rounding(self) -> RunConfig:
+        """The recipe with the defaults of `rounding_keys`: what digests are made of."""
+        sections = {"model": self.model, "train": self.train}
+        for key in self.rounding_keys():
+            name, leaf = key.split(".")
+            default = type(sections[name]).model_fields[leaf].default
+            sections[name] = sections[name].model_copy(update={leaf: default})
+        return self.model_copy(update=sections)
+
     def to_yaml(self) -> str:
         """The resolved recipe, every key spelled out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -18,6 +18,7 @@ from .policies.folders import family_of, resolve_path
 from .policies.media import Cost, medium_of
 from .policies.options import SD3Options, VideoOptions, read_options
 from .policies.sizes import parameters_in
+from .types import ParetuneError
 
 # Parameters of hub models that are not on disk yet, in billions: transformer, VAE, text encoders, T5.
 KNOWN = {
@@ -142,7 +143,17 @@ def _frames(config: RunConfig, family: str) -> int | None:
 
 
 def _tokens(config: RunConfig, folder: Path, family: str) -> int:
-    """Tokens of one sample of a local folder."""
+    """Tokens of one sample of a local folder. ParetuneError where its configuration does not tell."""
+    try:
+        return _count_tokens(config, folder, family)
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        reason = " ".join((str(error).strip() or type(error).__name__).split())
+        raise ParetuneError(
+            f"model.path: the config.json of {folder}'s transformer or vae is damaged: {reason}"
+        ) from error
+
+
+def _count_tokens(config: RunConfig, folder: Path, family: str) -> int:
     facts = json.loads((folder / "transformer" / "config.json").read_text())
     if family == "sd3":
         return (_latent_side(config, folder, facts["sample_size"]) // facts["patch_size"]) ** 2

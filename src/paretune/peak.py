@@ -18,7 +18,7 @@ from .config import RunConfig
 from .policies.adapters import attach_policy
 from .policies.folders import check_model
 from .policies.media import medium_of
-from .policies.memory import memory_errors
+from .policies.memory import memory_errors, to_train
 from .policies.opening import open_policy
 from .types import ParetuneError
 
@@ -45,7 +45,7 @@ def measure_update(config: RunConfig, device: str) -> Peak:
     """One forward and backward pass of a micro-batch and one optimiser step, as an expert does them."""
     device = "cuda:0" if device == "cuda" else device
     samples = min(config.train.micro_batch, config.train.prompts_per_epoch * config.train.group_size)
-    with memory_errors(f"train.micro_batch={max(1, samples // 2)}"):
+    with memory_errors(to_train, config, begun=False):
         policy, conditions = _policy(config, device, samples)
         known = conditions is not None
         if conditions is None:

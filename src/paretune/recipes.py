@@ -126,8 +126,9 @@ def count_keys() -> int:
 
 
 def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
-    """Dotted names of the keys whose values differ, those that cannot change a result left out."""
+    """Dotted names of the keys whose values differ, without those that change no more than rounding."""
     harmless = {"executor.workers", "executor.reward_timeout", "train.checkpoint_every", "name"}
+    harmless |= old.rounding_keys() & new.rounding_keys()
     a, b = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
     return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and k not in harmless)
 

@@ -130,6 +130,17 @@ def test_micro_batches_accumulate_to_the_whole_batch(tiny_sd3: Path, tmp_path: P
     torch.testing.assert_close(values[0], values[1], atol=1e-5, rtol=1e-3)
 
 
+def test_how_rollouts_are_cut_into_micro_batches_changes_no_draw(tiny_sd3: Path, tmp_path: Path) -> None:
+    drawn = []
+    for size in (2, 6):
+        objective = {"name": "flow_grpo", "noise_level": 0.7}
+        trainer = _trainer(
+            tmp_path / str(size), tiny_sd3, train={"micro_batch": size}, objective=objective
+        )
+        drawn.append(trainer.rollout(torch.Generator().manual_seed(0)).trajectories.clean)
+    torch.testing.assert_close(drawn[0], drawn[1], atol=1e-5, rtol=1e-4)
+
+
 def test_anchor_base_and_anchor_round_differ_once_there_are_parents(tiny_sd3: Path, tmp_path: Path) -> None:
     from paretune.ops.lowrank import LowRank
 

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from paretune.config import ModelConfig
+from paretune.config import ModelConfig, RunConfig
+from paretune.methods import build_plan
+from paretune.ops.lowrank import LowRank
 from paretune.peak import measure_update
+from paretune.plan import TokenTask
 from paretune.policies import true_sizes
 from paretune.policies.flux import FluxPolicy
-from paretune.policies.memory import memory_errors
+from paretune.policies.memory import memory_errors, to_draw, to_load, to_measure, to_train
+from paretune.policies.opening import open_policy
 from paretune.policies.pipelines import PipelinePolicy
+from paretune.policies.sd3 import SD3Policy
 from paretune.policies.tokens import Scaled
-from paretune.recipes import load_config
+from paretune.recipes import changed_keys, load_config
+from paretune.sampling import Request, Sampler
+from paretune.sampling.source import open_source
+from paretune.stages.adapters import save_delta
+from paretune.stages.evaluate import EvaluateJob, Subject, evaluate_subject
+from paretune.stages.evaluate import _inputs as digest_of
+from paretune.stages.map import MapJob, expert_inputs, train_expert
+from paretune.stages.tokens import TokenJob, train_token
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
+from tests.language import language_recipe
 
 SIZE = {"height": 16, "width": 16, "options": {"max_sequence_length": 16}}
 
@@ -66,15 +81,129 @@ def test_a_missing_encoder_is_one_line(
     broken = tmp_path / "broken"
     shutil.copytree(tiny_flux, broken)
     shutil.rmtree(broken / "text_encoder_2")
-    with pytest.raises(ParetuneError, match=r"model\.path: .*broken (cannot be loaded|lacks)"):
+    with pytest.raises(ParetuneError, match=r"model\.path: .*broken lacks its text_encoder_2$"):
         _policy(broken).encode(["a red circle"], False)
 
 
-def test_out_of_memory_is_one_line_that_says_what_would_fit() -> None:
-    with pytest.raises(ParetuneError, match=r"--set train\.micro_batch=4") as error, \
-            memory_errors("train.micro_batch=4"):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    assert "\n" not in str(error.value)
+OUT = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+CPU_OUT = RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
+
+
+def _config(folder: Path, pipeline: Path, *overrides: str) -> RunConfig:
+    return load_config(tiny_recipe(folder, pipeline), overrides)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"), [(OUT, "out of memory on the accelerator: less"), (CPU_OUT, "out of memory: less")]
+)
+def test_out_of_memory_is_one_line(error: Exception, told: str) -> None:
+    with pytest.raises(ParetuneError) as found, memory_errors(lambda: "less"):
+        raise error
+    assert str(found.value) == told
+
+
+def test_another_error_is_not_taken_for_memory() -> None:
+    with pytest.raises(RuntimeError, match="a bug"), memory_errors(lambda: "less"):
+        raise RuntimeError("a bug")
+
+
+def test_the_advice_names_what_would_change_something(tiny_flux: Path, tmp_path: Path) -> None:
+    told = to_train(_config(tmp_path, tiny_flux))
+    assert "go on with --resume --set train.micro_batch=3 --set model.gradient_checkpointing=true" in told
+    least = ("train.micro_batch=1", "model.gradient_checkpointing=true", "model.dtype=bfloat16")
+    told = to_train(_config(tmp_path, tiny_flux, *least))
+    assert not any(name in told for name in ("micro_batch", "checkpointing", "dtype", "frames"))
+    assert "less of model.height and model.width, model.options.max_sequence_length, lora.rank" in told
+    assert "--resume" not in to_train(_config(tmp_path, tiny_flux), begun=False)
+    assert "evaluate.batch_size=32" in to_measure(_config(tmp_path, tiny_flux))
+    one = _config(tmp_path, tiny_flux, "evaluate.batch_size=1")
+    assert "batch_size" not in to_measure(one)
+    assert "model.dtype=bfloat16" in to_load(one.model)
+    assert "CUDA_VISIBLE_DEVICES" in to_draw(one.model)
+
+
+def test_clips_and_texts_have_advice_of_their_own(
+    tiny_hunyuan: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    assert "model.options.frames" in to_train(_config(tmp_path, tiny_hunyuan))
+    text = load_config(language_recipe(tmp_path / "text", tiny_llama))
+    assert "model.options.max_tokens, train.group_size" in to_train(text)
+    kto = load_config(language_recipe(tmp_path / "kto", tiny_llama, objective={"name": "kto"}))
+    assert "begin again with --set train.micro_batch=4" in to_train(kto)  # its loss looks at a micro-batch
+
+
+@pytest.mark.parametrize("where", ["to the device", "from its files"])
+def test_a_model_that_does_not_fit_is_one_line(
+    tiny_flux: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OUT if where == "to the device" else CPU_OUT
+
+    from diffusers import FluxPipeline, FluxTransformer2DModel
+
+    if where == "to the device":
+        monkeypatch.setattr(FluxTransformer2DModel, "to", full)
+    else:
+        monkeypatch.setattr(FluxPipeline, "from_pretrained", full)
+    with pytest.raises(ParetuneError, match=r"^out of memory.*does not fit.*model\.dtype=bfloat16"):
+        open_policy(ModelConfig.model_validate({"path": str(tiny_flux), **SIZE}))
+
+
+def _jobs(folder: Path, pipeline: Path) -> dict[str, Callable[[], object]]:
+    config = _config(folder, pipeline, "tokens.steps=2")
+    plan = build_plan(config)
+    first = plan.methods[0].rounds[0]
+    made = (lambda event: None, lambda: False)
+    expert = {"transformer_blocks.0.attn.to_q": LowRank(torch.ones(16, 1), torch.ones(1, 16))}
+    save_delta(folder / "expert", expert, str(pipeline), {})
+    token = TokenTask("tokens/red", "red", 0, ("expert",))
+    return {
+        "map": lambda: train_expert(MapJob(config, first.tasks[0], folder, "m", "cpu"), *made),
+        "tokens": lambda: train_token(TokenJob(config, token, folder, "m", "cpu"), *made),
+        "evaluate": lambda: evaluate_subject(
+            EvaluateJob(config, Subject("base", "base", (), 2, ()), folder, "m", "cpu"), *made
+        ),
+        "sample": lambda: Sampler(open_source(str(pipeline))).draw(Request("a kite", "base")),
+    }
+
+
+@pytest.mark.parametrize("stage", ["map", "tokens", "evaluate", "sample"])
+@pytest.mark.parametrize("method", ["embed", "velocity"])
+def test_every_stage_says_so_in_one_line(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, method: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OUT
+
+    monkeypatch.setattr(SD3Policy, method, full)
+    with pytest.raises(ParetuneError, match=r"^out of memory on the accelerator: "):
+        _jobs(tmp_path, tiny_sd3)[stage]()
+
+
+def test_the_advice_is_followed_from_the_last_checkpoint(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = build_plan(config := _config(tmp_path, tiny_sd3))
+    task, whole = plan.methods[0].rounds[0].tasks[0], SD3Policy.velocity
+    events: list[dict[str, object]] = []
+
+    def small(self: SD3Policy, x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if events and len(x) > 1:  # from the second epoch on
+            raise OUT
+        return whole(self, x, *rest)
+
+    monkeypatch.setattr(SD3Policy, "velocity", small)
+    with pytest.raises(ParetuneError, match=r"--resume --set train\.micro_batch=3"):
+        train_expert(MapJob(config, task, tmp_path, "m", "cpu"), events.append, lambda: False)
+    assert [event["update"] for event in events] == [1]
+    less = _config(tmp_path, tiny_sd3, "train.micro_batch=1", "model.gradient_checkpointing=true")
+    assert changed_keys(config, less) == []
+    made = train_expert(MapJob(less, task, tmp_path, "m", "cpu"), events.append, lambda: False)
+    assert [event["update"] for event in events] == [1, 2]
+    assert made["inputs"] == expert_inputs(MapJob(config, task, tmp_path, "m", "cpu"))
+    base = Subject("base", "base", (), 2, ())
+    told = [digest_of(EvaluateJob(c, base, tmp_path, "m", "cpu")) for c in (config, less)]
+    assert told[0] == told[1]
 
 
 def test_one_update_is_measured(tiny_flux: Path, tmp_path: Path) -> None:

@@ -14,10 +14,14 @@ from safetensors.torch import load_file
 
 from paretune.config import ModelConfig
 from paretune.methods import build_plan
+from paretune.ops.lowrank import LowRank
+from paretune.policies.adapters import fold
 from paretune.policies.opening import open_policy
+from paretune.policies.token_files import write_token
 from paretune.policies.tokens import Scaled
 from paretune.recipes import find_recipe, load_config
 from paretune.rewards.base import FunctionReward
+from paretune.stages.adapters import save_delta
 from paretune.training.expert import ExpertTrainer
 from paretune.training.mixture import Mixture, Source
 from paretune.types import Prompt
@@ -122,6 +126,55 @@ def test_reward_tokens_enter_every_encoder(family: str, pipeline: Path) -> None:
     assert all(v.grad is not None and v.grad.abs().max() > 0 for v in token.vectors.values())
     if family == "hunyuan_video":  # two more tokens, which its mask lets the model see
         assert (present.mask.sum(1) - plain.mask.sum(1)).tolist() == [2, 2, 2]
+
+
+def test_plain_diffusers_loads_the_adapter_that_is_folded_here(
+    family: str, pipeline: Path, tmp_path: Path
+) -> None:
+    config = ModelConfig.model_validate({"path": str(pipeline), **SMALL[family]})
+    folded, plain = open_policy(config), open_policy(config)
+    generator = torch.Generator().manual_seed(1)
+    modules = [name for name, _ in folded.transformer.named_modules() if name.endswith(folded.targets)]
+    deltas = {}
+    for name in modules:
+        rows, columns = folded.transformer.get_submodule(name).weight.shape
+        factors = (torch.randn(size, generator=generator) for size in ((rows, 2), (2, columns)))
+        deltas[name] = LowRank(*(0.3 * factor for factor in factors))
+    assert any("single" in name for name in modules)
+    save_delta(tmp_path / "adapter", deltas, str(pipeline), {})
+    x = folded.initial_noise(2, generator)
+    conditions, sigma = folded.encode(["a red circle", "a kite"], False), torch.tensor([0.3, 0.8])
+    before = folded.velocity(x, sigma, conditions, 1.0)
+    fold(folded.transformer, deltas)
+    plain.pipe.load_lora_weights(str(tmp_path / "adapter"))
+    ours, theirs = (policy.velocity(x, sigma, conditions, 1.0) for policy in (folded, plain))
+    assert (ours - before).abs().max() > 1e-3
+    torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-4)
+
+
+def test_a_plain_flux_pipeline_loads_the_tokens(tiny_flux: Path, tmp_path: Path) -> None:
+    from diffusers import FluxPipeline
+
+    policy = open_policy(ModelConfig.model_validate({"path": str(tiny_flux), **SMALL["flux"]}))
+    token = policy.new_token("red", 2, "", torch.Generator().manual_seed(0))
+    write_token(tmp_path / "red", token)
+    pipe = FluxPipeline.from_pretrained(tiny_flux)
+    for number in ("", "_2"):
+        encoder, tokenizer = getattr(pipe, f"text_encoder{number}"), getattr(pipe, f"tokenizer{number}")
+        file = str(tmp_path / "red" / f"text_encoder{number}.safetensors")
+        pipe.load_textual_inversion(file, tokenizer=tokenizer, text_encoder=encoder)
+        if hasattr(encoder, "text_model"):
+            encoder.text_model.eos_token_id = tokenizer.eos_token_id
+    texts = ["a kite", "a circle"]
+    with torch.no_grad():
+        ours = policy.encode(texts, False, [Scaled(token)])
+        words = [f"{text} <red>" for text in texts]  # FLUX's pipeline spells out a token of several vectors
+        embeds, pooled, _ = pipe.encode_prompt(words, words, max_sequence_length=16)
+        bare = policy.encode(texts, False)
+    torch.testing.assert_close(ours.embeds, embeds, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours.pooled, pooled, atol=1e-5, rtol=1e-4)
+    assert (bare.embeds - ours.embeds).abs().max() > 1e-3
+    assert (bare.pooled - ours.pooled).abs().max() > 1e-3
 
 
 def test_a_whole_run_of_sd35_mediums_recipe(tiny_sd3_t5: Path, tmp_path: Path) -> None:

@@ -250,6 +250,16 @@ def test_keys_that_cannot_change_a_result_may_change() -> None:
     assert changed_keys(old, new) == []
 
 
+def test_what_changes_only_rounding_may_change() -> None:
+    less = raw(train={"micro_batch": 2}, model={"gradient_checkpointing": True})
+    old, new = parse_config(raw(), "x"), parse_config(less, "x")
+    assert changed_keys(old, new) == []
+    assert new.without_rounding() == old
+    kto = [parse_config({**r, "objective": {"name": "kto"}}, "x") for r in (raw(), less)]
+    assert changed_keys(*kto) == ["train.micro_batch"]  # its loss looks at a whole micro-batch
+    assert kto[1].without_rounding().train.micro_batch == 2
+
+
 def test_a_config_is_frozen() -> None:
     config: RunConfig = parse_config(raw(), "x")
     with pytest.raises(ValueError, match="frozen"):

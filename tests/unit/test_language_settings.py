@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from peft import get_peft_model
 
-from paretune.config import ModelConfig, RunConfig
+from paretune.config import LoraConfig, ModelConfig, RunConfig
 from paretune.data.hub import as_prompt, load_hub
 from paretune.estimate import estimate
 from paretune.methods import build_plan
+from paretune.ops.lowrank import LowRank
+from paretune.policies.adapters import fold
 from paretune.policies.causal_lm import CausalLMPolicy
 from paretune.policies.folders import check_model
 from paretune.policies.media import medium_of
 from paretune.policies.options import TextOptions, read_options
+from paretune.policies.peft_adapters import adapter_deltas, adapter_parameters, lora_config
+from paretune.policies.sizes import parameters_of
 from paretune.recipes import find_recipe, load_config
+from paretune.stages.map import mixture_of
+from paretune.training.language import supervised
 from paretune.training.language.pairs import pair_rows
 from paretune.training.language.settings import OBJECTIVES, Batches, batches_of, trl_arguments
+from paretune.training.language.trainer import LanguageTrainer
 from paretune.training.trainers import KINDS, check_objective
 from paretune.types import ParetuneError, Prompt
-from tests.language import language_recipe, make_gpt2_reward, make_llama
+from tests.language import language_recipe, make_gpt2, make_gpt2_reward, make_llama
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +86,54 @@ def test_every_objective_has_a_trainer_and_a_medium_its_own(config: RunConfig) -
         check_objective(config.model_copy(update={"methods": ("selma",)}))
 
 
+@pytest.mark.parametrize("key", ["train.keep=2", "objective.shared_noise=true", "objective.advantage_clip=1"])
+def test_keys_that_trl_has_nothing_for_are_refused(tiny_llama: Path, tmp_path: Path, key: str) -> None:
+    recipe = language_recipe(tmp_path, tiny_llama)
+    check_objective(load_config(recipe))
+    with pytest.raises(ParetuneError, match=rf"^{key.partition('=')[0]} is for flow models"):
+        check_objective(load_config(recipe, [key]))
+
+
+def test_one_of_several_gpus_is_taken(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate.state import AcceleratorState, PartialState
+    from trl import GRPOConfig
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: None)
+    assert GRPOConfig(output_dir=str(tmp_path), bf16=False).n_gpu == 2  # which TRL's trainers refuse
+    made = trl_arguments(config, "grpo", 0.0, Batches(2, 2, 2), "cuda:1", 0, tmp_path)
+    assert (made.n_gpu, str(made.device), str(PartialState().device)) == (1, "cuda:1", "cuda:1")
+    assert "ACCELERATE_TORCH_DEVICE" not in os.environ
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["nothing"], "no recipe nothing"),
+        (["assistant", "--set", "model.pth=x"], "did you mean path"),
+        (["pictures"], "no recipe pictures"),
+        (["quickstart"], "pictures is no language model"),
+        (["assistant", "--epochs", "0"], "--epochs must be above 0"),
+        (["assistant", "--set", "lora.targets=[wrong]"], "lora.targets: this model has no module wrong"),
+        (["assistant", "--out", "."], ". exists"),
+    ],
+)
+def test_mistakes_before_supervised_fine_tuning_are_one_line(
+    flags: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["supervised", "--out", str(tmp_path / "new"), *flags])
+    with pytest.raises(SystemExit) as stopped:
+        supervised.main()
+    err = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert told in err
+    assert err.count("\n") == 1
+
+
 def test_pairs(tiny_llama: Path) -> None:
     prompts = [Prompt("fix", {"chosen": "yes", "rejected": "no"}), Prompt("clean")]
     texts = ["fix please", "clean please"]
@@ -112,6 +171,11 @@ def test_wrong_options_are_one_line(told: str) -> None:
     assert told in str(caught.value)
 
 
+def _trainer(config: RunConfig, folder: Path) -> LanguageTrainer:
+    task = build_plan(config).methods[0].rounds[0].tasks[0]
+    return LanguageTrainer(config, task, folder, mixture_of(config, task), None, "cpu")
+
+
 def _policy(path: Path, **options: object) -> CausalLMPolicy:
     whole = {"max_tokens": 6, **options}
     return CausalLMPolicy(ModelConfig.model_validate({"path": str(path), "options": whole}))
@@ -130,6 +194,61 @@ def test_prompts_are_written_by_template(tiny_llama: Path, tmp_path: Path) -> No
 def test_a_prompt_that_does_not_fit_is_named(tiny_llama: Path) -> None:
     with pytest.raises(ParetuneError, match=r"'fix fix.* has 30 tokens.*holds 26: shorten it"):
         _policy(tiny_llama, max_tokens=6).render(["fix " * 30])
+
+
+def test_a_held_out_prompt_that_does_not_fit_is_named_before_training(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    long = tmp_path / "long.txt"
+    long.write_text("fix\n" + "fix " * 30 + "\n")
+    recipe = language_recipe(tmp_path, tiny_llama)
+    held_out = f"rewards.no.eval_prompts={long}"
+    with pytest.raises(ParetuneError, match=r"'fix fix.* has 30 tokens.*shorten it"):
+        _trainer(load_config(recipe, [held_out]), tmp_path)
+    _trainer(load_config(recipe, [held_out, "evaluate.prompts=1"]), tmp_path)  # it is not asked
+
+
+def test_targets_that_a_model_has_not_are_one_line(tmp_path: Path) -> None:
+    config = load_config(language_recipe(tmp_path, make_gpt2(tmp_path / "gpt2")))
+    with pytest.raises(ParetuneError, match=r"^lora\.targets: .*no module q_proj.*c_attn, c_proj, c_fc"):
+        _trainer(config, tmp_path)
+
+
+# peft sets it right by itself, and says so.
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+def test_gpt2_is_a_causal_lm_and_folds_as_peft_does(tmp_path: Path) -> None:
+    folder = make_gpt2(tmp_path / "gpt2")
+    assert check_model(str(folder)) == "causal_lm"
+    policy = _policy(folder)
+    assert len(policy.answer(["fix the table"], 0, 1)) == 1
+    lora = LoraConfig(rank=2, targets=("c_attn", "c_proj"))
+    model = get_peft_model(_policy(folder).transformer, lora_config(lora, ()))
+    with torch.no_grad():
+        for parameter in adapter_parameters(model).values():
+            parameter.normal_(std=0.3)
+    deltas = adapter_deltas(model, adapter_parameters(model))
+    before = policy.transformer.get_submodule("transformer.h.0.attn.c_proj").weight.clone()  # square
+    fold(policy.transformer, deltas)
+    merged = model.merge_and_unload().state_dict()
+    assert not torch.equal(before, policy.transformer.get_submodule("transformer.h.0.attn.c_proj").weight)
+    for name, weight in policy.transformer.state_dict().items():
+        torch.testing.assert_close(weight, merged[name], atol=1e-5, rtol=1e-5)
+    name, delta = next(iter(deltas.items()))
+    with pytest.raises(ParetuneError, match="is for another model"):
+        fold(policy.transformer, {name: LowRank(delta.B[:-1], delta.A)})
+
+
+def test_a_damaged_language_model_is_one_line(tmp_path: Path) -> None:
+    folder = make_llama(tmp_path / "llama")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ParetuneError, match=r"model\.path: .*llama cannot be loaded: \S"):
+        _policy(folder)
+    with pytest.raises(ParetuneError, match=r"model\.safetensors is damaged"):
+        parameters_of(str(folder))
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ParetuneError, match="git lfs pull"):
+        parameters_of(str(folder))
 
 
 def test_a_missing_pad_token_is_the_end_token(tmp_path: Path) -> None:
@@ -171,6 +290,24 @@ def test_a_dataset_of_the_hub_may_be_a_folder(tmp_path: Path) -> None:
     assert [p.text for p in prompts] == ["fix", "clean"]
     with pytest.raises(ParetuneError, match="cannot be loaded"):
         load_hub(f"hf:{tmp_path}@nothing")
+
+
+@pytest.mark.parametrize("split", ["train", "train[:2]"])
+def test_an_empty_file_of_a_dataset_is_called_empty(tmp_path: Path, split: str) -> None:
+    (tmp_path / "train.jsonl").write_text("")
+    with pytest.raises(ParetuneError, match=r"train\.jsonl is empty"):
+        load_hub(f"hf:{tmp_path}@{split}")
+
+
+def test_an_error_without_words_is_told_by_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_: object, **__: object) -> None:
+        raise StopIteration
+
+    monkeypatch.setattr("datasets.load_dataset", silent)
+    with pytest.raises(ParetuneError, match="cannot be loaded: StopIteration"):
+        load_hub(f"hf:{tmp_path}@test")
 
 
 def test_the_big_recipe_is_planned_without_a_download() -> None:

@@ -40,11 +40,22 @@ def load_hub(spec: str) -> tuple[Prompt, ...]:
     except ParetuneError:
         raise
     except Exception as error:  # the library raises whatever its layers raise
-        reason = str(error).strip().split("\n")[0]
+        empty = _empty_file(Path(place), split.partition("[")[0])
+        if empty is not None:
+            raise ParetuneError(f"prompts {spec}: {empty} is empty") from error
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise ParetuneError(f"prompts {spec} cannot be loaded: {reason}") from error
     if not prompts:
         raise ParetuneError(f"prompts {spec} is an empty dataset")
     return prompts
+
+
+def _empty_file(folder: Path, split: str) -> Path | None:
+    """A local file of the split without a row, of which the library says nothing."""
+    for path in sorted(folder.glob(f"{split}*")):
+        if path.is_file() and path.stat().st_size < 4096 and not path.read_bytes().strip():
+            return path
+    return None
 
 
 def as_prompt(row: Mapping[str, Any], where: str) -> Prompt:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from ..config import LoraConfig
 from ..ops.lowrank import LowRank
@@ -26,6 +27,7 @@ def attach_policy(
     transformer: nn.Module, config: LoraConfig, targets: Sequence[str], seed: int
 ) -> dict[str, nn.Parameter]:
     """Add a fresh expert (its change is zero at first) and return its float32 parameters by name."""
+    check_targets(transformer, targets)
     transformer.requires_grad_(False)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # A second adapter beside "parents" is what is meant here.
@@ -42,11 +44,22 @@ def attach_policy(
         )
     activate(transformer, policy=True)
     parameters = policy_parameters(transformer)
-    if not parameters:
-        raise ParetuneError(f"lora.targets match no module of this model: {', '.join(targets)}")
     for parameter in parameters.values():
         parameter.data = parameter.data.float()  # adapters train in float32 whatever the base is
     return parameters
+
+
+def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
+    """Raise ParetuneError where none of the targets is the end of a module's name, as peft reads them."""
+    names = [name for name, _ in model.named_modules()]
+    if not any(name == target or name.endswith(f".{target}") for target in targets for name in names):
+        ends = dict.fromkeys(
+            name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)
+        )
+        raise ParetuneError(
+            f"lora.targets: this model has no module {', '.join(targets)}; name some of its own: "
+            f"{', '.join(ends) or 'it has no linear ones'}"
+        )
 
 
 def policy_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
@@ -102,12 +115,23 @@ def only(transformer: nn.Module, policy: bool, parents: bool = True) -> Iterator
 
 
 def fold(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
-    """Add low-rank changes to the weights they name, in float32, rounding once. In place."""
+    """Add low-rank changes to the weights they name, in float32, rounding once. In place.
+
+    Raises ParetuneError for a change of another shape, which belongs to another model.
+    """
     with torch.no_grad():
         for name, delta in deltas.items():
-            weight = cast(torch.Tensor, transformer.get_submodule(name).weight)
+            module = transformer.get_submodule(name)
+            weight = cast(torch.Tensor, module.weight)
             change = delta.dense().to(weight.device)
-            weight.copy_((weight.float() + change.view(weight.shape)).to(weight.dtype))
+            if isinstance(module, Conv1D):  # GPT-2's linear layers keep their weights transposed
+                change = change.T
+            if change.shape != (weight.shape[0], weight[0].numel()):
+                raise ParetuneError(
+                    f"the adapter's change of {name} is {tuple(change.shape)}, the model's weight "
+                    f"{tuple(weight.shape)}: it is for another model"
+                )
+            weight.copy_((weight.float() + change.reshape(weight.shape)).to(weight.dtype))
 
 
 @contextmanager

@@ -177,11 +177,14 @@ def sample(
 ) -> Trajectories:
     """Draw samples. conditions: of B prompts; noise: [B, ...]; generator: for stochastic steps."""
     schedule = policy.schedule(sampling.steps)
+    # Drawn for all at once: how the samples are cut into batches changes no draw.
+    added = [torch.randn(noise.shape, generator=generator) for _ in range(*sampling.window)]
     parts = []
     for start in range(0, len(noise), sampling.batch):
         index = torch.arange(start, min(start + sampling.batch, len(noise)))
         x = noise[index].to(policy.device)
-        parts.append(_sample_batch(policy, conditions.select(index), x, schedule, sampling, generator))
+        own = [z[index] for z in added]
+        parts.append(_sample_batch(policy, conditions.select(index), x, schedule, sampling, own))
     window = (_join([getattr(p, f) for p in parts]) for f in ("states", "log_probs", "means"))
     return Trajectories(torch.cat([p.clean for p in parts]), *window)
 
@@ -197,8 +200,9 @@ def _sample_batch(
     x: torch.Tensor,
     schedule: Schedule,
     sampling: Sampling,
-    generator: torch.Generator | None,
+    added: Sequence[torch.Tensor],
 ) -> Trajectories:
+    """added: the noise of each stochastic step."""
     first, last = sampling.window
     states, log_probs, means = [], [], []
     for i in range(schedule.steps):
@@ -209,7 +213,7 @@ def _sample_batch(
             continue
         if not states:
             states.append(x)
-        z = torch.randn(x.shape, generator=generator).to(x.device)
+        z = added[i - first].to(x.device)
         step = stochastic_step(schedule, i, sampling, x, v, noise=z)
         x = step.sample
         states.append(x)

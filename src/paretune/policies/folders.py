@@ -23,6 +23,15 @@ PIPELINES = {
     "FluxPipeline": "flux",
     "HunyuanVideoPipeline": "hunyuan_video",
 }
+# What each family's pipeline cannot do without, and the class of its transformer. SD3's T5 may be missing.
+PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+TRANSFORMERS = {
+    "sd3": "SD3Transformer2DModel",
+    "flux": "FluxTransformer2DModel",
+    "hunyuan_video": "HunyuanVideoTransformer3DModel",
+}
+# How the classes of transformers end that write text from left to right; GPT-2's is older than the others.
+WRITERS = ("ForCausalLM", "LMHeadModel")
 # Families of published models, so that their recipes are planned without a connection.
 HUB = {
     "stabilityai/stable-diffusion-3.5-medium": "sd3",
@@ -79,8 +88,31 @@ def check_model(path: str) -> str:
     if not index.exists():
         raise ParetuneError(f"model.path: {path} is no diffusers pipeline: model_index.json is missing")
     family = _pipeline_family(path, index)
-    _check_weights(resolved / "transformer")
+    if (resolved / "transformer").is_dir():
+        _check_weights(resolved / "transformer")
+    _check_parts(path, resolved, family)
     return family
+
+
+def _check_parts(path: str, folder: Path, family: str) -> None:
+    """Every part is in the index and in its folder, and the transformer is the family's."""
+    index = json.loads((folder / "model_index.json").read_text())
+    for part in PARTS:
+        listed = isinstance(index.get(part), list) and index[part][0] is not None
+        if not listed or not (folder / part).is_dir():
+            raise ParetuneError(f"model.path: {path} lacks its {part}")
+        if not (folder / part / "config.json").is_file():
+            raise ParetuneError(f"model.path: {path} lacks its {part}/config.json")
+    config = folder / "transformer" / "config.json"
+    try:
+        kind = json.loads(config.read_text()).get("_class_name", TRANSFORMERS[family])
+    except (ValueError, AttributeError) as error:
+        raise ParetuneError(f"model.path: {config} is damaged") from error
+    if kind != TRANSFORMERS[family]:
+        raise ParetuneError(
+            f"model.path: model_index.json of {path} is of another model: it wants a "
+            f"{TRANSFORMERS[family]}, and the transformer is a {kind}"
+        )
 
 
 def _pipeline_family(path: str, index: Path) -> str:
@@ -100,8 +132,9 @@ def _transformers_family(path: str, config: Path) -> str:
         kinds = json.loads(config.read_text())["architectures"]
     except (ValueError, KeyError, TypeError) as error:
         raise ParetuneError(f"model.path: {config} names no architectures") from error
-    if not any(str(kind).endswith("ForCausalLM") for kind in kinds or ()):
-        raise ParetuneError(f"model.path: {path} is a {', '.join(kinds or ['?'])}, not a ..ForCausalLM")
+    if not any(str(kind).endswith(WRITERS) for kind in kinds or ()):
+        told = " or ".join(f"..{end}" for end in WRITERS)
+        raise ParetuneError(f"model.path: {path} is a {', '.join(kinds or ['?'])}, not a {told}")
     return "causal_lm"
 
 

@@ -1,22 +1,116 @@
-"""When an accelerator is full: one line that says what would fit."""
+"""When memory runs out: one line that says what would fit, and never names what is set already."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ParamSpec
 
 import torch
 
+from ..config import ModelConfig, RunConfig
 from ..types import ParetuneError
+from .folders import family_of
+from .options import FlowOptions, SD3Options, TextOptions, VideoOptions, read_options
+
+P = ParamSpec("P")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is out: an accelerator's or, in torch's own words, the CPU's."""
+    told = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in told or "out of memory" in told)
+    )
 
 
 @contextmanager
-def memory_errors(smaller: str) -> Iterator[None]:
-    """Turn running out of memory into a line. smaller: a setting that needs less, as --set takes it."""
+def memory_errors(advice: Callable[P, str], *args: P.args, **settings: P.kwargs) -> Iterator[None]:
+    """Turn running out of memory into a line. advice: what would fit (`to_train` and its like), of `args`."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise ParetuneError(
-            f"out of memory on the accelerator: begin again with --set {smaller}, or with "
-            "model.gradient_checkpointing=true; finished experts and evaluations are kept"
-        ) from error
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        told = advice(*args, **settings)
+        here = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+        raise ParetuneError(f"out of memory{'' if here else ' on the accelerator'}: {told}") from error
+
+
+def to_train(config: RunConfig, begun: bool = True, draws: bool = False) -> str:
+    """What would let an expert or a token train. begun: there is a run to go on with.
+
+    draws: samples are drawn as the evaluation draws them.
+    """
+    free, settings = config.rounding_keys() if begun else frozenset[str](), dict[str, str]()
+    batch = min(config.train.micro_batch, config.train.prompts_per_epoch * config.train.group_size)
+    if batch > 1:
+        settings["train.micro_batch"] = str(batch // 2)
+    if not config.model.gradient_checkpointing:
+        settings["model.gradient_checkpointing"] = "true"
+    if draws and config.evaluate.batch_size > 1:
+        settings["evaluate.batch_size"] = str(config.evaluate.batch_size // 2)
+    now = [f"--set {key}={value}" for key, value in settings.items() if key in free]
+    later = [f"--set {key}={value}" for key, value in settings.items() if key not in free]
+    later.append(_smaller(config.model, config))
+    told = [f"go on with --resume {' '.join(now)}, which keeps what is finished"] if now else []
+    return "; or ".join([*told, f"begin {'again ' if begun else ''}with {', or '.join(later)}"])
+
+
+def to_measure(config: RunConfig) -> str:
+    """What would let a model draw the held-out prompts."""
+    told = []
+    if config.evaluate.batch_size > 1:
+        told.append(f"--set evaluate.batch_size={config.evaluate.batch_size // 2}")
+    told.append(_smaller(config.model))
+    return f"begin again with {', or '.join(told)}; adapters are kept, and `paretune eval` takes them"
+
+
+def to_load(model: ModelConfig) -> str:
+    """What would let a model be loaded and its prompts embedded."""
+    told = ["model.path a smaller model"]
+    if model.dtype == "float32":
+        told.insert(0, "model.dtype=bfloat16")
+    if _length(model) != 0 and family_of(model.path) != "causal_lm":
+        told.append("shorter texts (model.options.max_sequence_length)")
+    return (
+        f"{model.path} does not fit as it is; begin again with {', or '.join(told)}, or free the device for "
+        "it: text encoders are offloaded already, the transformer has to stay"
+    )
+
+
+def to_draw(model: ModelConfig) -> str:
+    """What would let one sample be drawn."""
+    return (
+        f"samples are drawn one at a time; free the device, draw on the CPU (CUDA_VISIBLE_DEVICES=''), or "
+        f"take a model or a run with {_smaller(model)}"
+    )
+
+
+def _smaller(model: ModelConfig, trained: RunConfig | None = None) -> str:
+    """The keys that make a sample, or what is trained of it, take less, in words."""
+    family, told = family_of(model.path), list[str]()
+    if family == "causal_lm":
+        told += ["model.options.max_tokens"] if read_options(TextOptions, model).max_tokens > 1 else []
+        if trained is not None and trained.train.group_size > 2:
+            told.append("train.group_size")  # TRL draws the answers of a whole epoch at once
+    else:
+        if family == "hunyuan_video" and read_options(VideoOptions, model).frames != 1:
+            told.append("model.options.frames")
+        told.append("model.height and model.width")
+        if _length(model) != 0:
+            told.append("model.options.max_sequence_length")
+    if trained is not None and trained.lora.rank > 1:
+        told.append("lora.rank")
+    smaller = f"less of {', '.join(told)}" if told else "a smaller model"
+    return f"model.dtype=bfloat16, or {smaller}" if model.dtype == "float32" else smaller
+
+
+def _length(model: ModelConfig) -> int | None:
+    """How many text tokens a flow model takes; None for the family's own number, 0 where there is none."""
+    family = family_of(model.path)
+    if family == "sd3":
+        own = read_options(SD3Options, model)
+        return own.max_sequence_length if own.max_sequence_length or own.load_t5 else 0
+    kinds = {"flux": FlowOptions, "hunyuan_video": VideoOptions}
+    return read_options(kinds[family], model).max_sequence_length if family in kinds else None

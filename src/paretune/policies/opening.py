@@ -7,6 +7,7 @@ from typing import Any
 
 from ..config import ModelConfig
 from .folders import family_of
+from .memory import memory_errors, to_load
 
 # Imported when it is opened: no family loads another's libraries.
 POLICIES = {
@@ -24,4 +25,5 @@ def open_policy(config: ModelConfig, device: str = "cpu") -> Any:
     """
     module, name = POLICIES[family_of(config.path)].split(":")
     policy: Any = getattr(import_module(f".{module}", __package__), name)
-    return policy(config, device)
+    with memory_errors(to_load, config):
+        return policy(config, device)

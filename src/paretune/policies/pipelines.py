@@ -24,6 +24,7 @@ from ..types import ParetuneError
 from .embeddings import cached
 from .flow import Conditions, Schedule
 from .folders import check_model, quiet, resolve_path
+from .memory import out_of_memory
 from .options import FlowOptions, read_options
 from .token_files import Token
 from .tokens import Scaled, encode_with, needs_gradient, new_token, row_scales
@@ -46,6 +47,8 @@ def load(kind: Any, config: ModelConfig, parts: dict[str, Any]) -> Any:
     except (
         OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError
     ) as error:  # fmt: skip
+        if out_of_memory(error):  # its own line, by whoever opens the model
+            raise
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise ParetuneError(f"model.path: {config.path} cannot be loaded: {reason}") from error
     if pipe.vae is not None:

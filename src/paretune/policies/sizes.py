@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from ..types import ParetuneError
 from .folders import resolve_path
 
 # Parameters of hub models that are not on disk yet, in billions.
@@ -32,7 +33,20 @@ def parameters_in(folder: Path) -> float:
     """Parameters in a folder's safetensors, read from their headers."""
     total = 0
     for path in folder.glob("*.safetensors"):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-                total += math.prod(file.get_slice(name).get_shape())
+        try:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    total += math.prod(file.get_slice(name).get_shape())
+        except (SafetensorError, OSError) as error:
+            raise ParetuneError(f"model.path: {path} {_damage(path)}") from error
     return float(total)
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a weights file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            pointer = file.read(24).startswith(b"version https://git-lfs")
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "is a pointer to its weights: run `git lfs pull` there" if pointer else "is damaged"

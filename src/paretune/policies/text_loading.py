@@ -6,10 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from ..config import ModelConfig
 from ..types import ParetuneError
 from .folders import check_model, quiet, resolve_path
+from .memory import out_of_memory
 
 
 def load_text_model(config: ModelConfig) -> tuple[Any, Any]:
@@ -24,8 +26,12 @@ def load_text_model(config: ModelConfig) -> tuple[Any, Any]:
         model: Any = AutoModelForCausalLM.from_pretrained(
             place, dtype=getattr(torch, config.dtype), use_safetensors=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except (
+        OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError
+    ) as error:  # fmt: skip
+        if out_of_memory(error):  # its own line, by whoever opens the model
+            raise
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise ParetuneError(f"model.path: {config.path} cannot be loaded: {reason}") from error
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:

@@ -21,6 +21,7 @@ from ..files import MANIFEST, finished, read_json
 from ..ops.lowrank import LowRank
 from ..plan import derive_seed
 from ..policies.adapters import folded
+from ..policies.memory import memory_errors, to_draw
 from ..policies.opening import open_policy
 from ..policies.stamped import restored
 from ..policies.token_spec import format_tokens
@@ -63,7 +64,8 @@ class Sampler:
         # Of sample i the same for every prompt and method, so that models can be compared.
         seeds = [derive_seed("sample", request.seed, i) for i in range(count)]
         text, transformer = self.prompt(request.prompt).text, self.policy.transformer
-        with self._lock, self._threads(), torch.no_grad(), folded(transformer, self._deltas(mixed)):
+        with self._lock, self._threads(), torch.no_grad(), memory_errors(to_draw, self.source.model), \
+                folded(transformer, self._deltas(mixed)):
             return self.medium.draw_each(self.policy, text, seeds, self.source.sampling, tokens)
 
     def prompt(self, text: str) -> Prompt:

@@ -32,7 +32,7 @@ from ..files import (
 from ..plan import derive_seed
 from ..policies.adapters import fold
 from ..policies.media import medium_of
-from ..policies.memory import memory_errors
+from ..policies.memory import memory_errors, to_load, to_measure
 from ..policies.opening import open_policy
 from ..policies.token_files import read_token
 from ..policies.token_spec import TokenUse
@@ -91,7 +91,8 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
         return subject.folder
     policy = open_policy(config.model, job.device)
     if subject.adapters:
-        fold(policy.transformer, load_delta([job.run / a for a in subject.adapters], subject.scales))
+        with memory_errors(to_load, config.model):
+            fold(policy.transformer, load_delta([job.run / a for a in subject.adapters], subject.scales))
     bank = {use.name: read_token(job.run / "tokens" / use.name) for use in subject.tokens}
     tokens = resolve(subject.tokens, bank)
     rows: list[dict[str, Any]] = []
@@ -101,7 +102,7 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
         if should_stop():
             raise Interrupted
         prompts = load_prompts(own.eval_prompts)[: subject.prompts]
-        with memory_errors(f"evaluate.batch_size={max(1, config.evaluate.batch_size // 2)}"):
+        with memory_errors(to_measure, config):
             samples = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name), tokens)
         for kind, scorer in scorers_of(config, name):
             scales.append(scale_of(name, kind, scorer))
@@ -115,7 +116,7 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
 
 
 def _inputs(job: EvaluateJob) -> str:
-    config, subject = job.config, asdict(job.subject)
+    config, subject = job.config.without_rounding(), asdict(job.subject)
     tokens = subject.pop("tokens")
     extra = {}
     if tokens:

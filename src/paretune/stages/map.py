@@ -14,7 +14,7 @@ from ..files import digest, disk_errors, finished, write_manifest
 from ..ops.lowrank import LowRank
 from ..plan import ExpertTask
 from ..policies.media import medium_of
-from ..policies.memory import memory_errors
+from ..policies.memory import memory_errors, to_load, to_train
 from ..rewards.base import load_reward
 from ..training.mixture import Mixture, Source
 from .adapters import adapter_hash, load_delta, save_delta
@@ -46,17 +46,18 @@ def train_expert(job: MapJob, report: Report, should_stop: Callable[[], bool]) -
 
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    trainer = open_trainer(
-        job.config,
-        job.task,
-        folder,
-        mixture_of(job.config, job.task),
-        _parents(job),
-        job.device,
-    )
-    trainer.resume(inputs, job.run / job.task.continues if job.task.continues else None)
+    with memory_errors(to_load, job.config.model):
+        trainer = open_trainer(
+            job.config,
+            job.task,
+            folder,
+            mixture_of(job.config, job.task),
+            _parents(job),
+            job.device,
+        )
+        trainer.resume(inputs, job.run / job.task.continues if job.task.continues else None)
     try:
-        with memory_errors(f"train.micro_batch={max(1, job.config.train.micro_batch // 2)}"):
+        with memory_errors(to_train, job.config):
             deltas = trainer.run(report, should_stop)
     except Stopped as error:
         raise Interrupted from error
@@ -90,7 +91,7 @@ def _parents(job: MapJob) -> dict[str, LowRank] | None:
 
 def expert_inputs(job: MapJob) -> str:
     """A digest of everything that decides the expert's weights."""
-    config, task = job.config, job.task
+    config, task = job.config.without_rounding(), job.task
     return digest(
         {
             "task": asdict(task),

@@ -20,6 +20,7 @@ from ..files import digest, finished, read_rows, write_manifest, write_rows
 from ..ops.merging import merge_experts
 from ..plan import Round, derive_seed
 from ..policies.adapters import folded
+from ..policies.memory import memory_errors, to_measure
 from ..policies.opening import open_policy
 from ..rewards.base import load_reward, score_samples
 from ..types import Prompt, Reward
@@ -76,7 +77,8 @@ def measure_candidates(
             experts, weights, rank=config.reduce.rank, energy=config.reduce.energy
         ).deltas
         # Folded in one sum, as the evaluation folds: a bfloat16 base rounds once.
-        with folded(policy.transformer, sum_deltas([*parents, merged])):
+        changes = sum_deltas([*parents, merged])
+        with memory_errors(to_measure, config), folded(policy.transformer, changes):
             means.append({name: _mean(policy, config, own) for name, own in sets.items()})
         name = str(job.folder.relative_to(job.run))
         report({"folder": name, "update": len(means), "epochs": len(job.candidates)})
@@ -115,7 +117,7 @@ def _mean(policy: Any, config: RunConfig, own: _Validation) -> float:
 
 
 def _inputs(job: SearchJob, sets: Mapping[str, _Validation]) -> str:
-    config = job.config
+    config = job.config.without_rounding()
     return digest(
         {
             "candidates": job.candidates,

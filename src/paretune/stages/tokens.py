@@ -16,6 +16,7 @@ from ..data.prompts import load_prompts
 from ..executors.base import Interrupted, Report
 from ..files import digest, finished, read_json, write_bytes, write_manifest
 from ..plan import Plan, TokenTask, derive_seed
+from ..policies.memory import memory_errors, to_load, to_train
 from ..rewards.base import load_reward
 from ..types import ParetuneError
 from .adapters import adapter_hash, load_delta
@@ -69,13 +70,15 @@ def train_token(job: TokenJob, report: Report, should_stop: Callable[[], bool]) 
     own = job.config.rewards[job.task.reward]
     reward = load_reward(own.reward, name=job.task.reward, **own.options)
     expert = load_delta([job.run / a for a in job.task.teacher])
-    trainer = TokenTrainer(
-        job.config, job.task, folder, reward, load_prompts(own.prompts), expert,
-        _teacher_inputs(job), job.device,
-    )  # fmt: skip
-    trainer.resume(inputs)
+    with memory_errors(to_load, job.config.model):
+        trainer = TokenTrainer(
+            job.config, job.task, folder, reward, load_prompts(own.prompts), expert,
+            _teacher_inputs(job), job.device,
+        )  # fmt: skip
+        trainer.resume(inputs)
     try:
-        token = trainer.run(report, should_stop)
+        with memory_errors(to_train, job.config, draws=True):
+            token = trainer.run(report, should_stop)
     except Stopped as error:
         raise Interrupted from error
     report({"folder": job.task.folder, "update": steps, "epochs": steps})
@@ -87,14 +90,14 @@ def train_token(job: TokenJob, report: Report, should_stop: Callable[[], bool]) 
 
 def _teacher_inputs(job: TokenJob) -> str:
     """A digest of the teacher: the model and the adapters over it."""
-    config = job.config
+    config = job.config.without_rounding()
     adapters = [adapter_hash(job.run / a) for a in job.task.teacher]
     return digest([job.model, config.model.model_dump(mode="json"), adapters, config.executor.threads])
 
 
 def token_inputs(job: TokenJob) -> str:
     """A digest of everything that decides a token's vectors."""
-    config, task = job.config, job.task
+    config, task = job.config.without_rounding(), job.task
     assert config.tokens is not None
     own = config.rewards[task.reward]
     train, evaluate = config.train, config.evaluate

@@ -59,6 +59,9 @@ KINDS = {
 }
 
 
+UNHEARD = {"train": ("keep",), "objective": ("shared_noise", "advantage_clip")}
+
+
 def check_objective(config: RunConfig) -> None:
     """Raise ParetuneError where the recipe's objective or a method is not for its model."""
     known, name = _kind(config).objectives, config.objective.name
@@ -66,8 +69,22 @@ def check_objective(config: RunConfig) -> None:
         raise ParetuneError(
             f"objective.name: {name} does not train {config.model.path}; choose one of {', '.join(known)}"
         )
+    if known is KINDS["texts"].objectives:
+        _check_unheard(config)
     if "selma" in config.methods and "sft" not in known:
         raise ParetuneError("methods: selma trains by objective sft, which this model's trainer has not")
+
+
+def _check_unheard(config: RunConfig) -> None:
+    """Keys of flow models' trainer that TRL has nothing for: a value of one's own would change nothing."""
+    for section, keys in UNHEARD.items():
+        own = getattr(config, section)
+        for key in keys:
+            if getattr(own, key) != type(own).model_fields[key].default:
+                raise ParetuneError(
+                    f"{section}.{key} is for flow models; the trainers of language models have nothing for "
+                    "it: leave it out"
+                )
 
 
 def open_trainer(

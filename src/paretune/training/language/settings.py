@@ -12,10 +12,14 @@ import difflib
 import importlib.util
 import os
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ...config import RunConfig
 from ...types import ParetuneError
@@ -130,10 +134,38 @@ def trl_arguments(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries' advice to each other
-            return arguments(**fixed, **{**own, **OBJECTIVES[name].own, **options})
+            made = {**fixed, **own, **OBJECTIVES[name].own, **options}
+            return on_device(device, lambda: arguments(**made))
     except (ValueError, TypeError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ParetuneError(f"objective {name}: {arguments.__name__} refuses: {reason}") from error
+
+
+def on_device(device: str, make: Callable[[], Any]) -> Any:
+    """Arguments that `make` makes, for one device: transformers takes all that it sees, TRL one alone."""
+    if device == "cpu":
+        return make()
+    with _environment("ACCELERATE_TORCH_DEVICE", device):  # where accelerate puts the model
+        arguments = make()
+    arguments._n_gpu = 1
+    vars(arguments)["_setup_devices"] = torch.device(device)  # cached there, and the first GPU until now
+    if torch.cuda.is_available():
+        torch.cuda.set_device(device)
+    return arguments
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """A variable of the environment for the length of a block."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _here(key: str, value: Any) -> Any:

@@ -10,6 +10,7 @@ the recipe's rank is trained, folded, and written with the tokenizer as a folder
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import warnings
@@ -20,11 +21,16 @@ import torch
 
 from ...config import RunConfig
 from ...data.prompts import load_prompts
-from ...files import partial_folder
+from ...files import disk_errors, partial_folder
+from ...policies.adapters import check_targets
 from ...policies.causal_lm import CausalLMPolicy
+from ...policies.media import medium_of
+from ...policies.memory import memory_errors, to_train
+from ...policies.opening import open_policy
 from ...policies.peft_adapters import lora_config
 from ...recipes import find_recipe, load_config
 from ...types import ParetuneError
+from .settings import on_device
 
 
 def supervise(
@@ -34,34 +40,46 @@ def supervise(
 
     limit: of answers a reward's set, 0 for all.
     """
-    from datasets import Dataset
-    from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
+    try:
+        from datasets import Dataset
+        from trl.trainer.sft_config import SFTConfig
+        from trl.trainer.sft_trainer import SFTTrainer
+    except ImportError as error:
+        raise ParetuneError(f"TRL is not there ({error}); pip install 'paretune[language]'") from error
 
     if out.exists():
         raise ParetuneError(f"{out} exists; give a new folder")
-    policy = CausalLMPolicy(config.model, "cuda" if torch.cuda.is_available() else "cpu")
+    if medium_of(config.model).name != "texts":
+        raise ParetuneError(f"model.path: {config.model.path} is no language model")
+    if not math.isfinite(epochs) or epochs <= 0 or limit < 0:
+        raise ParetuneError("--epochs must be above 0, and --limit from 0 up")
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    policy: CausalLMPolicy = open_policy(config.model, device)
+    check_targets(policy.transformer, config.lora.targets or policy.targets)
     rows = _rows(config, policy, limit)
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_folder(out)
-    arguments = SFTConfig(
+    arguments = on_device(device, lambda: SFTConfig(
         output_dir=str(partial / "unused"), num_train_epochs=epochs, learning_rate=rate,
         per_device_train_batch_size=min(batch, config.train.micro_batch), report_to=[],
         gradient_accumulation_steps=max(1, batch // config.train.micro_batch), save_strategy="no",
-        seed=config.seed, use_cpu=policy.device.type == "cpu", bf16=config.train.autocast, max_length=None,
+        seed=config.seed, use_cpu=device == "cpu", bf16=config.train.autocast, max_length=None,
         gradient_checkpointing=config.model.gradient_checkpointing, completion_only_loss=True,
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer: Any = SFTTrainer(
-            model=policy.transformer, args=arguments, train_dataset=Dataset.from_list(rows),
-            processing_class=policy.tokenizer, peft_config=lora_config(config.lora, policy.targets),
-        )  # fmt: skip
-        trainer.train()
+    ))  # fmt: skip
     try:
-        trainer.model.merge_and_unload().save_pretrained(partial)
-        policy.tokenizer.save_pretrained(partial)
-        shutil.rmtree(partial / "unused", ignore_errors=True)
-        os.replace(partial, out)
+        with warnings.catch_warnings(), memory_errors(to_train, config, begun=False):
+            warnings.simplefilter("ignore")
+            trainer: Any = SFTTrainer(
+                model=policy.transformer, args=arguments, train_dataset=Dataset.from_list(rows),
+                processing_class=policy.tokenizer, peft_config=lora_config(config.lora, policy.targets),
+            )  # fmt: skip
+            trainer.train()
+        with disk_errors(out):
+            trainer.model.merge_and_unload().save_pretrained(partial)
+            policy.tokenizer.save_pretrained(partial)
+            shutil.rmtree(partial / "unused", ignore_errors=True)
+            os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return len(rows)
@@ -91,7 +109,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=1.0)
     parser.add_argument("--limit", type=int, default=0, help="answers a reward's set; 0: all")
     args = parser.parse_args()
-    supervise(load_config(find_recipe(args.recipe), args.set), args.out, args.epochs, limit=args.limit)
+    try:
+        supervise(load_config(find_recipe(args.recipe), args.set), args.out, args.epochs, limit=args.limit)
+    except ParetuneError as error:
+        parser.exit(2, f"error: {error}\n")
 
 
 if __name__ == "__main__":

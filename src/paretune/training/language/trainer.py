@@ -19,9 +19,10 @@ import torch
 from transformers import PrinterCallback
 
 from ...config import RunConfig
+from ...data.prompts import load_prompts
 from ...ops.lowrank import LowRank
 from ...plan import ExpertTask, derive_seed
-from ...policies.adapters import fold
+from ...policies.adapters import check_targets, fold
 from ...policies.causal_lm import CausalLMPolicy
 from ...policies.opening import open_policy
 from ...policies.peft_adapters import adapter_deltas, adapter_parameters, lora_config
@@ -55,7 +56,10 @@ class LanguageTrainer:
         if config.objective.anchor == "base" and mixture.kl > 0 and parents:
             raise ParetuneError("objective.anchor: base is for flow models; TRL's reference is the round's")
         self.policy: CausalLMPolicy = open_policy(config.model, device)
+        check_targets(self.policy.transformer, config.lora.targets or self.policy.targets)
         self.texts = self.policy.render([p.text for p in mixture.prompts])
+        for own in config.rewards.values():  # a prompt too long is told now, not after the training
+            self.policy.render([p.text for p in load_prompts(own.eval_prompts)[: config.evaluate.prompts]])
         if parents:
             fold(self.policy.transformer, parents)
         self.state = TrainState({}, cast(torch.optim.Optimizer, None), {}, {})
