@@ -184,7 +184,12 @@ def test_reward_tokens_by_preference_and_by_hand(tiny_sd3: Path, tmp_path: Path)
     base, other = Request("a red circle", "base", None, 5), replace(ASK, tokens="dark:2@-1")
     pictures = [sampler.draw(request) for request in (rate, base, ASK, other)]
     assert len({picture.numpy().tobytes() for picture in pictures}) == 4
-    assert torch.equal(sampler.draw(replace(rate, tokens="red")), sampler.draw(replace(base, tokens="red")))
+    named = replace(rate, preference=None, tokens="red")
+    assert torch.equal(sampler.draw(named), sampler.draw(replace(base, tokens="red")))
+    with pytest.raises(ParetuneError, match="preference or by name"):
+        sampler.source.mixed(replace(rate, tokens="red"))
+    with pytest.raises(ParetuneError, match="preference or by name"):
+        sample_folder(str(run), ["a red circle"], tmp_path / "out", "red=1", "rate", "red")
     for tokens, told in {"rde": "rde", "red@nan": "scale", "red:0": "count", "red@@": "scale"}.items():
         with pytest.raises(ParetuneError, match=told):
             sampler.source.mixed(replace(base, tokens=tokens))

@@ -37,8 +37,6 @@ def sample_folder(
     texts = [read_prompt(text, medium.longest, medium.lines) for text in prompts]
     chosen = method or ("base" if source.run is None else source.methods[0])
     preference = None if prefer is None else read_preference(prefer, _rewards(source))
-    if chosen == "rate" and prefer is not None and tokens:
-        raise ParetuneError("rate takes its tokens from --prefer or from --tokens: give one of them")
     requests = [Request(text, chosen, preference, read_seed(seed), tokens.strip()) for text in texts]
     for request in requests:
         source.mixed(request)

@@ -22,6 +22,7 @@ from .request import Request
 
 BASE = Mixed((), ())
 NO_TOKENS = "{run} has no reward tokens; `paretune tokens {run}` trains them"
+TWICE = "rate takes its tokens from the preference or by name (--tokens): give one of them"
 # Steps and guidance of a bare model, diffusers' own defaults; embedded models were made without guidance.
 MODEL_SAMPLING = {"flux": (28, 3.5), "hunyuan_video": (50, 6.0)}
 OTHERS = (28, 7.0)
@@ -79,6 +80,8 @@ class Source:
 
     def mixed(self, request: Request) -> Mixed:
         """The adapters and tokens over the base that make what a request asks for, all of them known."""
+        if request.method == "rate" and request.preference is not None and request.tokens:
+            raise ParetuneError(TWICE)
         mixed = self._member(request.method, request.preference)
         if not request.tokens:
             return mixed
