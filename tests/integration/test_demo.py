@@ -132,9 +132,9 @@ def test_a_slow_answer_never_overwrites_that_of_a_later_question(
     page.check("#pt-method input[value=mapreduce]")
     page.wait_for_function("!document.querySelector('#pt-front').textContent.includes('expert dark)')")
     page.evaluate(
-        "() => { window.told = []; const front = document.querySelector('#pt-front');"
-        " new MutationObserver(() => window.told.push(front.textContent))"
-        ".observe(front, { childList: true, subtree: true }); }"
+        "() => { window.told = []; const now = () => document.querySelector('#pt-front')?.textContent ?? '';"
+        " new MutationObserver(() => window.told.push(now()))"
+        ".observe(document.body, { childList: true, subtree: true }); }"
     )
     slow = run.parent / "tiny-recipe" / "slow"
     slow.touch()

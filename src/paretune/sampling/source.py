@@ -113,7 +113,11 @@ class Source:
 def open_source(target: str) -> Source:
     """A run's folder, a model's folder, an embedded model's name or a hub id."""
     folder = Path(target)
-    if (folder / "config.yaml").exists():
+    try:
+        is_run = (folder / "config.yaml").exists()
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise ParetuneError(f"no run or model can be at {target}: {error.strerror}") from error
+    if is_run:
         return _open_run(folder)
     indices = ("model_index.json", "config.json")
     if folder.is_dir() and not any((folder / name).exists() for name in indices):
