@@ -134,7 +134,7 @@ def test_a_slow_answer_never_overwrites_that_of_a_later_question(
     page.evaluate(
         "() => { window.told = []; const now = () => document.querySelector('#pt-front')?.textContent ?? '';"
         " new MutationObserver(() => window.told.push(now()))"
-        ".observe(document.body, { childList: true, subtree: true }); }"
+        ".observe(document.body, { childList: true, characterData: true, subtree: true }); }"
     )
     slow = run.parent / "tiny-recipe" / "slow"
     slow.touch()
