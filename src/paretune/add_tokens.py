@@ -10,6 +10,7 @@ from typing import Any
 from .config import RunConfig, TokensConfig
 from .executors.base import Report
 from .files import write_text
+from .folder import lock
 from .recipes import changed_keys, load_config, parse_config
 from .run import run
 from .stages.tokens import FINAL
@@ -23,26 +24,27 @@ def add_tokens(out: Path, overrides: Sequence[str], report: Report) -> dict[str,
     overrides: "tokens.steps=800" and the like. The run's recipe gets the section, so that it is an
     ordinary run afterwards: what is finished is skipped, what was stopped goes on.
     """
-    config = _with_tokens(out, overrides)
-    check_objective(config)
-    before = load_config(out / "config.yaml")
-    changed = changed_keys(before, config)
-    if changed and (out / "tokens").exists():
-        raise ParetuneError(
-            f"{out} holds tokens that were trained with other settings ({', '.join(changed)}); "
-            f"move {out / 'tokens'} away to train new ones"
-        )
-    if not (out / "tokens").exists():  # what was made of tokens that are no more
-        for stale in [out / FINAL, *out.glob("evaluation/rate*")]:
-            shutil.rmtree(stale, ignore_errors=True)
-    write_text(out / "config.yaml", config.to_yaml())
+    if not (out / "summary.json").exists() or not (out / "config.yaml").exists():
+        raise ParetuneError(f"{out} holds no finished run; `paretune run ... --resume` finishes one")
+    with lock(out):  # nothing is changed below another process; `run` takes the lock anew
+        config = _with_tokens(out, overrides)
+        check_objective(config)
+        before = load_config(out / "config.yaml")
+        changed = changed_keys(before, config)
+        if changed and (out / "tokens").exists():
+            raise ParetuneError(
+                f"{out} holds tokens that were trained with other settings ({', '.join(changed)}); "
+                f"move {out / 'tokens'} away to train new ones"
+            )
+        if not (out / "tokens").exists():  # what was made of tokens that are no more
+            for stale in [out / FINAL, *out.glob("evaluation/rate*")]:
+                shutil.rmtree(stale, ignore_errors=True)
+        write_text(out / "config.yaml", config.to_yaml())
     return run(config, out, report, resume=True)
 
 
 def _with_tokens(out: Path, overrides: Sequence[str]) -> RunConfig:
     """The run's recipe with the section, changed as asked."""
-    if not (out / "summary.json").exists() or not (out / "config.yaml").exists():
-        raise ParetuneError(f"{out} holds no finished run; `paretune run ... --resume` finishes one")
     for item in overrides:
         if not item.startswith("tokens."):
             raise ParetuneError(f"--set {item}: only tokens.* can be set for a run that is finished")

@@ -110,15 +110,46 @@ def test_a_slider_moved_by_keys_changes_the_aligned_picture_alone(
 
 def test_a_point_of_the_front_sets_the_sliders(visit: Callable[..., Any]) -> None:
     page = visit()
+    page.fill("#pt-tokens textarea, #pt-tokens input", "red")
     after(page, lambda: page.locator("#pt-front [aria-label*='expert dark']").first.click())
     assert [float(slider(page, i).input_value()) for i in (0, 1)] == [0, 1]
     assert page.is_checked("#pt-method input[value=mix]")
+    assert page.input_value("#pt-tokens textarea, #pt-tokens input") == ""
     told = "document.querySelector('#pt-front').textContent.includes('measured (expert dark)')"
     page.wait_for_function(told)
     point = page.locator("#pt-front [aria-label*='expert red']").first
     point.focus()
     after(page, lambda: page.keyboard.press("Enter"))
     assert [float(slider(page, i).input_value()) for i in (0, 1)] == [1, 0]
+
+
+def test_a_slow_answer_never_overwrites_that_of_a_later_question(
+    visit: Callable[..., Any], run: Path
+) -> None:
+    page = visit()
+    point = page.locator("#pt-front [aria-label*='expert dark']").first
+    kept = after(page, point.click)  # from here on answered at once
+    page.check("#pt-method input[value=mapreduce]")
+    page.wait_for_function("!document.querySelector('#pt-front').textContent.includes('expert dark)')")
+    page.evaluate(
+        "() => { window.told = []; const now = () => document.querySelector('#pt-front')?.textContent ?? '';"
+        " new MutationObserver(() => window.told.push(now()))"
+        ".observe(document.body, { childList: true, characterData: true, subtree: true }); }"
+    )
+    slow = run.parent / "tiny-recipe" / "slow"
+    slow.touch()
+    try:
+        slider(page, 0).focus()
+        page.keyboard.press("PageUp")  # to what nothing has asked yet
+        page.wait_for_timeout(300)
+        point.click()
+        page.wait_for_function("window.told.some(text => text.includes('was not measured'))")
+    finally:
+        slow.unlink()
+    told = "window.told.at(-1).includes('measured (expert dark)')"
+    page.wait_for_function(told, timeout=5000)
+    assert pictures(page) == kept
+    assert [float(slider(page, i).input_value()) for i in (0, 1)] == [0, 1]
 
 
 def test_the_keyboard_reaches_everything(visit: Callable[..., Any]) -> None:

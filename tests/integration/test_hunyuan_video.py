@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from paretune.config import ModelConfig
-from paretune.policies.flow import Sampling, sample
+from paretune.policies.flow import Conditions, Sampling, sample
 from paretune.policies.hunyuan_video import HunyuanVideoPolicy
 from paretune.types import ParetuneError
 
@@ -37,6 +37,16 @@ def test_euler_sampling_is_the_pipelines_own(tiny_hunyuan: Path, guidance: float
     ours = policy.decode(sample(policy, policy.encode(PROMPTS, True), noise, Sampling(4, guidance)).clean)
     assert ours.shape == (2, 9, 3, 16, 32)
     torch.testing.assert_close(ours, _theirs(policy, noise, guidance), atol=1e-5, rtol=0)
+
+
+def test_encodings_of_different_lengths_are_joined(tiny_hunyuan: Path) -> None:
+    policy = _policy(tiny_hunyuan)
+    parts = [policy.encode([prompt], False) for prompt in PROMPTS]
+    assert parts[0].embeds.shape[1] != parts[1].embeds.shape[1]
+    noise = policy.initial_noise(2, torch.Generator().manual_seed(0))
+    joined = sample(policy, Conditions.join(parts), noise, Sampling(2, 1.0)).clean
+    alone = [sample(policy, c, noise[i : i + 1], Sampling(2, 1.0)).clean for i, c in enumerate(parts)]
+    torch.testing.assert_close(joined, torch.cat(alone), atol=1e-5, rtol=0)
 
 
 def test_long_clips_are_decoded_in_tiles_as_the_pipeline_does(tiny_hunyuan: Path) -> None:

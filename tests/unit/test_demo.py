@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from paretune.demo import markup, serving, views
-from paretune.demo.answers import Answers
+from paretune.demo.answers import Answer, Answers
 from paretune.demo.front import Front, Place, Point, read_front
 from paretune.demo.plots import front_plots
 from paretune.files import read_json, write_json
 from paretune.types import ParetuneError
-from tests.made_run import make_run
+from tests.made_run import make_run, make_tokens
 
 WEIGHTS = {"red": 0.5, "dark": 0.5}
 
@@ -87,6 +92,7 @@ def test_every_point_is_on_every_plot_and_those_that_can_be_drawn_are_buttons(ru
     assert drawn.count('<circle class="pt-here"') == 2  # the plot's and the legend's
     assert "was measured (rewarded soup): red 0.50, dark 0.60" in drawn
     assert "measured no point of rate" in front_plots(front, None, "rate")
+    assert "tokens beside it this setting was not measured" in front_plots(front, None, "mix", True)
     assert "nothing to trade" in front_plots(Front(("a",), (True,), ()), None, "mix")
 
 
@@ -124,6 +130,31 @@ def test_a_wrong_setting_is_one_line(answers: Answers) -> None:
         with pytest.raises(ParetuneError, match=told) as raised:
             answers.answer(*asked)  # type: ignore[arg-type]
         assert "\n" not in str(raised.value)
+
+
+def test_at_the_recipes_weights_the_merged_model_is_drawn(answers: Answers) -> None:
+    """It is what was measured: with another reducer than `exact` the average is another model."""
+    told = [_settings(answers.answer("a red circle", w, "mapreduce", "", 1)) for w in ([1, 1], [1, 0])]
+    assert [t["preference"] for t in told] == [None, {"red": 1.0, "dark": 0.0}]
+    assert [a["folder"] for a in told[0]["adapters"]] == ["final"]
+    assert _settings(answers.answer("a red circle", [1, 1], "mix", "", 1))["preference"] is not None
+
+
+def _settings(answer: Answer) -> dict[str, Any]:
+    """What the aligned picture says it was made from."""
+    data = re.findall(r'src="data:image/png;base64,([^"]+)"', answer.samples)[1]
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        return json.loads(image.info["paretune"])
+
+
+def test_tokens_beside_a_method_are_told_and_refused_with_rate(tiny_sd3: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", tiny_sd3)
+    make_tokens(run, tiny_sd3)
+    answers = serving.open_answers(run)
+    assert "measured no point" not in answers.answer("a red circle", [1, 1], "mapreduce", "red", 1).front
+    assert "measured no point of rate" in answers.answer("a red circle", [1, 1], "rate", "", 1).front
+    with pytest.raises(ParetuneError, match="from the preference or by name"):
+        answers.answer("a red circle", [1, 1], "rate", "red", 1)
 
 
 def test_a_point_tells_its_setting(answers: Answers) -> None:

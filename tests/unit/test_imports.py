@@ -40,7 +40,7 @@ MAY: dict[str, set[str]] = {
     "exporting": STAGES | {"recipes"},
     "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
     "demo": {"sampling", "data", "rewards", "files", "demo"} | LEAF,
-    "add_tokens": STAGES | {"run", "recipes"},
+    "add_tokens": STAGES | {"run", "recipes", "folder"},
     "cli": {"cli_adapters", "config", "progress", "recipes", "types"},
     "cli_adapters": {"types"},
 }

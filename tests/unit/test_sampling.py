@@ -184,7 +184,12 @@ def test_reward_tokens_by_preference_and_by_hand(tiny_sd3: Path, tmp_path: Path)
     base, other = Request("a red circle", "base", None, 5), replace(ASK, tokens="dark:2@-1")
     pictures = [sampler.draw(request) for request in (rate, base, ASK, other)]
     assert len({picture.numpy().tobytes() for picture in pictures}) == 4
-    assert torch.equal(sampler.draw(replace(rate, tokens="red")), sampler.draw(replace(base, tokens="red")))
+    named = replace(rate, preference=None, tokens="red")
+    assert torch.equal(sampler.draw(named), sampler.draw(replace(base, tokens="red")))
+    with pytest.raises(ParetuneError, match="preference or by name"):
+        sampler.source.mixed(replace(rate, tokens="red"))
+    with pytest.raises(ParetuneError, match="preference or by name"):
+        sample_folder(str(run), ["a red circle"], tmp_path / "out", "red=1", "rate", "red")
     for tokens, told in {"rde": "rde", "red@nan": "scale", "red:0": "count", "red@@": "scale"}.items():
         with pytest.raises(ParetuneError, match=told):
             sampler.source.mixed(replace(base, tokens=tokens))
@@ -282,3 +287,22 @@ def test_mistakes_are_told_before_a_model_is_loaded(
         with pytest.raises(ParetuneError, match=told):
             call()
     assert not out.exists()
+
+
+def test_a_place_where_no_folder_can_be_is_told_before_drawing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paretune.sampling.command.open_source", lambda _: pytest.fail("a model was opened"))
+    (tmp_path / "file").touch()
+    above = sorted(p.name for p in tmp_path.iterdir())
+    for out in (tmp_path / "file/out", tmp_path / "file/a/b", tmp_path / ("x" * 300), tmp_path / ("y" * 250),
+                tmp_path / ("z" * 300) / "out", Path("/proc/nowhere/out")):  # fmt: skip
+        with pytest.raises(ParetuneError, match="cannot write") as raised:
+            sample_folder(str(run), ["a red circle"], out)
+        assert "\n" not in str(raised.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == above
+
+
+def test_a_target_with_too_long_a_name_is_told() -> None:
+    with pytest.raises(ParetuneError, match=r"no run or model can be at xxx.*too long"):
+        open_source("x" * 5000)

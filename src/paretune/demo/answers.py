@@ -17,7 +17,7 @@ from ..sampling import Request, Sampler
 from ..sampling.request import normalised, read_method, read_prompt, read_seed
 from ..types import ParetuneError, Prompt
 from . import markup
-from .front import Front, read_front
+from .front import Front, near, read_front
 from .plots import front_plots
 from .views import VIEWS
 
@@ -69,11 +69,12 @@ class Answers:
         if read_method(method) not in self.methods:
             raise ParetuneError(f"this run has no method {method}; it has {', '.join(self.methods)}")
         text, number = read_prompt(prompt, self.medium.longest, self.medium.lines), read_seed(seed)
-        aligned = Request(text, method, preference, number, tokens.strip())
+        typed = tokens.strip()
+        aligned = Request(text, method, self._asked(method, preference), number, typed)
         base = Request(text, "base", None, number)
         self.source.mixed(aligned)
         drawn = {"base": self._kept(base), "aligned": self._kept(aligned)}
-        place = None if tokens.strip() else self.front.place(method, preference)
+        place = None if typed else self.front.place(method, preference)
         return Answer(
             markup.side_by_side([
                 self.view.draw(own.file, title, text, f"{title}-{number}{self.medium.suffix}")
@@ -83,7 +84,7 @@ class Answers:
                 self.source.rewards, self.ranges, {title: own.scores for title, own in drawn.items()},
                 drawn["base"].left_out, self.view.noun,
             ),
-            front_plots(self.front, place, method),
+            front_plots(self.front, place, method, bool(typed)),
         )  # fmt: skip
 
     def point(self, number: int) -> tuple[str, tuple[float, ...]]:
@@ -106,6 +107,14 @@ class Answers:
                 continue
         turns = list(dict.fromkeys(own[i] for i in range(most) for own in sets if i < len(own)))[:most]
         return sorted(turns, key=lambda text: -self._said_of(text)) or [self.view.example]
+
+    def _asked(self, method: str, preference: tuple[float, ...]) -> tuple[float, ...] | None:
+        """None, the merged model itself, for MapReduce at the recipe's weights: that is what was measured.
+
+        Its exact average is another model where the recipe reduces otherwise, or compresses.
+        """
+        merged = method == "mapreduce" and near(preference, self.source.default_preference)
+        return None if merged else preference
 
     def _said_of(self, text: str) -> int:
         prompt = self.source.known.get(text, Prompt(text))

@@ -58,10 +58,15 @@ class Front:
         away = [_distance(self.points[i].preference, preference) for i in own]
         nearest = own[int(np.argmin(away))]
         point = self.points[nearest]
-        if min(away) <= NEAR:
+        if near(point.preference, preference):
             return Place(point.values, nearest, True)
         values = _between([self.points[i] for i in own], preference)
         return Place(values or point.values, nearest, False)
+
+
+def near(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether two preferences are the same to the page."""
+    return _distance(a, b) <= NEAR
 
 
 def read_front(run: Path, weights: dict[str, float]) -> Front:

@@ -74,18 +74,22 @@ class Page:
         self.button = gr.Button("Generate", variant="primary", elem_id="pt-generate")
 
     def _wire(self) -> None:
-        """Every control asks at once; a question carries the whole setting, so that nothing is kept here."""
+        """Every control asks at once; a question carries the whole setting, so that nothing is kept here.
+
+        All of them stand in one queue: an answer that took long must not come after that of a later question.
+        """
         asked = [self.prompt, self.method, self.tokens, self.seed, *self.sliders]
         shown = [self.message, self.samples, self.bars, self.front]
         quick: dict[str, Any] = {
             "trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private",
+            "concurrency_id": "draw", "concurrency_limit": 1,
         }  # fmt: skip
         changes = [self.method.input, self.seed.input, self.tokens.submit, *(s.input for s in self.sliders)]
         gr.on([self.blocks.load, *changes], self._answer, asked, shown, **quick)
         gr.on([self.button.click, self.prompt.submit], self._generate, [self.lock, *asked],
               [self.seed, *shown], **quick)  # fmt: skip
         self.examples.click(self._example, [self.examples, *asked[1:]], [self.prompt, *shown], **quick)
-        self.front.click(self._point, asked, [self.method, *self.sliders, *shown], **quick)
+        self.front.click(self._point, asked, [self.method, self.tokens, *self.sliders, *shown], **quick)
 
     def _answer(self, prompt: str, method: str, tokens: str, seed: float | None,
                 *weights: float) -> list[Any]:  # fmt: skip
@@ -111,7 +115,7 @@ class Page:
         try:
             method, weights = self.answers.point(int(event.point))
         except (ParetuneError, AttributeError, TypeError, ValueError) as error:
-            kept = [gr.skip()] * (len(self.sliders) + 1)
+            kept = [gr.skip()] * (len(self.sliders) + 2)
             return [*kept, markup.message(f"this click set nothing: {error}"), *[gr.skip()] * 3]
-        answer = self._answer(prompt, method, tokens, seed, *weights)
-        return [method, *(round(weight, 2) for weight in weights), *answer]
+        answer = self._answer(prompt, method, "", seed, *weights)  # the point was measured without tokens
+        return [method, "", *(round(weight, 2) for weight in weights), *answer]

@@ -14,15 +14,18 @@ LABELS = {"mapreduce": "MapReduce", "rewarded_soup": "rewarded soup", "expert": 
 SHAPES = {"mapreduce": "circle", "mix": "square", "rate": "diamond", None: "cross"}
 
 
-def front_plots(front: Front, place: Place | None, method: str) -> str:
-    """Plots of every pair of rewards (the first six), the legend, and in words where the setting lies."""
+def front_plots(front: Front, place: Place | None, method: str, beside: bool = False) -> str:
+    """Plots of every pair of rewards (the first six), the legend, and in words where the setting lies.
+
+    beside: whether reward tokens were typed in beside the method, which no run measures.
+    """
     pairs = list(combinations(range(len(front.rewards)), 2))[:MOST_PLOTS]
     if not pairs:
         return '<p class="pt-note">The run has one reward: there is nothing to trade.</p>'
     plots = "".join(_plot(front, x, y, place) for x, y in pairs)
     return (
         f'<div class="pt-plots">{plots}</div>{_legend(front)}'
-        f'<p class="pt-note" aria-live="polite">{shown(_told(front, place, method))}</p>'
+        f'<p class="pt-note" aria-live="polite">{shown(_told(front, place, method, beside))}</p>'
     )
 
 
@@ -33,7 +36,9 @@ def label(point: Point) -> str:
     return f"{LABELS.get(first, first.replace('_', '-'))}{space}{rest} {tail}".strip()
 
 
-def _told(front: Front, place: Place | None, method: str) -> str:
+def _told(front: Front, place: Place | None, method: str, beside: bool) -> str:
+    if beside:
+        return "With reward tokens beside it this setting was not measured."
     if place is None:
         return f"The run measured no point of {method}."
     nearest = label(front.points[place.nearest])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import torch
+from torch.nn.functional import pad
 
 from ..ops.flow_sde import Step, cps_step, dance_step, euler_step, sde_step
 from .token_files import Token
@@ -43,15 +44,21 @@ class Conditions:
     def join(parts: Sequence[Conditions], empty: Conditions | None = None) -> Conditions:
         """One batch of several, such as prompts with different tokens.
 
+        Parts with masks may differ in length: the shorter are filled up with what the mask hides.
         empty: the empty prompt's, for guidance; else the negative is the first part's.
         """
-        embeds, pooled = (torch.cat([getattr(p, f) for p in parts]) for f in ("embeds", "pooled"))
         masks = [p.mask for p in parts if p.mask is not None]
+        embeds = [p.embeds for p in parts]
+        if masks:
+            longest = max(e.shape[1] for e in embeds)
+            embeds = [pad(e, (0, 0, 0, longest - e.shape[1])) for e in embeds]
+            masks = [pad(mask, (0, longest - mask.shape[1])) for mask in masks]
+        pooled = torch.cat([p.pooled for p in parts])
         first = parts[0]
         negative = (first.negative_embeds, first.negative_pooled)
         if empty is not None:
             negative = (empty.embeds, empty.pooled)
-        return Conditions(embeds, pooled, *negative, torch.cat(masks) if masks else None)
+        return Conditions(torch.cat(embeds), pooled, *negative, torch.cat(masks) if masks else None)
 
     def to(self, device: torch.device) -> Conditions:
         """The same on another device."""

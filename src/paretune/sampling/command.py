@@ -12,7 +12,7 @@ from ..types import ParetuneError
 from .request import Request, read_count, read_method, read_preference, read_prompt, read_seed
 from .sampler import Sampler
 from .source import Source, open_source
-from .writing import check_new, sample_to
+from .writing import check_place, sample_to
 
 
 def sample_folder(
@@ -28,7 +28,7 @@ def sample_folder(
     guidance: float | None = None,
 ) -> dict[str, Any]:
     """Draw `count` samples of every prompt into the new folder `out`; returns what sample.json holds."""
-    check_new(out)
+    check_place(out)
     read_count(count)
     if method is not None:
         read_method(method)
@@ -37,8 +37,6 @@ def sample_folder(
     texts = [read_prompt(text, medium.longest, medium.lines) for text in prompts]
     chosen = method or ("base" if source.run is None else source.methods[0])
     preference = None if prefer is None else read_preference(prefer, _rewards(source))
-    if chosen == "rate" and prefer is not None and tokens:
-        raise ParetuneError("rate takes its tokens from --prefer or from --tokens: give one of them")
     requests = [Request(text, chosen, preference, read_seed(seed), tokens.strip()) for text in texts]
     for request in requests:
         source.mixed(request)

@@ -23,6 +23,7 @@ from .request import Request
 
 BASE = Mixed((), ())
 NO_TOKENS = "{run} has no reward tokens; `paretune tokens {run}` trains them"
+TWICE = "rate takes its tokens from the preference or by name (--tokens): give one of them"
 # Steps and guidance of a bare model, diffusers' own defaults; embedded models were made without guidance.
 MODEL_SAMPLING = {"flux": (28, 3.5), "hunyuan_video": (50, 6.0)}
 OTHERS = (28, 7.0)
@@ -84,6 +85,8 @@ class Source:
 
     def mixed(self, request: Request) -> Mixed:
         """The adapters and tokens over the base that make what a request asks for, all of them known."""
+        if request.method == "rate" and request.preference is not None and request.tokens:
+            raise ParetuneError(TWICE)
         mixed = self._member(request.method, request.preference)
         if not request.tokens:
             return mixed
@@ -115,7 +118,11 @@ class Source:
 def open_source(target: str) -> Source:
     """A run's folder, a model's folder, an embedded model's name or a hub id."""
     folder = Path(target)
-    if (folder / "config.yaml").exists():
+    try:
+        is_run = (folder / "config.yaml").exists()
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise ParetuneError(f"no run or model can be at {target}: {error.strerror}") from error
+    if is_run:
         return _open_run(folder)
     indices = ("model_index.json", "config.json")
     if folder.is_dir() and not any((folder / name).exists() for name in indices):

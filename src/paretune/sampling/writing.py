@@ -17,15 +17,29 @@ from .sampler import Drawn, Sampler
 
 def sample_to(sampler: Sampler, requests: Sequence[Request], count: int, out: Path) -> dict[str, Any]:
     """Draw `count` samples of each request into a new folder; returns what sample.json holds."""
-    check_new(out)
+    check_place(out)
     drawn = [sampler.draw_scored(request, count) for request in requests]
     return write_samples(sampler, requests, drawn, out)
 
 
 def check_new(out: Path) -> None:
     """ParetuneError if there is something at `out`."""
-    if out.exists() or out.is_symlink():
-        raise ParetuneError(f"{out} exists; give a new folder")
+    with disk_errors(out):
+        if out.exists() or out.is_symlink():
+            raise ParetuneError(f"{out} exists; give a new folder")
+
+
+def check_place(out: Path) -> None:
+    """ParetuneError if no new folder can be made at `out`: told before anything is drawn.
+
+    Tried in the nearest folder above that is there, and taken back: nothing is left of it.
+    """
+    check_new(out)
+    with disk_errors(out):
+        above = next(place for place in out.absolute().parents if place.exists())
+        trial = above / partial_folder(out).name
+        trial.mkdir()
+        trial.rmdir()
 
 
 def write_samples(
