@@ -2,7 +2,7 @@
 
 Each process gets a fixed number of threads, whatever the number of processes: arithmetic on the CPU
 depends on it, so this is what makes one worker and three give the same bits. The base model's files are
-mapped read-only, so its pages are shared.
+mapped read-only, so that weights of the dtype that is asked for are one copy for all of them.
 """
 
 from __future__ import annotations
