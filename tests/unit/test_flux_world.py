@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from paretune.config import ModelConfig
+from paretune.data.prompts import load_prompts
+from paretune.policies.flow import Sampling, sample
 from paretune.policies.flux import FluxPolicy
+from paretune.policies.folders import EMBEDDED
+from paretune.policies.opening import open_policy
+from paretune.recipes import find_recipe, load_config
+from paretune.rewards.base import load_reward, score_samples
 from paretune.worlds.pictures.build import flow_training, train_flux
 from paretune.worlds.pictures.build.data import build_bank
 from paretune.worlds.pictures.build.flux_model import (
@@ -97,3 +103,21 @@ def test_a_phase_goes_on_from_where_it_was_cut(tmp_path: Path, monkeypatch: pyte
     flow_training.train(part, 4, loss_of, longer, tmp_path)
     rows = (tmp_path / "log.jsonl").read_text().splitlines()
     assert f'"step": {steps + 1},' in rows[steps]
+
+
+def test_the_embedded_flux_draws_more_of_its_captions_than_of_others() -> None:
+    """Young as it is, the detector finds more of what was asked for than of what another caption asks."""
+    config = load_config(find_recipe("pictures-flux"))
+    policy: Any = open_policy(config.model)
+    prompts = load_prompts("pictures/geneval-test")[:32]
+    noise = policy.initial_noise(len(prompts), torch.Generator().manual_seed(0))
+    conditions = policy.encode([p.text for p in prompts], False)
+    pictures = policy.decode(sample(policy, conditions, noise, Sampling(8, 1.0)).clean)
+    reward = load_reward("geneval")
+    own = score_samples(reward, pictures, prompts).mean()
+    others = score_samples(reward, pictures, [*prompts[1:], prompts[0]]).mean()
+    assert own > others + 0.1
+    assert own > 0.2
+    files = list(EMBEDDED["pictures-flux"].rglob("*.safetensors"))
+    assert len(files) == 4
+    assert max(f.stat().st_size for f in files) < 8 * 2**20
