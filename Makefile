@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 quickstart: $(VENV)/.installed
 	$(BIN)/paretune quickstart --out runs/quickstart $(ARGS)
 
+# Two processes, a file of tests each at a time: most tests keep one core busy.
 test: $(VENV)/.installed
-	$(BIN)/pytest -q $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
