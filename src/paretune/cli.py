@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from .cli_adapters import commands as adapter_commands
+from .cli_models import AsJson, Quiet, print_json
+from .cli_models import commands as model_commands
 from .config import RunConfig
 from .progress import make_progress
 from .recipes import find_recipe, load_config
@@ -35,8 +37,6 @@ Set = Annotated[
     typer.Option("--set", help="Override a key: --set train.epochs=4. May be repeated.", metavar="KEY=VALUE"),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but the result.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
 
 
@@ -166,7 +166,7 @@ def plan(
 
         peak = measure_update(config, choose_device(config.executor.device))
     if as_json:
-        _print_json({"config": config.model_dump(mode="json"), "plan": planned.to_json(),
+        print_json({"config": config.model_dump(mode="json"), "plan": planned.to_json(),
                      "estimate": vars(costs), **({"measured": vars(peak)} if peak else {})})  # fmt: skip
         return
     from .tables import plan_tables
@@ -237,7 +237,7 @@ def compare(
     comparison = compare_runs(runs, against)
     page = write_comparison(comparison, out)
     if as_json:
-        _print_json(comparison)
+        print_json(comparison)
         return
     Console().print(comparison_table(comparison))
     typer.echo(f"page: {page}")
@@ -255,88 +255,10 @@ def score(
 
     rows = score_folder(reward, images, str(prompts))
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         typer.echo(f"{row['value']:.4f}  {row['image']}  {row['prompt']}")
-
-
-@app.command()
-def sample(
-    source: Annotated[str, typer.Argument(help="A finished run's folder, a model's folder, or a hub id.")],
-    prompt: Annotated[list[str], typer.Option("--prompt", help="What is asked for. May be repeated.")],
-    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
-    prefer: Annotated[
-        str | None, typer.Option("--prefer", help="Weights of the run's rewards, as \"ocr=0.7 beauty=0.3\".")
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            help="mapreduce (the default of a run), mix (experts mixed by the preference), rate (reward "
-            "tokens), or base.",
-        ),
-    ] = None,
-    tokens: Annotated[
-        str, typer.Option("--tokens", help="Reward tokens by hand, beside any method: \"ocr:2 beauty@0.5\".")
-    ] = "",
-    count: Annotated[int, typer.Option("-n", "--count", help="Samples a prompt.")] = 4,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
-    steps: Annotated[int | None, typer.Option("--steps", help="Default: the recipe's evaluation.")] = None,
-    guidance: Annotated[float | None, typer.Option("--guidance", help="Default: the recipe's.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Draw pictures, clips or answers at a preference, with their scores and their settings."""
-    from .sampling.command import sample_folder
-
-    table = sample_folder(
-        source, prompt, out,
-        prefer=prefer, method=method, tokens=tokens, count=count, seed=seed, steps=steps, guidance=guidance,
-    )  # fmt: skip
-    if as_json:
-        _print_json(table)
-        return
-    from .tables import sample_places, sample_table
-
-    Console().print(sample_table(table))
-    typer.echo(sample_places(table, out))
-
-
-@app.command()
-def demo(
-    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
-    port: Annotated[int, typer.Option("--port", help="Where the page is served.")] = 7860,
-    host: Annotated[str, typer.Option("--host", help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    quiet: Quiet = False,
-) -> None:
-    """A page with a slider a reward: the base beside the aligned model, scores, the measured front."""
-    from .demo.serving import serve
-
-    serve(run_folder, host, port, quiet=quiet)
-
-
-@app.command()
-def export(
-    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
-    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
-    rank: Annotated[int | None, typer.Option("--rank", help="Compress the adapter to this rank.")] = None,
-    pipeline: Annotated[
-        bool, typer.Option("--pipeline", help="Write the whole pipeline with the adapter folded in.")
-    ] = False,
-) -> None:
-    """Write the aligned model: one adapter for peft and diffusers, or a whole diffusers pipeline."""
-    from .exporting import WITHOUT_T5, export_adapter, export_pipeline
-
-    if pipeline and rank is not None:
-        raise ParetuneError("--rank compresses an adapter, and --pipeline writes none: give one of them")
-    if pipeline:
-        whole = export_pipeline(run_folder, out)
-        typer.echo(f"pipeline: {out}")
-        if not whole:
-            typer.echo(WITHOUT_T5)
-        return
-    error = export_adapter(run_folder, out, rank)
-    typer.echo(f"adapter: {out} (relative error of the compression {error:.2e})")
 
 
 @app.command()
@@ -346,7 +268,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     findings = examine()
     if as_json:
-        _print_json([vars(f) for f in findings])
+        print_json([vars(f) for f in findings])
     for finding in [] if as_json else findings:
         mark = "[green]ok[/green]" if finding.ok else "[red]!![/red]"
         Console().print(f"{mark} {finding.what}: {finding.told}", highlight=False)
@@ -354,11 +276,8 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+app.add_typer(model_commands)
 app.add_typer(adapter_commands)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1))
 
 
 def _print_line(value: Any) -> None:

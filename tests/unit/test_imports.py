@@ -41,8 +41,9 @@ MAY: dict[str, set[str]] = {
     "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
     "demo": {"sampling", "data", "rewards", "files", "demo"} | LEAF,
     "add_tokens": STAGES | {"run", "recipes", "folder"},
-    "cli": {"cli_adapters", "config", "progress", "recipes", "types"},
+    "cli": {"cli_adapters", "cli_models", "config", "progress", "recipes", "types"},
     "cli_adapters": {"types"},
+    "cli_models": {"types"},
 }
 # Inside functions only.
 MAY_LAZILY: dict[str, set[str]] = {
@@ -51,6 +52,7 @@ MAY_LAZILY: dict[str, set[str]] = {
     "sampling": {"worlds"},
     "cli": set(MAY) - {"cli"},
     "cli_adapters": STAGES,
+    "cli_models": {"sampling", "demo", "exporting", "tables"},
 }
 HEAVY = {"diffusers", "transformers", "peft", "trl", "datasets"}
 
