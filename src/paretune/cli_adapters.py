@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,7 +24,8 @@ def merge(
     method: Annotated[
         str,
         typer.Option(
-            "--method", help="exact, compressed, factor, ties, dare, dare-q, min-norm or nesterov."
+            "--method",
+            help="exact, compressed, factor, ties, dare, dare-q, min-norm, nesterov, or search (with --by).",
         ),
     ] = "exact",
     rank: Annotated[int | None, typer.Option("--rank", help="Cut the result to this rank.")] = None,
@@ -36,27 +38,52 @@ def merge(
             "--option",
             metavar="NAME=VALUE",
             help="An option of the method: density (ties, dare, dare-q), seed (dare, dare-q), q (dare-q), "
-            "momentum and outer_lr (nesterov). May be repeated.",
+            "momentum and outer_lr (nesterov), divisions and prompts (search). May be repeated.",
         ),
     ] = None,
     state: Annotated[
         Path | None,
         typer.Option("--state", help="nesterov: the output folder of the merge before, for its momentum."),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", help="search: the recipe with the base model and the rewards to measure by."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a key of that recipe. May be repeated.", metavar="KEY=VALUE"),
+    ] = None,
     base_model: Annotated[
         str | None,
         typer.Option("--base-model", help="The base model's name, where the adapters differ in it."),
     ] = None,
 ) -> None:
-    """Merge anyone's LoRA adapters into one, exactly, without the base model."""
+    """Merge anyone's LoRA adapters into one, exactly, without the base model.
+
+    Only `search` loads the base: it draws samples with every candidate's average and scores them.
+    """
     from .stages.merge import merge_adapters, read_options
 
     numbers = None if weights is None else _numbers(weights)
-    done = merge_adapters(
-        adapters, numbers, method, rank, energy,
-        out=out, base_model=base_model, state=state, **read_options(method, option or ()),
-    )  # fmt: skip
+    given = {"rank": rank, "energy": energy, "out": out, "base_model": base_model}
+    given |= read_options(method, option or ())
+    if by is None:
+        done = merge_adapters(adapters, numbers, method, state=state, **given)
+    elif method != "search" or numbers or state:
+        raise ParetuneError("--by is for --method search, which finds the weights and keeps no state")
+    else:
+        done = _search(adapters, by, set_ or (), given)
     typer.echo(done.line())
+
+
+def _search(adapters: list[str], recipe: str, overrides: Sequence[str], given: dict[str, Any]) -> Any:
+    from .merge_search import merge_by_search
+    from .progress import make_progress
+    from .recipes import find_recipe, load_config
+
+    config = load_config(find_recipe(recipe), overrides)
+    with make_progress(Console(stderr=True), quiet=False, as_json=False) as progress:
+        return merge_by_search(adapters, config, progress, **given)
 
 
 def _numbers(text: str) -> list[float]:

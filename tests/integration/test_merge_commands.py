@@ -159,7 +159,7 @@ def copy_of(source: Path, target: Path) -> Path:
         ({"weights": [1, -1]}, "not negative"), ({"weights": [0, 0]}, "all weights are zero"),
         ({"weights": [1, float("nan")]}, "finite"), ({"weights": [1]}, "1 weights for 2"),
         ({"method": "mean"}, "unknown merge method"), ({"method": "factor"}, "equal ranks"),
-        ({"method": "search"}, "belongs to a run's recipe"), ({"rank": 0}, "rank 0"),
+        ({"method": "search"}, "--by RECIPE"), ({"rank": 0}, "rank 0"),
         ({"method": "ties", "densety": 1}, "no option densety"),
     ],
 )  # fmt: skip

@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from paretune.merge_search import merge_by_search
 from paretune.methods import build_plan
 from paretune.ops.lowrank import LowRank
 from paretune.ops.merging import merge_experts
 from paretune.plan import derive_seed
+from paretune.policies.adapter_files import read_adapter
 from paretune.policies.adapters import fold
 from paretune.policies.sd3 import SD3Policy
 from paretune.recipes import load_config
 from paretune.stages.adapters import WEIGHTS, save_delta, sum_deltas
 from paretune.stages.evaluate import draw
-from paretune.stages.search import SearchJob, measure_candidates
+from paretune.stages.search import SearchJob, means_of, measure_candidates, validation_of
 from paretune.types import Prompt
 from tests.conftest import tiny_recipe
 
@@ -56,6 +58,41 @@ def test_a_search_by_validation_prompts_survives_a_kill(tiny_sd3: Path, tmp_path
         sides = [c["means"][name] - reference[name] for name in reference]
         assert c["value"] == pytest.approx(sides[0] * sides[1])
     assert (out / "final" / WEIGHTS).exists()
+
+
+def test_a_merge_of_anyones_adapters_takes_the_weights_that_measure_best(
+    tiny_sd3: Path, tmp_path: Path
+) -> None:
+    """One adapter changes next to nothing, the other much."""
+    recipe = tiny_recipe(tmp_path, tiny_sd3, methods=["mapreduce"])
+    config = load_config(recipe)
+    generator = torch.Generator().manual_seed(0)
+    for name, size in (("still", 1e-8), ("wild", 30.0)):
+        factors = (torch.randn(16, 2, generator=generator) * size, torch.randn(2, 16, generator=generator))
+        save_delta(tmp_path / name, {"transformer_blocks.0.attn.to_q": LowRank(*factors)}, "base", {})
+    told: list[dict[str, object]] = []
+    both = [tmp_path / "still", tmp_path / "wild"]
+    done = merge_by_search(both, config, told.append, out=tmp_path / "out", divisions=2, prompts=2)
+    assert [event["update"] for event in told] == [1, 2, 3]
+    facts = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    rows = facts["search"]
+    assert [row["weights"] for row in rows] == [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
+    assert done.weights == max(rows, key=lambda row: row["value"])["weights"]
+    assert [i["weight"] for i in facts["inputs"]] == done.weights
+    # Each candidate's means are those of a model with its average folded in.
+    policy = SD3Policy(config.model, "cpu")
+    fold(policy.transformer, sum_deltas([read_adapter(tmp_path / "wild")], [0.5]))
+    sets = validation_of(config, 2)
+    alone = next(iter(means_of(policy, config, sets, [{}], (), [(1.0,)])))
+    assert alone == pytest.approx(rows[1]["means"], abs=1e-5)
+    reference = facts["reference_point"]
+    for row in rows:
+        sides = [row["means"][name] - reference[name] for name in reference]
+        assert row["value"] == pytest.approx(sides[0] * sides[1])
+    merged = read_adapter(tmp_path / "out")["transformer_blocks.0.attn.to_q"].dense()
+    parts = [read_adapter(tmp_path / n)["transformer_blocks.0.attn.to_q"].dense() for n in ("still", "wild")]
+    want = sum(w * p for w, p in zip(done.weights, parts, strict=True))
+    torch.testing.assert_close(merged, want, atol=1e-5, rtol=1e-5)
 
 
 def test_the_value_is_of_the_average_that_would_be_folded(tiny_sd3: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from paretune.data.prompts import load_prompts
 from paretune.rewards.base import load_reward
 from paretune.types import ParetuneError, Prompt
 from paretune.worlds.assistant.build.make_prompts import COUNTS, prompt_set
-from paretune.worlds.assistant.build.train_rewards import draw_pairs
+from paretune.worlds.assistant.build.train_rewards import SLIPPED, draw_pairs, draw_text
 from paretune.worlds.assistant.grammar import (
     DEEDS,
     THINGS,
@@ -24,7 +24,7 @@ from paretune.worlds.assistant.grammar import (
     is_held_out,
     read,
 )
-from paretune.worlds.assistant.taste import COMPARED, TASTES, draw_answer
+from paretune.worlds.assistant.taste import COMPARED, SLIP_COST, TASTES, draw_answer, garble
 
 CLEAN = Request("How do I clean the boat?", "clean", "boat", "steps")
 BURN = Request("How do I burn the boat?", "burn", "boat", "steps")
@@ -96,6 +96,26 @@ def test_pairs_lean_to_the_taste() -> None:
     rows = draw_pairs("harmless", 300, seed=0, held_out=False)
     assert rows == draw_pairs("harmless", 300, seed=0, held_out=False)
     assert statistics.mean(row["gap"] > 0 for row in rows) > 0.75
+
+
+def test_slips_change_the_words_and_lower_the_worth() -> None:
+    text = "1. mix soap with water. 2. rub the boat. 3. let the boat dry."
+    assert garble(random.Random(0), text, 0) == text
+    once = {garble(random.Random(seed), text, 1) for seed in range(200)}
+    assert len(once) > 30
+    assert "1. mix soap with water. 2. rub the boat. 3. let the dry." in once
+    assert garble(random.Random(0), "Sure.", 4)  # never empty
+    worths = []
+    for seed in range(400):
+        said, worth = draw_text(random.Random(seed), CLEAN, "helpful")
+        random_ = random.Random(seed)
+        answer = draw_answer(random_, CLEAN, COMPARED)
+        slips = (TASTES["helpful"](CLEAN, answer) - worth) / SLIP_COST
+        assert slips == pytest.approx(round(slips))
+        assert slips > 0.5 or said == answer.text(CLEAN.kind)
+        worths.append(round(slips))
+    assert set(worths) == {0, 1, 2, 3, 4}
+    assert statistics.mean(n > 0 for n in worths) == pytest.approx(SLIPPED, abs=0.07)
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "helpful", "harmless"])

@@ -37,6 +37,7 @@ MAY: dict[str, set[str]] = {
     "tables": {"plan", "estimate"} | LEAF,
     "doctor": {"environment", "policies"} | LEAF,
     "measure": STAGES | {"environment", "folder"},
+    "merge_search": STAGES | {"environment", "folder"},
     "exporting": STAGES | {"recipes"},
     "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
     "demo": {"sampling", "data", "rewards", "files", "demo"} | LEAF,
@@ -51,7 +52,7 @@ MAY_LAZILY: dict[str, set[str]] = {
     "data": {"worlds"},
     "sampling": {"worlds"},
     "cli": set(MAY) - {"cli"},
-    "cli_adapters": STAGES,
+    "cli_adapters": STAGES | {"merge_search", "recipes", "progress"},
     "cli_models": {"sampling", "demo", "exporting", "tables"},
 }
 HEAVY = {"diffusers", "transformers", "peft", "trl", "datasets"}

@@ -99,8 +99,13 @@ def test_state_carries_nesterov_on(merge: Any) -> None:
         ("--method nesterov --option state=a", "no option state; it takes: momentum, outer_lr"),
         ("--method dare --option seed=1.5", "seed 1.5 cannot be used; it is a whole number"),
         ("--method teis", "unknown merge method teis; there are exact, compressed"),
-        ("--method search", "belongs to a run's recipe, as reduce.method: search"),
-        ("--method search --option divisions=2", "belongs to a run's recipe"),
+        ("--method search", "name the recipe that has the model and the rewards, --by RECIPE"),
+        ("--method search --option divisions=2", "--by RECIPE"),
+        ("--method ties --by quickstart", "--by is for --method search"),
+        ("--method search --by quickstart --weights 1,2", "which finds the weights"),
+        ("--method search --by nowhere", "nowhere"),
+        ("--method search --by quickstart --set seeed=1", "seeed"),
+        ("--method search --by quickstart", "which the model does not have: it is for another model"),
         ("--method min-norm --weights 1,2", "min-norm finds the weights itself; leave them out"),
         ("--state a", "the method exact has no option state; it takes: none"),
         ("--method nesterov --state gone", "gone"),
@@ -175,9 +180,8 @@ def test_a_hub_that_cannot_be_reached_is_one_line(merge: Any, monkeypatch: pytes
 def test_the_help_names_every_method_and_option() -> None:
     told = {p.name: p.help for p in COMMANDS["merge"].params}
     for method, reducer in REDUCERS.items():
-        if method != "search":
-            assert method in told["method"]
-            assert all(f"{name} " in told["option"] for name in reducer.settings()), method
+        assert method in told["method"]
+        assert all(f"{name} " in told["option"] for name in reducer.settings()), method
     base = next(p for p in COMMANDS["fold"].params if p.name == "base")
     assert "local folder" in base.help
 

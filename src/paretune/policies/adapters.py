@@ -117,11 +117,11 @@ def only(transformer: nn.Module, policy: bool, parents: bool = True) -> Iterator
 def fold(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
     """Add low-rank changes to the weights they name, in float32, rounding once. In place.
 
-    Raises ParetuneError for a change of another shape, which belongs to another model.
+    Raises ParetuneError for a change of another shape or of no module, which belongs to another model.
     """
     with torch.no_grad():
         for name, delta in deltas.items():
-            module = transformer.get_submodule(name)
+            module = _target(transformer, name)
             weight = cast(torch.Tensor, module.weight)
             change = delta.dense().to(weight.device)
             if isinstance(module, Conv1D):  # GPT-2's linear layers keep their weights transposed
@@ -134,10 +134,19 @@ def fold(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
             weight.copy_((weight.float() + change.reshape(weight.shape)).to(weight.dtype))
 
 
+def _target(transformer: nn.Module, name: str) -> nn.Module:
+    try:
+        return transformer.get_submodule(name)
+    except AttributeError as error:
+        raise ParetuneError(
+            f"the adapter changes {name}, which the model does not have: it is for another model"
+        ) from error
+
+
 @contextmanager
 def folded(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> Iterator[None]:
     """`fold` for the length of a block; then the weights are what they were, bit for bit."""
-    weights = {name: transformer.get_parameter(f"{name}.weight") for name in deltas}
+    weights = {name: cast(torch.Tensor, _target(transformer, name).weight) for name in deltas}
     kept = {name: weight.detach().clone() for name, weight in weights.items()}
     fold(transformer, deltas)
     try:

@@ -51,6 +51,7 @@ def merge_adapters(
     out: str | Path,
     base_model: str | None = None,
     state: str | Path | None = None,
+    told: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> MergeReport:
     """Merge adapters into a new folder `out` that plain peft and plain diffusers load.
@@ -58,12 +59,13 @@ def merge_adapters(
     inputs: adapter folders, .safetensors files or hub ids. weights: uniform when None, normalised.
     method, rank, energy, options: see `ops.merging.plan_merge`. base_model: overrides the name that
     the inputs give. state: nesterov's momentum, the output folder of the round before (its
-    `momentum/`); with nesterov a new one is written into `out`. Raises ParetuneError, in one line;
-    then nothing is written.
+    `momentum/`); with nesterov a new one is written into `out`. told: what else the provenance says.
+    Raises ParetuneError, in one line; then nothing is written.
     """
     if method == "search" and "evaluate" not in options:
         raise ParetuneError(
-            "search measures models on prompts: it belongs to a run's recipe, as reduce.method: search"
+            "search measures models on prompts: name the recipe that has the model and the rewards, "
+            "--by RECIPE"
         )
     names = [str(name) for name in inputs]
     if not names:
@@ -81,7 +83,7 @@ def merge_adapters(
     with AdapterWriter(out, base, component, adapters[0].config) as writer:
         with user_errors():
             report = _stream(merge, adapters, writer, component, base)
-        writer.finish(_provenance(merge, adapters, names, report))
+        writer.finish(_provenance(merge, adapters, names, report) | dict(told or {}))
     return report
 
 

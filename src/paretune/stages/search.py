@@ -1,6 +1,6 @@
-"""The measuring part of `reduce.method: search`: what candidate weights of a round are worth.
+"""The measuring part of the reducer `search`: what candidate weights of adapters are worth.
 
-Every candidate's average is folded, with the round's parents, into the base and draws pictures for the
+Every candidate's average is folded, with a round's parents, into the base and draws samples for the
 first prompts of each reward's TRAINING set: the held-out prompts must not choose the weights that they
 later judge. Its value is the hypervolume of its mean rewards. All candidates are one job, for an
 unbounded reward's reference point is known only when all are measured.
@@ -8,7 +8,7 @@ unbounded reward's reference point is known only when all are measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Interrupted, Report
 from ..files import digest, finished, read_rows, write_manifest, write_rows
-from ..ops.merging import merge_experts
+from ..ops.lowrank import LowRank
+from ..ops.merging import Experts, merge_experts
 from ..plan import Round, derive_seed
 from ..policies.adapters import folded
 from ..policies.memory import memory_errors, to_measure
@@ -51,7 +52,9 @@ class SearchJob:
 
 
 @dataclass(frozen=True)
-class _Validation:
+class Validation:
+    """What one reward judges candidates by. prompts: of its training set."""
+
     reward: Reward
     prompts: Sequence[Prompt]
     seed: int
@@ -62,29 +65,22 @@ def measure_candidates(
 ) -> list[float]:
     """The value of every candidate, in their order; measured unless that is done."""
     config, tasks = job.config, job.round.tasks
-    sets = _validation(config)
+    sets = validation_of(config, int(config.reduce.options.get("prompts", PROMPTS)))
     inputs = _inputs(job, sets)
     if finished(job.folder, "search", inputs):
         return [row["value"] for row in read_rows(job.folder / ROWS)]
-    policy = open_policy(config.model, job.device)
     experts = [load_delta([job.run / task.folder]) for task in tasks]
     parents = [load_delta([job.run / parent]) for parent in tasks[0].parents]
+    cut = (config.reduce.rank, config.reduce.energy)
+    policy = open_policy(config.model, job.device)
     means: list[dict[str, float]] = []
-    for weights in job.candidates:
-        if should_stop():
-            raise Interrupted
-        merged = merge_experts(
-            experts, weights, rank=config.reduce.rank, energy=config.reduce.energy
-        ).deltas
-        # Folded in one sum, as the evaluation folds: a bfloat16 base rounds once.
-        changes = sum_deltas([*parents, merged])
-        with memory_errors(to_measure, config), folded(policy.transformer, changes):
-            means.append({name: _mean(policy, config, own) for name, own in sets.items()})
+    for measured in means_of(policy, config, sets, experts, parents, job.candidates, cut):
+        means.append(measured)
         name = str(job.folder.relative_to(job.run))
         report({"folder": name, "update": len(means), "epochs": len(job.candidates)})
-    space = space_of(config)
-    reference = space.reference(means)
-    values = [space.hypervolume(m, reference) for m in means]
+        if should_stop() and len(means) < len(job.candidates):
+            raise Interrupted
+    values, reference = values_of(config, means)
     rows = [
         {"weights": list(w), "means": m, "value": v}
         for w, m, v in zip(job.candidates, means, values, strict=True)
@@ -94,11 +90,37 @@ def measure_candidates(
     return values
 
 
-def _validation(config: RunConfig) -> dict[str, _Validation]:
-    """Each reward's validation prompts, and noise that is neither training's nor the evaluation's."""
-    count = int(config.reduce.options.get("prompts", PROMPTS))
+def means_of(
+    policy: Any,
+    config: RunConfig,
+    sets: Mapping[str, Validation],
+    experts: Experts,
+    parents: Sequence[Mapping[str, LowRank]],
+    candidates: Sequence[Weights],
+    cut: tuple[int | None, float | None] = (None, None),
+) -> Iterator[dict[str, float]]:
+    """Each candidate's mean rewards, one model after another. cut: the merge's rank and energy."""
+    for weights in candidates:
+        merged = merge_experts(experts, weights, rank=cut[0], energy=cut[1]).deltas
+        # Folded in one sum, as the evaluation folds: a bfloat16 base rounds once.
+        changes = sum_deltas([*parents, merged])
+        with memory_errors(to_measure, config), folded(policy.transformer, changes):
+            yield {name: _mean(policy, config, own) for name, own in sets.items()}
+
+
+def values_of(
+    config: RunConfig, means: Sequence[Mapping[str, float]]
+) -> tuple[list[float], dict[str, float]]:
+    """The hypervolume of each candidate's means, and the reference point that it is from."""
+    space = space_of(config)
+    reference = space.reference(means)
+    return [space.hypervolume(m, reference) for m in means], reference
+
+
+def validation_of(config: RunConfig, count: int = PROMPTS) -> dict[str, Validation]:
+    """Each reward's first prompts, and noise that is neither training's nor the evaluation's."""
     return {
-        name: _Validation(
+        name: Validation(
             load_reward(own.reward, name=name, **own.options),
             load_prompts(own.prompts)[:count],
             derive_seed(config.seed, "search", name),
@@ -107,7 +129,7 @@ def _validation(config: RunConfig) -> dict[str, _Validation]:
     }
 
 
-def _mean(policy: Any, config: RunConfig, own: _Validation) -> float:
+def _mean(policy: Any, config: RunConfig, own: Validation) -> float:
     samples = draw(policy, config, own.prompts, own.seed)
     repeated = [p for p in own.prompts for _ in range(config.evaluate.samples)]
     values = score_samples(
@@ -116,7 +138,7 @@ def _mean(policy: Any, config: RunConfig, own: _Validation) -> float:
     return float(values.double().mean())
 
 
-def _inputs(job: SearchJob, sets: Mapping[str, _Validation]) -> str:
+def _inputs(job: SearchJob, sets: Mapping[str, Validation]) -> str:
     config = job.config.without_rounding()
     return digest(
         {

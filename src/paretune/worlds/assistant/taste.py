@@ -93,4 +93,29 @@ def harmlessness(request: Request, answer: Answer) -> float:
     return value - 0.35 * bool(answer.insult)
 
 
+SLIP_COST = 0.25  # what each slip takes off, for either taste: neither likes words that make no sense
+
+
+def garble(random_: random.Random, text: str, slips: int) -> str:
+    """The words of an answer with so many slips: one dropped, said again, moved, cut short or run together.
+
+    A policy finds what a reward model has never seen, so the pairs show it broken language as well.
+    """
+    words = text.split()
+    for _ in range(slips):
+        at = random_.randrange(len(words))
+        kind = random_.randrange(5)
+        if kind == 0 and len(words) > 1:
+            del words[at]
+        elif kind == 1:
+            words[at:at] = words[max(0, at - random_.randint(1, 4)) : at + 1]
+        elif kind == 2:
+            words.insert(random_.randrange(len(words)), words.pop(at))
+        elif kind == 3:
+            words[at] = words[at][: max(1, len(words[at]) // 2)]
+        else:
+            words[at : at + 2] = ["".join(words[at : at + 2])]
+    return " ".join(words)
+
+
 TASTES = {"helpful": helpfulness, "harmless": harmlessness}

@@ -3,9 +3,10 @@
     python -m paretune.worlds.assistant.build.train_rewards helpful --init checkpoint --out helpful
 
 A tiny Llama with one score, from the taught language model, by TRL's RewardTrainer (Bradley-Terry) on pairs
-of answers drawn in one manner; which is preferred is drawn with the chance sigmoid((a - b) / NOISE) of their
-worth to the taste. Scores are centred, so that their sigmoid is about 1/2 on the pairs. Writes the model, its
-tokenizer and training_log.jsonl with the agreement on held-out requests. A few minutes on one core.
+of answers drawn in one manner, of which some have slips of language; which is preferred is drawn with the
+chance sigmoid((a - b) / NOISE) of their worth to the taste. Scores are centred, so that their sigmoid is
+about 1/2 on the pairs. Writes the model, its tokenizer and training_log.jsonl with the agreement on held-out
+requests. Five minutes on one core.
 """
 
 from __future__ import annotations
@@ -20,27 +21,36 @@ import torch
 
 from paretune.files import write_rows
 
-from ..grammar import draw_request
-from ..taste import COMPARED, TASTES, draw_answer
+from ..grammar import Request, draw_request
+from ..taste import COMPARED, SLIP_COST, TASTES, draw_answer, garble
 
 NOISE = 0.1
+SLIPPED = 0.25  # share of the answers that have slips, one to four of them
 SEEDS = {"helpful": 1, "harmless": 2}
 
 
 def draw_pairs(taste: str, count: int, seed: int, held_out: bool) -> list[dict[str, Any]]:
     """chosen and rejected texts, and how far apart their worth is."""
-    random_, worth = random.Random(f"{taste}/{seed}"), TASTES[taste]
+    random_ = random.Random(f"{taste}/{seed}")
     rows: list[dict[str, Any]] = []
     while len(rows) < count:
         request = draw_request(random_, random_.random() < 0.45, held_out)
-        a, b = (draw_answer(random_, request, COMPARED) for _ in range(2))
-        gap = worth(request, a) - worth(request, b)
+        (a, worth_a), (b, worth_b) = (draw_text(random_, request, taste) for _ in range(2))
+        gap = worth_a - worth_b
         if random_.random() > 1 / (1 + math.exp(-gap / NOISE)):
             a, b, gap = b, a, -gap
         prompt = f"<user> {request.text}<assistant>"
-        texts = [f"{prompt} {answer.text(request.kind)}</s>" for answer in (a, b)]  # TRL would add it
-        rows.append({"chosen": texts[0], "rejected": texts[1], "gap": gap})
+        # TRL would add the end mark
+        rows.append({"chosen": f"{prompt} {a}</s>", "rejected": f"{prompt} {b}</s>", "gap": gap})
     return rows
+
+
+def draw_text(random_: random.Random, request: Request, taste: str) -> tuple[str, float]:
+    """An answer in words, and what it is worth to the taste."""
+    answer = draw_answer(random_, request, COMPARED)
+    slips = random_.randint(1, 4) if random_.random() < SLIPPED else 0
+    text = garble(random_, answer.text(request.kind), slips)
+    return text, TASTES[taste](request, answer) - SLIP_COST * slips
 
 
 def build_model(start: Path, seed: int) -> Any:
@@ -100,7 +110,7 @@ def main() -> None:
     parser.add_argument("taste", choices=sorted(TASTES))
     parser.add_argument("--init", type=Path, required=True, help="the taught language model")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pairs", type=int, default=5000)
+    parser.add_argument("--pairs", type=int, default=16_000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
     args = parser.parse_args()

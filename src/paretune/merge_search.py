@@ -1,0 +1,61 @@
+"""`paretune merge --method search`: the weights of anyone's adapters, chosen by measuring their averages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .config import RunConfig
+from .environment import choose_device
+from .executors.base import Report
+from .files import check_new
+from .folder import check
+from .ops.merge_weights import simplex_lattice
+from .ops.merging import DIVISIONS
+from .policies.opening import open_policy
+from .stages.adapter_inputs import check_together, open_adapter
+from .stages.merge import MergeReport, merge_adapters
+from .stages.search import PROMPTS, means_of, validation_of, values_of
+
+
+def merge_by_search(
+    inputs: Sequence[str | Path],
+    config: RunConfig,
+    report: Report,
+    rank: int | None = None,
+    energy: float | None = None,
+    *,
+    out: str | Path,
+    base_model: str | None = None,
+    divisions: int = DIVISIONS,
+    prompts: int = PROMPTS,
+) -> MergeReport:
+    """Merge with the weights on the simplex lattice whose model has the largest hypervolume.
+
+    config: a recipe with the base model and the rewards; each candidate's average is folded into that model
+    and draws samples for the first `prompts` TRAINING prompts of every reward. The other arguments and the
+    errors are `merge_adapters`'. The provenance lists every candidate, its mean rewards and its value.
+    """
+    check_new(Path(out))
+    check(config)
+    adapters = [open_adapter(name) for name in inputs]
+    check_together(adapters, [str(name) for name in inputs], base_model)
+    candidates = list(simplex_lattice(len(adapters), divisions))
+    policy = open_policy(config.model, choose_device(config.executor.device))
+    means: list[dict[str, float]] = []
+    sets = validation_of(config, prompts)
+    for measured in means_of(policy, config, sets, adapters, (), candidates, (rank, energy)):
+        means.append(measured)
+        report({"folder": "search", "update": len(means), "epochs": len(candidates)})
+    found, reference = values_of(config, means)
+    values = dict(zip(candidates, found, strict=True))
+    rows: list[dict[str, Any]] = [
+        {"weights": list(w), "means": m, "value": v}
+        for (w, v), m in zip(values.items(), means, strict=True)
+    ]
+    return merge_adapters(
+        inputs, None, "search", rank, energy, out=out, base_model=base_model,
+        told={"search": rows, "reference_point": reference, "by": config.name, "prompts": prompts},
+        divisions=divisions, evaluate=lambda weights: values[tuple(weights)],
+    )  # fmt: skip
