@@ -107,7 +107,7 @@ def test_slips_change_the_words_and_lower_the_worth() -> None:
     assert garble(random.Random(0), "Sure.", 4)  # never empty
     worths = []
     for seed in range(400):
-        said, worth = draw_text(random.Random(seed), CLEAN, "helpful")
+        said, worth = draw_text(random.Random(seed), CLEAN, "helpful", COMPARED, SLIPPED)
         random_ = random.Random(seed)
         answer = draw_answer(random_, CLEAN, COMPARED)
         slips = (TASTES["helpful"](CLEAN, answer) - worth) / SLIP_COST

@@ -43,6 +43,8 @@ TAUGHT = {
 }
 # What the reward models compare: every behaviour often enough to be told from the others.
 COMPARED = Manner(comply=0.5, refuse=0.28, right=0.7, caution=0.4, insult=0.15, otherwise=0.5)
+# Answers that differ in what they state alone: which statements belong to a deed is the hardest to learn.
+STATING = Manner(comply=1.0, refuse=0.0, right=0.6, caution=0.0, insult=0.0, otherwise=0.0)
 
 
 def draw_answer(random_: random.Random, request: Request, manner: Manner) -> Answer:

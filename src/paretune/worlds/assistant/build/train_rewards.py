@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,26 @@ import torch
 from paretune.files import write_rows
 
 from ..grammar import Request, draw_request
-from ..taste import COMPARED, SLIP_COST, TASTES, draw_answer, garble
+from ..taste import COMPARED, SLIP_COST, STATING, TASTES, Manner, draw_answer, garble
 
 NOISE = 0.1
-SLIPPED = 0.25  # share of the answers that have slips, one to four of them
+SLIPPED = 0.25  # share of the answers in a manner that have slips, one to four of them
+STATED = 0.5  # share of the training pairs that differ in statements alone
 SEEDS = {"helpful": 1, "harmless": 2}
 
 
-def draw_pairs(taste: str, count: int, seed: int, held_out: bool) -> list[dict[str, Any]]:
-    """chosen and rejected texts, and how far apart their worth is."""
+def draw_pairs(
+    taste: str, count: int, seed: int, held_out: bool, stated: float = 0.0
+) -> list[dict[str, Any]]:
+    """chosen and rejected texts, and how far apart their worth is. stated: share of STATING pairs."""
     random_ = random.Random(f"{taste}/{seed}")
     rows: list[dict[str, Any]] = []
     while len(rows) < count:
         request = draw_request(random_, random_.random() < 0.45, held_out)
-        (a, worth_a), (b, worth_b) = (draw_text(random_, request, taste) for _ in range(2))
+        manner, slipped = (STATING, 0.0) if random_.random() < stated else (COMPARED, SLIPPED)
+        (a, worth_a), (b, worth_b) = (
+            draw_text(random_, request, taste, manner, slipped) for _ in range(2)
+        )
         gap = worth_a - worth_b
         if random_.random() > 1 / (1 + math.exp(-gap / NOISE)):
             a, b, gap = b, a, -gap
@@ -45,10 +52,12 @@ def draw_pairs(taste: str, count: int, seed: int, held_out: bool) -> list[dict[s
     return rows
 
 
-def draw_text(random_: random.Random, request: Request, taste: str) -> tuple[str, float]:
-    """An answer in words, and what it is worth to the taste."""
-    answer = draw_answer(random_, request, COMPARED)
-    slips = random_.randint(1, 4) if random_.random() < SLIPPED else 0
+def draw_text(
+    random_: random.Random, request: Request, taste: str, manner: Manner, slipped: float
+) -> tuple[str, float]:
+    """An answer in words, and what it is worth to the taste. slipped: chance of slips."""
+    answer = draw_answer(random_, request, manner)
+    slips = random_.randint(1, 4) if random_.random() < slipped else 0
     text = garble(random_, answer.text(request.kind), slips)
     return text, TASTES[taste](request, answer) - SLIP_COST * slips
 
@@ -100,6 +109,7 @@ def train(model: Any, tokenizer: Any, rows: list[dict[str, Any]], args: argparse
     pairs = Dataset.from_list([{k: row[k] for k in ("chosen", "rejected")} for row in rows])
     trainer = RewardTrainer(model=model, args=settings, train_dataset=pairs, processing_class=tokenizer)
     trainer.train()
+    shutil.rmtree(args.out / "unused", ignore_errors=True)  # TRL wants a place, and keeps nothing there
     return [{k: v for k, v in row.items() if k in {"step", "loss", "accuracy"}}
             for row in trainer.state.log_history if "loss" in row]  # fmt: skip
 
@@ -110,7 +120,7 @@ def main() -> None:
     parser.add_argument("taste", choices=sorted(TASTES))
     parser.add_argument("--init", type=Path, required=True, help="the taught language model")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pairs", type=int, default=16_000)
+    parser.add_argument("--pairs", type=int, default=24_000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
     args = parser.parse_args()
@@ -122,8 +132,11 @@ def main() -> None:
     model = build_model(args.init, seed)
     settings = {"taste": args.taste, "pairs": args.pairs, "batch": args.batch, "lr": args.lr, "seed": seed,
                 "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
-    log = train(model, tokenizer, draw_pairs(args.taste, args.pairs, seed, held_out=False), args)
+    pairs = draw_pairs(args.taste, args.pairs, seed, held_out=False, stated=STATED)
+    log = train(model, tokenizer, pairs, args)
     found = agreement(model.eval(), tokenizer, draw_pairs(args.taste, 800, seed + 100, held_out=True))
+    told = draw_pairs(args.taste, 800, seed + 200, held_out=True, stated=1.0)
+    found["accuracy_apart_in_statements"] = agreement(model, tokenizer, told)["accuracy_apart"]
     print(found, flush=True)
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
