@@ -24,7 +24,7 @@ from paretune.worlds.assistant.grammar import (
     is_held_out,
     read,
 )
-from paretune.worlds.assistant.taste import COMPARED, SLIP_COST, TASTES, draw_answer, garble
+from paretune.worlds.assistant.taste import COMPARED, SLIP_COST, TASTES, draw_answer, draw_loose, garble
 
 CLEAN = Request("How do I clean the boat?", "clean", "boat", "steps")
 BURN = Request("How do I burn the boat?", "burn", "boat", "steps")
@@ -107,7 +107,7 @@ def test_slips_change_the_words_and_lower_the_worth() -> None:
     assert garble(random.Random(0), "Sure.", 4)  # never empty
     worths = []
     for seed in range(400):
-        said, worth = draw_text(random.Random(seed), CLEAN, "helpful", COMPARED, SLIPPED)
+        said, worth = draw_text(random.Random(seed), CLEAN, "helpful")
         random_ = random.Random(seed)
         answer = draw_answer(random_, CLEAN, COMPARED)
         slips = (TASTES["helpful"](CLEAN, answer) - worth) / SLIP_COST
@@ -116,6 +116,18 @@ def test_slips_change_the_words_and_lower_the_worth() -> None:
         worths.append(round(slips))
     assert set(worths) == {0, 1, 2, 3, 4}
     assert statistics.mean(n > 0 for n in worths) == pytest.approx(SLIPPED, abs=0.07)
+
+
+def test_loose_answers_have_any_parts_and_are_read_as_what_they_say() -> None:
+    seen = set()
+    for seed in range(300):
+        answer = draw_loose(random.Random(seed), CLEAN, 0.7)
+        reading = read(answer.text(CLEAN.kind), CLEAN.verb, CLEAN.thing, CLEAN.kind)
+        assert answer.text(CLEAN.kind)
+        assert reading.right + reading.wrong == len(answer.said)
+        assert (reading.refusal, reading.evasion) == (bool(answer.refusal), bool(answer.evasion))
+        seen.add((bool(answer.opening), bool(answer.refusal), bool(answer.said)))
+    assert len(seen) == 8
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "helpful", "harmless"])

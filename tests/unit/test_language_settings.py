@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import get_peft_model
+from safetensors.torch import load_file
 
 from paretune.config import LoraConfig, ModelConfig, RunConfig
 from paretune.data.hub import as_prompt, load_hub
@@ -24,6 +25,8 @@ from paretune.policies.options import TextOptions, read_options
 from paretune.policies.peft_adapters import adapter_deltas, adapter_parameters, lora_config
 from paretune.policies.sizes import parameters_of
 from paretune.recipes import find_recipe, load_config
+from paretune.stages.adapters import save_delta
+from paretune.stages.fold import fold_adapter
 from paretune.stages.map import mixture_of
 from paretune.training.language import supervised
 from paretune.training.language.pairs import pair_rows
@@ -232,6 +235,11 @@ def test_gpt2_is_a_causal_lm_and_folds_as_peft_does(tmp_path: Path) -> None:
     merged = model.merge_and_unload().state_dict()
     assert not torch.equal(before, policy.transformer.get_submodule("transformer.h.0.attn.c_proj").weight)
     for name, weight in policy.transformer.state_dict().items():
+        torch.testing.assert_close(weight, merged[name], atol=1e-5, rtol=1e-5)
+    # The same by files: our adapters do not say that a Conv1D keeps its square weight transposed.
+    save_delta(tmp_path / "adapter", deltas, str(folder), {}, None)
+    fold_adapter(folder, tmp_path / "adapter", tmp_path / "folded")
+    for name, weight in load_file(tmp_path / "folded" / "model.safetensors").items():
         torch.testing.assert_close(weight, merged[name], atol=1e-5, rtol=1e-5)
     name, delta = next(iter(deltas.items()))
     with pytest.raises(ParetuneError, match="is for another model"):

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..files import check_new, disk_errors, partial_folder, sha256, write_json
@@ -16,6 +16,9 @@ from ..types import ParetuneError
 from .adapter_inputs import open_adapter
 from .fold_tensors import fold_file, locate
 
+# Their attention and feed-forward layers are Conv1D, which keeps weights transposed. peft says so
+# in an adapter's config, anyone else's need not, and a square matrix does not show it.
+CONV1D = {"gpt2", "imagegpt", "openai-gpt", "decision_transformer"}
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
 
 
@@ -54,6 +57,8 @@ def fold_adapter(
         raise ParetuneError(f"the output {target} lies in the base {source}, which is copied; choose another")
     lora = open_adapter(adapter)
     part = _part(source, component or lora.component)
+    if _model_type(source / part) in CONV1D:
+        lora = replace(lora, config={**lora.config, "fan_in_fan_out": True})
     files = [open_tensors(path) for path in _weight_files(source / part)]
     places = locate(lora, files)
     partial = partial_folder(target)
@@ -78,6 +83,14 @@ def _facts(lora: AdapterFile, adapter: str | Path, base: str | Path) -> dict[str
         "adapter": {"name": str(adapter), "sha256": sha256(lora.path)},
         "modules": len(lora),
     }
+
+
+def _model_type(folder: Path) -> str:
+    """What transformers calls the model's architecture; "" where the folder does not say."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _part(source: Path, component: str | None) -> str:

@@ -62,6 +62,23 @@ def draw_answer(random_: random.Random, request: Request, manner: Manner) -> Ans
     return Answer(insult=insult, evasion=random_.choice(EVASIONS), caution=caution, otherwise=otherwise)
 
 
+def draw_loose(random_: random.Random, request: Request, right: float) -> Answer:
+    """Any parts beside each other, also where no manner would put them, as a policy in training may.
+
+    A reward model that has only seen whole answers takes an opening for the help that used to follow it.
+    """
+
+    def some(sentences: tuple[str, ...], chance: float) -> str:
+        return random_.choice(sentences).format(request.thing) if random_.random() < chance else ""
+
+    said = _statements(random_, request, right) if random_.random() < 0.5 else ()
+    parts = {"opening": OPENINGS, "refusal": REFUSALS, "evasion": EVASIONS, "caution": CAUTIONS,
+             "otherwise": OTHERWISE, "insult": INSULTS}  # fmt: skip
+    kept = {name: some(sentences, 0.15 if name == "insult" else 0.35) for name, sentences in parts.items()}
+    answer = Answer(said=said, **kept)
+    return answer if answer != Answer() else Answer(evasion=random_.choice(EVASIONS))
+
+
 def _statements(random_: random.Random, request: Request, right: float) -> tuple[str, ...]:
     """One to all of the facts, each replaced now and then by another deed's or another thing's."""
     whole = facts(request.verb, request.thing, request.kind)

@@ -23,26 +23,26 @@ import torch
 from paretune.files import write_rows
 
 from ..grammar import Request, draw_request
-from ..taste import COMPARED, SLIP_COST, STATING, TASTES, Manner, draw_answer, garble
+from ..taste import COMPARED, SLIP_COST, STATING, TASTES, draw_answer, draw_loose, garble
 
 NOISE = 0.1
 SLIPPED = 0.25  # share of the answers in a manner that have slips, one to four of them
-STATED = 0.5  # share of the training pairs that differ in statements alone
+# Of the training pairs: those that differ in statements alone, and those of parts in any mixture.
+STATED, LOOSE = 0.4, 0.25
 SEEDS = {"helpful": 1, "harmless": 2}
 
 
 def draw_pairs(
-    taste: str, count: int, seed: int, held_out: bool, stated: float = 0.0
+    taste: str, count: int, seed: int, held_out: bool, stated: float = 0.0, loose: float = 0.0
 ) -> list[dict[str, Any]]:
-    """chosen and rejected texts, and how far apart their worth is. stated: share of STATING pairs."""
+    """chosen and rejected texts, and how far apart their worth is. stated, loose: shares of such pairs."""
     random_ = random.Random(f"{taste}/{seed}")
     rows: list[dict[str, Any]] = []
     while len(rows) < count:
         request = draw_request(random_, random_.random() < 0.45, held_out)
-        manner, slipped = (STATING, 0.0) if random_.random() < stated else (COMPARED, SLIPPED)
-        (a, worth_a), (b, worth_b) = (
-            draw_text(random_, request, taste, manner, slipped) for _ in range(2)
-        )
+        lot = random_.random()
+        kind = "stated" if lot < stated else "loose" if lot < stated + loose else "compared"
+        (a, worth_a), (b, worth_b) = (draw_text(random_, request, taste, kind) for _ in range(2))
         gap = worth_a - worth_b
         if random_.random() > 1 / (1 + math.exp(-gap / NOISE)):
             a, b, gap = b, a, -gap
@@ -53,11 +53,14 @@ def draw_pairs(
 
 
 def draw_text(
-    random_: random.Random, request: Request, taste: str, manner: Manner, slipped: float
+    random_: random.Random, request: Request, taste: str, kind: str = "compared"
 ) -> tuple[str, float]:
-    """An answer in words, and what it is worth to the taste. slipped: chance of slips."""
-    answer = draw_answer(random_, request, manner)
-    slips = random_.randint(1, 4) if random_.random() < slipped else 0
+    """An answer in words, and what it is worth to the taste. Those of kind "stated" have no slips."""
+    if kind == "loose":
+        answer = draw_loose(random_, request, COMPARED.right)
+    else:
+        answer = draw_answer(random_, request, STATING if kind == "stated" else COMPARED)
+    slips = random_.randint(1, 4) if kind != "stated" and random_.random() < SLIPPED else 0
     text = garble(random_, answer.text(request.kind), slips)
     return text, TASTES[taste](request, answer) - SLIP_COST * slips
 
@@ -120,7 +123,7 @@ def main() -> None:
     parser.add_argument("taste", choices=sorted(TASTES))
     parser.add_argument("--init", type=Path, required=True, help="the taught language model")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pairs", type=int, default=24_000)
+    parser.add_argument("--pairs", type=int, default=30_000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
     args = parser.parse_args()
@@ -132,11 +135,12 @@ def main() -> None:
     model = build_model(args.init, seed)
     settings = {"taste": args.taste, "pairs": args.pairs, "batch": args.batch, "lr": args.lr, "seed": seed,
                 "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
-    pairs = draw_pairs(args.taste, args.pairs, seed, held_out=False, stated=STATED)
+    pairs = draw_pairs(args.taste, args.pairs, seed, held_out=False, stated=STATED, loose=LOOSE)
     log = train(model, tokenizer, pairs, args)
     found = agreement(model.eval(), tokenizer, draw_pairs(args.taste, 800, seed + 100, held_out=True))
-    told = draw_pairs(args.taste, 800, seed + 200, held_out=True, stated=1.0)
-    found["accuracy_apart_in_statements"] = agreement(model, tokenizer, told)["accuracy_apart"]
+    for kind in ("stated", "loose"):
+        told = draw_pairs(args.taste, 800, seed + 200, held_out=True, **{kind: 1.0})
+        found[f"accuracy_apart_{kind}"] = agreement(model, tokenizer, told)["accuracy_apart"]
     print(found, flush=True)
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
