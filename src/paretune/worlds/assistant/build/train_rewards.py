@@ -96,7 +96,9 @@ def agreement(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> dict[st
     }
 
 
-def train(model: Any, tokenizer: Any, rows: list[dict[str, Any]], args: argparse.Namespace) -> list[Any]:
+def train(
+    model: Any, tokenizer: Any, rows: list[dict[str, Any]], args: argparse.Namespace, seed: int
+) -> list[Any]:
     """TRL's RewardTrainer over the pairs once; returns its log."""
     from datasets import Dataset
     from trl.trainer.reward_config import RewardConfig
@@ -106,7 +108,7 @@ def train(model: Any, tokenizer: Any, rows: list[dict[str, Any]], args: argparse
         output_dir=str(args.out / "unused"), per_device_train_batch_size=args.batch, num_train_epochs=1,
         learning_rate=args.lr, lr_scheduler_type="cosine", warmup_steps=20, weight_decay=0.01,
         center_rewards_coefficient=0.01, max_length=128, logging_steps=25, save_strategy="no",
-        report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False, seed=SEEDS[args.taste],
+        report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False, seed=seed,
         disable_tqdm=True,
     )  # fmt: skip
     pairs = Dataset.from_list([{k: row[k] for k in ("chosen", "rejected")} for row in rows])
@@ -121,22 +123,23 @@ def main() -> None:
     """Train one taste and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("taste", choices=sorted(TASTES))
-    parser.add_argument("--init", type=Path, required=True, help="the taught language model")
+    parser.add_argument("--init", type=Path, required=True, help="the taught model, or one of these")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=30_000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--seed", type=int, help="of the pairs; default the taste's own")
     args = parser.parse_args()
     from transformers import AutoTokenizer
 
-    seed = SEEDS[args.taste]
+    seed = SEEDS[args.taste] if args.seed is None else args.seed
     tokenizer = AutoTokenizer.from_pretrained(args.init)
     tokenizer.padding_side = "right"
     model = build_model(args.init, seed)
     settings = {"taste": args.taste, "pairs": args.pairs, "batch": args.batch, "lr": args.lr, "seed": seed,
                 "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
     pairs = draw_pairs(args.taste, args.pairs, seed, held_out=False, stated=STATED, loose=LOOSE)
-    log = train(model, tokenizer, pairs, args)
+    log = train(model, tokenizer, pairs, args, seed)
     found = agreement(model.eval(), tokenizer, draw_pairs(args.taste, 800, seed + 100, held_out=True))
     for kind in ("stated", "loose"):
         told = draw_pairs(args.taste, 800, seed + 200, held_out=True, **{kind: 1.0})
