@@ -70,15 +70,18 @@ def test_no_token_is_the_same_to_the_bit_before_during_and_after(policy: CausalL
     assert torch.equal(policy.transformer.get_input_embeddings().weight, rows)
 
 
-def test_a_token_stands_at_the_end_of_the_users_text(policy: CausalLMPolicy, tmp_path: Path) -> None:
+def test_a_token_stands_directly_before_the_answer(policy: CausalLMPolicy, tmp_path: Path) -> None:
     tokens = [Scaled(_token(policy, "a", vectors=2)), Scaled(_token(policy, "b", seed=1), 2)]
     fix, tell, please = policy.tokenizer("fix tell please")["input_ids"]
     assert policy.prompt_ids(["fix"], tokens) == [[fix, -1, -2, -3, -4]]
-    assert policy.prompt_ids(["fix  "], tokens[:1]) == [[fix, -1, -2]]
     chat = _policy(make_llama(tmp_path / "chat", chat=True))
-    assert chat.prompt_ids(["fix", "tell"], tokens[:1]) == [[fix, -1, -2, please], [tell, -1, -2, please]]
+    assert chat.prompt_ids(["fix", "tell"], tokens[:1]) == [[fix, please, -1, -2], [tell, please, -1, -2]]
     told = _policy(tmp_path / "chat", template="tell {prompt} please")
-    assert told.prompt_ids(["fix"], tokens[:1]) == [[tell, fix, -1, -2, please]]
+    assert told.prompt_ids(["fix"], tokens[:1]) == [[tell, fix, please, -1, -2]]
+    # What stands before it is read as it is without it.
+    open_end = _policy(tmp_path / "chat", template="tell {prompt}\n")
+    (bare,), (with_token,) = open_end.prompt_ids(["fix "], ()), open_end.prompt_ids(["fix "], tokens[:1])
+    assert with_token == [*bare, -1, -2]
 
 
 def test_a_word_as_a_token_is_that_word(policy: CausalLMPolicy) -> None:
@@ -181,7 +184,7 @@ def _plain(path: Path, folder: Path, names: Sequence[str]) -> tuple[Any, Any]:
         rows = load_file(folder / name / "embedding.safetensors")[f"<{name}>"]
         words = [f"<{name}>", *(f"<{name}>_{i}" for i in range(1, len(rows)))]
         tokenizer.add_tokens(
-            [AddedToken(w, lstrip=True, normalized=False, special=True) for w in words], special_tokens=True
+            [AddedToken(w, normalized=False, special=True) for w in words], special_tokens=True
         )
         ids = tokenizer.convert_tokens_to_ids(words)
         size = max(len(tokenizer), model.get_input_embeddings().num_embeddings)
@@ -220,10 +223,11 @@ def test_plain_transformers_give_the_same_answers(tmp_path: Path, kind: str) -> 
     bank = read_bank(tmp_path / "tokens")
     assert all(torch.equal(bank[n].vectors[EMBEDDING], t.vectors[EMBEDDING]) for n, t in tokens.items())
     model, tokenizer = _plain(path, tmp_path / "tokens", ["yes", "No"])
-    asked = [f"{prompt} <No><No> <yes><yes>_1" for prompt in PROMPTS]
+    asked = list(PROMPTS)
     if kind == "chat":
         turns = [[{"role": "user", "content": text}] for text in asked]
-        asked = tokenizer.apply_chat_template(turns, tokenize=False)
+        asked = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    asked = [f"{text}<No><No><yes><yes>_1" for text in asked]
     for penalty in (1.0, 1.3):  # which looks at the prompt's words
         policy.transformer.generation_config.repetition_penalty = penalty
         model.generation_config.repetition_penalty = penalty
@@ -255,7 +259,7 @@ def test_a_tokenizer_with_a_tokens_words_reads_them_as_one(policy: CausalLMPolic
 
     known: Any = AutoTokenizer.from_pretrained(tmp_path)
     size = len(policy.tokenizer)
-    assert known("fix <yes><yes>_1")["input_ids"][1:] == [size, size + 1]
+    assert known("fix<yes><yes>_1")["input_ids"][1:] == [size, size + 1]
     assert len(policy.tokenizer) == size
     with pytest.raises(ParetuneError, match="holds no token"):
         read_token(tmp_path)

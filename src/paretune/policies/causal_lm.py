@@ -50,13 +50,13 @@ class CausalLMPolicy:
         return texts
 
     def prompt_ids(self, prompts: Sequence[str], present: Sequence[Scaled]) -> list[list[int]]:
-        """The tokens of prompts with reward tokens after them, whose vectors are -1, -2, .. in order.
+        """Rendered prompts with reward tokens after them, as ids; their vectors are -1, -2, .. in order.
 
         Raises ParetuneError as `render` does: neither a prompt nor a token is ever cut.
         """
         if present and any(MARK in prompt for prompt in prompts):
             raise ParetuneError(f"a prompt holds {MARK}, which stands for reward tokens; leave it out")
-        ids = self.soft.ids([self._render(prompt + MARK * length_of(present)) for prompt in prompts])
+        ids = self.soft.ids([self._render(prompt) + MARK * length_of(present) for prompt in prompts])
         self._check_room(prompts, ids, length_of(present))
         return ids
 

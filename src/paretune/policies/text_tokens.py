@@ -1,10 +1,10 @@
-"""Reward tokens of a language model: vectors that stand where a word at the end of the user's text would.
+"""Reward tokens of a language model: vectors that stand directly before the answer.
 
 In plain transformers a token is a word that is added to the tokenizer, with its own row in the embedding
-table, and a user writes it after the prompt; a chat template's own marks, up to the one that opens the
-answer, follow it. Here nothing grows: a copy of the tokenizer knows one added mark, and where it stands the
-model is given the vectors instead of a row of its table. So no token is ever a word that the model could say,
-and gradients reach the vectors alone. Shapes: B prompts of up to T tokens, vectors [k, D].
+table, and is written behind the prompt as the model reads it, a chat template's own marks included. Here
+nothing grows: a copy of the tokenizer knows one added mark, and where it stands the model is given the
+vectors instead of a row of its table. So no token is ever a word that the model could say, and gradients
+reach the vectors alone. Shapes: B prompts of up to T tokens, vectors [k, D].
 """
 # pyright: reportPrivateImportUsage=false
 
@@ -41,10 +41,10 @@ class Padded(NamedTuple):
 
 
 def added_token(word: str) -> Any:
-    """How a tokenizer is told of a token: a word of its own wherever it stands, with no blank before it."""
+    """How a tokenizer is told of a token: a word of its own, which leaves what is before it as it is."""
     from tokenizers import AddedToken
 
-    return AddedToken(word, lstrip=True, normalized=False, special=True)
+    return AddedToken(word, normalized=False, special=True)
 
 
 def with_words(tokenizer: Any, words: Sequence[str]) -> Any:
