@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import torch
 
+from paretune.config import ModelConfig
 from paretune.data.prompts import load_prompts
+from paretune.policies.flow import Sampling, sample
+from paretune.policies.folders import EMBEDDED
+from paretune.policies.hunyuan_video import HunyuanVideoPolicy
 from paretune.worlds.clips.build.model import build_identity_vae
 from paretune.worlds.clips.build.tokenizer import DEFAULT_PROMPT_TEMPLATE, build_llama_tokenizer
 from paretune.worlds.clips.scenes import Clip, all_clips, caption, mislabel
@@ -46,3 +51,20 @@ def test_the_latents_of_the_analytic_autoencoder_are_the_pixels() -> None:
         latents = vae.encode(clips).latent_dist.mode()  # type: ignore[union-attr]
         torch.testing.assert_close(latents, clips, atol=1e-4, rtol=0)
         torch.testing.assert_close(vae.decode(latents).sample, clips, atol=1e-4, rtol=0)  # type: ignore[union-attr]
+
+
+def test_the_weights_are_small_say_how_they_were_made_and_draw_the_captions_colour() -> None:
+    folder = EMBEDDED["clips"]
+    assert all(path.stat().st_size < 8 * 2**20 for path in folder.rglob("*.safetensors"))
+    log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+    assert [*dict.fromkeys(row["run"] for row in log)] == ["looks", "moves", "looks2", "moves2", "moves3"]
+    policy = HunyuanVideoPolicy(ModelConfig.model_validate({"path": "clips"}))
+    captions = ["a red circle moves left quickly", "a blue square moves right slowly"]
+    noise = policy.initial_noise(2, torch.Generator().manual_seed(0))
+    clips = policy.decode(sample(policy, policy.encode(captions, False), noise, Sampling(6, 1.0)).clean)
+    assert clips.shape == (2, 8, 3, 32, 32)
+    warmth = (clips[:, :, 0] - clips[:, :, 2]).flatten(1)  # red less blue, of the shape far from the ground's
+    assert warmth[0].max() > 0.5
+    assert warmth[0].min() > -0.3
+    assert warmth[1].min() < -0.4
+    assert warmth[1].max() < 0.3

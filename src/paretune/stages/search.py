@@ -105,7 +105,8 @@ def means_of(
         # Folded in one sum, as the evaluation folds: a bfloat16 base rounds once.
         changes = sum_deltas([*parents, merged])
         with memory_errors(to_measure, config), folded(policy.transformer, changes):
-            yield {name: _mean(policy, config, own) for name, own in sets.items()}
+            means = {name: _mean(policy, config, own) for name, own in sets.items()}
+        yield means
 
 
 def values_of(

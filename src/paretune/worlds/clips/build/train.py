@@ -3,13 +3,11 @@
     B=paretune.worlds.clips.build
     python -m $B.train --out looks --phase clean --frames 2 --batch 32 --minutes 10 --decay 0
     python -m $B.train --init looks --out moves --phase clean --minutes 30 --seed 1
-    python -m $B.train --init moves --out base --phase mistaken --minutes 10 --seed 2 --lr 8e-4 \\
-        --muon-lr 2.5e-3
 
-Short pieces of clips come first, which teach what things look like at a quarter of the cost, as HunyuanVideo
-begins with pictures. The clean phase learns sharp clips of exactly what the caption says. The mistaken one
-goes on with clips of which many are wrong by one fact or spoiled by one flaw, and whose motion blurs: the
-model stays sharp but is honestly wrong, which is what reinforcement learning can repair.
+docs/world-clips.md has all the commands that made the weights. Short pieces of clips come first, which teach
+what things look like at a quarter of the cost, as HunyuanVideo begins with pictures. The clean phase learns
+sharp clips of exactly what the caption says. The mistaken one is for a base that has learned that: it goes on
+with clips of which many are wrong by one fact or spoiled by one flaw, and whose motion blurs.
 
 Departs from HunyuanVideo in size, and in that the embedded guidance is drawn at random, since nothing
 is distilled: the model learns to ignore it.
