@@ -8,11 +8,12 @@ Pooling states means and standard errors over the runs' seeds; what tokens recov
 is of each prompt's mean over the seeds, its standard error over the prompts.
 
 Memory: bytes of one reward's token (its float32 vectors in every encoder) and of its expert (its float32
-low-rank factors). Switching: from one reward to another for the next picture. With tokens the prompt is
+low-rank factors). Switching: from one reward to another for the next sample. With tokens the prompt is
 encoded again; a folded expert is multiplied out and added to the weights, and later taken off; one that
 lies unfolded on the model (peft) is switched on and off, which is quick, but it stays in memory and every
-step computes it too. Mixed batch: eight pictures, each of another preference. Tokens draw them in one batch
-of eight conditions; experts are folded at each preference in turn, for a batch has one weight.
+step computes it too. Mixed batch: eight samples, each of another preference. Tokens draw pictures in one
+batch of eight conditions; experts are folded at each preference in turn, for a batch has one weight. Answers
+of a language model are drawn one after another either way.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ from paretune.ops.merge_weights import simplex_lattice
 from paretune.plan import derive_seed
 from paretune.policies.adapters import folded
 from paretune.policies.flow import Conditions, Sampling, sample
+from paretune.policies.media import medium_of
 from paretune.policies.opening import open_policy
 from paretune.policies.token_files import Token, read_bank
 from paretune.policies.tokens import Scaled, resolve
@@ -53,7 +55,15 @@ from paretune.training.teacher import Teacher
 from paretune.types import ParetuneError
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
-BATCH = 8  # pictures, of as many preferences
+BATCH = 8  # samples, of as many preferences
+
+
+class Ways(NamedTuple):
+    """What is timed. switch: to a token. together: a sample for each of several wishes. one: of no token."""
+
+    switch: Callable[[Scaled], object]
+    together: Callable[[Sequence[tuple[Scaled, ...]]], object]
+    one: Callable[[int], object]
 
 
 class Bench:
@@ -183,24 +193,53 @@ def wishes(rewards: int, count: int = BATCH) -> list[tuple[float, ...]]:
     return [points[i * (len(points) - 1) // (count - 1)] for i in range(count)]
 
 
+def flow_ways(bench: Bench, text: str) -> Ways:
+    """Of a flow model: the prompt encoded, one batch of joined conditions, a picture."""
+    policy, sampling = bench.policy, Sampling(bench.config.evaluate.steps, 1.0)
+    whole = policy.encode([text], False)  # text encoders are warm
+    noise = policy.initial_noise(BATCH, torch.Generator().manual_seed(0))
+
+    def together(each: Sequence[tuple[Scaled, ...]]) -> None:
+        parts = [policy.encode([text], False, tokens) for tokens in each]
+        sample(policy, Conditions.join(parts), noise, sampling)
+
+    return Ways(
+        lambda token: policy.encode([text], False, (token,)),
+        together,
+        lambda i: sample(policy, whole, noise[i : i + 1], sampling),
+    )
+
+
+def text_ways(bench: Bench, text: str) -> Ways:
+    """Of a language model: the prompt's ids, one answer after another, an answer."""
+    policy = bench.policy
+
+    def together(each: Sequence[tuple[Scaled, ...]]) -> None:
+        for i, tokens in enumerate(each):
+            policy.answer([text], i, 1, tokens)
+
+    return Ways(
+        lambda token: policy.prompt_ids([text], (token,)),
+        together,
+        lambda i: policy.answer([text], i, 1),
+    )
+
+
 @torch.no_grad()
 def costs(bench: Bench) -> dict[str, float]:
-    """Bytes kept a reward, seconds to switch, seconds of one batch in which every picture has its own."""
+    """Bytes kept a reward, seconds to switch, seconds of eight samples, each of its own preference."""
     policy, names = bench.policy, list(bench.rewards)
-    text = bench.prompts[names[0]][0].text
-    whole = bench.policy.encode([text], False)  # text encoders are warm
+    ways = text_ways if medium_of(bench.config.model).name == "texts" else flow_ways
+    timed = ways(bench, bench.prompts[names[0]][0].text)
     family, asked = token_family(tuple(names)), wishes(len(names))
-    noise = policy.initial_noise(BATCH, torch.Generator().manual_seed(0))
-    sampling = Sampling(bench.config.evaluate.steps, 1.0)
 
     def by_tokens() -> None:
-        parts = [policy.encode([text], False, resolve(family.at(p).tokens, bench.tokens)) for p in asked]
-        sample(policy, Conditions.join(parts), noise, sampling)
+        timed.together([resolve(family.at(p).tokens, bench.tokens) for p in asked])
 
     def by_experts() -> None:
         for i, preference in enumerate(asked):
             with bench.mixed({n: p for n, p in zip(names, preference, strict=True) if p}):
-                sample(policy, whole, noise[i : i + 1], sampling)
+                timed.one(i)
 
     def fold_one() -> None:
         with bench.mixed({names[0]: 1.0}):
@@ -210,7 +249,7 @@ def costs(bench: Bench) -> dict[str, float]:
     told = {
         "bytes_token": sum(v.numel() * v.element_size() for v in token.vectors.values()),
         "bytes_expert": sum(4 * (d.A.numel() + d.B.numel()) for d in expert.values()),
-        "switch_token": seconds(lambda: policy.encode([text], False, (Scaled(token),))),
+        "switch_token": seconds(lambda: timed.switch(Scaled(token))),
         "switch_expert": seconds(fold_one),
         "batch_tokens": seconds(by_tokens),
         "batch_experts": seconds(by_experts),

@@ -11,7 +11,7 @@ from paretune.files import read_json, write_json, write_manifest, write_rows, wr
 from paretune.methods import build_plan
 from paretune.ops.lowrank import LowRank
 from paretune.policies.media import medium_of
-from paretune.policies.token_files import Token, write_token
+from paretune.policies.token_files import EMBEDDING, Token, write_token
 from paretune.recipes import load_config
 from paretune.stages.adapters import save_delta, sum_deltas
 from tests.conftest import tiny_recipe
@@ -72,6 +72,14 @@ def make_tokens(run: Path, pipeline: Path) -> None:
             width = read_json(pipeline / name / "config.json")["hidden_size"]
             vectors[name] = torch.randn((1, width), generator=generator)
         write_token(run / "final" / "tokens" / reward, Token(reward, vectors))
+
+
+def make_texts_tokens(run: Path, width: int = 16) -> None:
+    """The same for a run of a tiny language model: tokens of one vector."""
+    generator = torch.Generator().manual_seed(0)
+    for reward in load_config(run / "config.yaml").rewards:
+        rows = torch.randn((1, width), generator=generator)
+        write_token(run / "final" / "tokens" / reward, Token(reward, {EMBEDDING: rows}))
 
 
 def _random(modules: tuple[str, ...], seed: int) -> Deltas:

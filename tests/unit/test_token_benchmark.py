@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from paretune.files import write_rows
-from tests.made_run import make_run, make_tokens
+from tests.made_run import make_run, make_texts_run, make_texts_tokens, make_tokens
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "tokens.py"
 
@@ -92,3 +92,18 @@ def test_a_run_is_measured_and_pooled(
     pooled = json.loads((tmp_path / "all.json").read_text())
     assert pooled["gains"] == told["gains"]
     assert pooled["training_cost"] == [0.2, 0.0]
+
+
+def test_a_language_models_run_is_measured(
+    benchmark: Any, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_texts_run(tmp_path / "run", tiny_llama, tokens={"steps": 1})
+    make_texts_tokens(run)
+    monkeypatch.setattr(benchmark, "SCALES", (0.0, 0.5, 1.0))
+    monkeypatch.setattr(benchmark, "seconds", partial(benchmark.seconds, repeats=1))
+    told = benchmark.measure(run, 2)
+    for own in told["control"].values():
+        assert len(own["token"]) == len(own["expert"]) == 3
+    assert set(told["costs"]) >= {"switch_token", "batch_tokens", "batch_experts"}
+    assert told["costs"]["bytes_token"] == 16 * 4
+    assert all(value > 0 for value in told["costs"].values())
