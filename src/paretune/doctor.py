@@ -17,6 +17,7 @@ OPTIONAL = {
     "rapidocr-onnxruntime": "pip install 'paretune[judges]' for the independent OCR judge",
     "trl": "pip install 'paretune[language]' to train language models",
     "av": "pip install 'paretune[video]' to write clips",
+    "torchao": "pip install 'paretune[quantize]' to train on a base in eight bits",
 }
 
 

@@ -17,7 +17,7 @@ from .types import ParetuneError
 
 PACKAGES = (
     "paretune", "torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "moocore",
-    "rapidocr-onnxruntime", "av", "trl",
+    "rapidocr-onnxruntime", "av", "trl", "torchao",
 )  # fmt: skip
 WHOLE_BELOW = 64 * 2**20  # larger weight files are known by their size and name
 

@@ -17,6 +17,7 @@ from .plan import Plan
 from .policies.folders import family_of, resolve_path
 from .policies.media import Cost, medium_of
 from .policies.options import SD3Options, VideoOptions, read_options
+from .policies.quantize import is_quantized
 from .policies.sizes import parameters_in
 from .types import ParetuneError
 
@@ -84,7 +85,8 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     rate = SUSTAINED_TFLOPS[device] * 1e12
     hours = {m.name: m.samples * passes * forward / rate / 3600 for m in plan.methods}
     hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
-    memory = sizes.transformer * bytes_each + beside
+    base = 1 if is_quantized(config.model) else bytes_each
+    memory = sizes.transformer * base + beside
     return Estimate(sizes.transformer, tokens, memory / 1e9, hours)
 
 

@@ -19,7 +19,7 @@ from .policies.adapters import attach_policy
 from .policies.folders import check_model
 from .policies.media import medium_of
 from .policies.memory import memory_errors, to_train
-from .policies.opening import open_policy
+from .policies.quantize import is_quantized, open_to_train, quantize
 from .types import ParetuneError
 
 
@@ -52,6 +52,8 @@ def measure_update(config: RunConfig, device: str) -> Peak:
             conditions = policy.encode(["a"] * samples, config.model.guidance_scale > 1)
             policy.free_text()
         policy.autocast = config.train.autocast
+        if is_quantized(config.model):
+            quantize(policy)
         targets = config.lora.targets or policy.targets
         parameters = list(attach_policy(policy.transformer, config.lora, targets, seed=0).values())
         policy.transformer.to(policy.device)
@@ -73,13 +75,14 @@ def _policy(config: RunConfig, device: str, samples: int) -> tuple[Any, Any]:
     if check_model(config.model.path):
         if medium_of(config.model).component is None:
             raise ParetuneError("plan --measure knows flow models; leave it out for a language model")
-        return open_policy(config.model, device), None
+        return open_to_train(config.model, device), None
     from .policies.true_sizes import SIZES, random_conditions, random_policy
 
-    policy = random_policy(config.model, device)
+    policy = random_policy(config.model, "cpu" if is_quantized(config.model) else device)
     if policy is None:
         known = ", ".join(SIZES)
         raise ParetuneError(f"plan --measure knows the size of {known}; {config.model.path} is none of them")
+    policy.device = torch.device(device)
     return policy, random_conditions(policy, samples)
 
 

@@ -29,9 +29,7 @@ def attach_policy(
     """Add a fresh expert (its change is zero at first) and return its float32 parameters by name."""
     check_targets(transformer, targets)
     transformer.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        # A second adapter beside "parents" is what is meant here.
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+    with torch.random.fork_rng(devices=[]), _as_meant():
         torch.manual_seed(seed)
         _mixed_in(transformer).add_adapter(
             PeftLoraConfig(
@@ -47,6 +45,15 @@ def attach_policy(
     for parameter in parameters.values():
         parameter.data = parameter.data.float()  # adapters train in float32 whatever the base is
     return parameters
+
+
+@contextmanager
+def _as_meant() -> Iterator[None]:
+    """Without peft's warnings of a second adapter, and of a quantised base that nothing merges into."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated without")
+        yield
 
 
 def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
@@ -72,16 +79,17 @@ def attach_parents(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> Non
     ranks = {name: delta.rank for name, delta in deltas.items()}
     # peft matches the ends of names; the anchor makes each pattern mean one module alone.
     patterns = {f"^{name}$": rank for name, rank in ranks.items()}
-    _mixed_in(transformer).add_adapter(
-        PeftLoraConfig(
-            r=max(ranks.values()),
-            lora_alpha=max(ranks.values()),
-            target_modules=list(ranks),
-            rank_pattern=patterns,
-            alpha_pattern=patterns,  # alpha = rank: scale 1, the factors hold the whole change
-        ),
-        adapter_name=PARENTS,
-    )
+    with _as_meant():
+        _mixed_in(transformer).add_adapter(
+            PeftLoraConfig(
+                r=max(ranks.values()),
+                lora_alpha=max(ranks.values()),
+                target_modules=list(ranks),
+                rank_pattern=patterns,
+                alpha_pattern=patterns,  # alpha = rank: scale 1, the factors hold the whole change
+            ),
+            adapter_name=PARENTS,
+        )
     with torch.no_grad():
         for name, delta in deltas.items():
             layer: Any = transformer.get_submodule(name)

@@ -48,6 +48,8 @@ def to_train(config: RunConfig, begun: bool = True, draws: bool = False) -> str:
         settings["train.micro_batch"] = str(batch // 2)
     if not config.model.gradient_checkpointing:
         settings["model.gradient_checkpointing"] = "true"
+    if family_of(config.model.path) != "causal_lm" and "quantize" not in config.model.options:
+        settings["model.options.quantize"] = "int8"
     if draws and config.evaluate.batch_size > 1:
         settings["evaluate.batch_size"] = str(config.evaluate.batch_size // 2)
     now = [f"--set {key}={value}" for key, value in settings.items() if key in free]

@@ -6,7 +6,7 @@ Light on purpose: a recipe is planned and refused by these before any model's li
 from __future__ import annotations
 
 import difflib
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -29,9 +29,11 @@ class FlowOptions(Options):
     """FLUX, and all that flow models share. max_sequence_length: text tokens; None: the family's own.
 
     That is of SD3 256 with T5 and none without (no padding), of FLUX 512, of HunyuanVideo 256.
+    quantize: the frozen base while experts train; int8: half of what it takes in bfloat16.
     """
 
     max_sequence_length: Tokens | None = None
+    quantize: Literal["none", "int8"] = "none"
 
 
 class SD3Options(FlowOptions):

@@ -23,7 +23,7 @@ from ..ops.lowrank import LowRank
 from ..plan import ExpertTask, derive_seed
 from ..policies.adapters import attach_parents, attach_policy, fold, policy_deltas, swapped
 from ..policies.flow import Trajectories, sample
-from ..policies.opening import open_policy
+from ..policies.quantize import is_quantized, open_to_train, quantize
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from .mixture import Mixture, Scores
 from .objectives import Batch, Objective, make_objective
@@ -61,16 +61,19 @@ class ExpertTrainer:
         self.settings = config.objective
         if task.objective is not None:
             self.settings = config.objective.model_copy(update={"name": task.objective})
-        self.policy = open_policy(config.model, device)
+        self.policy = open_to_train(config.model, device)
         self.policy.autocast = config.train.autocast
         guidance = config.model.guidance_scale > 1
         self.conditions = self.policy.encode([p.text for p in mixture.prompts], guidance)
         self.policy.free_text()
         transformer = self.policy.transformer
-        if parents and config.objective.anchor == "base" and mixture.kl > 0:
-            attach_parents(transformer, parents)
-        elif parents:
+        apart = config.objective.anchor == "base" and mixture.kl > 0
+        if parents and not apart:
             fold(transformer, parents)
+        if is_quantized(config.model):
+            quantize(self.policy)
+        if parents and apart:
+            attach_parents(transformer, parents)
         targets = config.lora.targets or self.policy.targets
         parameters = attach_policy(transformer, config.lora, targets, derive_seed(task.seed, "init"))
         transformer.to(self.policy.device)
