@@ -101,7 +101,10 @@ def test_without_a_connection_known_recipes_are_planned_and_others_are_one_line(
     ("path", "options", "told"),
     [
         ("pictures", {"load_t6": True}, r"unknown key model.options.load_t6; did you mean load_t5\?"),
-        ("pictures", {"frames": 8}, "unknown key model.options.frames; known: max_sequence_length, quantize, load_t5"),
+        (
+            "pictures", {"frames": 8},
+            "unknown key model.options.frames; known: max_sequence_length, quantize, load_t5",
+        ),
         ("pictures", {"load_t5": "yes"}, "model.options.load_t5 cannot be 'yes'"),
         (VIDEO, {"frames": 0}, "model.options.frames cannot be 0: Input should be greater than 0"),
         (VIDEO, {"shift": float("nan")}, "model.options.shift cannot be nan"),
