@@ -12,6 +12,7 @@ from paretune.data.prompts import load_prompts
 from paretune.policies.flow import Sampling, sample
 from paretune.policies.folders import EMBEDDED
 from paretune.policies.hunyuan_video import HunyuanVideoPolicy
+from paretune.rewards.tracking import track
 from paretune.worlds.clips.build.model import build_identity_vae
 from paretune.worlds.clips.build.tokenizer import DEFAULT_PROMPT_TEMPLATE, build_llama_tokenizer
 from paretune.worlds.clips.scenes import Clip, all_clips, caption, mislabel
@@ -53,11 +54,25 @@ def test_the_latents_of_the_analytic_autoencoder_are_the_pixels() -> None:
         torch.testing.assert_close(vae.decode(latents).sample, clips, atol=1e-4, rtol=0)  # type: ignore[union-attr]
 
 
+def test_the_base_model_moves_shapes_as_captions_say() -> None:
+    policy = HunyuanVideoPolicy(ModelConfig.model_validate({"path": "clips"}))
+    captions = ["a red circle moves left quickly", "a red circle moves down quickly"] * 4
+    noise = policy.initial_noise(8, torch.Generator().manual_seed(0))
+    clips = policy.decode(sample(policy, policy.encode(captions, False), noise, Sampling(6, 1.0)).clean)
+    left, down = (track(clips).steps.mean(1)[k::2].median(0).values for k in (0, 1))  # pixels a frame
+    assert left[0] < -1
+    assert abs(left[1]) < 0.5
+    assert down[1] > 1
+    assert abs(down[0]) < 0.5
+
+
 def test_the_weights_are_small_say_how_they_were_made_and_draw_the_captions_colour() -> None:
     folder = EMBEDDED["clips"]
     assert all(path.stat().st_size < 8 * 2**20 for path in folder.rglob("*.safetensors"))
     log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
-    assert [*dict.fromkeys(row["run"] for row in log)] == ["looks", "moves", "looks2", "moves2", "moves3"]
+    assert [*dict.fromkeys(row["run"] for row in log)] == [
+        "looks", "moves", "looks2", "moves2", "moves3", "moves4", "moves5", "mistaken",
+    ]  # fmt: skip
     policy = HunyuanVideoPolicy(ModelConfig.model_validate({"path": "clips"}))
     captions = ["a red circle moves left quickly", "a blue square moves right slowly"]
     noise = policy.initial_noise(2, torch.Generator().manual_seed(0))
