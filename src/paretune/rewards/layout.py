@@ -105,7 +105,9 @@ def _group_contrast(
 def _sign_contrast(light: torch.Tensor, letters: int) -> float:
     """Contrast where a word of so many letters lies: the rows that vary most from column to column."""
     bands = light[:, 1 : 1 + LETTER_COLUMNS * letters].unfold(0, LETTER_ROWS, 1).transpose(1, 2)
-    band = bands[bands.std(2).mean(1).argmax()]
+    spread = bands.std(2).mean(1)
+    ties = (spread > spread.max() - 1e-6).nonzero()[:, 0]  # the word is less tall than a band
+    band = bands[ties[len(ties) // 2]]  # rounding, which differs between machines, must not choose
     low, high = torch.quantile(band, torch.tensor([0.05, 0.95])).tolist()
     return contrast(low, high)
 
