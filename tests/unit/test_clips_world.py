@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 
+import pytest
 import torch
 
 from paretune.config import ModelConfig
@@ -13,6 +14,7 @@ from paretune.policies.flow import Sampling, sample
 from paretune.policies.folders import EMBEDDED
 from paretune.policies.hunyuan_video import HunyuanVideoPolicy
 from paretune.rewards.tracking import track
+from paretune.worlds.clips.build.drawings import means
 from paretune.worlds.clips.build.model import build_identity_vae
 from paretune.worlds.clips.build.tokenizer import DEFAULT_PROMPT_TEMPLATE, build_llama_tokenizer
 from paretune.worlds.clips.scenes import Clip, all_clips, caption, mislabel
@@ -83,3 +85,11 @@ def test_the_weights_are_small_say_how_they_were_made_and_draw_the_captions_colo
     assert warmth[0].min() > -0.3
     assert warmth[1].min() < -0.4
     assert warmth[1].max() < 0.3
+
+
+def test_the_table_of_drawings_tells_the_kinds_apart() -> None:
+    assert means("right", 6, 0) == pytest.approx((1.0, 1.0), abs=0.02)
+    frozen, flickering, other = (means(kind, 6, 0) for kind in ("frozen", "flicker", "another speed"))
+    assert frozen[0] > 0.98 and frozen[1] < 0.2
+    assert flickering[0] < 0.95 and flickering[1] < 0.2
+    assert other[0] > 0.98 and other[1] < 0.2
