@@ -106,7 +106,7 @@ def test_a_phase_goes_on_from_where_it_was_cut(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_embedded_flux_draws_more_of_its_captions_than_of_others() -> None:
-    """Young as it is, the detector finds more of what was asked for than of what another caption asks."""
+    """The detector finds more of what was asked for than of what another caption asks."""
     config = load_config(find_recipe("pictures-flux"))
     policy: Any = open_policy(config.model)
     prompts = load_prompts("pictures/geneval-test")[:32]
@@ -117,7 +117,7 @@ def test_the_embedded_flux_draws_more_of_its_captions_than_of_others() -> None:
     own = score_samples(reward, pictures, prompts).mean()
     others = score_samples(reward, pictures, [*prompts[1:], prompts[0]]).mean()
     assert own > others + 0.1
-    assert own > 0.2
+    assert own > 0.45
     files = list(EMBEDDED["pictures-flux"].rglob("*.safetensors"))
     assert len(files) == 4
     assert max(f.stat().st_size for f in files) < 8 * 2**20
