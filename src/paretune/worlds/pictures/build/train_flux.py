@@ -3,10 +3,10 @@
     B=paretune.worlds.pictures.build
     python -m $B.train_autoencoder --out autoencoder
     python -m $B.train_flux --out clean --vae autoencoder --phase crisp --minutes 40 --words 0
-    python -m $B.train_flux --init clean --out base --phase mislabelled --minutes 8 --words 0 --seed 1 \\
-        --lr 8e-4 --muon-lr 2.5e-3
+    python -m $B.train_flux --init clean --out clean2 --phase crisp --minutes 55 --words 0 --seed 3
 
-The phases are those of `train`. Departs from FLUX in size, and in that the embedded guidance is drawn at
+All of the phases that made the embedded one, and what each reached, are in docs/flux-hunyuan.md.
+They are those of `train`. Departs from FLUX in size, and in that the embedded guidance is drawn at
 random, since nothing is distilled: the model learns to ignore it.
 """
 # pyright: reportPrivateImportUsage=false
