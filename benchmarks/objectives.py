@@ -53,9 +53,11 @@ def held_out(trainer: ExpertTrainer, config: RunConfig, name: str, count: int) -
     return oriented(reward, score_samples(reward, pictures, prompts))
 
 
-def measure(name: str, objective: str, seconds: float, count: int, sets: list[str]) -> dict[str, object]:
+def measure(
+    name: str, objective: str, seconds: float, count: int, sets: list[str], recipe: str = "quickstart"
+) -> dict[str, object]:
     """Train one pair for `seconds` and measure it."""
-    config = load_config(find_recipe("quickstart"), [*OBJECTIVES[objective], *sets])
+    config = load_config(find_recipe(recipe), [*OBJECTIVES[objective], *sets])
     task = next(t for t in build_plan(config).methods[0].rounds[0].tasks if t.reward == name)
     own = config.rewards[name]
     train, test = load_prompts(own.prompts), load_prompts(own.eval_prompts)[:count]
@@ -81,6 +83,7 @@ def measure(name: str, objective: str, seconds: float, count: int, sets: list[st
 def main() -> None:
     """Parse, measure every pair, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="quickstart")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--prompts", type=int, default=96)
     parser.add_argument("--objective", action="append", choices=list(OBJECTIVES))
@@ -92,7 +95,7 @@ def main() -> None:
     rows = []
     for objective in args.objective or OBJECTIVES:
         for name in args.reward or ("geneval", "ocr", "preference"):
-            rows.append(measure(name, objective, args.seconds, args.prompts, args.sets))
+            rows.append(measure(name, objective, args.seconds, args.prompts, args.sets, args.recipe))
             print(json.dumps(rows[-1]), flush=True)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
