@@ -158,22 +158,29 @@ def _tokens(config: RunConfig, folder: Path, family: str) -> int:
 def _count_tokens(config: RunConfig, folder: Path, family: str) -> int:
     facts = json.loads((folder / "transformer" / "config.json").read_text())
     if family == "sd3":
-        return (_latent_side(config, folder, facts["sample_size"]) // facts["patch_size"]) ** 2
+        high, wide = (_latent_side(config, folder, side, facts["sample_size"]) for side in _sides(config))
+        return (high // facts["patch_size"]) * (wide // facts["patch_size"])
     vae = json.loads((folder / "vae" / "config.json").read_text())
     if family == "flux":
         halvings = 2 ** (len(vae["block_out_channels"]) - 1)
-        return ((config.model.height or 128 * halvings) // (2 * halvings)) ** 2
+        high, wide = ((side or 128 * halvings) // (2 * halvings) for side in _sides(config))
+        return high * wide
     space, patch = vae["spatial_compression_ratio"], facts["patch_size"]
-    side = (config.model.height or (480 if space > 1 else 32)) // (space * patch)
+    high, wide = ((side or (480 if space > 1 else 32)) // (space * patch) for side in _sides(config))
     # One block compresses nothing in time, three or more the nominal four times.
     time = vae["temporal_compression_ratio"] if len(vae["block_out_channels"]) > 2 else 1
     frames = ((_frames(config, family) or (53 if time > 1 else 8)) - 1) // time + 1
-    return side * side * (frames // facts["patch_size_t"])
+    return high * wide * (frames // facts["patch_size_t"])
 
 
-def _latent_side(config: RunConfig, folder: Path, default: int) -> int:
-    """Side of the latents: the recipe's height over the VAE's factor, else the model's own."""
-    if config.model.height is None:
+def _sides(config: RunConfig) -> tuple[int | None, int | None]:
+    """Height and width in pixels, None for the model's own."""
+    return config.model.height, config.model.width
+
+
+def _latent_side(config: RunConfig, folder: Path, pixels: int | None, default: int) -> int:
+    """Side of the latents: the recipe's pixels over the VAE's factor, else the model's own."""
+    if pixels is None:
         return default
     vae = json.loads((folder / "vae" / "config.json").read_text())
-    return config.model.height // 2 ** (len(vae["block_out_channels"]) - 1)
+    return pixels // 2 ** (len(vae["block_out_channels"]) - 1)

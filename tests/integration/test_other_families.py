@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from paretune.config import ModelConfig
+from paretune.estimate import _tokens
 from paretune.methods import build_plan
 from paretune.ops.lowrank import LowRank
 from paretune.policies.adapters import fold
@@ -197,6 +198,30 @@ def test_a_whole_run_of_sd35_mediums_recipe(tiny_sd3_t5: Path, tmp_path: Path) -
     assert set(json.loads((out / "summary.json").read_text())["methods"]) > {"mapreduce@2", "rewarded_soup"}
 
 
+@pytest.mark.parametrize("name", ["flux1-dev", "hunyuan-video"])
+def test_a_whole_run_of_the_other_published_recipes(
+    name: str, tiny_flux: Path, tiny_hunyuan: Path, tmp_path: Path
+) -> None:
+    """Two rounds by the recipe's own objective: experts, average, fold, soup, evaluation, report."""
+    family = {"flux1-dev": "flux", "hunyuan-video": "hunyuan_video"}[name]
+    pipeline = tiny_flux if family == "flux" else tiny_hunyuan
+    recipe = tiny_recipe(tmp_path / "recipe", pipeline, rounds=2, **_published(name, family))
+    (tmp_path / "recipe" / "rewards.py").write_text(
+        "def red(samples, prompts):\n    return samples.select(-3, 0).flatten(1).mean(1).tolist()\n"
+        "def dark(samples, prompts):\n    return (1 - samples.flatten(1).mean(1)).tolist()\n"
+    )
+    out = tmp_path / "run"
+    sets = ["--set", "executor.workers=1", "--set", "train.ema_every=1"]
+    done = call("run", recipe, "--out", out, "--quiet", *sets)
+    assert done.returncode == 0, done.stderr
+    assert load_config(out / "config.yaml").model.dtype == "bfloat16"
+    finals = load_file(out / "final" / "adapter_model.safetensors")
+    assert {t.dtype for t in finals.values()} == {torch.float32}
+    assert max(float(t.abs().max()) for n, t in finals.items() if "lora_B" in n) > 0
+    assert set(json.loads((out / "summary.json").read_text())["methods"]) > {"mapreduce@2", "rewarded_soup"}
+    assert ("<video" in (out / "report.html").read_text()) == (family == "hunyuan_video")
+
+
 def test_a_whole_run_of_clips(tiny_hunyuan: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(
         tmp_path / "recipe", tiny_hunyuan, rounds=1, methods=["mapreduce"],
@@ -215,3 +240,12 @@ def test_a_whole_run_of_clips(tiny_hunyuan: Path, tmp_path: Path) -> None:
     assert set(json.loads((out / "summary.json").read_text())["methods"]) > {"base", "mapreduce"}
     page = (out / "report.html").read_text()
     assert page.count("<video") == page.count("data:video/mp4") > 4
+
+
+def test_a_wider_picture_has_more_tokens(family: str, pipeline: Path, tmp_path: Path) -> None:
+    def tokens(width: int) -> int:
+        model = {**SMALL[family], "height": 32, "width": width}
+        config = load_config(tiny_recipe(tmp_path / str(width), pipeline, model=model))
+        return _tokens(config, pipeline, family)
+
+    assert tokens(64) == 2 * tokens(32) > 0

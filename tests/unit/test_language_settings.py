@@ -89,7 +89,10 @@ def test_every_objective_has_a_trainer_and_a_medium_its_own(config: RunConfig) -
         check_objective(config.model_copy(update={"methods": ("selma",)}))
 
 
-@pytest.mark.parametrize("key", ["train.keep=2", "objective.shared_noise=true", "objective.advantage_clip=1"])
+@pytest.mark.parametrize(
+    "key",
+    ["train.keep=2", "objective.shared_noise=true", "objective.advantage_clip=1", "objective.anchor=base"],
+)
 def test_keys_that_trl_has_nothing_for_are_refused(tiny_llama: Path, tmp_path: Path, key: str) -> None:
     recipe = language_recipe(tmp_path, tiny_llama)
     check_objective(load_config(recipe))

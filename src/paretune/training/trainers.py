@@ -59,7 +59,7 @@ KINDS = {
 }
 
 
-UNHEARD = {"train": ("keep",), "objective": ("shared_noise", "advantage_clip")}
+UNHEARD = {"train": ("keep",), "objective": ("shared_noise", "advantage_clip", "anchor")}
 
 
 def check_objective(config: RunConfig) -> None:

@@ -53,8 +53,6 @@ class LanguageTrainer:
         self.config, self.task, self.folder, self.mixture = config, task, folder, mixture
         self.kind = OBJECTIVES[config.objective.name]
         self.device = device
-        if config.objective.anchor == "base" and mixture.kl > 0 and parents:
-            raise ParetuneError("objective.anchor: base is for flow models; TRL's reference is the round's")
         self.policy: CausalLMPolicy = open_policy(config.model, device)
         check_targets(self.policy.transformer, config.lora.targets or self.policy.targets)
         self.texts = self.policy.render([p.text for p in mixture.prompts])
