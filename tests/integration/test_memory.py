@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from paretune.config import ModelConfig, RunConfig
+from paretune.estimate import KNOWN
 from paretune.methods import build_plan
 from paretune.ops.lowrank import LowRank
 from paretune.peak import measure_update
@@ -21,7 +22,7 @@ from paretune.policies.opening import open_policy
 from paretune.policies.pipelines import PipelinePolicy
 from paretune.policies.sd3 import SD3Policy
 from paretune.policies.tokens import Scaled
-from paretune.recipes import changed_keys, load_config
+from paretune.recipes import changed_keys, find_recipe, load_config
 from paretune.sampling import Request, Sampler
 from paretune.sampling.source import open_source
 from paretune.stages.adapters import save_delta
@@ -236,3 +237,14 @@ def test_a_hub_model_of_known_size_is_measured_with_random_weights(
     unknown = load_config(tiny_recipe(tmp_path, Path("x"), model={**SIZE, "path": "someone/else"}))
     with pytest.raises(ParetuneError, match="someone/else is none of them"):
         measure_update(unknown, "cpu")
+
+
+@pytest.mark.parametrize("name", ["flux1-dev", "hunyuan-video"])
+def test_true_sizes_are_those_that_the_plan_counts(name: str) -> None:
+    """On the meta device, which holds shapes and no weights: 12 and 13 billion."""
+    config = load_config(find_recipe(name)).model
+    policy = true_sizes.random_policy(config, "meta")
+    assert policy is not None
+    count = sum(p.numel() for p in policy.transformer.parameters())
+    assert count / 1e9 == pytest.approx(KNOWN[config.path][0], abs=0.01)
+    assert policy.transformer.dtype == torch.bfloat16

@@ -3,7 +3,7 @@
     python -m paretune.worlds.assistant.build.train_rewards helpful --init checkpoint --out helpful
 
 A tiny Llama with one score, from the taught language model, by TRL's RewardTrainer (Bradley-Terry) on pairs
-of answers drawn in one manner, of which some have slips of language; which is preferred is drawn with the
+of answers drawn in three manners, of which some have slips of language; which is preferred is drawn with the
 chance sigmoid((a - b) / NOISE) of their worth to the taste. Scores are centred, so that their sigmoid is
 about 1/2 on the pairs. Writes the model, its tokenizer and training_log.jsonl with the agreement on held-out
 requests. Five minutes on one core.
