@@ -27,9 +27,11 @@ def test_a_clip_comes_back_from_its_file(tmp_path: Path) -> None:
 
 def test_the_same_clip_is_the_same_bytes(tmp_path: Path) -> None:
     clip = torch.rand(5, 3, 32, 48, generator=torch.Generator().manual_seed(0))
-    for name in ("a.mp4", "b.mp4"):
-        write_clip(clip, tmp_path / name)
-    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    written = set()
+    for _ in range(12):
+        write_clip(clip, tmp_path / "a.mp4")
+        written.add((tmp_path / "a.mp4").read_bytes())
+    assert len(written) == 1
 
 
 def test_a_sheet_of_a_long_clip_takes_its_ends() -> None:

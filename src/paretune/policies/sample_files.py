@@ -87,7 +87,9 @@ def clip_bytes(clip: torch.Tensor, rate: int | None = None, comment: str = "") -
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "12", "preset": "medium", "threads": "1"}
         for frame in frames.permute(0, 2, 3, 1).contiguous().numpy():
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            # Converted here: left to the encoder, the conversion gave other bytes in some calls of a process.
+            converted = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")
+            file.mux(stream.encode(converted))
         file.mux(stream.encode(None))
     return written.getvalue()
 
