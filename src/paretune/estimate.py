@@ -8,7 +8,6 @@ measurement.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from .config import RunConfig
 from .plan import Plan
 from .policies.folders import family_of, resolve_path
 from .policies.media import Cost, medium_of
-from .policies.options import SD3Options, VideoOptions, read_options
+from .policies.options import SD3Options, read_options
 from .policies.quantize import is_quantized
+from .policies.shapes import read_shape
 from .policies.sizes import parameters_in
-from .types import ParetuneError
 
 # Parameters of hub models that are not on disk yet, in billions: transformer, VAE, text encoders, T5.
 KNOWN = {
@@ -33,6 +32,7 @@ KNOWN = {
 # hidden unit of the one block that is computed again. 24 blocks of 1,536 units; 57 and 60 of 3,072.
 KEPT = {"sd3": 1e5, "flux": 3e5, "hunyuan_video": 3e5}
 TEXT_TOKENS = {"sd3": 77 + 256, "flux": 512, "hunyuan_video": 256}
+SMALL, SMALL_TEXT_TOKENS = 1e9, 16  # parameters of a transformer whose prompts are short
 SUSTAINED_TFLOPS = {"cuda": 300.0, "cpu": 0.05}  # an H100 in bfloat16 at about 30 %; one CPU core
 
 
@@ -44,7 +44,7 @@ class Estimate:
     """
 
     parameters: float | None
-    tokens: int
+    tokens: int | None
     memory_gb: float | None
     hours: dict[str, float]
     sampling: str = ""
@@ -65,9 +65,10 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     if own is not None:
         return _estimate(config, plan, device, own)
     family = family_of(config.model.path)
-    sizes, tokens = _model_facts(config, family)
-    if sizes is None:
-        return Estimate(None, tokens, None, {})
+    facts = _model_facts(config, family)
+    if facts is None:
+        return Estimate(None, None, None, {})
+    sizes, tokens = facts
     bytes_each = 2 if config.model.dtype == "bfloat16" else 4
     activations = config.train.micro_batch * tokens * KEPT[family] * bytes_each
     # Text encoders are gone when training begins; the autoencoder, in float32, visits between epochs.
@@ -119,68 +120,20 @@ def _token_hours(config: RunConfig, draw: float, train: float, seconds: float) -
     return {"tokens": len(config.rewards) * (drawn * draw + trained * passes * train) * seconds / 3600}
 
 
-def _model_facts(config: RunConfig, family: str) -> tuple[Sizes | None, int]:
-    """Parameters, and tokens of a sample with its text."""
+def _model_facts(config: RunConfig, family: str) -> tuple[Sizes, int] | None:
+    """Parameters, and tokens of a sample with its text; None of a hub model that is not known."""
     folder, model = Path(resolve_path(config.model.path)), config.model
     with_t5 = family == "sd3" and read_options(SD3Options, model).load_t5
+    shape = read_shape(model)
     if folder.is_dir():
         size = {part: parameters_in(folder / part) for part in
                 ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")}  # fmt: skip
         t5 = size["text_encoder_3"] if with_t5 else 0
         sizes = Sizes(size["transformer"], size["vae"], size["text_encoder"] + size["text_encoder_2"] + t5)
-        return sizes, _tokens(config, folder, family) + 16
-    side = (model.height or 1024) // 16 * ((model.width or model.height or 1024) // 16)
-    frames = ((_frames(config, family) or 1) - 1) // 4 + 1
-    known = KNOWN.get(model.path)
-    if known is None:
-        return None, side * frames + TEXT_TOKENS[family]
-    transformer, vae, text, t5 = (1e9 * x for x in known)
-    sizes = Sizes(transformer, vae, text + (t5 if with_t5 else 0))
-    return sizes, side * frames + TEXT_TOKENS[family]
-
-
-def _frames(config: RunConfig, family: str) -> int | None:
-    """The recipe's frames, of a family that draws clips."""
-    return read_options(VideoOptions, config.model).frames if family == "hunyuan_video" else None
-
-
-def _tokens(config: RunConfig, folder: Path, family: str) -> int:
-    """Tokens of one sample of a local folder. ParetuneError where its configuration does not tell."""
-    try:
-        return _count_tokens(config, folder, family)
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        reason = " ".join((str(error).strip() or type(error).__name__).split())
-        raise ParetuneError(
-            f"model.path: the config.json of {folder}'s transformer or vae is damaged: {reason}"
-        ) from error
-
-
-def _count_tokens(config: RunConfig, folder: Path, family: str) -> int:
-    facts = json.loads((folder / "transformer" / "config.json").read_text())
-    if family == "sd3":
-        high, wide = (_latent_side(config, folder, side, facts["sample_size"]) for side in _sides(config))
-        return (high // facts["patch_size"]) * (wide // facts["patch_size"])
-    vae = json.loads((folder / "vae" / "config.json").read_text())
-    if family == "flux":
-        halvings = 2 ** (len(vae["block_out_channels"]) - 1)
-        high, wide = ((side or 128 * halvings) // (2 * halvings) for side in _sides(config))
-        return high * wide
-    space, patch = vae["spatial_compression_ratio"], facts["patch_size"]
-    high, wide = ((side or (480 if space > 1 else 32)) // (space * patch) for side in _sides(config))
-    # One block compresses nothing in time, three or more the nominal four times.
-    time = vae["temporal_compression_ratio"] if len(vae["block_out_channels"]) > 2 else 1
-    frames = ((_frames(config, family) or (53 if time > 1 else 8)) - 1) // time + 1
-    return high * wide * (frames // facts["patch_size_t"])
-
-
-def _sides(config: RunConfig) -> tuple[int | None, int | None]:
-    """Height and width in pixels, None for the model's own."""
-    return config.model.height, config.model.width
-
-
-def _latent_side(config: RunConfig, folder: Path, pixels: int | None, default: int) -> int:
-    """Side of the latents: the recipe's pixels over the VAE's factor, else the model's own."""
-    if pixels is None:
-        return default
-    vae = json.loads((folder / "vae" / "config.json").read_text())
-    return pixels // 2 ** (len(vae["block_out_channels"]) - 1)
+    elif model.path in KNOWN:
+        transformer, vae, text, t5 = (1e9 * x for x in KNOWN[model.path])
+        sizes = Sizes(transformer, vae, text + (t5 if with_t5 else 0))
+    else:
+        return None
+    text_tokens = SMALL_TEXT_TOKENS if sizes.transformer < SMALL else TEXT_TOKENS[family]
+    return None if shape is None else (sizes, shape.tokens + text_tokens)

@@ -12,6 +12,7 @@ from .data.prompts import load_prompts
 from .files import disk_errors, write_json, write_text
 from .plan import Plan
 from .policies.options import check_options
+from .policies.shapes import read_shape
 from .recipes import changed_keys, load_config
 from .rewards.base import applies_to, load_reward
 from .training.trainers import check_objective
@@ -21,6 +22,7 @@ from .types import ParetuneError
 def check(config: RunConfig) -> None:
     """Everything that can be known to be wrong before work begins: model, prompts, rewards, judges."""
     check_options(config.model)
+    read_shape(config.model)
     check_objective(config)
     known = set(config.rewards)
     for name, own in config.rewards.items():

@@ -25,7 +25,7 @@ def _theirs(policy: HunyuanVideoPolicy, noise: torch.Tensor, guidance: float) ->
     policy.load_text()
     return policy.pipe(
         PROMPTS, latents=noise, num_inference_steps=4, guidance_scale=guidance, output_type="pt",
-        height=policy.height, width=policy.width, num_frames=policy.frames,
+        height=policy.shape.height, width=policy.shape.width, num_frames=policy.shape.frames,
     ).frames  # fmt: skip
 
 
@@ -72,8 +72,8 @@ def test_the_system_text_is_dropped_and_the_prompts_own_words_are_kept(tiny_huny
 @pytest.mark.parametrize(
     ("size", "told"),
     [
-        ({"options": {"frames": 8}}, "frames: 8 does not fit this model: give 4 k"),
-        ({"height": 24}, "multiples of 16"),
+        ({"options": {"frames": 8}}, r"frames: 8 does not fit this model: give 4 k \+ 1, such as 53"),
+        ({"height": 26}, "height: 26 does not fit this model: give a multiple of 16, such as 32"),
     ],
 )
 def test_sizes_that_do_not_fit_are_one_line(tiny_hunyuan: Path, size: dict[str, Any], told: str) -> None:

@@ -13,11 +13,11 @@ import yaml
 from safetensors.torch import load_file
 
 from paretune.config import ModelConfig
-from paretune.estimate import _tokens
 from paretune.methods import build_plan
 from paretune.ops.lowrank import LowRank
 from paretune.policies.adapters import fold
 from paretune.policies.opening import open_policy
+from paretune.policies.shapes import read_shape
 from paretune.policies.token_files import write_token
 from paretune.policies.tokens import Scaled
 from paretune.recipes import find_recipe, load_config
@@ -242,10 +242,30 @@ def test_a_whole_run_of_clips(tiny_hunyuan: Path, tmp_path: Path) -> None:
     assert page.count("<video") == page.count("data:video/mp4") > 4
 
 
-def test_a_wider_picture_has_more_tokens(family: str, pipeline: Path, tmp_path: Path) -> None:
-    def tokens(width: int) -> int:
-        model = {**SMALL[family], "height": 32, "width": width}
-        config = load_config(tiny_recipe(tmp_path / str(width), pipeline, model=model))
-        return _tokens(config, pipeline, family)
+def test_shapes_are_told_before_loading_as_after(family: str, pipeline: Path) -> None:
+    def model(width: int) -> ModelConfig:
+        whole = {"path": str(pipeline), **SMALL[family], "height": 32, "width": width}
+        return ModelConfig.model_validate(whole)
 
-    assert tokens(64) == 2 * tokens(32) > 0
+    narrow, wide = read_shape(model(32)), read_shape(model(64))
+    assert narrow is not None
+    assert wide is not None
+    assert wide.tokens == 2 * narrow.tokens > 0
+    policy: Any = open_policy(model(64))
+    assert policy.shape == wide
+    with torch.no_grad():
+        drawn = policy.decode(torch.zeros(1, *wide.latents))
+    frames = (wide.frames,) if family == "hunyuan_video" else ()
+    assert drawn.shape == (1, *frames, 3, 32, 64)
+
+
+def test_a_size_that_does_not_fit_is_one_line_before_loading(
+    family: str, pipeline: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(tmp_path, pipeline, model={**SMALL[family], "width": 27})
+    for command in (("plan", recipe), ("run", recipe, "--out", tmp_path / "out")):
+        done = call(*command)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert "model.width: 27 does not fit this model: give a multiple of" in line
+    assert not (tmp_path / "out").exists()

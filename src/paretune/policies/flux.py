@@ -18,6 +18,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from ..types import ParetuneError
 from .flow import Conditions
 from .pipelines import PipelinePolicy
+from .shapes import Shape
 
 # peft matches the ends of names: "attn.to_q" is found in both kinds of blocks. Single-stream blocks
 # have no attn.to_out: their proj_out also takes the feed-forward half, and Flow-GRPO leaves it alone.
@@ -36,18 +37,11 @@ class FluxPolicy(PipelinePolicy):
     targets: tuple[str, ...] = TARGETS
     encoders = ("text_encoder", "text_encoder_2")
 
-    def check_size(self) -> tuple[int, ...]:
-        """[tokens, channels]."""
-        config, scale = self.config, self.pipe.vae_scale_factor
-        default = self.pipe.default_sample_size * scale
-        self.height, self.width = config.height or default, config.width or default
-        side = 2 * scale
-        if self.height % side or self.width % side:
-            raise ParetuneError(f"model.height and model.width must be multiples of {side}")
+    def check_size(self) -> Shape:
+        """Latents are packed: [tokens, channels]."""
         if (self.options.max_sequence_length or 0) > T5_TOKENS:
             raise ParetuneError(f"model.options.max_sequence_length is at most {T5_TOKENS} for FLUX")
-        self.grid = (self.height // side, self.width // side)
-        return (self.grid[0] * self.grid[1], self.transformer.config.in_channels)
+        return super().check_size()
 
     def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
         """CLIP's pooled vector and T5's sequence."""
@@ -61,7 +55,9 @@ class FluxPolicy(PipelinePolicy):
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
     ) -> torch.Tensor:
         """The transformer's output at an embedded guidance. float32, packed as x."""
-        places = FluxPipeline._prepare_latent_image_ids(len(x), *self.grid, self.device, self.dtype)
+        side = 2 * self.pipe.vae_scale_factor
+        grid = (self.shape.height // side, self.shape.width // side)
+        places = FluxPipeline._prepare_latent_image_ids(len(x), *grid, self.device, self.dtype)
         v = self.run_transformer(
             x,
             timestep=sigma,
@@ -85,5 +81,5 @@ class FluxPolicy(PipelinePolicy):
     def unscale(self, latents: torch.Tensor) -> torch.Tensor:
         """Unpacked, [B, C, h, w]."""
         scale = self.pipe.vae_scale_factor
-        unpacked = FluxPipeline._unpack_latents(latents, self.height, self.width, scale)
+        unpacked = FluxPipeline._unpack_latents(latents, self.shape.height, self.shape.width, scale)
         return super().unscale(unpacked)

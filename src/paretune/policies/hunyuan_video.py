@@ -9,17 +9,16 @@ dropped; CLIP gives the pooled vector. Guidance is one of the model's inputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import HunyuanVideoPipeline
 
-from ..types import ParetuneError
 from .flow import Conditions
 from .options import VideoOptions, read_options
 from .pipelines import PipelinePolicy
+from .shapes import Shape, time_factor
 from .tokens import Scaled
 
 # The text refiner's attention ends in the same names, and gets adapters too.
@@ -28,7 +27,6 @@ TARGETS = (
     "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
 )  # fmt: skip
 TEXT_TOKENS = 256
-DEFAULT_SIDE, DEFAULT_FRAMES = 480, 53  # DanceGRPO's; small embedded models say their own size
 
 
 class HunyuanVideoPolicy(PipelinePolicy):
@@ -39,27 +37,14 @@ class HunyuanVideoPolicy(PipelinePolicy):
     options_kind = VideoOptions
     encoders = ("text_encoder", "text_encoder_2")
 
-    def check_size(self) -> tuple[int, ...]:
-        """[C, t, h, w]."""
-        model, config = self.config, self.transformer.config
-        wanted = read_options(VideoOptions, model).frames
-        space = self.pipe.vae_scale_factor_spatial
-        time = time_factor(self.vae)
+    def check_size(self) -> Shape:
+        """Latents [C, t, h, w]. Large clips are decoded in tiles."""
         # Blending of tiles in time counts on the nominal factor: without it, clips are decoded whole.
-        self.vae.use_framewise_decoding = time == self.vae.temporal_compression_ratio
-        if space > 1:
+        nominal = self.vae.temporal_compression_ratio
+        self.vae.use_framewise_decoding = time_factor(self.vae.config) == nominal
+        if self.pipe.vae_scale_factor_spatial > 1:
             self.vae.enable_tiling()
-        side = DEFAULT_SIDE if space > 1 else 32
-        self.height, self.width = model.height or side, model.width or side
-        self.frames = wanted or (DEFAULT_FRAMES if time > 1 else 8)
-        step = max(16, space * config.patch_size)
-        if self.height % step or self.width % step:
-            raise ParetuneError(f"model.height and model.width must be multiples of {step}")
-        latent_frames = (self.frames - 1) // time + 1
-        if (self.frames - 1) % time or latent_frames % config.patch_size_t:
-            fit = f"a multiple of {config.patch_size_t}" if time == 1 else f"{time} k + 1"
-            raise ParetuneError(f"model.options.frames: {self.frames} does not fit this model: give {fit}")
-        return (config.in_channels, latent_frames, self.height // space, self.width // space)
+        return super().check_size()
 
     def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
         """Llama's sequence with its mask, and CLIP's pooled vector."""
@@ -103,10 +88,3 @@ class HunyuanVideoPolicy(PipelinePolicy):
     def decode(self, latents: torch.Tensor, batch: int = 8) -> torch.Tensor:
         """Clips float32 [B, T, 3, H, W] in [0, 1]."""
         return super().decode(latents, batch).transpose(1, 2).contiguous()
-
-
-def time_factor(vae: Any) -> int:
-    """How many frames a latent frame stands for: what the layers do, which in a small autoencoder may be
-    less than the class's nominal factor."""
-    upsamplers = [u for block in vae.decoder.up_blocks for u in block.upsamplers or ()]
-    return prod(int(u.upsample_factor[0]) for u in upsamplers)

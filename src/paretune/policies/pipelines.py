@@ -23,9 +23,10 @@ from ..config import ModelConfig
 from ..types import ParetuneError
 from .embeddings import cached
 from .flow import Conditions, Schedule
-from .folders import check_model, quiet, resolve_path
+from .folders import PIPELINES, check_model, quiet, resolve_path
 from .memory import out_of_memory
 from .options import FlowOptions, read_options
+from .shapes import Shape, shape_of
 from .token_files import Token
 from .tokens import Scaled, encode_with, needs_gradient, new_token, row_scales
 
@@ -84,15 +85,17 @@ class PipelinePolicy:
         self._text = RLock()  # tokens are put into shared encoders: one prompt batch at a time
         if config.gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
-        self.latent_shape = self.check_size()
+        self.shape = self.check_size()
+        self.latent_shape = self.shape.latents
 
     def load(self) -> Any:
         """The family's pipeline, without text encoders where they are loaded later."""
         return load(self.kind, self.config, dict.fromkeys(self.encoders) if self.lazy_text else {})
 
-    def check_size(self) -> tuple[int, ...]:
-        """The latents of one sample. Raises ParetuneError for sizes that the model cannot draw."""
-        raise NotImplementedError
+    def check_size(self) -> Shape:
+        """Of one sample. Raises ParetuneError for sizes that the model cannot draw."""
+        family = PIPELINES[self.kind.__name__]
+        return shape_of(family, self.config, self.transformer.config, self.vae.config)
 
     def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
         """The pipeline's own encoding of a few prompts: embeds, pooled, and a mask [P, T] if it has one."""

@@ -85,7 +85,7 @@ def clip_bytes(clip: torch.Tensor, rate: int | None = None, comment: str = "") -
         stream = file.add_stream("libx264", rate=rate or frame_rate(len(clip)))
         stream.width, stream.height = frames.shape[3], frames.shape[2]
         stream.pix_fmt = "yuv420p"
-        # x264's macroblock tree with AVX-512 answers differently from call to call; at this quality it saves little.
+        # With AVX-512, x264's macroblock tree is not the same in every call; at this quality it saves little.
         stream.options = {"crf": "12", "preset": "medium", "threads": "1", "x264-params": "mbtree=0"}
         for frame in frames.permute(0, 2, 3, 1).contiguous().numpy():
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

@@ -45,16 +45,6 @@ class SD3Policy(PipelinePolicy):
         """See `load_pipeline`."""
         return load_pipeline(self.config)
 
-    def check_size(self) -> tuple[int, ...]:
-        """[C, h, w]."""
-        config, scale = self.config, self.pipe.vae_scale_factor
-        default = self.pipe.default_sample_size * scale
-        self.height, self.width = config.height or default, config.width or default
-        side = scale * self.pipe.patch_size
-        if self.height % side or self.width % side:
-            raise ParetuneError(f"model.height and model.width must be multiples of {side}")
-        return (self.transformer.config.in_channels, self.height // scale, self.width // scale)
-
     @property
     def t5_tokens(self) -> int:
         """Without T5 the pipeline would append this many zero tokens, which changes the picture."""
