@@ -14,7 +14,7 @@ from paretune.recipes import load_config
 from paretune.rewards.base import load_reward
 from paretune.types import Prompt
 from tests.language import WORDS, make_llama
-from tests.made_run import make_clips_run, make_texts_run
+from tests.made_run import make_clips_run, make_run, make_texts_run
 
 from .browsing import needs_chromium, served, slider, visits
 
@@ -145,3 +145,21 @@ def test_two_clips_play_and_follow_the_sliders(browser: Any, tiny_hunyuan: Path,
         now = page.eval_on_selector_all("#pt-samples video", sources)
         assert now[0] == before[0]
         assert "Scores of these two clips" in page.text_content("#pt-bars")
+
+
+def test_flux_pictures_follow_the_sliders(browser: Any, tiny_flux: Path, tmp_path: Path) -> None:
+    model = {"height": 16, "width": 16, "options": {"max_sequence_length": 16}}
+    run = make_run(tmp_path / "flux", tiny_flux, model=model)
+    with served(run) as address, visits(browser, address, "#pt-samples img") as open_page:
+        page = open_page()
+        sources = "all => all.map(one => one.src)"
+        page.wait_for_function("document.querySelectorAll('#pt-samples img').length === 2")
+        before = page.eval_on_selector_all("#pt-samples img", sources)
+        slider(page, 0).focus()
+        page.keyboard.press("Home")
+        page.wait_for_function(
+            "before => document.querySelectorAll('#pt-samples img')[1]?.src !== before", arg=before[1]
+        )
+        now = page.eval_on_selector_all("#pt-samples img", sources)
+        assert now[0] == before[0] != before[1]
+        assert "Scores of these two pictures" in page.text_content("#pt-bars")

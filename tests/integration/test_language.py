@@ -132,14 +132,20 @@ def test_a_joint_expert_weighs_the_rewards_and_a_cost_counts_down(tiny_llama: Pa
     assert own == [[2, 1, None, None], [None, None, -3, -1]]
 
 
-@pytest.mark.parametrize("objective", ["dpo", "ipo", "apo_zero", "simpo", "cpo", "orpo", "kto"])
+PAIRED = (
+    "dpo", "ipo", "hinge", "robust", "sppo_hard", "apo_zero", "apo_down", "simpo", "cpo", "orpo", "kto",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("objective", PAIRED)
 def test_preference_pairs_raise_the_chosen_answer(tiny_llama: Path, tmp_path: Path, objective: str) -> None:
     pairs = [{"prompt": p, "chosen": "yes yes", "rejected": "no maybe"} for p in ("fix", "clean", "tell me")]
     file = tmp_path / "pairs.jsonl"
     file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     rewards = {"yes": {"reward": "length", "prompts": str(file), "eval_prompts": str(file)}}
+    options = {"beta": 0.5, **({"label_smoothing": 0.1} if objective == "robust" else {})}
     trainer = _trainer(
-        tmp_path, tiny_llama, rewards=rewards, objective={"name": objective, "options": {"beta": 0.5}},
+        tmp_path, tiny_llama, rewards=rewards, objective={"name": objective, "options": options},
         train={"epochs": 3, "prompts_per_epoch": 2, "learning_rate": 0.05},
     )  # fmt: skip
     _run(trainer)
@@ -228,3 +234,31 @@ def test_supervised_fine_tuning_before_the_run(big: Path, tmp_path: Path) -> Non
     name = "model.layers.0.self_attn.q_proj.weight"
     assert not torch.equal(base.state_dict()[name], taught.state_dict()[name])
     assert [p.name for p in tmp_path.iterdir()] == ["sft"]
+
+
+def test_a_reward_that_returns_nan_is_one_line_and_training_goes_on_from_before_it(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    recipe = language_recipe(tmp_path, tiny_llama, executor={"workers": 1}, rounds=1)
+    trouble, seen = tmp_path / "trouble", tmp_path / "seen"
+    with (tmp_path / "rewards.py").open("a") as file:  # well for one epoch
+        file.write(
+            "\nfrom pathlib import Path\n"
+            f"trouble, seen, right = Path({str(trouble)!r}), Path({str(seen)!r}), yes\n"
+            "def yes(texts, prompts):\n"
+            "    if trouble.exists() and seen.exists():\n        return [float('nan')] * len(texts)\n"
+            "    seen.touch()\n    return right(texts, prompts)\n"
+        )
+    trouble.touch()
+    failed = call("run", recipe, "--out", tmp_path / "out", "--quiet")
+    assert failed.returncode == 2
+    (line,) = failed.stderr.splitlines()
+    assert "reward 'yes'" in line
+    assert "nan" in line
+    expert = tmp_path / "out" / "round-1" / "experts" / "yes"
+    assert [p.name for p in (expert / "checkpoints").iterdir()] == ["epoch-0001"]
+    trouble.unlink()
+    resumed = call("run", recipe, "--out", tmp_path / "out", "--quiet", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    rows = (expert / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["update"] for row in rows] == [1, 2]
