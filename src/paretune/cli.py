@@ -148,15 +148,18 @@ def plan(
     """Print what a recipe will do: settings, experts, samples, updates, memory, hours. Runs nothing."""
     from .environment import choose_device
     from .estimate import estimate
+    from .folder import missing_files
     from .methods import build_plan
     from .policies.folders import EMBEDDED
     from .policies.options import check_options
-    from .rewards.base import find_reward
+    from .rewards.base import find_reward, reward_file
 
     config = load_config(find_recipe(recipe), set_ or ())
     check_options(config.model)
+    missing = missing_files(config)
     for own in config.rewards.values():
-        find_reward(own.reward)
+        if str(reward_file(own.reward)) not in missing:
+            find_reward(own.reward)
     planned = build_plan(config)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)
@@ -167,12 +170,15 @@ def plan(
         peak = measure_update(config, choose_device(config.executor.device))
     if as_json:
         print_json({"config": config.model_dump(mode="json"), "plan": planned.to_json(),
-                     "estimate": vars(costs), **({"measured": vars(peak)} if peak else {})})  # fmt: skip
+                     "estimate": vars(costs), "missing": missing,
+                     **({"measured": vars(peak)} if peak else {})})  # fmt: skip
         return
     from .tables import plan_tables
 
     for table in plan_tables(config, planned, costs, device):
         Console().print(table)
+    if missing:
+        typer.echo(f"not there yet, and needed by a run: {', '.join(missing)}")
     if peak is not None:
         typer.echo(str(peak))
 

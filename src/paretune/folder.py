@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .config import RunConfig
-from .data.prompts import load_prompts
+from .data.prompts import load_prompts, prompt_file
 from .files import disk_errors, write_json, write_text
 from .plan import Plan
 from .policies.options import check_options
 from .policies.shapes import read_shape
 from .recipes import changed_keys, load_config
-from .rewards.base import applies_to, load_reward
+from .rewards.base import applies_to, load_reward, reward_file
 from .training.trainers import check_objective
 from .types import ParetuneError
 
@@ -41,6 +41,16 @@ def check(config: RunConfig) -> None:
             raise ParetuneError(
                 f"evaluate.untargeted: {untargeted.name} is a reward or a judge of this run already"
             )
+
+
+def missing_files(config: RunConfig) -> list[str]:
+    """Files of rewards and prompts that a recipe names and that are not there: a run needs them."""
+    named: list[Path | None] = []
+    for own in config.rewards.values():
+        named += [reward_file(own.reward), prompt_file(own.prompts), prompt_file(own.eval_prompts)]
+        named += [reward_file(own.judge)] if own.judge else []
+    named += [reward_file(spec) for spec in config.evaluate.untargeted]
+    return list(dict.fromkeys(str(file) for file in named if file is not None and not file.is_file()))
 
 
 def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> None:

@@ -129,6 +129,23 @@ def test_plan_tells_the_published_settings(
         assert fact in told, fact
 
 
+@pytest.mark.parametrize("recipe", ["sd35-medium", "flux1-dev", "hunyuan-video", "llama2-7b"])
+def test_published_recipes_are_planned_before_their_files_are_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, recipe: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    judge = ("--set", "rewards={visual: {reward: 'mine.py:V', prompts: a.txt, eval_prompts: smoke, "
+             "judge: 'judges.py:J'}}")  # fmt: skip
+    code, out, _ = call(monkeypatch, capsys, "plan", recipe, "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["estimate"]["memory_gb"] > 10
+    assert bool(told["missing"]) == (recipe != "llama2-7b")  # its prompts are a dataset of the hub
+    code, out, _ = call(monkeypatch, capsys, "plan", recipe, *judge)
+    assert code == 0
+    assert out.endswith("not there yet, and needed by a run: mine.py, a.txt, smoke, judges.py\n")
+
+
 def test_plan_refuses_an_unknown_reward(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,6 +40,11 @@ def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     return tuple(read(line, f"{place}:{number}") for number, line in enumerate(lines, start=1))
 
 
+def prompt_file(path: str | Path) -> Path | None:
+    """The file that `load_prompts` would read, which may not exist; None for a dataset or a set's name."""
+    return None if str(path).startswith(PREFIX) or str(path) in prompt_set_names() else Path(path)
+
+
 def prompt_set_names() -> tuple[str, ...]:
     """Every name that `load_prompts` knows: "WORLD/SET"."""
     files = _worlds().glob("*/prompts/*.jsonl")

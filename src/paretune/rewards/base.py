@@ -98,6 +98,12 @@ def find_reward(spec: str) -> Any:
     return _resolve(REWARDS.get(spec, spec))
 
 
+def reward_file(spec: str) -> Path | None:
+    """The file of "file.py:Name", which may not exist; None for a reward of a module or of a known name."""
+    place = REWARDS.get(spec, spec).rpartition(":")[0]
+    return Path(place) if place.endswith(".py") else None
+
+
 def _resolve(path: str) -> Any:
     """The object that "module:Name" or "file.py:Name" points to."""
     place, _, attribute = path.rpartition(":")
