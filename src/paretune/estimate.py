@@ -17,7 +17,7 @@ from .policies.folders import family_of, resolve_path
 from .policies.media import Cost, medium_of
 from .policies.options import SD3Options, read_options
 from .policies.quantize import is_quantized
-from .policies.shapes import read_shape
+from .policies.shapes import read_backbone, read_shape
 from .policies.sizes import parameters_in
 
 # Parameters of hub models that are not on disk yet, in billions: transformer, VAE, text encoders, T5.
@@ -28,9 +28,7 @@ KNOWN = {
     "black-forest-labs/FLUX.1-dev": (11.90, 0.08, 4.88, 0.0),
     "hunyuanvideo-community/HunyuanVideo": (12.82, 0.25, 8.15, 0.0),
 }
-# Values that training keeps for each token with checkpointing: the input of every block, and about 40 a
-# hidden unit of the one block that is computed again. 24 blocks of 1,536 units; 57 and 60 of 3,072.
-KEPT = {"sd3": 1e5, "flux": 3e5, "hunyuan_video": 3e5}
+KEPT = 40  # values that training keeps of a token for each unit of a block, about
 TEXT_TOKENS = {"sd3": 77 + 256, "flux": 512, "hunyuan_video": 256}
 SMALL, SMALL_TEXT_TOKENS = 1e9, 16  # parameters of a transformer whose prompts are short
 SUSTAINED_TFLOPS = {"cuda": 300.0, "cpu": 0.05}  # an H100 in bfloat16 at about 30 %; one CPU core
@@ -65,12 +63,12 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     if own is not None:
         return _estimate(config, plan, device, own)
     family = family_of(config.model.path)
-    facts = _model_facts(config, family)
-    if facts is None:
+    facts, backbone = _model_facts(config, family), read_backbone(config.model)
+    if facts is None or backbone is None:
         return Estimate(None, None, None, {})
     sizes, tokens = facts
     bytes_each = 2 if config.model.dtype == "bfloat16" else 4
-    activations = config.train.micro_batch * tokens * KEPT[family] * bytes_each
+    activations = config.train.micro_batch * tokens * _kept(config, *backbone) * bytes_each
     # Text encoders are gone when training begins; the autoencoder, in float32, visits between epochs.
     beside = max(sizes.text * bytes_each, sizes.vae * 4, activations)
     two_passes = family == "sd3" and config.model.guidance_scale > 1
@@ -89,6 +87,11 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     base = 1 if is_quantized(config.model) else bytes_each
     memory = sizes.transformer * base + beside
     return Estimate(sizes.transformer, tokens, memory / 1e9, hours)
+
+
+def _kept(config: RunConfig, blocks: int, units: int) -> int:
+    """Values kept of a token; with checkpointing the input of every block, and one block at a time."""
+    return units * (blocks + KEPT if config.model.gradient_checkpointing else blocks * KEPT)
 
 
 def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimate:

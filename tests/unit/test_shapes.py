@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import pytest
 
-from paretune.policies.shapes import Shape, read_shape, time_factor
+from paretune.estimate import estimate
+from paretune.methods import build_plan
+from paretune.policies.shapes import Shape, read_backbone, read_shape, time_factor
 from paretune.recipes import find_recipe, load_config
 from paretune.types import ParetuneError
 
 
 @pytest.mark.parametrize(
-    ("recipe", "shape"),
+    ("recipe", "shape", "backbone"),
     [
-        ("sd35-medium", Shape(512, 512, (16, 64, 64), 1024)),
-        ("flux1-dev", Shape(512, 512, (1024, 64), 1024)),
-        ("hunyuan-video", Shape(480, 480, (16, 14, 60, 60), 14 * 30 * 30, 53)),
+        ("sd35-medium", Shape(512, 512, (16, 64, 64), 1024), (24, 1536)),
+        ("flux1-dev", Shape(512, 512, (1024, 64), 1024), (57, 3072)),
+        ("hunyuan-video", Shape(480, 480, (16, 14, 60, 60), 14 * 30 * 30, 53), (60, 3072)),
+        ("clips", Shape(32, 32, (3, 8, 32, 32), 4 * 8 * 8, 8), (5, 128)),
     ],
 )
-def test_published_recipes(recipe: str, shape: Shape) -> None:
-    assert read_shape(load_config(find_recipe(recipe)).model) == shape
+def test_sizes_of_recipes(recipe: str, shape: Shape, backbone: tuple[int, int]) -> None:
+    model = load_config(find_recipe(recipe)).model
+    assert read_shape(model) == shape
+    assert read_backbone(model) == backbone
+
+
+def test_the_estimate_of_memory_follows_the_model_and_checkpointing() -> None:
+    def memory(recipe: str, *changes: str) -> float:
+        config = load_config(find_recipe(recipe), changes)
+        told = estimate(config, build_plan(config), "cpu").memory_gb
+        assert told is not None
+        return told
+
+    # 36 clips of 256 + 16 tokens, 5 blocks of 128 units, 40 values each of 4 bytes; 1.2 M parameters beside.
+    assert memory("clips") == pytest.approx(36 * 272 * 5 * 128 * 40 * 4 / 1e9, rel=0.02)
+    assert memory("clips", "model.gradient_checkpointing=true") < memory("clips") / 2
+    assert memory("flux1-dev") < memory("flux1-dev", "model.gradient_checkpointing=false") / 2
 
 
 @pytest.mark.parametrize(

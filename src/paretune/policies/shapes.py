@@ -7,14 +7,15 @@ costs is counted, before anything is loaded. A policy asks the same functions on
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig
 from ..types import ParetuneError
-from .folders import HUB, family_of, resolve_path
+from .folders import family_of, resolve_path
 from .options import VideoOptions, read_options
 
 Facts = Mapping[str, Any]  # the config.json of a part of a pipeline
@@ -24,21 +25,35 @@ VIDEO_SIDE, VIDEO_FRAMES = 480, 53  # DanceGRPO's
 SMALL_SIDE, SMALL_FRAMES = 32, 8  # of a small model whose autoencoder compresses nothing
 VIDEO_STEP = 16  # HunyuanVideoPipeline's check_inputs
 
-# What decides sizes in the published models of a family, so that their recipes are planned without a copy.
+# What decides sizes in the published models, so that their recipes are planned without a copy.
+_SD35 = {
+    "sample_size": 128, "patch_size": 2, "in_channels": 16,
+    "num_layers": 24, "num_attention_heads": 24, "attention_head_dim": 64,
+}  # fmt: skip
+_VAE = {"block_out_channels": [128, 256, 512, 512]}
 PUBLISHED: dict[str, tuple[Facts, Facts]] = {
-    "sd3": ({"sample_size": 128, "patch_size": 2, "in_channels": 16}, {"block_out_channels": [0] * 4}),
-    "flux": ({"in_channels": 64}, {"block_out_channels": [0] * 4}),
-    "hunyuan_video": (
-        {"patch_size": 2, "patch_size_t": 1, "in_channels": 16},
-        {"block_out_channels": [0] * 4, "spatial_compression_ratio": 8, "temporal_compression_ratio": 4},
+    "stabilityai/stable-diffusion-3.5-medium": (_SD35, _VAE),
+    "stabilityai/stable-diffusion-3-medium-diffusers": (_SD35, _VAE),
+    "stabilityai/stable-diffusion-3.5-large": (
+        {**_SD35, "num_layers": 38, "num_attention_heads": 38}, _VAE,
     ),
-}
+    "black-forest-labs/FLUX.1-dev": (
+        {"in_channels": 64, "num_layers": 19, "num_single_layers": 38,
+         "num_attention_heads": 24, "attention_head_dim": 128}, _VAE,
+    ),
+    "hunyuanvideo-community/HunyuanVideo": (
+        {"patch_size": 2, "patch_size_t": 1, "in_channels": 16, "num_layers": 20, "num_single_layers": 40,
+         "num_attention_heads": 24, "attention_head_dim": 128},
+        {**_VAE, "spatial_compression_ratio": 8, "temporal_compression_ratio": 4},
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Shape:
     """height, width: pixels. latents: the shape of one sample's, without a batch. tokens: of one sample in
-    the transformer's sequence, without its text. frames: of a clip."""
+    the transformer's sequence, without its text. frames: of a clip.
+    """
 
     height: int
     width: int
@@ -60,16 +75,40 @@ def read_shape(model: ModelConfig) -> Shape | None:
 
     Raises ParetuneError also where a folder's configuration is damaged.
     """
-    family, folder = family_of(model.path), Path(resolve_path(model.path))
-    if family not in _SHAPES:
-        return None
+    family = family_of(model.path)
+    with _damage_told(model):
+        facts = _facts(model.path) if family in _SHAPES else None
+        return shape_of(family, model, *facts) if facts else None
+
+
+def read_backbone(model: ModelConfig) -> tuple[int, int] | None:
+    """Blocks of the transformer and units a token has between them, where `read_shape` has a shape."""
+    with _damage_told(model):
+        facts = _facts(model.path)
+        if facts is None:
+            return None
+        own = facts[0]
+        blocks = own["num_layers"] + own.get("num_single_layers", 0)
+        return blocks, own["num_attention_heads"] * own["attention_head_dim"]
+
+
+def _facts(path: str) -> tuple[Facts, Facts] | None:
+    """The configurations of a pipeline's transformer and VAE: of its folder, or as published."""
+    folder = Path(resolve_path(path))
     if not folder.is_dir():
-        return shape_of(family, model, *PUBLISHED[family]) if model.path in HUB else None
+        return PUBLISHED.get(path)
+    transformer, vae = (json.loads((folder / p / "config.json").read_text()) for p in ("transformer", "vae"))
+    return transformer, vae
+
+
+@contextmanager
+def _damage_told(model: ModelConfig) -> Iterator[None]:
+    """One line for a configuration that lacks what is read there."""
     try:
-        facts = (json.loads((folder / p / "config.json").read_text()) for p in ("transformer", "vae"))
-        return shape_of(family, model, *facts)
+        yield
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         reason = " ".join((str(error).strip() or type(error).__name__).split())
+        folder = resolve_path(model.path)
         raise ParetuneError(
             f"model.path: the config.json of {folder}'s transformer or vae is damaged: {reason}"
         ) from error
