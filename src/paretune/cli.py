@@ -150,8 +150,8 @@ def plan(
     from .estimate import estimate
     from .folder import missing_files
     from .methods import build_plan
+    from .policies.facts import check_options
     from .policies.folders import EMBEDDED
-    from .policies.options import check_options
     from .rewards.base import find_reward, reward_file
 
     config = load_config(find_recipe(recipe), set_ or ())

@@ -13,23 +13,14 @@ from pathlib import Path
 
 from .config import RunConfig
 from .plan import Plan
+from .policies.facts import read_backbone, read_shape
+from .policies.family import Family
 from .policies.folders import family_of, resolve_path
 from .policies.media import Cost, medium_of
-from .policies.options import SD3Options, read_options
 from .policies.quantize import is_quantized
-from .policies.shapes import read_backbone, read_shape
 from .policies.sizes import parameters_in
 
-# Parameters of hub models that are not on disk yet, in billions: transformer, VAE, text encoders, T5.
-KNOWN = {
-    "stabilityai/stable-diffusion-3.5-medium": (2.47, 0.08, 0.82, 4.76),
-    "stabilityai/stable-diffusion-3.5-large": (8.06, 0.08, 0.82, 4.76),
-    "stabilityai/stable-diffusion-3-medium-diffusers": (2.03, 0.08, 0.82, 4.76),
-    "black-forest-labs/FLUX.1-dev": (11.90, 0.08, 4.88, 0.0),
-    "hunyuanvideo-community/HunyuanVideo": (12.82, 0.25, 8.15, 0.0),
-}
 KEPT = 40  # values that training keeps of a token for each unit of a block, about
-TEXT_TOKENS = {"sd3": 77 + 256, "flux": 512, "hunyuan_video": 256}
 SMALL, SMALL_TEXT_TOKENS = 1e9, 16  # parameters of a transformer whose prompts are short
 SUSTAINED_TFLOPS = {"cuda": 300.0, "cpu": 0.05}  # an H100 in bfloat16 at about 30 %; one CPU core
 
@@ -71,8 +62,7 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     activations = config.train.micro_batch * tokens * _kept(config, *backbone) * bytes_each
     # Text encoders are gone when training begins; the autoencoder, in float32, visits between epochs.
     beside = max(sizes.text * bytes_each, sizes.vae * 4, activations)
-    two_passes = family == "sd3" and config.model.guidance_scale > 1
-    forward = 2 * sizes.transformer * tokens * (2 if two_passes else 1)
+    forward = 2 * sizes.transformer * tokens * family.passes(config.model)
     objective, train = config.objective, config.train
     if objective.name == "flow_grpo":
         window = objective.window or (0, config.model.steps - 1)
@@ -123,20 +113,17 @@ def _token_hours(config: RunConfig, draw: float, train: float, seconds: float) -
     return {"tokens": len(config.rewards) * (drawn * draw + trained * passes * train) * seconds / 3600}
 
 
-def _model_facts(config: RunConfig, family: str) -> tuple[Sizes, int] | None:
+def _model_facts(config: RunConfig, family: Family) -> tuple[Sizes, int] | None:
     """Parameters, and tokens of a sample with its text; None of a hub model that is not known."""
     folder, model = Path(resolve_path(config.model.path)), config.model
-    with_t5 = family == "sd3" and read_options(SD3Options, model).load_t5
-    shape = read_shape(model)
+    shape, published = read_shape(model), family.published.get(model.path)
+    encoders = family.encoders(model)
     if folder.is_dir():
-        size = {part: parameters_in(folder / part) for part in
-                ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")}  # fmt: skip
-        t5 = size["text_encoder_3"] if with_t5 else 0
-        sizes = Sizes(size["transformer"], size["vae"], size["text_encoder"] + size["text_encoder_2"] + t5)
-    elif model.path in KNOWN:
-        transformer, vae, text, t5 = (1e9 * x for x in KNOWN[model.path])
-        sizes = Sizes(transformer, vae, text + (t5 if with_t5 else 0))
+        size = {part: parameters_in(folder / part) for part in ("transformer", "vae", *encoders)}
+    elif published is not None:
+        size = {part: 1e9 * published.billions.get(part, 0.0) for part in ("transformer", "vae", *encoders)}
     else:
         return None
-    text_tokens = SMALL_TEXT_TOKENS if sizes.transformer < SMALL else TEXT_TOKENS[family]
+    sizes = Sizes(size["transformer"], size["vae"], sum(size[part] for part in encoders))
+    text_tokens = SMALL_TEXT_TOKENS if sizes.transformer < SMALL else family.text_tokens(model)
     return None if shape is None else (sizes, shape.tokens + text_tokens)

@@ -11,8 +11,7 @@ from .config import RunConfig
 from .data.prompts import load_prompts, prompt_file
 from .files import disk_errors, write_json, write_text
 from .plan import Plan
-from .policies.options import check_options
-from .policies.shapes import read_shape
+from .policies.facts import check_options, read_shape
 from .recipes import changed_keys, load_config
 from .rewards.base import applies_to, load_reward, reward_file
 from .training.trainers import check_objective

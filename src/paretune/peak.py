@@ -72,15 +72,15 @@ def measure_update(config: RunConfig, device: str) -> Peak:
 
 def _policy(config: RunConfig, device: str, samples: int) -> tuple[Any, Any]:
     """A policy, and conditions for it where it has random weights and no text encoders."""
-    if check_model(config.model.path):
+    if check_model(config.model.path) is not None:
         if medium_of(config.model).component is None:
             raise ParetuneError("plan --measure knows flow models; leave it out for a language model")
         return open_to_train(config.model, device), None
-    from .policies.true_sizes import SIZES, random_conditions, random_policy
+    from .policies.true_sizes import known_sizes, random_conditions, random_policy
 
     policy = random_policy(config.model, "cpu" if is_quantized(config.model) else device)
     if policy is None:
-        known = ", ".join(SIZES)
+        known = ", ".join(known_sizes())
         raise ParetuneError(f"plan --measure knows the size of {known}; {config.model.path} is none of them")
     policy.device = torch.device(device)
     return policy, random_conditions(policy, samples)

@@ -14,7 +14,7 @@ from paretune.ops.lowrank import LowRank
 from paretune.policies.adapters import folded
 from paretune.policies.flow import Sampling, sample
 from paretune.policies.folders import EMBEDDED
-from paretune.policies.sd3 import SD3Policy
+from paretune.policies.sd3.policy import SD3Policy
 from paretune.policies.token_files import read_token, write_token
 from paretune.policies.tokens import Scaled
 from paretune.stages.adapters import save_delta

@@ -9,7 +9,7 @@ import torch
 
 from paretune.config import ModelConfig
 from paretune.policies.flow import Sampling, sample
-from paretune.policies.flux import FluxPolicy
+from paretune.policies.flux.policy import FluxPolicy
 from tests.pipelines import make_flux
 
 PROMPTS = ["a red circle", "a sign saying kite"]

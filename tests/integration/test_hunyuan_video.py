@@ -10,7 +10,7 @@ import torch
 
 from paretune.config import ModelConfig
 from paretune.policies.flow import Conditions, Sampling, sample
-from paretune.policies.hunyuan_video import HunyuanVideoPolicy
+from paretune.policies.hunyuan_video.policy import HunyuanVideoPolicy
 from paretune.types import ParetuneError
 
 PROMPTS = ["a red circle moves left quickly", "an orange cross moves up"]

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from paretune.config import ModelConfig, RunConfig
-from paretune.estimate import KNOWN
 from paretune.methods import build_plan
 from paretune.ops.lowrank import LowRank
 from paretune.peak import measure_update
 from paretune.plan import TokenTask
 from paretune.policies import true_sizes
-from paretune.policies.flux import FluxPolicy
+from paretune.policies.family import Published, by_hub_id
+from paretune.policies.flux.policy import FluxPolicy
 from paretune.policies.memory import memory_errors, to_draw, to_load, to_measure, to_train
 from paretune.policies.opening import open_policy
-from paretune.policies.pipelines import PipelinePolicy
-from paretune.policies.sd3 import SD3Policy
+from paretune.policies.sd3.policy import SD3Policy
 from paretune.policies.tokens import Scaled
-from paretune.recipes import changed_keys, find_recipe, load_config
+from paretune.recipes import changed_keys, load_config
 from paretune.sampling import Request, Sampler
 from paretune.sampling.source import open_source
 from paretune.stages.adapters import save_delta
@@ -219,19 +219,16 @@ def test_one_update_is_measured(tiny_flux: Path, tmp_path: Path) -> None:
 def test_a_hub_model_of_known_size_is_measured_with_random_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
-
-    def tiny(config: ModelConfig, device: str) -> PipelinePolicy:
-        build = lambda: FluxTransformer2DModel(  # noqa: E731
-            in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=2,
-            joint_attention_dim=32, pooled_projection_dim=32, guidance_embeds=True, axes_dims_rope=(2, 2, 4),
-        )
-        vae = {**true_sizes.FLUX_VAE, "block_out_channels": (4, 4, 4, 4), "norm_num_groups": 1}
-        parts = {"transformer": true_sizes._random(build, config, device), "vae": AutoencoderKL(**vae)}
-        return true_sizes._policy(FluxPolicy, FluxPipeline, parts, config, device)
-
     name = "black-forest-labs/FLUX.1-dev"
-    monkeypatch.setitem(true_sizes.SIZES, name, tiny)
+    published = by_hub_id()[name].published
+    transformer = {
+        "in_channels": 64, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 8,
+        "num_attention_heads": 2, "joint_attention_dim": 32, "pooled_projection_dim": 32,
+        "guidance_embeds": True, "axes_dims_rope": (2, 2, 4),
+    }  # fmt: skip
+    vae = {**published[name].vae, "block_out_channels": (4, 4, 4, 4), "norm_num_groups": 1}
+    tiny = replace(published[name], transformer=transformer, vae=vae)
+    monkeypatch.setitem(cast("dict[str, Published]", published), name, tiny)
     config = load_config(tiny_recipe(tmp_path, Path("x"), model={**SIZE, "path": name}))
     assert measure_update(config, "cpu").random_weights
     unknown = load_config(tiny_recipe(tmp_path, Path("x"), model={**SIZE, "path": "someone/else"}))
@@ -239,12 +236,14 @@ def test_a_hub_model_of_known_size_is_measured_with_random_weights(
         measure_update(unknown, "cpu")
 
 
-@pytest.mark.parametrize("name", ["flux1-dev", "hunyuan-video"])
+@pytest.mark.parametrize("name", true_sizes.known_sizes())
 def test_true_sizes_are_those_that_the_plan_counts(name: str) -> None:
-    """On the meta device, which holds shapes and no weights: 12 and 13 billion."""
-    config = load_config(find_recipe(name)).model
+    """On the meta device, which holds shapes and no weights."""
+    config = ModelConfig.model_validate({"path": name, "dtype": "bfloat16"})
     policy = true_sizes.random_policy(config, "meta")
     assert policy is not None
-    count = sum(p.numel() for p in policy.transformer.parameters())
-    assert count / 1e9 == pytest.approx(KNOWN[config.path][0], abs=0.01)
+    published = policy.family.published[name]
+    for part in ("transformer", "vae"):
+        count = sum(p.numel() for p in getattr(policy, part).parameters())
+        assert count / 1e9 == pytest.approx(published.billions[part], abs=0.01)
     assert policy.transformer.dtype == torch.bfloat16

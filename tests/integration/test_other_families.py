@@ -16,8 +16,8 @@ from paretune.config import ModelConfig
 from paretune.methods import build_plan
 from paretune.ops.lowrank import LowRank
 from paretune.policies.adapters import fold
+from paretune.policies.facts import read_shape
 from paretune.policies.opening import open_policy
-from paretune.policies.shapes import read_shape
 from paretune.policies.token_files import write_token
 from paretune.policies.tokens import Scaled
 from paretune.recipes import find_recipe, load_config

@@ -15,8 +15,8 @@ from paretune.methods import build_plan
 from paretune.ops.lowrank import LowRank
 from paretune.peak import measure_update
 from paretune.plan import ExpertTask
+from paretune.policies.facts import check_options
 from paretune.policies.opening import open_policy
-from paretune.policies.options import check_options
 from paretune.policies.quantize import in_a_block, quantize
 from paretune.recipes import load_config
 from paretune.rewards.base import FunctionReward

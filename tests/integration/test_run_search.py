@@ -17,7 +17,7 @@ from paretune.ops.merging import merge_experts
 from paretune.plan import derive_seed
 from paretune.policies.adapter_files import read_adapter
 from paretune.policies.adapters import fold
-from paretune.policies.sd3 import SD3Policy
+from paretune.policies.sd3.policy import SD3Policy
 from paretune.recipes import load_config
 from paretune.stages.adapters import WEIGHTS, save_delta, sum_deltas
 from paretune.stages.evaluate import draw

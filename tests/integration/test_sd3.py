@@ -11,7 +11,7 @@ from paretune.config import ModelConfig
 from paretune.ops.lowrank import LowRank
 from paretune.policies.adapters import fold
 from paretune.policies.flow import Sampling, sample
-from paretune.policies.sd3 import SD3Policy, load_pipeline
+from paretune.policies.sd3.policy import SD3Policy, load_pipeline
 from paretune.stages.adapters import save_delta
 
 PROMPTS = ["a red circle", "a sign saying kite"]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from paretune.config import ModelConfig
-from paretune.policies.causal_lm import CausalLMPolicy
+from paretune.policies.causal_lm.policy import CausalLMPolicy
 from paretune.policies.text_tokens import MARK, vectors_of, with_words
 from paretune.policies.token_files import EMBEDDING, Token, read_bank, read_token, write_token
 from paretune.policies.tokens import Scaled, blends

@@ -16,7 +16,7 @@ from paretune.config import ModelConfig
 from paretune.ops.lowrank import LowRank
 from paretune.policies.adapters import fold
 from paretune.policies.flow import Conditions, Sampling, sample
-from paretune.policies.sd3 import SD3Policy
+from paretune.policies.sd3.policy import SD3Policy
 from paretune.policies.token_files import Token, read_bank, read_token, write_token
 from paretune.policies.tokens import Scaled
 from paretune.types import ParetuneError

@@ -12,7 +12,7 @@ from paretune.config import ModelConfig
 from paretune.data.prompts import load_prompts
 from paretune.policies.flow import Sampling, sample
 from paretune.policies.folders import EMBEDDED
-from paretune.policies.hunyuan_video import HunyuanVideoPolicy
+from paretune.policies.hunyuan_video.policy import HunyuanVideoPolicy
 from paretune.rewards.tracking import track
 from paretune.worlds.clips.build.drawings import means
 from paretune.worlds.clips.build.model import build_identity_vae

@@ -12,7 +12,7 @@ import torch
 from paretune.config import ModelConfig
 from paretune.data.prompts import load_prompts
 from paretune.policies.flow import Sampling, sample
-from paretune.policies.flux import FluxPolicy
+from paretune.policies.flux.policy import FluxPolicy
 from paretune.policies.folders import EMBEDDED
 from paretune.policies.opening import open_policy
 from paretune.recipes import find_recipe, load_config

@@ -21,7 +21,7 @@ MAY: dict[str, set[str]] = {
     "plan": {"types", "config"},
     "methods": {"plan", "config"},
     "worlds": {"worlds"},
-    "policies": {"ops", "files", "policies"} | LEAF,
+    "policies": {"ops", "files", "policies", "worlds"} | LEAF,  # worlds: which models are embedded
     "rewards": {"ops", "rewards"} | LEAF,
     "data": {"ops", "data"} | LEAF,
     "training": MAP | {"recipes"},

@@ -18,10 +18,12 @@ from paretune.estimate import estimate
 from paretune.methods import build_plan
 from paretune.ops.lowrank import LowRank
 from paretune.policies.adapters import fold
-from paretune.policies.causal_lm import CausalLMPolicy
+from paretune.policies.causal_lm.family import TextOptions
+from paretune.policies.causal_lm.policy import CausalLMPolicy
+from paretune.policies.family import families
 from paretune.policies.folders import check_model
 from paretune.policies.media import medium_of
-from paretune.policies.options import TextOptions, read_options
+from paretune.policies.options import read_options
 from paretune.policies.peft_adapters import adapter_deltas, adapter_parameters, lora_config
 from paretune.policies.sizes import parameters_of
 from paretune.recipes import find_recipe, load_config
@@ -151,8 +153,8 @@ def test_pairs(tiny_llama: Path) -> None:
 
 
 def test_a_folder_tells_its_family(tiny_llama: Path, tmp_path: Path) -> None:
-    assert check_model(str(tiny_llama)) == "causal_lm"
-    assert check_model("assistant") == "causal_lm"
+    assert check_model(str(tiny_llama)) is families()["causal_lm"]
+    assert check_model("assistant") is families()["causal_lm"]
     reward = make_gpt2_reward(tmp_path / "reward")
     with pytest.raises(ParetuneError, match="GPT2ForSequenceClassification"):
         check_model(str(reward))
@@ -224,7 +226,7 @@ def test_targets_that_a_model_has_not_are_one_line(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 def test_gpt2_is_a_causal_lm_and_folds_as_peft_does(tmp_path: Path) -> None:
     folder = make_gpt2(tmp_path / "gpt2")
-    assert check_model(str(folder)) == "causal_lm"
+    assert check_model(str(folder)) is families()["causal_lm"]
     policy = _policy(folder)
     assert len(policy.answer(["fix the table"], 0, 1)) == 1
     lora = LoraConfig(rank=2, targets=("c_attn", "c_proj"))

@@ -11,6 +11,7 @@ import pytest
 
 from paretune.estimate import estimate
 from paretune.methods import build_plan
+from paretune.policies.family import families
 from paretune.policies.folders import check_model
 from paretune.recipes import load_config
 from paretune.types import ParetuneError
@@ -46,8 +47,8 @@ def test_a_missing_part_is_named(copied: Path, part: str) -> None:
 
 def test_t5_may_be_missing(copied: Path, tiny_sd3_t5: Path) -> None:
     assert not (copied / "text_encoder_3").exists()
-    assert check_model(str(copied)) == "sd3"
-    assert check_model(str(tiny_sd3_t5)) == "sd3"
+    assert check_model(str(copied)) is families()["sd3"]
+    assert check_model(str(tiny_sd3_t5)) is families()["sd3"]
     _plan(copied)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,10 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from paretune.config import ModelConfig
 from paretune.policies import folders
+from paretune.policies.facts import check_options
+from paretune.policies.family import families
 from paretune.policies.folders import family_of
 from paretune.policies.media import medium_of
-from paretune.policies.opening import POLICIES
-from paretune.policies.options import OPTIONS, check_options
 from paretune.recipes import find_recipe, load_config
 from paretune.training.trainers import KINDS
 from paretune.types import ParetuneError
@@ -44,8 +45,11 @@ def _hub(files: dict[str, object], folder: Path) -> Callable[[str, str], str]:
 
 
 def test_every_family_has_a_policy_options_and_a_trainer() -> None:
-    assert set(OPTIONS) == set(POLICIES) == {*folders.PIPELINES.values(), "causal_lm"}
-    assert set(folders.HUB.values()) <= set(OPTIONS)
+    assert list(families()) == ["causal_lm", "flux", "hunyuan_video", "sd3"]
+    for own in families().values():
+        module, name = own.policy.split(":")
+        assert hasattr(importlib.import_module(module), name)
+        assert bool(own.pipelines) != bool(own.architectures)
     models = [ModelConfig.model_validate({"path": name}) for name in ("pictures", VIDEO, "assistant")]
     made = {model.path: medium_of(model).name for model in models}
     assert made == {"pictures": "pictures", VIDEO: "clips", "assistant": "texts"}
@@ -63,9 +67,9 @@ def test_the_hub_tells_the_family_once(
     files: dict[str, object], family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", _hub(files, tmp_path))
-    assert family_of("someone/new") == family
+    assert family_of("someone/new").name == family
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)
-    assert family_of("someone/new") == family
+    assert family_of("someone/new").name == family
 
 
 @pytest.mark.parametrize(

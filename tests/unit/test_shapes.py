@@ -6,7 +6,9 @@ import pytest
 
 from paretune.estimate import estimate
 from paretune.methods import build_plan
-from paretune.policies.shapes import Shape, read_backbone, read_shape, time_factor
+from paretune.policies.facts import read_backbone, read_shape
+from paretune.policies.hunyuan_video.family import time_factor
+from paretune.policies.shapes import Shape
 from paretune.recipes import find_recipe, load_config
 from paretune.types import ParetuneError
 

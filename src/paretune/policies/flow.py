@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import pad
 
 from ..ops.flow_sde import Step, cps_step, dance_step, euler_step, sde_step
-from .token_files import Token
+from .policy import Policy
 from .tokens import Scaled
 
 
@@ -24,20 +24,24 @@ class Conditions:
     """Prompt embeddings. embeds [P, T, D], pooled [P, D]; negative_*: [1, ..], or None without guidance.
 
     mask: [P, T], 1 where `embeds` holds a token of the prompt; None for a model that looks at all of them.
+    negative_mask: [1, T'], the same of the negative prompt. pooled: None for a model without such a vector.
     """
 
     embeds: torch.Tensor
-    pooled: torch.Tensor
+    pooled: torch.Tensor | None = None
     negative_embeds: torch.Tensor | None = None
     negative_pooled: torch.Tensor | None = None
     mask: torch.Tensor | None = None
+    negative_mask: torch.Tensor | None = None
 
     def select(self, index: torch.Tensor) -> Conditions:
         """The conditions of the prompts in `index` (repeats allowed)."""
         index = index.to(self.embeds.device)
-        mask = None if self.mask is None else self.mask[index]
-        return Conditions(
-            self.embeds[index], self.pooled[index], self.negative_embeds, self.negative_pooled, mask
+        return replace(
+            self,
+            embeds=self.embeds[index],
+            pooled=None if self.pooled is None else self.pooled[index],
+            mask=None if self.mask is None else self.mask[index],
         )
 
     @staticmethod
@@ -53,12 +57,19 @@ class Conditions:
             longest = max(e.shape[1] for e in embeds)
             embeds = [pad(e, (0, 0, 0, longest - e.shape[1])) for e in embeds]
             masks = [pad(mask, (0, longest - mask.shape[1])) for mask in masks]
-        pooled = torch.cat([p.pooled for p in parts])
+        pooled = [p.pooled for p in parts if p.pooled is not None]
         first = parts[0]
-        negative = (first.negative_embeds, first.negative_pooled)
+        negative = (first.negative_embeds, first.negative_pooled, first.negative_mask)
         if empty is not None:
-            negative = (empty.embeds, empty.pooled)
-        return Conditions(torch.cat(embeds), pooled, *negative, torch.cat(masks) if masks else None)
+            negative = (empty.embeds, empty.pooled, empty.mask)
+        return Conditions(
+            torch.cat(embeds),
+            torch.cat(pooled) if pooled else None,
+            negative[0],
+            negative[1],
+            torch.cat(masks) if masks else None,
+            negative[2],
+        )
 
     def to(self, device: torch.device) -> Conditions:
         """The same on another device."""
@@ -85,26 +96,13 @@ class Schedule:
         return len(self.dts)
 
 
-class FlowPolicy(Protocol):
-    """What a model must offer to be sampled and trained."""
-
-    transformer: torch.nn.Module
-    device: torch.device
-    targets: tuple[str, ...]  # the modules that get adapters where the recipe names none
-    autocast: bool  # whether the transformer runs under bfloat16 autocast
+class FlowPolicy(Policy, Protocol):
+    """What a flow model must offer to be sampled and trained."""
 
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = ()
     ) -> Conditions:
         """Embed prompts once, with reward tokens after each. No tokens: nothing of them is to be seen."""
-        ...
-
-    def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
-        """A token to begin training with: parameters for every text encoder of the model."""
-        ...
-
-    def row_scales(self) -> dict[str, float]:
-        """The root mean square of each text encoder's embeddings."""
         ...
 
     def free_text(self) -> None:

@@ -8,50 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ..types import ParetuneError
-
-_WORLDS = Path(__file__).parent.parent / "worlds"
-# The name of an embedded model, and its folder in that of its world.
-EMBEDDED = {
-    "pictures": _WORLDS / "pictures" / "checkpoint",
-    "pictures-flux": _WORLDS / "pictures" / "flux",
-    "clips": _WORLDS / "clips" / "checkpoint",
-    "assistant": _WORLDS / "assistant" / "checkpoint",
-}
-# The pipelines that have a policy, and the family each belongs to.
-PIPELINES = {
-    "StableDiffusion3Pipeline": "sd3",
-    "FluxPipeline": "flux",
-    "HunyuanVideoPipeline": "hunyuan_video",
-}
-# What each family's pipeline cannot do without, and the class of its transformer. SD3's T5 may be missing.
-PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
-TRANSFORMERS = {
-    "sd3": "SD3Transformer2DModel",
-    "flux": "FluxTransformer2DModel",
-    "hunyuan_video": "HunyuanVideoTransformer3DModel",
-}
-# How the classes of transformers end that write text from left to right; GPT-2's is older than the others.
-WRITERS = ("ForCausalLM", "LMHeadModel")
-# Families of published models, so that their recipes are planned without a connection.
-HUB = {
-    "stabilityai/stable-diffusion-3.5-medium": "sd3",
-    "stabilityai/stable-diffusion-3.5-large": "sd3",
-    "stabilityai/stable-diffusion-3-medium-diffusers": "sd3",
-    "black-forest-labs/FLUX.1-dev": "flux",
-    "hunyuanvideo-community/HunyuanVideo": "hunyuan_video",
-    "meta-llama/Llama-2-7b-hf": "causal_lm",
-    "meta-llama/Llama-2-13b-hf": "causal_lm",
-    "meta-llama/Llama-3.1-8B": "causal_lm",
-    "Qwen/Qwen2.5-7B": "causal_lm",
-}
+from ..worlds.embedded import EMBEDDED, SETTINGS
+from .family import Family, by_hub_id, by_pipeline, families
 
 
-def family_of(path: str) -> str:
+def family_of(path: str) -> Family:
     """The family of a folder, an embedded model or a hub id, which the hub is asked for unless it is known.
 
     Raises ParetuneError, one line, for what has no policy or cannot be asked.
     """
-    return check_model(path) or HUB.get(path) or _ask_hub(path)
+    return check_model(path) or by_hub_id().get(path) or _ask_hub(path)
 
 
 def resolve_path(path: str) -> str:
@@ -64,8 +30,13 @@ def world_of(path: str) -> str:
     return EMBEDDED[path].parent.name if path in EMBEDDED else ""
 
 
-def check_model(path: str) -> str:
-    """The family of a local folder; "" for a hub id, which only its download tells.
+def settings_of(path: str) -> dict[str, Any]:
+    """What an embedded model wants of `model:` where no recipe says it."""
+    return dict(SETTINGS.get(path, {}))
+
+
+def check_model(path: str) -> Family | None:
+    """The family of a local folder; None for a hub id, which only its download tells.
 
     Raises ParetuneError, one line, when the folder cannot be a pipeline of a family that has a policy.
     """
@@ -74,7 +45,7 @@ def check_model(path: str) -> str:
         raise ParetuneError(f"model.path: the embedded model {path} is not in this installation")
     if not resolved.exists():
         if path.count("/") == 1 and not path.startswith((".", "~")) and not Path(path).parent.is_dir():
-            return ""
+            return None
         raise ParetuneError(f"model.path: no folder {path}; give a pipeline folder or a hub id")
     if resolved.is_file():
         raise ParetuneError(
@@ -94,10 +65,10 @@ def check_model(path: str) -> str:
     return family
 
 
-def _check_parts(path: str, folder: Path, family: str) -> None:
+def _check_parts(path: str, folder: Path, family: Family) -> None:
     """Every part is in the index and in its folder, and the transformer is the family's."""
     index = json.loads((folder / "model_index.json").read_text())
-    for part in PARTS:
+    for part in family.parts:
         listed = isinstance(index.get(part), list) and index[part][0] is not None
         if not listed or not (folder / part).is_dir():
             raise ParetuneError(f"model.path: {path} lacks its {part}")
@@ -105,41 +76,43 @@ def _check_parts(path: str, folder: Path, family: str) -> None:
             raise ParetuneError(f"model.path: {path} lacks its {part}/config.json")
     config = folder / "transformer" / "config.json"
     try:
-        kind = json.loads(config.read_text()).get("_class_name", TRANSFORMERS[family])
+        kind = json.loads(config.read_text()).get("_class_name", family.transformer)
     except (ValueError, AttributeError) as error:
         raise ParetuneError(f"model.path: {config} is damaged") from error
-    if kind != TRANSFORMERS[family]:
+    if kind != family.transformer:
         raise ParetuneError(
             f"model.path: model_index.json of {path} is of another model: it wants a "
-            f"{TRANSFORMERS[family]}, and the transformer is a {kind}"
+            f"{family.transformer}, and the transformer is a {kind}"
         )
 
 
-def _pipeline_family(path: str, index: Path) -> str:
+def _pipeline_family(path: str, index: Path) -> Family:
     """What a model_index.json tells."""
     try:
         kind = json.loads(index.read_text())["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
         raise ParetuneError(f"model.path: {index} is damaged") from error
-    if kind not in PIPELINES:
-        raise ParetuneError(f"model.path: {path} is a {kind}, not a {' or '.join(PIPELINES)}")
-    return PIPELINES[kind]
+    known = by_pipeline()
+    if kind not in known:
+        raise ParetuneError(f"model.path: {path} is a {kind}, not a {' or '.join(known)}")
+    return known[kind]
 
 
-def _transformers_family(path: str, config: Path) -> str:
+def _transformers_family(path: str, config: Path) -> Family:
     """What a config.json of transformers tells."""
     try:
         kinds = json.loads(config.read_text())["architectures"]
     except (ValueError, KeyError, TypeError) as error:
         raise ParetuneError(f"model.path: {config} names no architectures") from error
-    if not any(str(kind).endswith(WRITERS) for kind in kinds or ()):
-        told = " or ".join(f"..{end}" for end in WRITERS)
-        raise ParetuneError(f"model.path: {path} is a {', '.join(kinds or ['?'])}, not a {told}")
-    return "causal_lm"
+    for family in families().values():
+        if family.architectures and any(str(kind).endswith(family.architectures) for kind in kinds or ()):
+            return family
+    told = " or ".join(f"..{end}" for own in families().values() for end in own.architectures)
+    raise ParetuneError(f"model.path: {path} is a {', '.join(kinds or ['?'])}, not a {told}")
 
 
 @functools.lru_cache(maxsize=32)
-def _ask_hub(path: str) -> str:
+def _ask_hub(path: str) -> Family:
     """The family of a hub id, by its own model_index.json or config.json: a small download."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError

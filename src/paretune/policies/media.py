@@ -1,4 +1,4 @@
-"""What a model makes: how samples of a kind are drawn and kept as files. One table, by family.
+"""What a model makes: how samples of a kind are drawn and kept as files. One table, by what samples are.
 
 Stages and trainers pass samples on without looking: this is where a new kind of them is told.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 
 from ..config import ModelConfig, RunConfig
 from ..types import Prompt, Samples
-from .flow import Sampling, sample
+from .flow import FlowPolicy, Sampling, sample
 from .folders import family_of
+from .policy import Policy
 from .sample_files import as_bytes, save_sample, spaced_frames
 from .stamped import grid, stamped_clip, stamped_png
 from .tokens import Scaled
@@ -50,7 +51,7 @@ class Medium(Protocol):
     lines: bool
 
     def draw(
-        self, policy: Any, config: RunConfig, prompts: Sequence[Prompt], seed: int,
+        self, policy: Policy, config: RunConfig, prompts: Sequence[Prompt], seed: int,
         tokens: Sequence[Scaled] = (),
     ) -> Samples:  # fmt: skip
         """`evaluate.samples` of each prompt, prompt-major; the same seed draws alike from every model.
@@ -60,7 +61,7 @@ class Medium(Protocol):
         ...
 
     def draw_each(
-        self, policy: Any, prompt: str, seeds: Sequence[int], sampling: Sampling,
+        self, policy: Policy, prompt: str, seeds: Sequence[int], sampling: Sampling,
         tokens: Sequence[Scaled] = (),
     ) -> Samples:  # fmt: skip
         """A sample a seed, each drawn alone: how many others are asked for changes no bit of it.
@@ -105,31 +106,33 @@ class Pictures:
 
     @torch.no_grad()
     def draw(
-        self, policy: Any, config: RunConfig, prompts: Sequence[Prompt], seed: int,
+        self, policy: Policy, config: RunConfig, prompts: Sequence[Prompt], seed: int,
         tokens: Sequence[Scaled] = (),
     ) -> Samples:  # fmt: skip
         """See `Medium.draw`. The noise comes from `seed`, not from the model."""
         settings = config.evaluate
         guidance = settings.guidance_scale
         guidance = config.model.guidance_scale if guidance is None else guidance
-        conditions = policy.encode([p.text for p in prompts], guidance > 1, tokens)
+        flow = cast("FlowPolicy", policy)
+        conditions = flow.encode([p.text for p in prompts], guidance > 1, tokens)
         generator = torch.Generator().manual_seed(seed)
-        noise = policy.initial_noise(len(prompts) * settings.samples, generator)
+        noise = flow.initial_noise(len(prompts) * settings.samples, generator)
         index = torch.arange(len(prompts)).repeat_interleave(settings.samples)
         sampling = Sampling(settings.steps, guidance, batch=settings.batch_size)
-        return policy.decode(sample(policy, conditions.select(index), noise, sampling).clean)
+        return flow.decode(sample(flow, conditions.select(index), noise, sampling).clean)
 
     @torch.no_grad()
     def draw_each(
-        self, policy: Any, prompt: str, seeds: Sequence[int], sampling: Sampling,
+        self, policy: Policy, prompt: str, seeds: Sequence[int], sampling: Sampling,
         tokens: Sequence[Scaled] = (),
     ) -> Samples:  # fmt: skip
         """See `Medium.draw_each`. A seed gives the same noise for every prompt and model."""
-        conditions = policy.encode([prompt], sampling.guidance > 1, tokens)
+        flow = cast("FlowPolicy", policy)
+        conditions = flow.encode([prompt], sampling.guidance > 1, tokens)
         drawn = []
         for seed in seeds:
-            noise = policy.initial_noise(1, torch.Generator().manual_seed(seed))
-            drawn.append(as_bytes(policy.decode(sample(policy, conditions, noise, sampling).clean)))
+            noise = flow.initial_noise(1, torch.Generator().manual_seed(seed))
+            drawn.append(as_bytes(flow.decode(sample(flow, conditions, noise, sampling).clean)))
         return torch.cat(drawn)
 
     def settings(self, model: ModelConfig, sampling: Sampling) -> dict[str, Any]:
@@ -175,14 +178,11 @@ class Clips(Pictures):
         return grid([spaced_frames(clip) for own in drawn if isinstance(own, torch.Tensor) for clip in own])
 
 
-# Families whose samples are no pictures.
-MEDIA = {"hunyuan_video": "media:Clips", "causal_lm": "texts:Texts"}
+# What samples are -> the class that knows how they are drawn and kept.
+MEDIA = {"pictures": "media:Pictures", "clips": "media:Clips", "texts": "texts:Texts"}
 
 
 def medium_of(config: ModelConfig) -> Medium:
     """What a recipe's model makes."""
-    place = MEDIA.get(family_of(config.path))
-    if place is None:
-        return Pictures()
-    module, name = place.split(":")
+    module, name = MEDIA[family_of(config.path).medium].split(":")
     return getattr(import_module(f".{module}", __package__), name)()

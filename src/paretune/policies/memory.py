@@ -11,7 +11,6 @@ import torch
 from ..config import ModelConfig, RunConfig
 from ..types import ParetuneError
 from .folders import family_of
-from .options import FlowOptions, SD3Options, TextOptions, VideoOptions, read_options
 
 P = ParamSpec("P")
 
@@ -48,7 +47,7 @@ def to_train(config: RunConfig, begun: bool = True, draws: bool = False) -> str:
         settings["train.micro_batch"] = str(batch // 2)
     if not config.model.gradient_checkpointing:
         settings["model.gradient_checkpointing"] = "true"
-    if family_of(config.model.path) != "causal_lm" and "quantize" not in config.model.options:
+    if family_of(config.model.path).quantizes and "quantize" not in config.model.options:
         settings["model.options.quantize"] = "int8"
     if draws and config.evaluate.batch_size > 1:
         settings["evaluate.batch_size"] = str(config.evaluate.batch_size // 2)
@@ -73,7 +72,7 @@ def to_load(model: ModelConfig) -> str:
     told = ["model.path a smaller model"]
     if model.dtype == "float32":
         told.insert(0, "model.dtype=bfloat16")
-    if _length(model) != 0 and family_of(model.path) != "causal_lm":
+    if family_of(model.path).cut_text(model) != 0:
         told.append("shorter texts (model.options.max_sequence_length)")
     return (
         f"{model.path} does not fit as it is; begin again with {', or '.join(told)}, or free the device for "
@@ -91,28 +90,12 @@ def to_draw(model: ModelConfig) -> str:
 
 def _smaller(model: ModelConfig, trained: RunConfig | None = None) -> str:
     """The keys that make a sample, or what is trained of it, take less, in words."""
-    family, told = family_of(model.path), list[str]()
-    if family == "causal_lm":
-        told += ["model.options.max_tokens"] if read_options(TextOptions, model).max_tokens > 1 else []
-        if trained is not None and trained.train.group_size > 2:
-            told.append("train.group_size")  # TRL draws the answers of a whole epoch at once
-    else:
-        if family == "hunyuan_video" and read_options(VideoOptions, model).frames != 1:
-            told.append("model.options.frames")
-        told.append("model.height and model.width")
-        if _length(model) != 0:
-            told.append("model.options.max_sequence_length")
+    family = family_of(model.path)
+    told = family.smaller(model)
+    if trained is not None and family.draws_an_epoch_at_once and trained.train.group_size > 2:
+        told.append("train.group_size")
     if trained is not None and trained.lora.rank > 1:
         told.append("lora.rank")
     smaller = f"less of {', '.join(told)}" if told else "a smaller model"
     return f"model.dtype=bfloat16, or {smaller}" if model.dtype == "float32" else smaller
 
-
-def _length(model: ModelConfig) -> int | None:
-    """How many text tokens a flow model takes; None for the family's own number, 0 where there is none."""
-    family = family_of(model.path)
-    if family == "sd3":
-        own = read_options(SD3Options, model)
-        return own.max_sequence_length if own.max_sequence_length or own.load_t5 else 0
-    kinds = {"flux": FlowOptions, "hunyuan_video": VideoOptions}
-    return read_options(kinds[family], model).max_sequence_length if family in kinds else None

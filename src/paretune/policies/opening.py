@@ -1,29 +1,26 @@
-"""The policy of a recipe's model: the one place that knows which families there are."""
+"""The policy of a recipe's model, loaded by its family's record."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import cast
 
 from ..config import ModelConfig
+from ..types import ParetuneError
+from .flow import FlowPolicy
 from .folders import family_of
 from .memory import memory_errors, to_load
-
-# Imported when it is opened: no family loads another's libraries.
-POLICIES = {
-    "sd3": "sd3:SD3Policy",
-    "flux": "flux:FluxPolicy",
-    "hunyuan_video": "hunyuan_video:HunyuanVideoPolicy",
-    "causal_lm": "causal_lm:CausalLMPolicy",
-}
+from .policy import Policy
 
 
-def open_policy(config: ModelConfig, device: str = "cpu") -> Any:
-    """Load the model a recipe names: a `flow.FlowPolicy`, or a `causal_lm.CausalLMPolicy`.
-
-    Raises ParetuneError, one line, when it cannot be loaded.
-    """
-    module, name = POLICIES[family_of(config.path)].split(":")
-    policy: Any = getattr(import_module(f".{module}", __package__), name)
+def open_policy(config: ModelConfig, device: str = "cpu") -> Policy:
+    """Load the model that a recipe names. Raises ParetuneError, one line, when it cannot be loaded."""
+    family = family_of(config.path)
     with memory_errors(to_load, config):
-        return policy(config, device)
+        return family.open(config, device)
+
+
+def open_flow_policy(config: ModelConfig, device: str = "cpu") -> FlowPolicy:
+    """The same of a flow model. Raises ParetuneError for a model that draws in no latents."""
+    if family_of(config.path).shape is None:
+        raise ParetuneError(f"model.path: {config.path} is no flow model")
+    return cast("FlowPolicy", open_policy(config, device))

@@ -1,4 +1,4 @@
-"""`model.options` of a recipe: the settings that only one family of models has, checked in one line.
+"""`model.options` of a recipe: what the options of every family share, and how they are read.
 
 Light on purpose: a recipe is planned and refused by these before any model's library is loaded.
 """
@@ -8,11 +8,10 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..config import ModelConfig
 from ..types import ParetuneError
-from .folders import family_of
 
 Positive = Annotated[int, Field(gt=0)]
 Tokens = Annotated[int, Field(ge=0)]
@@ -26,9 +25,9 @@ class Options(BaseModel):
 
 
 class FlowOptions(Options):
-    """FLUX, and all that flow models share. max_sequence_length: text tokens; None: the family's own.
+    """What all flow models share.
 
-    That is of SD3 256 with T5 and none without (no padding), of FLUX 512, of HunyuanVideo 256.
+    max_sequence_length: text tokens; None: the family's own number.
     quantize: the frozen base while experts train; int8: half of what it takes in bfloat16.
     """
 
@@ -36,52 +35,7 @@ class FlowOptions(Options):
     quantize: Literal["none", "int8"] = "none"
 
 
-class SD3Options(FlowOptions):
-    """load_t5: load the T5 encoder of a pipeline that has one."""
-
-    load_t5: bool = False
-
-
-class VideoOptions(FlowOptions):
-    """frames: of a clip; None: the model's own. shift: the schedule's; None: the pipeline's own."""
-
-    frames: Positive | None = None
-    shift: PositiveReal | None = None
-
-
-class TextOptions(Options):
-    """Of a language model.
-
-    template: "auto" (the tokenizer's chat template, if it has one), "chat", "plain", or a pattern with
-    {prompt}. prompt_tokens: what the estimate takes a prompt to be.
-    """
-
-    template: str = "auto"
-    max_tokens: Positive = 128
-    temperature: PositiveReal = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    prompt_tokens: Positive = 64
-
-    @field_validator("template")
-    @classmethod
-    def _known(cls, template: str) -> str:
-        if template not in {"auto", "chat", "plain"} and "{prompt}" not in template:
-            raise ValueError("give auto, chat, plain, or a text that holds {prompt}")
-        return template
-
-
-OPTIONS: dict[str, type[Options]] = {
-    "sd3": SD3Options,
-    "flux": FlowOptions,
-    "hunyuan_video": VideoOptions,
-    "causal_lm": TextOptions,
-}
 T = TypeVar("T", bound=Options)
-
-
-def check_options(config: ModelConfig) -> None:
-    """Raise ParetuneError where the recipe's options are not those of its model's family."""
-    read_options(OPTIONS[family_of(config.path)], config)
 
 
 def read_options(kind: type[T], config: ModelConfig) -> T:

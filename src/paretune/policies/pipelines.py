@@ -8,7 +8,7 @@ autoencoder visits it to decode: beside a large transformer there is room for ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,12 @@ from safetensors import SafetensorError
 from ..config import ModelConfig
 from ..types import ParetuneError
 from .embeddings import cached
+from .family import Family
 from .flow import Conditions, Schedule
-from .folders import PIPELINES, check_model, quiet, resolve_path
+from .folders import check_model, quiet, resolve_path
 from .memory import out_of_memory
 from .options import FlowOptions, read_options
-from .shapes import Shape, shape_of
+from .shapes import Shape
 from .token_files import Token
 from .tokens import Scaled, encode_with, needs_gradient, new_token, row_scales
 
@@ -62,8 +63,8 @@ class PipelinePolicy:
     """See `flow.FlowPolicy`. A family says which pipeline, targets and encoders, and how to embed."""
 
     kind: Any
+    family: Family
     targets: tuple[str, ...]
-    options_kind: type[FlowOptions] = FlowOptions
     # Encoders that a family's pipeline has; those of a large model are loaded when they are needed.
     encoders: tuple[str, ...] = ENCODERS
     lazy_text = True
@@ -72,7 +73,9 @@ class PipelinePolicy:
 
     def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
         self.config = config
-        self.options = read_options(self.options_kind, config)
+        options = read_options(self.family.options, config)
+        assert isinstance(options, FlowOptions)
+        self.options = options
         self.device = torch.device(device)
         self.pipe = self.load()
         # Any: a diffusers module, whose attributes its type does not tell.
@@ -94,11 +97,12 @@ class PipelinePolicy:
 
     def check_size(self) -> Shape:
         """Of one sample. Raises ParetuneError for sizes that the model cannot draw."""
-        family = PIPELINES[self.kind.__name__]
-        return shape_of(family, self.config, self.transformer.config, self.vae.config)
+        assert self.family.shape is not None
+        return self.family.shape(self.config, self.transformer.config, self.vae.config)
 
-    def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
-        """The pipeline's own encoding of a few prompts: embeds, pooled, and a mask [P, T] if it has one."""
+    def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        """The pipeline's own encoding of P prompts: embeds [P, T, D], and pooled [P, D] and mask [P, T] where
+        the model has them."""
         raise NotImplementedError
 
     # ------------------------------------------------------------ text
@@ -180,6 +184,11 @@ class PipelinePolicy:
         self.pipe.save_pretrained(folder)
         return all(getattr(self.pipe, name, None) is not None for name in self.encoders)
 
+    def text_widths(self) -> dict[str, int]:
+        """The last sizes of what `embed` gives, by name."""
+        facts = self.transformer.config
+        return {"embeds": facts.joint_attention_dim, "pooled": facts.pooled_projection_dim}
+
     # ------------------------------------------------------------ latents
 
     def schedule(self, steps: int) -> Schedule:
@@ -226,10 +235,10 @@ class PipelinePolicy:
         return torch.cat(parts)
 
 
-def _conditions(parts: Sequence[torch.Tensor]) -> Conditions:
+def _conditions(parts: Mapping[str, torch.Tensor]) -> Conditions:
     """Of what `embed` gives. A mask that was blended of several is 1 where any of them looks."""
-    mask = (parts[2].abs() > 1e-3).long() if len(parts) > 2 else None
-    return Conditions(parts[0], parts[1], mask=mask)
+    mask = (parts["mask"].abs() > 1e-3).long() if "mask" in parts else None
+    return Conditions(parts["embeds"], parts.get("pooled"), mask=mask)
 
 
 def _release(device: torch.device) -> None:

@@ -7,14 +7,14 @@ models are measured, folded and exported whole.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from ..config import ModelConfig
 from ..types import ParetuneError
-from .opening import open_policy
+from .flow import FlowPolicy
+from .opening import open_flow_policy
+from .policy import Policy
 
 
 def is_quantized(model: ModelConfig) -> bool:
@@ -22,14 +22,14 @@ def is_quantized(model: ModelConfig) -> bool:
     return model.options.get("quantize", "none") != "none"
 
 
-def open_to_train(model: ModelConfig, device: str) -> Any:
-    """`open_policy`. A base to be quantised waits on the CPU: the device never holds it whole."""
-    policy = open_policy(model, "cpu" if is_quantized(model) else device)
+def open_to_train(model: ModelConfig, device: str) -> FlowPolicy:
+    """`open_flow_policy`. A base to be quantised waits on the CPU: the device never holds it whole."""
+    policy = open_flow_policy(model, "cpu" if is_quantized(model) else device)
     policy.device = torch.device(device)
     return policy
 
 
-def quantize(policy: Any) -> None:
+def quantize(policy: Policy) -> None:
     """Turn the linear layers of the transformer's blocks into int8, one after another on the policy's device.
 
     Raises ParetuneError, one line, without torchao.

@@ -8,24 +8,17 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..types import ParetuneError
+from .family import by_hub_id
 from .folders import resolve_path
-
-# Parameters of hub models that are not on disk yet, in billions.
-KNOWN = {
-    "meta-llama/Llama-2-7b-hf": 6.74,
-    "meta-llama/Llama-2-13b-hf": 13.02,
-    "meta-llama/Llama-3.1-8B": 8.03,
-    "Qwen/Qwen2.5-7B": 7.62,
-    "Ray2333/gpt2-large-helpful-reward_model": 0.77,
-    "Ray2333/gpt2-large-harmless-reward_model": 0.77,
-}
 
 
 def parameters_of(path: str) -> float | None:
-    """Parameters of a model: of a folder by its files' headers, of a known hub id by the table."""
+    """Parameters of a model: of a folder by its files' headers, of a known hub id by its family's record."""
     folder = Path(resolve_path(path))
     if not path or not folder.is_dir():
-        return KNOWN[path] * 1e9 if path in KNOWN else None
+        known = by_hub_id().get(path)
+        published = known.published.get(path) if known else None
+        return None if published is None else 1e9 * published.billions["transformer"]
     return parameters_in(folder)
 
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from ..config import ModelConfig, RunConfig
 from ..files import write_text
 from ..types import Prompt, Samples
+from .causal_lm.family import REWARD_MODELS, TextOptions
 from .flow import Sampling
 from .media import Cost
-from .options import TextOptions, read_options
+from .options import read_options
+from .policy import Policy
 from .sizes import parameters_of
 from .tokens import Scaled
+
+if TYPE_CHECKING:
+    from .causal_lm.policy import CausalLMPolicy
 
 
 class Texts:
@@ -28,19 +33,20 @@ class Texts:
     lines: bool = True
 
     def draw(
-        self, policy: Any, config: RunConfig, prompts: Sequence[Prompt], seed: int,
+        self, policy: Policy, config: RunConfig, prompts: Sequence[Prompt], seed: int,
         tokens: Sequence[Scaled] = (),
     ) -> Samples:  # fmt: skip
         """See `media.Medium.draw`."""
         repeated = [p.text for p in prompts for _ in range(config.evaluate.samples)]
-        return policy.answer(repeated, seed, config.evaluate.batch_size, tokens)
+        return cast("CausalLMPolicy", policy).answer(repeated, seed, config.evaluate.batch_size, tokens)
 
     def draw_each(
-        self, policy: Any, prompt: str, seeds: Sequence[int], sampling: Sampling,
+        self, policy: Policy, prompt: str, seeds: Sequence[int], sampling: Sampling,
         tokens: Sequence[Scaled] = (),
     ) -> Samples:  # fmt: skip
         """See `media.Medium.draw_each`."""
-        return [policy.answer([prompt], seed, 1, tokens)[0] for seed in seeds]
+        text = cast("CausalLMPolicy", policy)
+        return [text.answer([prompt], seed, 1, tokens)[0] for seed in seeds]
 
     def settings(self, model: ModelConfig, sampling: Sampling) -> dict[str, Any]:
         """The model's options; steps and guidance are of flow models."""
@@ -69,7 +75,8 @@ class Texts:
         """Drawing reads every token once; training once more, and the reference where there is an anchor."""
         own = parameters_of(config.model.path)
         settings = read_options(TextOptions, config.model)
-        rewards = [parameters_of(str(r.options.get("model", ""))) or 0.0 for r in config.rewards.values()]
+        judges = [str(r.options.get("model", "")) for r in config.rewards.values()]
+        rewards = [parameters_of(name) or 1e9 * REWARD_MODELS.get(name, 0.0) for name in judges]
         reference = config.objective.kl > 0 or any(r.kl for r in config.rewards.values())
         return Cost(
             own, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,

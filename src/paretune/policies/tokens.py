@@ -81,21 +81,21 @@ def blends(tokens: Sequence[Scaled]) -> list[Blend]:
 
 
 def encode_with(
-    pipe: Any, run: Callable[[], Sequence[Tensor]], tokens: Sequence[Scaled]
-) -> tuple[Tensor, ...]:
+    pipe: Any, run: Callable[[], Mapping[str, Tensor]], tokens: Sequence[Scaled]
+) -> dict[str, Tensor]:
     """What `run` embeds (through the pipeline's own encoders) with the tokens after every prompt.
 
     Without tokens, or all at scale 0, it is what `run` gives, to the bit.
     """
     terms = blends(tokens)
-    outputs: list[Sequence[Tensor]] = []
+    outputs: list[Mapping[str, Tensor]] = []
     for term in terms:
         with appended(pipe, rows_of(pipe, term.present)):
             outputs.append(run())
     if len(terms) == 1:
-        return tuple(outputs[0])
+        return dict(outputs[0])
     weights = [term.weight for term in terms]
-    return tuple(_weighted_sum(weights, parts) for parts in zip(*outputs, strict=True))
+    return {name: _weighted_sum(weights, [own[name] for own in outputs]) for name in outputs[0]}
 
 
 def _weighted_sum(weights: Sequence[float], parts: Sequence[Tensor]) -> Tensor:

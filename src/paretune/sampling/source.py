@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ..config import ModelConfig, RunConfig
 from ..data.prompts import load_prompts
 from ..exporting import open_final
 from ..methods import build_plan
 from ..policies.flow import Sampling
-from ..policies.folders import EMBEDDED, family_of, world_of
+from ..policies.folders import EMBEDDED, family_of, settings_of, world_of
 from ..policies.media import Medium, medium_of
 from ..policies.token_files import Token, read_bank
 from ..policies.token_spec import parse_tokens
@@ -24,15 +23,6 @@ from .request import Request
 BASE = Mixed((), ())
 NO_TOKENS = "{run} has no reward tokens; `paretune tokens {run}` trains them"
 TWICE = "rate takes its tokens from the preference or by name (--tokens): give one of them"
-# Steps and guidance of a bare model, diffusers' own defaults; embedded models were made without guidance.
-MODEL_SAMPLING = {"flux": (28, 3.5), "hunyuan_video": (50, 6.0)}
-OTHERS = (28, 7.0)
-# What an embedded model wants where no recipe says it: a small context, or a size that its pipeline takes
-# for granted to be FLUX's.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "assistant": {"options": {"max_tokens": 40}},
-    "pictures-flux": {"height": 32, "width": 32, "options": {"max_sequence_length": 16}},
-}
 
 
 @dataclass(frozen=True)
@@ -131,8 +121,9 @@ def open_source(target: str) -> Source:
         )
     if not folder.exists() and target not in EMBEDDED and target.count("/") != 1:
         raise ParetuneError(f"no run or model {target}; give a run's folder, a model's folder or a hub id")
-    model = ModelConfig.model_validate({"path": target, **SETTINGS.get(target, {})})
-    steps, guidance = MODEL_SAMPLING.get(family_of(target), OTHERS)
+    model = ModelConfig.model_validate({"path": target, **settings_of(target)})
+    steps, guidance = family_of(target).sampling
+    # Embedded models were made without guidance.
     return Source(target, model, steps, 1.0 if target in EMBEDDED else guidance)
 
 

@@ -34,6 +34,7 @@ from ..policies.adapters import fold
 from ..policies.media import medium_of
 from ..policies.memory import memory_errors, to_load, to_measure
 from ..policies.opening import open_policy
+from ..policies.policy import Policy
 from ..policies.token_files import read_token
 from ..policies.token_spec import TokenUse
 from ..policies.tokens import Scaled, resolve
@@ -143,7 +144,7 @@ def _inputs(job: EvaluateJob) -> str:
 
 
 def draw(
-    policy: Any, config: RunConfig, prompts: Sequence[Prompt], seed: int, tokens: Sequence[Scaled] = ()
+    policy: Policy, config: RunConfig, prompts: Sequence[Prompt], seed: int, tokens: Sequence[Scaled] = ()
 ) -> Samples:
     """P * samples of them, prompt-major. What is drawn by lot comes from `seed`, not from the model."""
     return medium_of(config.model).draw(policy, config, prompts, seed, tokens)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ..config import RunConfig
 from ..data.prompts import load_prompts
@@ -23,6 +22,7 @@ from ..plan import Round, derive_seed
 from ..policies.adapters import folded
 from ..policies.memory import memory_errors, to_measure
 from ..policies.opening import open_policy
+from ..policies.policy import Policy
 from ..rewards.base import load_reward, score_samples
 from ..types import Prompt, Reward
 from .adapters import adapter_hash, load_delta, sum_deltas
@@ -91,7 +91,7 @@ def measure_candidates(
 
 
 def means_of(
-    policy: Any,
+    policy: Policy,
     config: RunConfig,
     sets: Mapping[str, Validation],
     experts: Experts,
@@ -130,7 +130,7 @@ def validation_of(config: RunConfig, count: int = PROMPTS) -> dict[str, Validati
     }
 
 
-def _mean(policy: Any, config: RunConfig, own: Validation) -> float:
+def _mean(policy: Policy, config: RunConfig, own: Validation) -> float:
     samples = draw(policy, config, own.prompts, own.seed)
     repeated = [p for p in own.prompts for _ in range(config.evaluate.samples)]
     values = score_samples(

@@ -15,7 +15,7 @@ import os
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -23,7 +23,7 @@ from ...config import RunConfig
 from ...data.prompts import load_prompts
 from ...files import disk_errors, partial_folder
 from ...policies.adapters import check_targets
-from ...policies.causal_lm import CausalLMPolicy
+from ...policies.causal_lm.policy import CausalLMPolicy
 from ...policies.media import medium_of
 from ...policies.memory import memory_errors, to_train
 from ...policies.opening import open_policy
@@ -54,7 +54,7 @@ def supervise(
     if not math.isfinite(epochs) or epochs <= 0 or limit < 0:
         raise ParetuneError("--epochs must be above 0, and --limit from 0 up")
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    policy: CausalLMPolicy = open_policy(config.model, device)
+    policy = cast(CausalLMPolicy, open_policy(config.model, device))
     check_targets(policy.transformer, config.lora.targets or policy.targets)
     rows = _rows(config, policy, limit)
     with disk_errors(out):

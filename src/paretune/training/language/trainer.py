@@ -23,7 +23,7 @@ from ...data.prompts import load_prompts
 from ...ops.lowrank import LowRank
 from ...plan import ExpertTask, derive_seed
 from ...policies.adapters import check_targets, fold
-from ...policies.causal_lm import CausalLMPolicy
+from ...policies.causal_lm.policy import CausalLMPolicy
 from ...policies.opening import open_policy
 from ...policies.peft_adapters import adapter_deltas, adapter_parameters, lora_config
 from ...types import ParetuneError
@@ -53,7 +53,7 @@ class LanguageTrainer:
         self.config, self.task, self.folder, self.mixture = config, task, folder, mixture
         self.kind = OBJECTIVES[config.objective.name]
         self.device = device
-        self.policy: CausalLMPolicy = open_policy(config.model, device)
+        self.policy = cast(CausalLMPolicy, open_policy(config.model, device))
         check_targets(self.policy.transformer, config.lora.targets or self.policy.targets)
         self.texts = self.policy.render([p.text for p in mixture.prompts])
         for own in config.rewards.values():  # a prompt too long is told now, not after the training

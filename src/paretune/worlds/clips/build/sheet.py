@@ -13,7 +13,7 @@ from PIL import Image
 
 from ....config import ModelConfig
 from ....policies.flow import Sampling, sample
-from ....policies.hunyuan_video import HunyuanVideoPolicy
+from ....policies.hunyuan_video.policy import HunyuanVideoPolicy
 from ....policies.sample_files import contact_sheet
 
 CAPTIONS = (

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ....config import ModelConfig
 from ....policies.flow import Sampling, sample
-from ....policies.sd3 import SD3Policy
+from ....policies.sd3.policy import SD3Policy
 
 CAPTIONS = (
     "three red circles", "two blue squares and a green triangle", "four purple squares",

@@ -15,10 +15,9 @@ import torch
 from diffusers import FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-from ..types import ParetuneError
-from .flow import Conditions
-from .pipelines import PipelinePolicy
-from .shapes import Shape
+from ..flow import Conditions
+from ..pipelines import PipelinePolicy
+from .family import FAMILY, text_tokens
 
 # peft matches the ends of names: "attn.to_q" is found in both kinds of blocks. Single-stream blocks
 # have no attn.to_out: their proj_out also takes the feed-forward half, and Flow-GRPO leaves it alone.
@@ -27,34 +26,28 @@ TARGETS = (
     "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
     "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2",
 )  # fmt: skip
-T5_TOKENS = 512
 
 
 class FluxPolicy(PipelinePolicy):
     """See `flow.FlowPolicy`. Latents: [B, h/2 * w/2, 4C]."""
 
     kind = FluxPipeline
+    family = FAMILY
     targets: tuple[str, ...] = TARGETS
     encoders = ("text_encoder", "text_encoder_2")
 
-    def check_size(self) -> Shape:
-        """Latents are packed: [tokens, channels]."""
-        if (self.options.max_sequence_length or 0) > T5_TOKENS:
-            raise ParetuneError(f"model.options.max_sequence_length is at most {T5_TOKENS} for FLUX")
-        return super().check_size()
-
-    def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
+    def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """CLIP's pooled vector and T5's sequence."""
         embeds, pooled, _ = self.pipe.encode_prompt(
-            texts, texts, device=self.device,
-            max_sequence_length=self.options.max_sequence_length or T5_TOKENS,
-        )  # fmt: skip
-        return embeds, pooled
+            texts, texts, device=self.device, max_sequence_length=text_tokens(self.config)
+        )
+        return {"embeds": embeds, "pooled": pooled}
 
     def velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
     ) -> torch.Tensor:
         """The transformer's output at an embedded guidance. float32, packed as x."""
+        assert conditions.pooled is not None
         side = 2 * self.pipe.vae_scale_factor
         grid = (self.shape.height // side, self.shape.width // side)
         places = FluxPipeline._prepare_latent_image_ids(len(x), *grid, self.device, self.dtype)

@@ -10,11 +10,12 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 
-from ..config import ModelConfig
-from ..types import ParetuneError
-from .flow import Conditions
-from .options import SD3Options, read_options
-from .pipelines import PipelinePolicy, load
+from ...config import ModelConfig
+from ...types import ParetuneError
+from ..flow import Conditions
+from ..options import read_options
+from ..pipelines import PipelinePolicy, load
+from .family import FAMILY, SD3Options, t5_tokens
 
 TARGETS = (
     "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
@@ -36,8 +37,8 @@ class SD3Policy(PipelinePolicy):
     """See `flow.FlowPolicy`. The text encoders are dropped after `encode` when `free_text` is called."""
 
     kind = StableDiffusion3Pipeline
+    family = FAMILY
     targets: tuple[str, ...] = TARGETS
-    options_kind = SD3Options
     lazy_text = False
     two_pass_guidance = True
 
@@ -48,14 +49,12 @@ class SD3Policy(PipelinePolicy):
     @property
     def t5_tokens(self) -> int:
         """Without T5 the pipeline would append this many zero tokens, which changes the picture."""
-        options = read_options(SD3Options, self.config)
-        tokens = options.max_sequence_length
-        return tokens if tokens is not None else (256 if options.load_t5 else 0)
+        return t5_tokens(self.config)
 
     def load_text(self) -> None:
         """They came with the pipeline, T5 or not."""
 
-    def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
+    def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """Of both CLIP towers, and of T5 where it is loaded."""
         out = self.pipe.encode_prompt(
             texts, texts, texts, device=self.device, do_classifier_free_guidance=False,
@@ -64,13 +63,14 @@ class SD3Policy(PipelinePolicy):
         embeds, pooled = out[0], out[2]
         assert embeds is not None
         assert pooled is not None
-        return embeds, pooled
+        return {"embeds": embeds, "pooled": pooled}
 
     def velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
     ) -> torch.Tensor:
         """The transformer's output, with classifier-free guidance when it is above 1. float32."""
         embeds, pooled, t = conditions.embeds, conditions.pooled, sigma * 1000
+        assert pooled is not None
         if guidance > 1:
             n = len(x)
             assert conditions.negative_embeds is not None

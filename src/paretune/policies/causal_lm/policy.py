@@ -1,7 +1,7 @@
 """Language models as a policy: any causal LM of transformers, a folder or a hub id.
 
 A prompt becomes text by the model's chat template, or by a pattern of the recipe; answers are drawn by the
-model's own `generate`. `model.options` are the fields of `options.TextOptions`.
+model's own `generate`. `model.options` are the fields of `family.TextOptions`.
 """
 # pyright: reportPrivateImportUsage=false
 
@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import ModelConfig
-from ..types import ParetuneError
-from .options import TextOptions, read_options
-from .text_loading import load_text_model
-from .text_tokens import MARK, Branch, SoftPrompts, is_bare, length_of, vectors_of
-from .token_files import EMBEDDING, Token
-from .token_start import first_rows, row_scale
-from .tokens import Scaled, blends
+from ...config import ModelConfig
+from ...types import ParetuneError
+from ..options import read_options
+from ..text_loading import load_text_model
+from ..text_tokens import MARK, Branch, SoftPrompts, is_bare, length_of, vectors_of
+from ..token_files import EMBEDDING, Token
+from ..token_start import first_rows, row_scale
+from ..tokens import Scaled, blends
+from .family import TextOptions
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 GENERATED_FROM = ("input_ids", "attention_mask", "inputs_embeds", "logits_processor")

@@ -15,26 +15,26 @@ import numpy as np
 import torch
 from diffusers import HunyuanVideoPipeline
 
-from .flow import Conditions
-from .options import VideoOptions, read_options
-from .pipelines import PipelinePolicy
-from .shapes import Shape, time_factor
-from .tokens import Scaled
+from ..flow import Conditions
+from ..options import read_options
+from ..pipelines import PipelinePolicy
+from ..shapes import Shape
+from ..tokens import Scaled
+from .family import FAMILY, TEXT_TOKENS, VideoOptions, time_factor
 
 # The text refiner's attention ends in the same names, and gets adapters too.
 TARGETS = (
     "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
     "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
 )  # fmt: skip
-TEXT_TOKENS = 256
 
 
 class HunyuanVideoPolicy(PipelinePolicy):
     """See `flow.FlowPolicy`."""
 
     kind = HunyuanVideoPipeline
+    family = FAMILY
     targets: tuple[str, ...] = TARGETS
-    options_kind = VideoOptions
     encoders = ("text_encoder", "text_encoder_2")
 
     def check_size(self) -> Shape:
@@ -46,12 +46,12 @@ class HunyuanVideoPolicy(PipelinePolicy):
             self.vae.enable_tiling()
         return super().check_size()
 
-    def embed(self, texts: list[str]) -> tuple[torch.Tensor, ...]:
+    def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """Llama's sequence with its mask, and CLIP's pooled vector."""
         embeds, pooled, mask = self.pipe.encode_prompt(
             texts, device=self.device, max_sequence_length=self.options.max_sequence_length or TEXT_TOKENS
         )
-        return embeds, pooled, mask.float()
+        return {"embeds": embeds, "pooled": pooled, "mask": mask.float()}
 
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
@@ -62,11 +62,17 @@ class HunyuanVideoPolicy(PipelinePolicy):
         longest = int(whole.mask.sum(1).max())
         return Conditions(whole.embeds[:, :longest], whole.pooled, mask=whole.mask[:, :longest])
 
+    def text_widths(self) -> dict[str, int]:
+        """See `PipelinePolicy.text_widths`."""
+        facts = self.transformer.config
+        return {"embeds": facts.text_embed_dim, "pooled": facts.pooled_projection_dim}
+
     def velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
     ) -> torch.Tensor:
         """The transformer's output at an embedded guidance. float32 [B, C, t, h, w]."""
         assert conditions.mask is not None
+        assert conditions.pooled is not None
         strength = self.guidance_input(len(x), guidance, 1000.0)
         v = self.run_transformer(
             x,

@@ -1,0 +1,66 @@
+"""The record of language models: any causal language model of transformers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from ...config import ModelConfig
+from ..family import Family, Published
+from ..options import Options, Positive, PositiveReal, read_options
+
+
+class TextOptions(Options):
+    """Of a language model.
+
+    template: "auto" (the tokenizer's chat template, if it has one), "chat", "plain", or a pattern with
+    {prompt}. prompt_tokens: what the estimate takes a prompt to be.
+    """
+
+    template: str = "auto"
+    max_tokens: Positive = 128
+    temperature: PositiveReal = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    prompt_tokens: Positive = 64
+
+    @field_validator("template")
+    @classmethod
+    def _known(cls, template: str) -> str:
+        if template not in {"auto", "chat", "plain"} and "{prompt}" not in template:
+            raise ValueError("give auto, chat, plain, or a text that holds {prompt}")
+        return template
+
+
+def _smaller(model: ModelConfig) -> list[str]:
+    return ["model.options.max_tokens"] if read_options(TextOptions, model).max_tokens > 1 else []
+
+
+def _published(billions: float) -> Published:
+    return Published({"transformer": billions})
+
+
+# Reward models that recipes name, whose size the estimate counts beside the policy.
+REWARD_MODELS = {
+    "Ray2333/gpt2-large-helpful-reward_model": 0.77,
+    "Ray2333/gpt2-large-harmless-reward_model": 0.77,
+}
+
+FAMILY = Family(
+    name="causal_lm",
+    medium="texts",
+    policy=f"{__package__}.policy:CausalLMPolicy",
+    options=TextOptions,
+    # GPT-2's class is older than the others and is named otherwise.
+    architectures=("ForCausalLM", "LMHeadModel"),
+    published={
+        "meta-llama/Llama-2-7b-hf": _published(6.74),
+        "meta-llama/Llama-2-13b-hf": _published(13.02),
+        "meta-llama/Llama-3.1-8B": _published(8.03),
+        "Qwen/Qwen2.5-7B": _published(7.62),
+    },
+    cut_text=lambda model: 0,
+    smaller=_smaller,
+    draws_an_epoch_at_once=True,  # TRL does
+    quantizes=False,
+)

@@ -1,0 +1,70 @@
+"""The record of FLUX.1."""
+
+from __future__ import annotations
+
+from ...config import ModelConfig
+from ...types import ParetuneError
+from ..family import Family, Published
+from ..options import FlowOptions, read_options
+from ..shapes import Facts, Shape, latent_scale, pixel_sides
+
+SIDE = 128  # latents a side, as FluxPipeline takes where no size is given
+T5_TOKENS = 512
+
+
+def text_tokens(model: ModelConfig) -> int:
+    """Of T5. Raises ParetuneError for more than the pipeline takes."""
+    asked = read_options(FlowOptions, model).max_sequence_length
+    if (asked or 0) > T5_TOKENS:
+        raise ParetuneError(f"model.options.max_sequence_length is at most {T5_TOKENS} for FLUX")
+    return asked or T5_TOKENS
+
+
+def shape(model: ModelConfig, transformer: Facts, vae: Facts) -> Shape:
+    """Latents are packed two by two: [tokens, channels]."""
+    text_tokens(model)
+    side = 2 * latent_scale(vae)
+    height, width = pixel_sides(model, SIDE * latent_scale(vae), side)
+    tokens = (height // side) * (width // side)
+    return Shape(height, width, (tokens, transformer["in_channels"]), tokens)
+
+
+def _cut_text(model: ModelConfig) -> int | None:
+    return read_options(FlowOptions, model).max_sequence_length
+
+
+def _smaller(model: ModelConfig) -> list[str]:
+    length = ["model.options.max_sequence_length"] if _cut_text(model) != 0 else []
+    return ["model.height and model.width", *length]
+
+
+_VAE = {
+    "block_out_channels": (128, 256, 512, 512), "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4, "layers_per_block": 2, "latent_channels": 16,
+    "scaling_factor": 0.3611, "shift_factor": 0.1159, "use_quant_conv": False, "use_post_quant_conv": False,
+}  # fmt: skip
+_DEV = {
+    "in_channels": 64, "num_layers": 19, "num_single_layers": 38, "num_attention_heads": 24,
+    "attention_head_dim": 128, "guidance_embeds": True,
+}  # fmt: skip
+
+FAMILY = Family(
+    name="flux",
+    medium="pictures",
+    policy=f"{__package__}.policy:FluxPolicy",
+    options=FlowOptions,
+    pipelines=("FluxPipeline",),
+    parts=("transformer", "vae", "text_encoder", "text_encoder_2"),
+    transformer="FluxTransformer2DModel",
+    shape=shape,
+    published={
+        "black-forest-labs/FLUX.1-dev": Published(
+            {"transformer": 11.90, "vae": 0.08, "text_encoder": 0.12, "text_encoder_2": 4.76}, _DEV, _VAE
+        ),
+    },
+    text_tokens=lambda model: T5_TOKENS,
+    cut_text=_cut_text,
+    encoders=lambda model: ("text_encoder", "text_encoder_2"),
+    smaller=_smaller,
+    sampling=(28, 3.5),
+)

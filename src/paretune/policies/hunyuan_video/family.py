@@ -1,0 +1,90 @@
+"""The record of HunyuanVideo."""
+
+from __future__ import annotations
+
+from ...config import ModelConfig
+from ...types import ParetuneError
+from ..family import Family, Published
+from ..options import FlowOptions, Positive, PositiveReal, read_options
+from ..shapes import Facts, Shape, pixel_sides
+
+SIDE, FRAMES = 480, 53  # DanceGRPO's
+SMALL_SIDE, SMALL_FRAMES = 32, 8  # of a small model whose autoencoder compresses nothing
+PIXEL_STEP = 16  # HunyuanVideoPipeline's check_inputs
+TEXT_TOKENS = 256
+
+
+class VideoOptions(FlowOptions):
+    """frames: of a clip; None: the model's own. shift: the schedule's; None: the pipeline's own."""
+
+    frames: Positive | None = None
+    shift: PositiveReal | None = None
+
+
+def time_factor(vae: Facts) -> int:
+    """How many frames a latent frame stands for: each of an autoencoder's blocks but the last may halve them,
+    so a small one reaches less than its class's nominal factor."""
+    return min(vae["temporal_compression_ratio"], 2 ** (len(vae["block_out_channels"]) - 1))
+
+
+def shape(model: ModelConfig, transformer: Facts, vae: Facts) -> Shape:
+    """Latents [C, t, h, w]."""
+    space, time = vae["spatial_compression_ratio"], time_factor(vae)
+    patch, patch_time = transformer["patch_size"], transformer["patch_size_t"]
+    step = max(PIXEL_STEP, space * patch)
+    height, width = pixel_sides(model, SIDE if space > 1 else SMALL_SIDE, step)
+    default = FRAMES if time > 1 else SMALL_FRAMES
+    frames = read_options(VideoOptions, model).frames or default
+    latent_frames = (frames - 1) // time + 1
+    if (frames - 1) % time or latent_frames % patch_time:
+        fits = f"a multiple of {patch_time}" if time == 1 else f"{time} k + 1"
+        raise ParetuneError(
+            f"model.options.frames: {frames} does not fit this model: give {fits}, such as {default}"
+        )
+    latents = (transformer["in_channels"], latent_frames, height // space, width // space)
+    return Shape(
+        height, width, latents, latent_frames // patch_time * (latents[2] * latents[3] // patch**2), frames
+    )
+
+
+def _cut_text(model: ModelConfig) -> int | None:
+    return read_options(VideoOptions, model).max_sequence_length
+
+
+def _smaller(model: ModelConfig) -> list[str]:
+    own = read_options(VideoOptions, model)
+    frames = ["model.options.frames"] if own.frames != 1 else []
+    length = ["model.options.max_sequence_length"] if own.max_sequence_length != 0 else []
+    return [*frames, "model.height and model.width", *length]
+
+
+_TRANSFORMER = {
+    "patch_size": 2, "patch_size_t": 1, "in_channels": 16, "num_layers": 20, "num_single_layers": 40,
+    "num_attention_heads": 24, "attention_head_dim": 128,
+}  # fmt: skip
+_VAE = {
+    "block_out_channels": (128, 256, 512, 512),
+    "spatial_compression_ratio": 8, "temporal_compression_ratio": 4,
+}  # fmt: skip
+
+FAMILY = Family(
+    name="hunyuan_video",
+    medium="clips",
+    policy=f"{__package__}.policy:HunyuanVideoPolicy",
+    options=VideoOptions,
+    pipelines=("HunyuanVideoPipeline",),
+    parts=("transformer", "vae", "text_encoder", "text_encoder_2"),
+    transformer="HunyuanVideoTransformer3DModel",
+    shape=shape,
+    published={
+        "hunyuanvideo-community/HunyuanVideo": Published(
+            {"transformer": 12.82, "vae": 0.25, "text_encoder": 8.03, "text_encoder_2": 0.12},
+            _TRANSFORMER, _VAE, "AutoencoderKLHunyuanVideo",
+        ),
+    },
+    text_tokens=lambda model: TEXT_TOKENS,
+    cut_text=_cut_text,
+    encoders=lambda model: ("text_encoder", "text_encoder_2"),
+    smaller=_smaller,
+    sampling=(50, 6.0),
+)  # fmt: skip
