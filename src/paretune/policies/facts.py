@@ -46,11 +46,14 @@ def read_backbone(model: ModelConfig) -> tuple[int, int] | None:
 
 def _facts(path: str) -> tuple[Facts, Facts] | None:
     """The configurations of a pipeline's transformer and VAE: of its folder, or as published."""
-    folder = Path(resolve_path(path))
+    folder, family = Path(resolve_path(path)), family_of(path)
     if not folder.is_dir():
-        published = family_of(path).published.get(path)
+        published = family.published.get(path)
         return (published.transformer, published.vae) if published and published.transformer else None
-    transformer, vae = (json.loads((folder / p / "config.json").read_text()) for p in ("transformer", "vae"))
+    transformer, vae = (
+        json.loads((folder / part / "config.json").read_text()) if part in family.parts else {}
+        for part in ("transformer", "vae")
+    )
     return transformer, vae
 
 
