@@ -107,8 +107,8 @@ def tokens(
 @contextmanager
 def _stoppable(out: Path, again: str) -> Iterator[None]:
     """Ctrl-C is no failure: say where the work is and how it goes on."""
-    from .executors.base import Interrupted
     from .rewards.errors import RewardTimeout
+    from .types import Stopped
 
     try:
         yield
@@ -116,7 +116,7 @@ def _stoppable(out: Path, again: str) -> Iterator[None]:
         if not (out / "config.yaml").exists():  # nothing has begun
             raise
         raise ParetuneError(f"{error}; checkpoints are kept in {out}: go on with {again}") from error
-    except (Interrupted, KeyboardInterrupt):
+    except (Stopped, KeyboardInterrupt):
         console.print(f"stopped; finished work is kept in {out}. Go on with {again}")
         raise typer.Exit(130) from None
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from .config import RunConfig
 from .data.prompts import load_prompts
-from .environment import choose_device, fingerprint
+from .environment import fingerprint
+from .executors import open_executor
 from .executors.base import Report
-from .executors.local import LocalExecutor
 from .files import write_json
 from .folder import check
 from .policies.folders import resolve_path
@@ -33,10 +33,9 @@ def measure_adapters(
     n = config.evaluate.prompts
     subjects = [Subject("base", "base", (), n, ())]
     subjects += [Subject(str(a).replace("/", "-"), str(a), (str(a.resolve()),), n, ()) for a in adapters]
-    device = choose_device(config.executor.device)
     model = fingerprint(resolve_path(config.model.path))
-    jobs = [EvaluateJob(config, s, out, model, device) for s in subjects]
-    with LocalExecutor(min(len(jobs), config.executor.workers or 2), config.executor.threads) as pool:
+    jobs = [EvaluateJob(config, s, out, model) for s in subjects]
+    with open_executor(config, usual=2, most=len(jobs)) as pool:
         pool.map(evaluate_subject, jobs, report)
     means, errors = tables(collect(config, out, tuple(subjects)))
     result = {"methods": means, "stderr": errors}

@@ -52,9 +52,9 @@ def test_it_ends_score_too(tmp_path: Path) -> None:
     (tmp_path / "shown").mkdir()
     save_sample(torch.zeros(3, 8, 8), tmp_path / "shown" / "a")
     (tmp_path / "prompts.txt").write_text("a red circle\n")
-    words = ("score", f"{tmp_path / 'mine.py'}:red", tmp_path / "shown", "--prompts", tmp_path / "prompts.txt")
+    words = ("score", f"{tmp_path / 'mine.py'}:red", tmp_path / "shown", "--timeout", "2")
     start = time.monotonic()
-    line = _one_line(call(*words, "--timeout", "2"))
+    line = _one_line(call(*words, "--prompts", tmp_path / "prompts.txt"))
     assert "reward 'red' did not answer within 2 s (prompt 'a red circle')" in line
     assert time.monotonic() - start < 30
 
@@ -64,7 +64,7 @@ def test_it_ends_score_too(tmp_path: Path) -> None:
     [
         ("import sys; sys.exit(0)\n", "SystemExit: 0"),
         ("import os; os._exit(0)\n", "ended its process while it was loaded, with exit code 0"),
-        ("def red(i, p):\n    import os; os._exit(0)\ndark = red\n", "reward 'red' ended its process, with exit"),
+        ("def red(i, p):\n    import os; os._exit(0)\ndark = red\n", "'red' ended its process, with exit"),
     ],
     ids=["exit at import", "_exit at import", "_exit"],
 )
@@ -114,6 +114,6 @@ def test_what_a_reward_does_to_its_process_changes_no_bit(tiny_sd3: Path, tmp_pa
     quiet, loud = tmp_path / "quiet" / "out", tmp_path / "loud" / "out"
     for file in (Path("final") / WEIGHTS, Path("evaluation.jsonl")):
         assert (quiet / file).read_bytes() == (loud / file).read_bytes()
-    pictures = sorted(p.relative_to(quiet) for p in quiet.rglob("*.png"))
+    pictures = sorted(p.relative_to(quiet) for p in (quiet / "samples").rglob("*.png"))
     assert pictures
     assert all((quiet / p).read_bytes() == (loud / p).read_bytes() for p in pictures)

@@ -168,7 +168,9 @@ def test_the_constructor_and_applies_are_called_there_too(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("part", ["constructor", "applies"])
-def test_they_may_leave_or_never_end(tmp_path: Path, part: str) -> None:
+def test_they_may_leave_or_never_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
     def use(body: str) -> None:
         applies_to(load_reward(_class(tmp_path, **{part: body})), Prompt("x"))
 
@@ -177,8 +179,8 @@ def test_they_may_leave_or_never_end(tmp_path: Path, part: str) -> None:
     with pytest.raises(ParetuneError, match=r"mine.*ended its process.* with exit code 0"):
         use("import os; os._exit(0)")
     PATIENCE.set(1.0)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(RewardTimeout, match=r"mine.* within [16] s"):
-        patch.setattr("paretune.rewards.apart.loading_seconds", lambda: 6.0)
+    monkeypatch.setattr("paretune.rewards.apart.loading_seconds", lambda: 6.0)
+    with pytest.raises(RewardTimeout, match=r"mine.* within [16] s"):
         use("import re; re.match(r'(a|a)*$', 'a' * 40 + 'b')")
 
 

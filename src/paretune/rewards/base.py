@@ -185,8 +185,9 @@ def score_samples(
     """Score B samples in batches; float32 [B] on the CPU, all finite, the reward's own sign.
 
     timeout: seconds for one batch, None for no limit; the process of a user's own reward is killed when
-    it takes longer, the call of another one is broken off. Raises RewardError, in one line with a prompt, when the reward raises, hangs, returns
-    NaN or infinity, another number of values than samples, or something that is not numbers.
+    it takes longer, the call of another one is broken off. Raises RewardError, in one line with a prompt,
+    when the reward raises, hangs, returns NaN or infinity, another number of values than samples, or
+    something that is not numbers.
     """
     if len(samples) != len(prompts):
         raise ParetuneError(
