@@ -107,11 +107,16 @@ def tokens(
 @contextmanager
 def _stoppable(out: Path, again: str) -> Iterator[None]:
     """Ctrl-C is no failure: say where the work is and how it goes on."""
-    from .executors.base import Interrupted
+    from .rewards.errors import RewardTimeout
+    from .types import Stopped
 
     try:
         yield
-    except (Interrupted, KeyboardInterrupt):
+    except RewardTimeout as error:
+        if not (out / "config.yaml").exists():  # nothing has begun
+            raise
+        raise ParetuneError(f"{error}; checkpoints are kept in {out}: go on with {again}") from error
+    except (Stopped, KeyboardInterrupt):
         console.print(f"stopped; finished work is kept in {out}. Go on with {again}")
         raise typer.Exit(130) from None
 
@@ -152,14 +157,14 @@ def plan(
     from .methods import build_plan
     from .policies.facts import check_options
     from .policies.folders import EMBEDDED
-    from .rewards.base import find_reward, reward_file
+    from .rewards.base import check_spec, reward_file
 
     config = load_config(find_recipe(recipe), set_ or ())
     check_options(config.model)
     missing = missing_files(config)
     for own in config.rewards.values():
         if str(reward_file(own.reward)) not in missing:
-            find_reward(own.reward)
+            check_spec(own.reward)
     planned = build_plan(config)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)
@@ -254,12 +259,13 @@ def score(
     reward: Annotated[str, typer.Argument(help="A reward's name, package.module:Name, or file.py:Name.")],
     images: Annotated[Path, typer.Argument(help="A folder of pictures, clips or .txt answers.")],
     prompts: Annotated[Path, typer.Option("--prompts", help="One prompt a sample (.txt or .jsonl).")],
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one sample may take.")] = 120.0,
     as_json: AsJson = False,
 ) -> None:
     """Score samples with one reward: a way to try a reward of one's own."""
     from .measure import score_folder
 
-    rows = score_folder(reward, images, str(prompts))
+    rows = score_folder(reward, images, str(prompts), timeout)
     if as_json:
         print_json(rows)
         return

@@ -14,12 +14,14 @@ from .plan import Plan
 from .policies.facts import check_options, read_shape
 from .recipes import changed_keys, load_config
 from .rewards.base import applies_to, load_reward, reward_file
+from .rewards.process import PATIENCE
 from .training.trainers import check_objective
 from .types import ParetuneError
 
 
 def check(config: RunConfig) -> None:
     """Everything that can be known to be wrong before work begins: model, prompts, rewards, judges."""
+    PATIENCE.set(config.executor.reward_timeout)
     check_options(config.model)
     read_shape(config.model)
     check_objective(config)

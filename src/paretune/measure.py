@@ -8,14 +8,15 @@ from typing import Any
 
 from .config import RunConfig
 from .data.prompts import load_prompts
-from .environment import choose_device, fingerprint
+from .environment import fingerprint
+from .executors import open_executor
 from .executors.base import Report
-from .executors.local import LocalExecutor
 from .files import write_json
 from .folder import check
 from .policies.folders import resolve_path
 from .policies.sample_files import CLIPS, KINDS, read_sample
 from .rewards.base import load_reward, score_samples
+from .rewards.process import PATIENCE
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.summarise import tables
 from .types import ParetuneError
@@ -32,10 +33,9 @@ def measure_adapters(
     n = config.evaluate.prompts
     subjects = [Subject("base", "base", (), n, ())]
     subjects += [Subject(str(a).replace("/", "-"), str(a), (str(a.resolve()),), n, ()) for a in adapters]
-    device = choose_device(config.executor.device)
     model = fingerprint(resolve_path(config.model.path))
-    jobs = [EvaluateJob(config, s, out, model, device) for s in subjects]
-    with LocalExecutor(min(len(jobs), config.executor.workers or 2), config.executor.threads) as pool:
+    jobs = [EvaluateJob(config, s, out, model) for s in subjects]
+    with open_executor(config, usual=2, most=len(jobs)) as pool:
         pool.map(evaluate_subject, jobs, report)
     means, errors = tables(collect(config, out, tuple(subjects)))
     result = {"methods": means, "stderr": errors}
@@ -43,10 +43,11 @@ def measure_adapters(
     return result
 
 
-def score_folder(reward: str, folder: Path, prompts: str) -> list[dict[str, Any]]:
+def score_folder(reward: str, folder: Path, prompts: str, timeout: float = 120.0) -> list[dict[str, Any]]:
     """Score the pictures, clips or texts of a folder, in the order of their names, each with its prompt.
 
-    Where there are clips, pictures are taken for their contact sheets and left out.
+    Where there are clips, pictures are taken for their contact sheets and left out. timeout: seconds that
+    one sample may take.
     """
     if not folder.is_dir():
         raise ParetuneError(f"no folder {folder}")
@@ -55,9 +56,10 @@ def score_folder(reward: str, folder: Path, prompts: str) -> list[dict[str, Any]
     told = load_prompts(prompts)
     if len(paths) != len(told):
         raise ParetuneError(f"{folder} holds {len(paths)} samples but {prompts} {len(told)} prompts")
+    PATIENCE.set(timeout)
     scorer = load_reward(reward)
     rows = []
     for path, prompt in zip(paths, told, strict=True):
-        value = score_samples(scorer, read_sample(path), [prompt])
+        value = score_samples(scorer, read_sample(path), [prompt], timeout=timeout)
         rows.append({"image": path.name, "prompt": prompt.text, "value": float(value[0])})
     return rows

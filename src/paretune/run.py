@@ -15,17 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .config import RunConfig
-from .environment import choose_device, describe
+from .environment import describe
+from .executors import open_executor
 from .executors.base import Executor, Report
-from .executors.local import LocalExecutor
 from .files import read_rows, write_json, write_rows
 from .folder import claim, lock
 from .methods import build_plan
 from .plan import ExpertTask, Plan, Round
 from .policies.folders import resolve_path
+from .rewards.process import reward_process
 from .stages.evaluate import EvaluateJob, collect, evaluate_subject
 from .stages.map import MapJob, train_expert
 from .stages.reduce import Evaluate, diagnostics, reduce_round, write_final
@@ -40,18 +39,18 @@ def run(config: RunConfig, out: Path, report: Report, resume: bool = False) -> d
     """Do the whole job in the folder `out`; returns the summary.
 
     report: called with events (stage, expert's progress). Raises ParetuneError on a user's mistake and
-    executors.base.Interrupted when stopped; in both cases what was finished is kept.
+    types.Stopped when stopped; in both cases what was finished is kept.
     """
     plan = build_plan(config)
-    device = choose_device(config.executor.device)
+    executor = open_executor(config, usual=len(config.rewards))
     claim(config, plan, out, resume)
+    reward_process().kill()  # it has checked the rewards; each worker has one of its own
     with lock(out):
-        environment = describe(config, resolve_path(config.model.path), device)
+        environment = describe(config, resolve_path(config.model.path), executor.device)
         write_json(out / "environment.json", environment)
         clock = Clock(out)
-        workers = config.executor.workers or len(config.rewards)
-        with LocalExecutor(workers, config.executor.threads) as executor:
-            stages = Stages(config, plan, out, environment["model_fingerprint"], device, executor)
+        with executor:
+            stages = Stages(config, plan, out, environment["model_fingerprint"], executor)
             stages.train(report, clock)
             stages.tokens(report, clock)
             stages.measure(report, clock)
@@ -70,10 +69,10 @@ class Stages:
     """The stages of one run, bound to its folder and executor."""
 
     def __init__(
-        self, config: RunConfig, plan: Plan, out: Path, model: str, device: str, executor: Executor
+        self, config: RunConfig, plan: Plan, out: Path, model: str, executor: Executor
     ) -> None:
         self.config, self.plan, self.out, self.model = config, plan, out, model
-        self.device, self.executor = device, executor
+        self.executor = executor
         self.subjects = subjects_of(config, plan)
 
     def train(self, report: Report, clock: Clock) -> None:
@@ -96,10 +95,7 @@ class Stages:
 
     def map(self, tasks: Sequence[ExpertTask], report: Report) -> None:
         """Train the experts of a round in parallel."""
-        jobs = [
-            MapJob(self.config, task, self.out, self.model, self._device(i))
-            for i, task in enumerate(tasks)
-        ]
+        jobs = [MapJob(self.config, task, self.out, self.model) for task in tasks]
         self.executor.map(train_expert, jobs, report)
 
     def search(self, round_: Round, report: Report) -> Evaluate:
@@ -107,9 +103,7 @@ class Stages:
 
         def evaluate(candidates: Sequence[tuple[float, ...]]) -> list[float]:
             """One job for all of them, which is skipped where its rows are there."""
-            job = SearchJob(
-                self.config, round_, tuple(candidates), self.out, self.model, self._device(0)
-            )
+            job = SearchJob(self.config, round_, tuple(candidates), self.out, self.model)
             return self.executor.map(measure_candidates, [job], report)[0]
 
         return evaluate
@@ -120,10 +114,7 @@ class Stages:
         if not tasks:
             return
         report({"stage": "tokens"})
-        jobs = [
-            TokenJob(self.config, task, self.out, self.model, self._device(i))
-            for i, task in enumerate(tasks)
-        ]
+        jobs = [TokenJob(self.config, task, self.out, self.model) for task in tasks]
         with clock.phase("tokens"):
             self.executor.map(train_token, jobs, report)
         write_final_tokens(self.out, tasks)
@@ -131,16 +122,9 @@ class Stages:
     def measure(self, report: Report, clock: Clock) -> None:
         """Evaluate every subject, in parallel."""
         report({"stage": "evaluate"})
-        jobs = [
-            EvaluateJob(self.config, subject, self.out, self.model, self._device(i))
-            for i, subject in enumerate(self.subjects)
-        ]
+        jobs = [EvaluateJob(self.config, subject, self.out, self.model) for subject in self.subjects]
         with clock.phase("evaluate"):
             self.executor.map(evaluate_subject, jobs, report)
-
-    def _device(self, index: int) -> str:
-        """GPUs are dealt out in turn."""
-        return "cpu" if self.device == "cpu" else f"cuda:{index % torch.cuda.device_count()}"
 
 
 class Clock:

@@ -18,6 +18,10 @@ class ParetuneError(Exception):
     """A mistake of the user's, or of a file: the message is one line that says what to do. Exit code 2."""
 
 
+class Stopped(Exception):
+    """The user asked to stop; what was done is kept, and can go on."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt. metadata: the record it came from (GenEval's JSON, say), as rewards read it."""

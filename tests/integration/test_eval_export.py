@@ -35,7 +35,7 @@ def here(*words: object) -> str:
 class InThisProcess:
     """The executor of `paretune eval` without its processes."""
 
-    def __init__(self, *_: int) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         pass
 
     def __enter__(self) -> InThisProcess:
@@ -45,7 +45,7 @@ class InThisProcess:
         pass
 
     def map(self, function: Callable[..., Any], tasks: Sequence[Any], report: Any) -> list[Any]:
-        return [function(task, report, lambda: False) for task in tasks]
+        return [function(task, report, lambda: False, ("cpu",)) for task in tasks]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ class TestEval:
         self, told: tuple[dict[str, Any], Path], recipe: Path, whole: Path, tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:  # fmt: skip
-        monkeypatch.setattr(measure, "LocalExecutor", InThisProcess)
+        monkeypatch.setattr(measure, "open_executor", InThisProcess)
         monkeypatch.setenv("COLUMNS", "200")
         final = whole / "final"
         table = measure.measure_adapters(load_config(recipe), [final], tmp_path / "out", lambda _: None)
@@ -112,7 +112,7 @@ class TestEval:
     def test_without_an_adapter_it_measures_the_base(
         self, recipe: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(measure, "LocalExecutor", InThisProcess)
+        monkeypatch.setattr(measure, "open_executor", InThisProcess)
         table = json.loads(here("eval", recipe, "--out", tmp_path / "out", "--quiet", "--json"))
         base = read_json(whole / "summary.json")["methods"]["base"]
         assert list(table["methods"]) == ["base"]

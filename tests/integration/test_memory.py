@@ -154,15 +154,15 @@ def _jobs(folder: Path, pipeline: Path) -> dict[str, Callable[[], object]]:
     config = _config(folder, pipeline, "tokens.steps=2")
     plan = build_plan(config)
     first = plan.methods[0].rounds[0]
-    made = (lambda event: None, lambda: False)
+    made = (lambda event: None, lambda: False, ["cpu"])
     expert = {"transformer_blocks.0.attn.to_q": LowRank(torch.ones(16, 1), torch.ones(1, 16))}
     save_delta(folder / "expert", expert, str(pipeline), {})
     token = TokenTask("tokens/red", "red", 0, ("expert",))
     return {
-        "map": lambda: train_expert(MapJob(config, first.tasks[0], folder, "m", "cpu"), *made),
-        "tokens": lambda: train_token(TokenJob(config, token, folder, "m", "cpu"), *made),
+        "map": lambda: train_expert(MapJob(config, first.tasks[0], folder, "m"), *made),
+        "tokens": lambda: train_token(TokenJob(config, token, folder, "m"), *made),
         "evaluate": lambda: evaluate_subject(
-            EvaluateJob(config, Subject("base", "base", (), 2, ()), folder, "m", "cpu"), *made
+            EvaluateJob(config, Subject("base", "base", (), 2, ()), folder, "m"), *made
         ),
         "sample": lambda: Sampler(open_source(str(pipeline))).draw(Request("a kite", "base")),
     }
@@ -195,15 +195,15 @@ def test_the_advice_is_followed_from_the_last_checkpoint(
 
     monkeypatch.setattr(SD3Policy, "velocity", small)
     with pytest.raises(ParetuneError, match=r"--resume --set train\.micro_batch=3"):
-        train_expert(MapJob(config, task, tmp_path, "m", "cpu"), events.append, lambda: False)
+        train_expert(MapJob(config, task, tmp_path, "m"), events.append, lambda: False, ["cpu"])
     assert [event["update"] for event in events] == [1]
     less = _config(tmp_path, tiny_sd3, "train.micro_batch=1", "model.gradient_checkpointing=true")
     assert changed_keys(config, less) == []
-    made = train_expert(MapJob(less, task, tmp_path, "m", "cpu"), events.append, lambda: False)
+    made = train_expert(MapJob(less, task, tmp_path, "m"), events.append, lambda: False, ["cpu"])
     assert [event["update"] for event in events] == [1, 2]
-    assert made["inputs"] == expert_inputs(MapJob(config, task, tmp_path, "m", "cpu"))
+    assert made["inputs"] == expert_inputs(MapJob(config, task, tmp_path, "m"))
     base = Subject("base", "base", (), 2, ())
-    told = [digest_of(EvaluateJob(c, base, tmp_path, "m", "cpu")) for c in (config, less)]
+    told = [digest_of(EvaluateJob(c, base, tmp_path, "m")) for c in (config, less)]
     assert told[0] == told[1]
 
 

@@ -116,8 +116,8 @@ def test_the_value_is_of_the_average_that_would_be_folded(tiny_sd3: Path, tmp_pa
         save_delta(tmp_path / folder, delta, "base", {})
     save_delta(tmp_path / round_.tasks[0].parents[0], parent, "base", {})
     candidates = ((1.0, 0.0), (0.25, 0.75))
-    job = SearchJob(config, round_, candidates, tmp_path, "model", "cpu")
-    values = measure_candidates(job, lambda _: None, lambda: False)
+    job = SearchJob(config, round_, candidates, tmp_path, "model")
+    values = measure_candidates(job, lambda _: None, lambda: False, ["cpu"])
     rows = [json.loads(line) for line in (job.folder / "candidates.jsonl").read_text().splitlines()]
     policy = SD3Policy(config.model, "cpu")
     fold(policy.transformer, sum_deltas([parent, merge_experts(deltas, candidates[1]).deltas]))
@@ -126,4 +126,4 @@ def test_the_value_is_of_the_average_that_would_be_folded(tiny_sd3: Path, tmp_pa
     assert rows[1]["means"]["red"] == pytest.approx(float(images[:, 0].mean()), abs=1e-6)
     assert rows[0]["means"] != rows[1]["means"]
     # Asked again, it answers from its rows: nothing that stops it is even asked.
-    assert measure_candidates(job, lambda _: None, lambda: True) == values
+    assert measure_candidates(job, lambda _: None, lambda: True, ["cpu"]) == values

@@ -25,7 +25,7 @@ def call(
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("training began")
 
-    monkeypatch.setattr("paretune.run.LocalExecutor", refuse)
+    monkeypatch.setattr("paretune.executors.local.LocalExecutor.__enter__", refuse)
     monkeypatch.setattr(sys, "argv", ["paretune", *map(str, words)])
     with pytest.raises(SystemExit) as left:
         cli.main()

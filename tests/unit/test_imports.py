@@ -25,7 +25,7 @@ MAY: dict[str, set[str]] = {
     "rewards": {"ops", "rewards"} | LEAF,
     "data": {"ops", "data"} | LEAF,
     "training": MAP | {"recipes"},
-    "executors": {"types", "executors"},
+    "executors": {"types", "config", "environment", "executors"},
     "stages": STAGES,
     "run": STAGES | {"methods", "environment", "folder"},
     "folder": {"plan", "files", "policies", "rewards", "data", "training", "recipes"} | LEAF,

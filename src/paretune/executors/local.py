@@ -16,39 +16,62 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event as EventType
 from queue import Empty
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
-from ..types import ParetuneError
-from .base import Event, Interrupted, R, Report, T, TaskFunction
+from ..environment import choose_device
+from ..types import ParetuneError, Stopped
+from .base import Event, R, Report, T, Task, TaskFunction
+from .devices import Leases
+from .doing import Doing
 
-_events: Queue[Event] | None = None
-_stop: EventType | None = None
+
+@dataclass(frozen=True)
+class _Shared:
+    """What a worker has in common with the others and with the process that started it."""
+
+    events: Queue[Event]
+    stop: EventType
+    leases: Leases
+    doing: Doing
+
+
+_shared: _Shared | None = None
 
 
 class LocalExecutor:
-    """See `base.Executor`. Use as a context manager: leaving it ends the processes."""
+    """See `base.Executor`. Its processes start when its block begins, and end with it."""
 
-    def __init__(self, workers: int, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._queue: Queue[Event] = context.Queue()
-        self._stop = context.Event()
+    def __init__(self, workers: int, threads: int, device: str = "auto") -> None:
+        """device: "auto", "cpu" or "cuda". Raises ParetuneError where it is not there."""
+        self.device = choose_device(device)
+        self.workers, self._threads = workers, threads
+        self._context = multiprocessing.get_context("spawn")
+        self._queue: Queue[Event] = self._context.Queue()
+        self._stop = self._context.Event()
+        self._doing = Doing(self._context, workers)
+        self._processes: set[BaseProcess] = set()
+
+    def __enter__(self) -> Self:
+        shared = _Shared(self._queue, self._stop, Leases(self.device, self._context), self._doing)
+        before = set(multiprocessing.active_children())
         kept = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-        os.environ |= {name: str(threads) for name in _THREAD_VARIABLES}
+        os.environ |= {name: str(self._threads) for name in _THREAD_VARIABLES}
         try:
             self._pool = ProcessPoolExecutor(
-                workers, context, _start_worker, (self._queue, self._stop, threads, os.getpid())
+                self.workers, self._context, _start_worker, (shared, self._threads, os.getpid())
             )
             # Processes start with the first task and inherit the environment of that moment.
-            wait([self._pool.submit(_nothing) for _ in range(workers)])
+            wait([self._pool.submit(_nothing) for _ in range(self.workers)])
         finally:
             for name, value in kept.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
-
-    def __enter__(self) -> LocalExecutor:
+        self._processes = set(multiprocessing.active_children()) - before
         return self
 
     def __exit__(
@@ -77,10 +100,10 @@ class LocalExecutor:
                 self._halt(futures)
         self._drain(report, timeout=0.0)
         if interrupted:
-            raise Interrupted
+            raise Stopped
         # The others were stopped because of the one that failed: what they raise is not the reason.
         failed = [f for f in futures if _failed(f)]
-        for future in sorted(failed, key=lambda f: isinstance(f.exception(), Interrupted)):
+        for future in sorted(failed, key=lambda f: isinstance(f.exception(), Stopped)):
             self._raise(future)
         return [f.result() for f in futures]
 
@@ -101,10 +124,24 @@ class LocalExecutor:
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
             raise ParetuneError(
-                "a worker process died (killed, or out of memory); resume, or set executor.workers lower"
+                f"a worker process died{self._death()}; resume, or set executor.workers lower"
             ) from error
         assert error is not None
         raise error
+
+
+    def _death(self) -> str:
+        """What the first worker that died by itself was doing, and how it died."""
+        for process in self._processes:  # the pool ends the others, by SIGTERM
+            process.join(2.0)
+            code = process.exitcode
+            if code is not None and code != -signal.SIGTERM:
+                known = -code in set(signal.Signals)
+                how = f"by {signal.Signals(-code).name}" if known else f"with exit code {code}"
+                memory = ", perhaps out of memory" if code == -signal.SIGKILL else ""
+                title = self._doing.of(process.pid or 0)
+                return f" {how}{memory}" + (f", while {title}" if title else "")
+        return " (killed, or out of memory)"
 
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -119,9 +156,10 @@ def _nothing() -> None:
     time.sleep(0.05)
 
 
-def _start_worker(queue: Queue[Event], stop: EventType, threads: int, parent: int) -> None:
-    global _events, _stop
-    _events, _stop = queue, stop
+def _start_worker(shared: _Shared, threads: int, parent: int) -> None:
+    global _shared
+    _shared = shared
+    shared.doing.join()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     import torch
@@ -136,13 +174,16 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def _run_task(function: Callable[..., Any], task: Any) -> Any:
-    assert _events is not None
-    assert _stop is not None
+def _run_task(function: Callable[..., Any], task: Task) -> Any:
+    assert _shared is not None
+    if _shared.stop.is_set():  # it was waiting when another one failed
+        raise Stopped
+    _shared.doing.tell(task.title)
     try:
-        return function(task, _events.put, _stop.is_set)
-    except (ParetuneError, Interrupted):
+        with _shared.leases.take(task.devices) as devices:
+            return function(task, _shared.events.put, _shared.stop.is_set, devices)
+    except (ParetuneError, Stopped):
         raise
-    except Exception as error:
+    except BaseException as error:  # a library's sys.exit too: raised in the parent, it would end it
         # The traceback cannot cross processes as itself; its text can.
         raise RuntimeError("".join(traceback.format_exception(error))) from None

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import math
-import threading
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +21,10 @@ from typing import Any
 import torch
 
 from paretune.types import ParetuneError, Prompt, Reward, Samples
+
+from .apart import RewardApart, find_apart, shown
+from .deadline import Late, within
+from .errors import LATE, RewardError, RewardTimeout
 
 REWARDS: dict[str, str] = {
     "geneval": "paretune.rewards.geneval:GenEvalReward",
@@ -45,10 +49,6 @@ REWARDS: dict[str, str] = {
     "helpful_rules": "paretune.rewards.text_rules:HelpfulRules",
     "harmless_rules": "paretune.rewards.text_rules:HarmlessRules",
 }
-
-
-class RewardError(ParetuneError):
-    """A reward failed on some samples: the message names the reward and a prompt it failed on."""
 
 
 class FunctionReward:
@@ -78,8 +78,27 @@ def load_reward(spec: str, name: str | None = None, **options: Any) -> Reward:
     spec: a name of `REWARDS`, "package.module:Name", or "path/to/file.py:Name". Name is a class
     with `score` (constructed with the options) or a function (see `FunctionReward`).
     name: what the run calls it, where that differs from its own name.
+    A reward of a module or a file is loaded and called in a process of its own (`apart.RewardApart`).
     Raises ParetuneError for an unknown name, a missing file or module, or unfit options.
     """
+    return RewardApart(spec, name, options) if is_own(spec) else build_reward(spec, name, options)
+
+
+def is_own(spec: str) -> bool:
+    """Whether `spec` names a reward of a user's own: code of a module or of a file."""
+    return ":" in spec and spec not in REWARDS
+
+
+def check_spec(spec: str) -> None:
+    """Raise ParetuneError where `find_reward` would; code of a user's own is imported elsewhere."""
+    if is_own(spec):
+        find_apart(spec)
+    else:
+        find_reward(spec)
+
+
+def build_reward(spec: str, name: str | None, options: dict[str, Any]) -> Reward:
+    """`load_reward`, in this process."""
     reward = _build(find_reward(spec), spec, options)
     if name is not None:
         reward.name = name
@@ -114,7 +133,7 @@ def _resolve(path: str) -> Any:
     except ParetuneError:
         raise
     except Exception as error:
-        raise ParetuneError(f"reward {path!r}: cannot import {place}: {_told(error)}") from error
+        raise ParetuneError(f"reward {path!r}: cannot import {place}: {one_line(error)}") from error
     if not hasattr(module, attribute):
         near = difflib.get_close_matches(attribute, dir(module), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -141,7 +160,7 @@ def _build(target: Any, spec: str, options: dict[str, Any]) -> Reward:
         except ParetuneError:
             raise
         except Exception as error:
-            raise ParetuneError(f"reward {spec!r} could not be made: {_told(error)}") from error
+            raise ParetuneError(f"reward {spec!r} could not be made: {one_line(error)}") from error
         missing = [a for a in ("name", "range", "higher_is_better", "score")
                    if not hasattr(reward, a)]
         if missing:
@@ -161,13 +180,14 @@ def score_samples(
     samples: Samples,
     prompts: Sequence[Prompt],
     batch_size: int = 64,
-    timeout: float = 120.0,
+    timeout: float | None = 120.0,
 ) -> torch.Tensor:
     """Score B samples in batches; float32 [B] on the CPU, all finite, the reward's own sign.
 
-    timeout: seconds for one batch; a call that takes longer is given up (its daemon thread is left
-    behind). Raises RewardError, in one line with a prompt, when the reward raises, hangs, returns
-    NaN or infinity, another number of values than samples, or something that is not numbers.
+    timeout: seconds for one batch, None for no limit; the process of a user's own reward is killed when
+    it takes longer, the call of another one is broken off. Raises RewardError, in one line with a prompt,
+    when the reward raises, hangs, returns NaN or infinity, another number of values than samples, or
+    something that is not numbers.
     """
     if len(samples) != len(prompts):
         raise ParetuneError(
@@ -214,29 +234,22 @@ def oriented(reward: Reward, values: torch.Tensor) -> torch.Tensor:
 
 
 def _call(
-    reward: Reward, samples: Samples, prompts: Sequence[Prompt], timeout: float
+    reward: Reward, samples: Samples, prompts: Sequence[Prompt], timeout: float | None
 ) -> Any:
-    """One call in a thread of its own, so that a reward that hangs does not hang the run."""
-    outcome: dict[str, Any] = {}
-    threads = torch.get_num_threads()
-
-    def work() -> None:
-        # OpenMP keeps its thread count a thread, and a fresh one would take every core.
-        torch.set_num_threads(threads)
-        try:
-            outcome["value"] = reward.score(samples, prompts)
-        except BaseException as error:  # re-raised below, as RewardError, in the caller's thread
-            outcome["error"] = error
-
-    worker = threading.Thread(target=work, daemon=True, name=f"reward-{reward.name}")
-    worker.start()
-    worker.join(timeout)
-    if "error" in outcome:
-        error = outcome["error"]
-        raise RewardError(_line(reward, f"raised {_told(error)}", prompts[0])) from error
-    if "value" not in outcome:
-        raise RewardError(_line(reward, f"did not answer within {timeout:g} s", prompts[0]))
-    return outcome["value"]
+    """What a reward returns for one batch; whatever it raises is a RewardError."""
+    if isinstance(reward, RewardApart):
+        return reward.scored(samples, prompts, math.inf if timeout is None else timeout)
+    try:
+        with within(timeout), torch.enable_grad():
+            return reward.score(samples, prompts)
+    except Late as error:
+        told = f"did not answer within {timeout:g} s"
+        raise RewardTimeout(f"{_line(reward, told, prompts[0])}; {LATE}") from error
+    except BaseException as error:
+        # Ctrl-C is the user's, unless this process does not hear it: then the reward raised it.
+        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            raise
+        raise RewardError(_line(reward, f"raised {one_line(error)}", prompts[0])) from error
 
 
 def _checked(reward: Reward, value: Any, prompts: Sequence[Prompt]) -> torch.Tensor:
@@ -258,11 +271,10 @@ def _checked(reward: Reward, value: Any, prompts: Sequence[Prompt]) -> torch.Ten
 
 
 def _line(reward: Reward, told: str, prompt: Prompt) -> str:
-    text = prompt.text if len(prompt.text) <= 80 else prompt.text[:77] + "..."
-    return f"reward {reward.name!r} {told} (prompt {text!r})"
+    return f"reward {reward.name!r} {told} (prompt {shown(prompt)!r})"
 
 
-def _told(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An exception in one line: its type and the first line of its message."""
     first = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -17,7 +17,7 @@ import torch
 
 from ..config import RunConfig
 from ..data.prompts import load_prompts
-from ..executors.base import Interrupted, Report
+from ..executors.base import Devices, Report
 from ..files import (
     MANIFEST,
     digest,
@@ -39,7 +39,7 @@ from ..policies.token_files import read_token
 from ..policies.token_spec import TokenUse
 from ..policies.tokens import Scaled, resolve
 from ..rewards.base import applies_to, score_samples
-from ..types import Prompt, Reward, Samples, take
+from ..types import Prompt, Reward, Samples, Stopped, take
 from .adapters import adapter_hash, load_delta
 from .scorers import Scale, named, recorded, scale_of, scorers_of
 
@@ -79,10 +79,17 @@ class EvaluateJob:
     subject: Subject
     run: Path
     model: str
-    device: str
+    devices: int = 1
+
+    @property
+    def title(self) -> str:
+        """See `executors.base.Task`."""
+        return f"measuring {self.subject.name}"
 
 
-def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[], bool]) -> str:
+def evaluate_subject(
+    job: EvaluateJob, report: Report, should_stop: Callable[[], bool], devices: Devices
+) -> str:
     """Measure one subject unless that is done; returns its folder."""
     subject, config = job.subject, job.config
     folder = job.run / subject.folder
@@ -90,7 +97,7 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
     if finished(folder, "evaluation", inputs):
         report({"folder": subject.folder, "update": 1, "epochs": 1})
         return subject.folder
-    policy = open_policy(config.model, job.device)
+    policy = open_policy(config.model, devices[0])
     if subject.adapters:
         with memory_errors(to_load, config.model):
             fold(policy.transformer, load_delta([job.run / a for a in subject.adapters], subject.scales))
@@ -101,7 +108,7 @@ def evaluate_subject(job: EvaluateJob, report: Report, should_stop: Callable[[],
     shown: list[str] = []
     for done, (name, own) in enumerate(config.rewards.items()):
         if should_stop():
-            raise Interrupted
+            raise Stopped
         prompts = load_prompts(own.eval_prompts)[: subject.prompts]
         with memory_errors(to_measure, config):
             samples = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name), tokens)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import RunConfig
 from ..data.prompts import load_prompts
-from ..executors.base import Interrupted, Report
+from ..executors.base import Devices, Report
 from ..files import digest, disk_errors, finished, write_manifest
 from ..ops.lowrank import LowRank
 from ..plan import ExpertTask
@@ -23,16 +23,23 @@ from .scorers import named
 
 @dataclass(frozen=True)
 class MapJob:
-    """What a worker needs. run: the run's folder. model: fingerprint of the base. device: "cpu", "cuda:0"."""
+    """What a worker needs. run: the run's folder. model: fingerprint of the base."""
 
     config: RunConfig
     task: ExpertTask
     run: Path
     model: str
-    device: str
+    devices: int = 1
+
+    @property
+    def title(self) -> str:
+        """See `executors.base.Task`."""
+        return f"training {self.task.folder}"
 
 
-def train_expert(job: MapJob, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
+def train_expert(
+    job: MapJob, report: Report, should_stop: Callable[[], bool], devices: Devices
+) -> dict[str, Any]:
     """Train the expert unless it is there; returns its manifest."""
     folder = job.run / job.task.folder
     inputs = expert_inputs(job)
@@ -41,7 +48,6 @@ def train_expert(job: MapJob, report: Report, should_stop: Callable[[], bool]) -
         report({"folder": job.task.folder, "update": job.task.epochs, "epochs": job.task.epochs})
         return manifest
     # Imported here: a worker that only looks up a finished expert needs no torch model.
-    from ..training.checkpoint import Stopped
     from ..training.trainers import open_trainer
 
     with disk_errors(folder):
@@ -53,14 +59,11 @@ def train_expert(job: MapJob, report: Report, should_stop: Callable[[], bool]) -
             folder,
             mixture_of(job.config, job.task),
             _parents(job),
-            job.device,
+            devices[0],
         )
         trainer.resume(inputs, job.run / job.task.continues if job.task.continues else None)
-    try:
-        with memory_errors(to_train, job.config):
-            deltas = trainer.run(report, should_stop)
-    except Stopped as error:
-        raise Interrupted from error
+    with memory_errors(to_train, job.config):
+        deltas = trainer.run(report, should_stop)
     files = save_delta(
         folder, deltas, job.config.model.path, {"reward": job.task.reward},
         component=medium_of(job.config.model).component,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..config import RunConfig
 from ..data.prompts import load_prompts
-from ..executors.base import Interrupted, Report
+from ..executors.base import Devices, Report
 from ..files import digest, finished, read_rows, write_manifest, write_rows
 from ..ops.lowrank import LowRank
 from ..ops.merging import Experts, merge_experts
@@ -24,7 +24,7 @@ from ..policies.memory import memory_errors, to_measure
 from ..policies.opening import open_policy
 from ..policies.policy import Policy
 from ..rewards.base import load_reward, score_samples
-from ..types import Prompt, Reward
+from ..types import Prompt, Reward, Stopped
 from .adapters import adapter_hash, load_delta, sum_deltas
 from .evaluate import draw
 from .volumes import space_of
@@ -43,7 +43,12 @@ class SearchJob:
     candidates: tuple[Weights, ...]
     run: Path
     model: str
-    device: str
+    devices: int = 1
+
+    @property
+    def title(self) -> str:
+        """See `executors.base.Task`."""
+        return f"measuring the candidates of {self.round.merged}"
 
     @property
     def folder(self) -> Path:
@@ -61,7 +66,7 @@ class Validation:
 
 
 def measure_candidates(
-    job: SearchJob, report: Report, should_stop: Callable[[], bool]
+    job: SearchJob, report: Report, should_stop: Callable[[], bool], devices: Devices
 ) -> list[float]:
     """The value of every candidate, in their order; measured unless that is done."""
     config, tasks = job.config, job.round.tasks
@@ -72,14 +77,14 @@ def measure_candidates(
     experts = [load_delta([job.run / task.folder]) for task in tasks]
     parents = [load_delta([job.run / parent]) for parent in tasks[0].parents]
     cut = (config.reduce.rank, config.reduce.energy)
-    policy = open_policy(config.model, job.device)
+    policy = open_policy(config.model, devices[0])
     means: list[dict[str, float]] = []
     for measured in means_of(policy, config, sets, experts, parents, job.candidates, cut):
         means.append(measured)
         name = str(job.folder.relative_to(job.run))
         report({"folder": name, "update": len(means), "epochs": len(job.candidates)})
         if should_stop() and len(means) < len(job.candidates):
-            raise Interrupted
+            raise Stopped
     values, reference = values_of(config, means)
     rows = [
         {"weights": list(w), "means": m, "value": v}

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..config import RunConfig
 from ..data.prompts import load_prompts
-from ..executors.base import Interrupted, Report
+from ..executors.base import Devices, Report
 from ..files import digest, finished, read_json, write_bytes, write_manifest
 from ..plan import Plan, TokenTask, derive_seed
 from ..policies.memory import memory_errors, to_load, to_train
@@ -34,7 +34,12 @@ class TokenJob:
     task: TokenTask
     run: Path
     model: str
-    device: str
+    devices: int = 1
+
+    @property
+    def title(self) -> str:
+        """See `executors.base.Task`."""
+        return f"training {self.task.folder}"
 
 
 def token_tasks(config: RunConfig, plan: Plan) -> tuple[TokenTask, ...]:
@@ -53,7 +58,9 @@ def token_tasks(config: RunConfig, plan: Plan) -> tuple[TokenTask, ...]:
     )
 
 
-def train_token(job: TokenJob, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
+def train_token(
+    job: TokenJob, report: Report, should_stop: Callable[[], bool], devices: Devices
+) -> dict[str, Any]:
     """Train a token unless it is there; returns its manifest."""
     assert job.config.tokens is not None
     folder, steps = job.run / job.task.folder, job.config.tokens.steps
@@ -63,7 +70,6 @@ def train_token(job: TokenJob, report: Report, should_stop: Callable[[], bool]) 
         report({"folder": job.task.folder, "update": steps, "epochs": steps})
         return manifest
     # Imported here: a worker that only looks up a finished token needs no torch model.
-    from ..training.checkpoint import Stopped
     from ..training.tokens import TokenTrainer
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,14 +79,11 @@ def train_token(job: TokenJob, report: Report, should_stop: Callable[[], bool]) 
     with memory_errors(to_load, job.config.model):
         trainer = TokenTrainer(
             job.config, job.task, folder, reward, load_prompts(own.prompts), expert,
-            _teacher_inputs(job), job.device,
+            _teacher_inputs(job), devices[0],
         )  # fmt: skip
         trainer.resume(inputs)
-    try:
-        with memory_errors(to_train, job.config, draws=True):
-            token = trainer.run(report, should_stop)
-    except Stopped as error:
-        raise Interrupted from error
+    with memory_errors(to_train, job.config, draws=True):
+        token = trainer.run(report, should_stop)
     report({"folder": job.task.folder, "update": steps, "epochs": steps})
     return write_manifest(
         folder, "token", inputs, trainer.student.write(folder, token),

@@ -17,13 +17,11 @@ import torch
 from safetensors.torch import load_file, save
 
 from ..files import MANIFEST, digest, disk_errors, read_json, sha256, write_bytes, write_json
-from ..types import ParetuneError
+from ..types import ParetuneError, Stopped
 
+__all__ = ["Checkpoint", "Stopped", "TrainState", "find_checkpoint", "latest_checkpoint", "load_checkpoint",
+           "save_checkpoint"]  # fmt: skip
 Tensors = dict[str, torch.Tensor]
-
-
-class Stopped(Exception):
-    """The user asked to stop; the last checkpoint is kept."""
 
 
 @dataclass

@@ -1,0 +1,56 @@
+"""Which devices a task gets. They are counted in the process that uses them, never in the one that plans."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.context import SpawnContext
+from multiprocessing.sharedctypes import SynchronizedArray
+
+from ..types import ParetuneError
+
+MOST = 64  # of one machine
+
+
+class Leases:
+    """How many tasks of one machine use each device. All its processes share one object.
+
+    kind: "cpu" or "cuda". A task gets the devices that fewest others use; where there are more tasks than
+    devices, they share them.
+    """
+
+    def __init__(
+        self, kind: str, context: SpawnContext | None = None, count: Callable[[], int] | None = None
+    ) -> None:
+        self.kind = kind
+        self._count = count or _gpus
+        context = context or multiprocessing.get_context("spawn")
+        self._users: SynchronizedArray[int] = context.Array("i", MOST)
+
+    @contextmanager
+    def take(self, wanted: int) -> Iterator[tuple[str, ...]]:
+        """`wanted` different devices for the length of a block; ParetuneError where there are fewer."""
+        if self.kind == "cpu":
+            yield ("cpu",) * wanted
+            return
+        there = min(self._count(), MOST)
+        if wanted > there:
+            raise ParetuneError(f"a task needs {wanted} GPUs and this machine has {there}")
+        users = self._users
+        with users.get_lock():
+            chosen = sorted(sorted(range(there), key=lambda i: users[i])[:wanted])
+            for i in chosen:
+                users[i] += 1
+        try:
+            yield tuple(f"{self.kind}:{i}" for i in chosen)
+        finally:
+            with users.get_lock():
+                for i in chosen:
+                    users[i] -= 1
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,0 +1,95 @@
+"""A reward of a user's own as the rest of paretune sees it: the reward itself is in another process."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import weakref
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from paretune.types import ParetuneError, Prompt, Samples
+
+from .errors import LATE, RewardError, RewardTimeout
+from .process import PATIENCE, Ended, Overdue, Spec, loading_seconds, reward_process
+
+_numbers = itertools.count()
+
+
+class RewardApart:
+    """A reward of "module:Name" or "file.py:Name", loaded and called in `process.RewardProcess`.
+
+    It has the attributes that every reward has, and of the methods that a reward may have those that it has.
+    """
+
+    def __init__(self, spec: str, name: str | None, options: dict[str, Any]) -> None:
+        self._spec = _numbered(spec, name, options)
+        facts = _load(self._spec, "load")
+        self.name: str = facts["name"]
+        self.range: tuple[float, float] = (facts["range"][0], facts["range"][1])
+        self.higher_is_better: bool = facts["higher_is_better"]
+        for method in facts["methods"]:
+            setattr(self, method, partial(self._call, method))
+        weakref.finalize(self, reward_process().drop, self._spec.number)
+
+    def score(self, samples: Samples, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """float32 [B] within the default time; raises as `scored` does."""
+        return self.scored(samples, prompts, PATIENCE.get())
+
+    def scored(self, samples: Samples, prompts: Sequence[Prompt], seconds: float) -> torch.Tensor:
+        """Checked scores, float32 [B]. Raises RewardError where it fails, ends its process or is late."""
+        prompt = prompts[0] if prompts else None
+        plain = samples.detach().cpu().contiguous() if isinstance(samples, torch.Tensor) else samples
+        answer = self._ask("score", plain, list(prompts), prompt=prompt, seconds=seconds)
+        return torch.tensor(answer, dtype=torch.float32)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """One of the methods that a reward may have, `applies` for one."""
+        prompt = arguments[0] if arguments and isinstance(arguments[0], Prompt) else None
+        return self._ask("call", method, *arguments, prompt=prompt, seconds=PATIENCE.get())
+
+    def _ask(self, method: str, *arguments: Any, prompt: Prompt | None, seconds: float) -> Any:
+        where = "" if prompt is None else f" (prompt {shown(prompt)!r})"
+        try:
+            answer = reward_process().ask(self._spec, method, *arguments, seconds=seconds)
+        except Overdue:
+            raise RewardTimeout(
+                f"reward {self.name!r} did not answer within {seconds:g} s{where}; it was ended: {LATE}"
+            ) from None
+        except Ended as how:
+            raise RewardError(f"reward {self.name!r} ended its process, {how}{where}") from None
+        if "error" in answer:
+            raise RewardError(answer["error"]) from (ParetuneError() if answer["user"] else None)
+        return answer["value"]
+
+
+def find_apart(spec: str) -> None:
+    """Import what `spec` names, in the other process. Raises ParetuneError where that fails."""
+    _load(_numbered(spec, None, {}), "find")
+
+
+def shown(prompt: Prompt) -> str:
+    """A prompt as a message quotes it."""
+    return prompt.text if len(prompt.text) <= 80 else prompt.text[:77] + "..."
+
+
+def _numbered(spec: str, name: str | None, options: dict[str, Any]) -> Spec:
+    return Spec(next(_numbers), spec, name, options, os.getcwd())
+
+
+def _load(spec: Spec, method: str) -> Any:
+    seconds = loading_seconds()
+    try:
+        answer = reward_process().ask(spec, method, seconds=seconds)
+    except Overdue:
+        raise RewardTimeout(
+            f"reward {spec.spec!r} was not loaded within {seconds:g} s; it was ended: {LATE}"
+        ) from None
+    except Ended as how:
+        raise ParetuneError(f"reward {spec.spec!r} ended its process while it was loaded, {how}") from None
+    if "error" in answer:
+        raise ParetuneError(answer["error"])
+    return answer["value"]

@@ -1,0 +1,159 @@
+"""What runs in the process of a user's rewards: it loads them and answers questions about them, one by one.
+
+Rewards share this process but not what they set: each finds the working directory, the environment and
+torch's defaults as it left them, whatever another reward did.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
+
+import torch
+
+from paretune.types import ParetuneError, Prompt, Reward, Samples
+
+from .base import build_reward, find_reward, one_line, score_samples
+from .process import Spec
+
+# Methods that a reward may have beside `score`; a proxy has those that its reward has.
+OPTIONAL = ("applies", "check")
+_PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux' prctl
+
+
+def main(handle: int, parent: int) -> None:
+    """Answer on the socket `handle` until the other end is closed. parent: whose end is ours, 0 for none."""
+    if parent and sys.platform == "linux":  # a reward that holds Python's lock never sees the end of file
+        ctypes.CDLL(None).prctl(_PARENT_DEATH, signal.SIGKILL)
+        if os.getppid() != parent:
+            _leave()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    line, host = Connection(handle), Host()
+    while True:
+        try:
+            question = pickle.loads(line.recv_bytes())
+        except (EOFError, OSError):
+            _leave()
+        line.send_bytes(json.dumps(host.answer(*question)).encode())
+
+
+def _leave() -> NoReturn:
+    """End at once, with everything that the rewards have started."""
+    os.killpg(0, signal.SIGKILL)
+    raise AssertionError
+
+
+class Host:
+    """The rewards of this process, by their numbers."""
+
+    def __init__(self) -> None:
+        self._rewards: dict[int, Reward] = {}
+        self._states: dict[int, list[Any]] = {}
+        self._threads = 0
+        self._process = os.getpid()
+
+    def answer(
+        self, method: str, spec: Spec, arguments: Sequence[Any], threads: int, dropped: Sequence[int]
+    ) -> dict[str, Any]:
+        """The answer as JSON takes it; a failure of any kind is a line of text."""
+        self._drop(dropped)
+        if threads != self._threads:
+            self._threads = threads
+            torch.set_num_threads(threads)
+        try:
+            with self._state_of(spec):
+                return {"value": getattr(self, method)(spec, *arguments)}
+        except ParetuneError as error:
+            return {"error": str(error), "user": isinstance(error.__cause__, ParetuneError)}
+        except BaseException as error:
+            verb = "could not be loaded" if method in {"load", "find"} else "failed"
+            label = spec.spec if spec.number not in self._rewards else self._rewards[spec.number].name
+            return {"error": f"reward {label!r} {verb}: {one_line(error)}", "user": False}
+        finally:
+            if os.getpid() != self._process:  # a reward has forked, and this is the copy
+                os._exit(1)
+
+    def load(self, spec: Spec) -> dict[str, Any]:
+        """Import and construct a reward; returns what it declares."""
+        reward = build_reward(spec.spec, spec.name, spec.options)
+        low, high = reward.range
+        facts = {
+            "name": str(reward.name),
+            "range": [float(low), float(high)],
+            "higher_is_better": bool(reward.higher_is_better),
+            "methods": [name for name in OPTIONAL if callable(getattr(reward, name, None))],
+        }
+        self._rewards[spec.number] = reward
+        return facts
+
+    def find(self, spec: Spec) -> None:
+        """Import what a spec names."""
+        find_reward(spec.spec)
+
+    def score(self, spec: Spec, samples: Samples, prompts: Sequence[Prompt]) -> list[float]:
+        """One batch; the parent looks at the clock."""
+        reward = self._rewards[spec.number]
+        return score_samples(reward, samples, prompts, len(prompts), timeout=None).tolist()
+
+    def call(self, spec: Spec, method: str, *arguments: Any) -> Any:
+        """One of the optional methods. What it returns is a truth, or nothing."""
+        value = getattr(self._rewards[spec.number], method)(*arguments)
+        return None if value is None else bool(value)
+
+    def _drop(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._rewards.pop(number, None)
+            self._states.pop(number, None)
+        if numbers:
+            gc.collect()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+
+    @contextmanager
+    def _state_of(self, spec: Spec) -> Iterator[None]:
+        """Give a reward the state that it left, and keep what it leaves; ours comes back."""
+        ours = [get() for get, _ in _STATE]
+        _set(self._states.get(spec.number, [spec.folder, *ours[1:]]))
+        try:
+            yield
+        finally:
+            self._states[spec.number] = [get() for get, _ in _STATE]
+            _set(ours)
+
+
+def _set(state: Sequence[Any]) -> None:
+    for (get, put), value in zip(_STATE, state, strict=True):
+        if get() != value:
+            put(value)
+
+
+def _folder() -> str:
+    """The working directory, "/" where it is gone."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"
+
+
+def _set_environment(values: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(values)
+
+
+_STATE: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
+    (_folder, os.chdir),
+    (lambda: dict(os.environ), _set_environment),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_default_device, torch.set_default_device),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+)

@@ -1,0 +1,84 @@
+"""Where tasks run: devices are counted there, and a task that takes its process down is named."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from paretune.config import RunConfig
+from paretune.executors import open_executor
+from paretune.executors.devices import Leases
+from paretune.executors.local import LocalExecutor
+from paretune.types import ParetuneError, Stopped
+
+CONFIG = {"rewards": {"ocr": {"reward": "ocr", "prompts": "smoke", "eval_prompts": "smoke"}}}
+
+
+@dataclass(frozen=True)
+class Deed:
+    """A task of the tests."""
+
+    what: str
+    devices: int = 1
+
+    @property
+    def title(self) -> str:
+        return f"doing {self.what}"
+
+
+def do(deed: Deed, report: Any, should_stop: Callable[[], bool], devices: Any) -> Any:
+    if deed.what == "exit":
+        sys.exit(0)
+    if deed.what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if deed.what == "stop":
+        raise Stopped
+    report({"did": deed.what})
+    return [deed.what, *devices]
+
+
+def test_tasks_share_the_devices_that_fewest_use() -> None:
+    leases = Leases("cuda", count=lambda: 3)
+    with leases.take(2) as first, leases.take(1) as second, leases.take(1) as third:
+        assert (first, second, third) == (("cuda:0", "cuda:1"), ("cuda:2",), ("cuda:0",))
+        with pytest.raises(ParetuneError, match="a task needs 4 GPUs and this machine has 3"), leases.take(4):
+            pass
+    with leases.take(1) as again:
+        assert again == ("cuda:0",)
+    with Leases("cpu").take(2) as shared:
+        assert shared == ("cpu", "cpu")
+
+
+def test_results_come_in_the_order_of_the_tasks_and_a_death_is_named() -> None:
+    events: list[Any] = []
+    with LocalExecutor(1, 1, "cpu") as executor:
+        made = executor.map(do, [Deed("a"), Deed("b", devices=2)], events.append)
+        assert made == [["a", "cpu"], ["b", "cpu", "cpu"]]
+        assert events == [{"did": "a"}, {"did": "b"}]
+        with pytest.raises(Stopped):
+            executor.map(do, [Deed("stop")], events.append)
+    with LocalExecutor(1, 1, "cpu") as executor, pytest.raises(RuntimeError, match="SystemExit: 0"):
+        executor.map(do, [Deed("exit")], events.append)
+    with LocalExecutor(1, 1, "cpu") as executor, pytest.raises(ParetuneError) as caught:
+        executor.map(do, [Deed("die")], events.append)
+    assert str(caught.value) == (
+        "a worker process died by SIGKILL, perhaps out of memory, while doing die; resume, or set "
+        "executor.workers lower"
+    )
+
+
+def test_the_recipe_says_how_many_at_a_time() -> None:
+    def workers(own: int, usual: int, most: int | None = None) -> int:
+        config = RunConfig.model_validate({**CONFIG, "executor": {"workers": own, "device": "cpu"}})
+        executor = open_executor(config, usual, most)
+        assert isinstance(executor, LocalExecutor)
+        assert executor.device == "cpu"
+        return executor.workers
+
+    assert [workers(0, 3), workers(5, 3), workers(5, 2, 4), workers(0, 2, 1)] == [3, 5, 4, 1]
