@@ -3,7 +3,7 @@
     python benchmarks/own_reward.py [--recipe quickstart] [--repeats 20]
 
 Scores the same pictures, as many as an epoch of the recipe draws, with one function in this process and
-in the other one, alternating; then trains two epochs of an expert to know how long an update takes. Prints one
+in the other one, alternating; then trains two epochs of an expert to time an update. Prints one
 JSON object. The scores of both must be equal to the last bit.
 """
 
