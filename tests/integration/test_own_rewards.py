@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from tests.conftest import tiny_recipe
 
 from .commands import call, command
 
+# It would take hours; `call` gives a command five minutes.
 STUCK = "import re; re.match(r'(a|a)*$', 'a' * 40 + 'b')"
 SMALL = {
     "rounds": 1, "methods": ["mapreduce"], "train": {"epochs": 1, "updates_per_epoch": 1},
@@ -38,11 +38,9 @@ def _one_line(done: subprocess.CompletedProcess[str]) -> str:
 def test_a_reward_that_holds_the_lock_ends_a_run_in_one_line(tiny_sd3: Path, tmp_path: Path) -> None:
     code = f"def red(images, prompts):\n    {STUCK}\ndark = red\n"
     recipe, out = _recipe(tmp_path, tiny_sd3, code, timeout=2), tmp_path / "out"
-    start = time.monotonic()
     line = _one_line(call("run", recipe, "--out", out, "--quiet"))
     assert "reward 'red' did not answer within 2 s (prompt '" in line
     assert f"checkpoints are kept in {out}: go on with the same command and --resume" in line
-    assert time.monotonic() - start < 60
 
 
 def test_it_ends_score_too(tmp_path: Path) -> None:
@@ -53,10 +51,8 @@ def test_it_ends_score_too(tmp_path: Path) -> None:
     save_sample(torch.zeros(3, 8, 8), tmp_path / "shown" / "a")
     (tmp_path / "prompts.txt").write_text("a red circle\n")
     words = ("score", f"{tmp_path / 'mine.py'}:red", tmp_path / "shown", "--timeout", "2")
-    start = time.monotonic()
     line = _one_line(call(*words, "--prompts", tmp_path / "prompts.txt"))
     assert "reward 'red' did not answer within 2 s (prompt 'a red circle')" in line
-    assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def main(handle: int, parent: int) -> None:
             _leave()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     line, host = Connection(handle), Host()
+    line.send_bytes(b"ready")
     while True:
         try:
             question = pickle.loads(line.recv_bytes())

@@ -35,7 +35,7 @@ _CODE = (
 
 def loading_seconds() -> float:
     """What importing and constructing a reward may take: models are read then, so it is more."""
-    return max(30.0, 5 * PATIENCE.get())
+    return max(60.0, 5 * PATIENCE.get())
 
 
 class Overdue(Exception):
@@ -94,9 +94,8 @@ class RewardProcess:
 
     def kill(self) -> None:
         """End the process, and whatever its rewards have started."""
-        if self._child is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._child.pid, signal.SIGKILL)
+        if self._child is not None and self._child.returncode is None:  # else another may have its number
+            _kill_group(self._child.pid)
             self._child.wait()
 
     def _end(self) -> None:
@@ -113,6 +112,7 @@ class RewardProcess:
             code = self._child.wait(1.0)
         except subprocess.TimeoutExpired:
             return "since it closed its files"
+        _kill_group(self._child.pid)  # what it has started outlives it
         if code >= 0:
             return f"with exit code {code}"
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
@@ -129,6 +129,21 @@ class RewardProcess:
         )  # fmt: skip
         theirs.close()
         self._line = Connection(ours.detach())
+        try:
+            self._receive()  # torch is imported: that takes no time of a reward's
+        except (EOFError, OSError) as error:
+            how = self._how()
+            self._end()
+            raise Ended(how) from error
+
+    def _receive(self) -> bytes:
+        """The next answer. What it has started may hold the line open: its own end is what counts."""
+        assert self._child is not None
+        assert self._line is not None
+        while not self._line.poll(0.2):
+            if self._child.poll() is not None and not self._line.poll(0):
+                raise EOFError
+        return self._line.recv_bytes()
 
     def _exchange(self, question: tuple[str, Spec, tuple[Any, ...], float]) -> dict[str, Any]:
         assert self._child is not None
@@ -147,11 +162,7 @@ class RewardProcess:
         timer.start()
         try:
             self._line.send_bytes(pickle.dumps(sent, protocol=5))
-            # A process that it has started may hold the other end open: its own end is what counts.
-            while not self._line.poll(0.2):
-                if self._child.poll() is not None and not self._line.poll(0):
-                    raise EOFError
-            return json.loads(self._line.recv_bytes())
+            return json.loads(self._receive())
         except (EOFError, OSError) as error:
             how = self._how()
             self._end()
@@ -163,6 +174,11 @@ class RewardProcess:
             raise
         finally:
             timer.cancel()
+
+
+def _kill_group(process: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process, signal.SIGKILL)
 
 
 _shared: RewardProcess | None = None
