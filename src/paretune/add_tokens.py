@@ -9,7 +9,7 @@ from typing import Any
 
 from .config import RunConfig, TokensConfig
 from .executors.base import Report
-from .files import write_text
+from .files import MANIFEST, read_json, write_text
 from .folder import lock
 from .recipes import changed_keys, load_config, parse_config
 from .run import run
@@ -37,7 +37,8 @@ def add_tokens(out: Path, overrides: Sequence[str], report: Report) -> dict[str,
                 f"move {out / 'tokens'} away to train new ones"
             )
         if not (out / "tokens").exists():  # what was made of tokens that are no more
-            for stale in [out / FINAL, *out.glob("evaluation/rate*")]:
+            finals = [out / FINAL / reward for reward in config.rewards]
+            for stale in [*finals, *filter(_measured_tokens, out.glob("evaluation/rate*"))]:
                 shutil.rmtree(stale, ignore_errors=True)
         write_text(out / "config.yaml", config.to_yaml())
     return run(config, out, report, resume=True)
@@ -53,3 +54,11 @@ def _with_tokens(out: Path, overrides: Sequence[str]) -> RunConfig:
         return config
     section = {"tokens": TokensConfig.model_validate({}).model_dump(mode="json")}
     return parse_config(config.model_dump(mode="json") | section, str(out / "config.yaml"))
+
+
+def _measured_tokens(folder: Path) -> bool:
+    """Whether a run measured tokens here: what a user put beside its folders stays."""
+    try:
+        return bool(read_json(folder / MANIFEST)["subject"]["tokens"])
+    except (ParetuneError, KeyError, TypeError):
+        return False

@@ -12,11 +12,12 @@ from .environment import choose_device, fingerprint
 from .executors.base import Report
 from .executors.local import LocalExecutor
 from .files import write_json
-from .folder import check
+from .folder import check, claim_eval, lock
 from .policies.folders import resolve_path
 from .policies.sample_files import CLIPS, KINDS, read_sample
 from .rewards.base import load_reward, score_samples
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
+from .stages.safe_names import folder_names
 from .stages.summarise import tables
 from .types import ParetuneError
 
@@ -31,15 +32,19 @@ def measure_adapters(
             raise ParetuneError(f"no adapter folder {adapter}")
     n = config.evaluate.prompts
     subjects = [Subject("base", "base", (), n, ())]
-    subjects += [Subject(str(a).replace("/", "-"), str(a), (str(a.resolve()),), n, ()) for a in adapters]
+    for name, adapter in zip(folder_names(adapters), adapters, strict=True):
+        told = "./base" if str(adapter) == "base" else str(adapter)  # rows are told apart by this
+        subjects.append(Subject(name, told, (str(adapter.resolve()),), n, ()))
     device = choose_device(config.executor.device)
     model = fingerprint(resolve_path(config.model.path))
     jobs = [EvaluateJob(config, s, out, model, device) for s in subjects]
-    with LocalExecutor(min(len(jobs), config.executor.workers or 2), config.executor.threads) as pool:
-        pool.map(evaluate_subject, jobs, report)
-    means, errors = tables(collect(config, out, tuple(subjects)))
-    result = {"methods": means, "stderr": errors}
-    write_json(out / "eval.json", result)
+    claim_eval(out)
+    with lock(out):
+        with LocalExecutor(min(len(jobs), config.executor.workers or 2), config.executor.threads) as pool:
+            pool.map(evaluate_subject, jobs, report)
+        means, errors = tables(collect(config, out, tuple(subjects)))
+        result = {"methods": means, "stderr": errors}
+        write_json(out / "eval.json", result)
     return result
 
 

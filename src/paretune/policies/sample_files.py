@@ -25,11 +25,11 @@ SHEET_FRAMES = 8  # frames on a contact sheet at most
 def save_sample(sample: torch.Tensor, stem: Path) -> list[Path]:
     """Write a picture [3, H, W] or a clip [T, 3, H, W], in [0, 1]. Returns the files, the sample first."""
     if sample.dim() == 3:
-        _save_picture(sample, stem.with_suffix(".png"))
-        return [stem.with_suffix(".png")]
-    write_clip(sample, stem.with_suffix(".mp4"))
-    _save_picture(contact_sheet(sample), stem.with_suffix(".png"))
-    return [stem.with_suffix(".mp4"), stem.with_suffix(".png")]
+        _save_picture(sample, stem.with_name(f"{stem.name}.png"))
+        return [stem.with_name(f"{stem.name}.png")]
+    write_clip(sample, stem.with_name(f"{stem.name}.mp4"))
+    _save_picture(contact_sheet(sample), stem.with_name(f"{stem.name}.png"))
+    return [stem.with_name(f"{stem.name}.mp4"), stem.with_name(f"{stem.name}.png")]
 
 
 def read_sample(path: Path) -> Samples:
