@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,7 +36,7 @@ class InThisProcess:
 
     def __exit__(self, *_: object) -> None: ...
 
-    def map(self, function: Callable[..., Any], tasks: Sequence[Any], report: Callable[..., Any]) -> list[Any]:
+    def map(self, function: Callable[..., Any], tasks: Sequence[Any], report: Any) -> list[Any]:
         return [function(task, report, lambda: False) for task in tasks]
 
 
@@ -218,5 +217,6 @@ def test_exported_tokens_follow_no_link(made: Path, tiny_sd3: Path, tmp_path: Pa
     (tmp_path / "secret").write_text("secret")
     (run / "final/tokens/red/key").symlink_to(tmp_path / "secret")
     export_tokens(run, tmp_path / "out")
-    assert sorted(os.listdir(tmp_path / "out/red")) == ["text_encoder.safetensors", "text_encoder_2.safetensors"]
-    assert json.dumps(sorted(os.listdir(tmp_path / "out"))) == '["dark", "red"]'
+    assert sorted(os.listdir(tmp_path / "out")) == ["dark", "red"]
+    names = [f"text_encoder{i}.safetensors" for i in ("", "_2")]
+    assert sorted(os.listdir(tmp_path / "out/red")) == names

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..foreign import needs_code
 from ..types import ParetuneError
 
 _WORLDS = Path(__file__).parent.parent / "worlds"
@@ -30,6 +31,7 @@ TRANSFORMERS = {
     "flux": "FluxTransformer2DModel",
     "hunyuan_video": "HunyuanVideoTransformer3DModel",
 }
+LIBRARIES = ("diffusers", "transformers")  # that a model_index.json may take the classes of parts from
 # How the classes of transformers end that write text from left to right; GPT-2's is older than the others.
 WRITERS = ("ForCausalLM", "LMHeadModel")
 # Families of published models, so that their recipes are planned without a connection.
@@ -97,6 +99,7 @@ def check_model(path: str) -> str:
 def _check_parts(path: str, folder: Path, family: str) -> None:
     """Every part is in the index and in its folder, and the transformer is the family's."""
     index = json.loads((folder / "model_index.json").read_text())
+    _check_libraries(path, folder, index)
     for part in PARTS:
         listed = isinstance(index.get(part), list) and index[part][0] is not None
         if not listed or not (folder / part).is_dir():
@@ -115,12 +118,23 @@ def _check_parts(path: str, folder: Path, family: str) -> None:
         )
 
 
+def _check_libraries(path: str, folder: Path, index: dict[str, Any]) -> None:
+    """Every part is of a class of the two libraries: diffusers would run a part's own file."""
+    for part, entry in index.items():
+        if part.startswith("_") or not isinstance(entry, list) or entry[:1] in ([], [None]):
+            continue
+        if entry[0] not in LIBRARIES or (folder / part / f"{entry[0]}.py").exists():
+            raise ParetuneError(needs_code(f"model.path: the {part} of {path}", folder / part))
+
+
 def _pipeline_family(path: str, index: Path) -> str:
     """What a model_index.json tells."""
     try:
         kind = json.loads(index.read_text())["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
         raise ParetuneError(f"model.path: {index} is damaged") from error
+    if isinstance(kind, list):  # [file, class]: a pipeline of its own code
+        raise ParetuneError(needs_code(f"model.path: the pipeline {path}", index.parent))
     if kind not in PIPELINES:
         raise ParetuneError(f"model.path: {path} is a {kind}, not a {' or '.join(PIPELINES)}")
     return PIPELINES[kind]
@@ -129,13 +143,23 @@ def _pipeline_family(path: str, index: Path) -> str:
 def _transformers_family(path: str, config: Path) -> str:
     """What a config.json of transformers tells."""
     try:
-        kinds = json.loads(config.read_text())["architectures"]
+        facts = json.loads(config.read_text())
+        kinds, own = facts["architectures"], facts.get("auto_map")
     except (ValueError, KeyError, TypeError) as error:
         raise ParetuneError(f"model.path: {config} names no architectures") from error
+    if own and not _known_writer(facts.get("model_type")):
+        raise ParetuneError(needs_code(f"model.path: {path}", config.parent))
     if not any(str(kind).endswith(WRITERS) for kind in kinds or ()):
         told = " or ".join(f"..{end}" for end in WRITERS)
         raise ParetuneError(f"model.path: {path} is a {', '.join(kinds or ['?'])}, not a {told}")
     return "causal_lm"
+
+
+def _known_writer(model_type: object) -> bool:
+    """Whether transformers has a class of its own that writes text for a config.json's model_type."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
+
+    return str(model_type) in KNOWN
 
 
 @functools.lru_cache(maxsize=32)
