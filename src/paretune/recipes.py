@@ -35,6 +35,24 @@ def find_recipe(name: str) -> Path:
     raise ParetuneError(f"no recipe {name}; give a YAML file or one of: {', '.join(shipped)}")
 
 
+# What a run leaves beside its config.yaml: of these a recipe that somebody wrote has none.
+_RUN_LEAVES = ("plan.json", "environment.json", "evaluation.jsonl", "summary.json", "report.html", "final")
+
+
+def in_run(recipe: Path) -> bool:
+    """Whether a recipe lies in the folder of a run, which may be anybody's: its config.yaml, or below it.
+
+    A link lies where it leads to as well as where it stands.
+    """
+    if recipe.name == "config.yaml" or recipe.resolve().name == "config.yaml":
+        return True
+    above = {*recipe.absolute().parents, *recipe.resolve().parents}
+    return any(
+        (folder / "config.yaml").is_file() and any((folder / name).exists() for name in _RUN_LEAVES)
+        for folder in above
+    )
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a recipe, apply overrides such as "train.epochs=4", and validate. Raises ParetuneError."""
     path = Path(path)

@@ -206,7 +206,7 @@ def test_new_tokens_remove_those_of_the_run_alone(
     facts = {"subject": {"tokens": [{"name": "red"}]}}
     write_manifest(run / "evaluation/rate-red", "evaluation", "x", ["rows.jsonl"], **facts)
     monkeypatch.setattr("paretune.add_tokens.run", lambda *_, **__: {})
-    add_tokens(run, ["tokens.steps=1"], lambda _: None)
+    add_tokens(run, ["tokens.steps=1"], lambda _: None, trust_rewards=True)
     assert sorted(os.listdir(run / "final/tokens")) == ["borrowed"]
     assert sorted(os.listdir(run / "evaluation")) == ["rated-by-hand"]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..data.prompts import load_prompts
+from ..files import read_rows
 from ..rewards.base import applies_to
 from ..sampling import Request, Sampler
 from ..sampling.request import normalised, read_method, read_prompt, read_seed
@@ -97,12 +98,20 @@ class Answers:
         return str(point.drawn_by), point.preference
 
     def examples(self, most: int = 6) -> list[str]:
-        """Held-out prompts, the rewards in turn, but first those that most rewards can score."""
+        """Held-out prompts, the rewards in turn, but first those that most rewards can score.
+
+        A recipe may name any file of the user's as its prompts: of a run that is not trusted only those are
+        shown that its own rows hold.
+        """
         assert self.source.config is not None
+        assert self.source.run is not None
+        rows = [] if self.source.trusted else read_rows(self.source.run / "evaluation.jsonl")
+        told = {row.get("prompt") for row in rows}
         sets = []
         for own in self.source.config.rewards.values():
             try:
-                sets.append([p.text for p in load_prompts(own.eval_prompts)[:most]])
+                texts = [p.text for p in load_prompts(own.eval_prompts)[:most]]
+                sets.append([text for text in texts if self.source.trusted or text in told])
             except ParetuneError:  # the file may have gone since
                 continue
         turns = list(dict.fromkeys(own[i] for i in range(most) for own in sets if i < len(own)))[:most]

@@ -39,9 +39,9 @@ def serve(
     return blocks
 
 
-def open_answers(run: Path) -> Answers:
-    """The sampler of a finished run that has something to trade."""
-    source = open_source(str(run))
+def open_answers(run: Path, trust_rewards: bool = False) -> Answers:
+    """The sampler of a finished run that has something to trade. trust_rewards: as `open_source` has it."""
+    source = open_source(str(run), trust_rewards)
     if source.run is None:
         raise ParetuneError(f"{run} is a model, not a run; `paretune demo` wants a finished run's folder")
     if source.methods == ("base",):
