@@ -78,12 +78,18 @@ def demo(
     run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
     port: Annotated[int, typer.Option("--port", help="Where the page is served.")] = 7860,
     host: Annotated[str, typer.Option("--host", help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="Another name that the page answers to."),
+    ] = None,
+    trust_rewards: TrustRewards = False,
     quiet: Quiet = False,
 ) -> None:
     """A page with a slider a reward: the base beside the aligned model, scores, the measured front."""
     from .demo.serving import serve
 
-    serve(run_folder, host, port, quiet=quiet)
+    serve(run_folder, host, port, quiet=quiet, trust_rewards=trust_rewards,
+          allow_hosts=allow_host or (), say=say)  # fmt: skip
 
 
 @commands.command()
