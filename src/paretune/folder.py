@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,9 +105,14 @@ def claim_eval(out: Path) -> None:
 
 @contextmanager
 def lock(out: Path) -> Iterator[None]:
-    """Hold the folder: two processes must not write one run. Released by the system if we are killed."""
+    """Hold the folder: two processes must not write one run. Released by the system if we are killed.
+
+    A link in its place is refused: opened for writing, the file that it leads to would be emptied.
+    """
+    if (out / ".lock").is_symlink():
+        raise ParetuneError(f"{out / '.lock'} is a link, which no run makes; remove it")
     with disk_errors(out):
-        file = (out / ".lock").open("w")
+        file = os.fdopen(os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

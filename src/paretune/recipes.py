@@ -25,11 +25,15 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> Path:
-    """The file that `name` means. Raises ParetuneError naming the recipes there are."""
-    path = Path(name)
+    """The file that `name` means. Raises ParetuneError naming the recipes there are.
+
+    A bare name is that of a recipe that ships: a file "quickstart" in anybody's folder is not run for it.
+    """
+    path, shipped = Path(name), shipped_recipes()
+    if name in shipped:
+        return shipped[name]
     if path.is_file():
         return path
-    shipped = shipped_recipes()
     if path.stem in shipped and path.parent.name in {"", "recipes"}:
         return shipped[path.stem]
     raise ParetuneError(f"no recipe {name}; give a YAML file or one of: {', '.join(shipped)}")

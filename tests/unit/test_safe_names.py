@@ -13,9 +13,9 @@ import torch
 from paretune import measure
 from paretune.add_tokens import add_tokens
 from paretune.files import below, finished, write_json, write_manifest
-from paretune.folder import claim_eval
+from paretune.folder import claim_eval, lock
 from paretune.policies.sample_files import save_sample
-from paretune.recipes import load_config
+from paretune.recipes import find_recipe, load_config
 from paretune.stages.evaluate import Subject, collect
 from paretune.stages.report.read import read_run
 from paretune.stages.safe_names import folder_names, is_plain
@@ -220,3 +220,32 @@ def test_exported_tokens_follow_no_link(made: Path, tiny_sd3: Path, tmp_path: Pa
     assert sorted(os.listdir(tmp_path / "out")) == ["dark", "red"]
     names = [f"text_encoder{i}.safetensors" for i in ("", "_2")]
     assert sorted(os.listdir(tmp_path / "out/red")) == names
+
+
+# ---------------------------------------------------------------- links in a stranger's folder
+
+
+def test_a_link_as_the_lock_empties_no_file(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("kept")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(ParetuneError, match="is a link, which no run makes"), lock(tmp_path / "run"):
+        pass
+    assert (tmp_path / "mine").read_text() == "kept"
+
+
+def test_a_sample_replaces_a_link_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("kept")
+    (tmp_path / "red-000.png").symlink_to(tmp_path / "mine")
+    save_sample(torch.zeros(3, 4, 4), tmp_path / "red-000")
+    assert (tmp_path / "mine").read_text() == "kept"
+    assert (tmp_path / "red-000.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_file_of_a_recipes_name_is_not_run_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("quickstart", "mine.yaml"):
+        (tmp_path / name).write_text("name: other")
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("quickstart").name == "quickstart.yaml"
+    assert find_recipe("mine.yaml") == Path("mine.yaml")
+    assert find_recipe("./quickstart") == Path("./quickstart")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from ..files import write_bytes
 from ..types import ParetuneError, Samples
 
 CLIPS = {".mp4", ".webm", ".mkv", ".mov"}
@@ -68,7 +69,7 @@ def frame_rate(frames: int) -> int:
 
 def write_clip(clip: torch.Tensor, path: Path, rate: int | None = None) -> None:
     """A clip as an MP4 file, see `clip_bytes`."""
-    path.write_bytes(clip_bytes(clip, rate))
+    write_bytes(path, clip_bytes(clip, rate))
 
 
 def clip_bytes(clip: torch.Tensor, rate: int | None = None, comment: str = "") -> bytes:
@@ -127,7 +128,9 @@ def _pyav() -> Any:
 
 
 def _save_picture(picture: torch.Tensor, path: Path) -> None:
-    Image.fromarray(as_bytes(picture).permute(1, 2, 0).contiguous().numpy()).save(path)
+    file = io.BytesIO()
+    Image.fromarray(as_bytes(picture).permute(1, 2, 0).contiguous().numpy()).save(file, "PNG")
+    write_bytes(path, file.getvalue())
 
 
 def as_bytes(values: torch.Tensor) -> torch.Tensor:

@@ -205,7 +205,8 @@ def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list
             for file in _samples_in(target, config):  # of an earlier evaluation that saved more
                 file.unlink()
             for file in _samples_in(run / subject.folder, config):
-                shutil.copy(file, target / file.name)
+                if not file.is_symlink():  # a run makes none, and one may lead to any file
+                    shutil.copy(file, target / file.name)
     write_json(run / "samples" / "index.json", {"prompts": prompts, "methods": [s.name for s in shown]})
     return rows
 
