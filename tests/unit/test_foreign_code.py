@@ -6,6 +6,7 @@ import ast
 import builtins
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from paretune.policies.folders import check_model
 from paretune.policies.opening import open_policy
 from paretune.rewards.base import load_reward
 from paretune.types import ParetuneError
+from tests.integration.commands import command
 from tests.language import make_gpt2_reward, make_llama
 
 CODE = """
@@ -153,3 +155,13 @@ def test_nothing_is_loaded_past_the_one_door() -> None:
     ]  # fmt: skip
     assert past == []
     assert "trust_remote_code=False" in Path(foreign.__file__).read_text()
+
+
+def test_the_command_asks_nobody(tmp_path: Path, marker: Path) -> None:
+    folder = infect(make_llama(tmp_path / "m"), marker)
+    words = command("sample", folder, "--prompt", "how", "--out", tmp_path / "out")
+    done = subprocess.run(words, input="y\n" * 20, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"error: model.path: {folder} needs code of its own")
+    assert not (tmp_path / "out").exists()
