@@ -16,6 +16,7 @@ from .folder import check, claim_eval, lock
 from .policies.folders import resolve_path
 from .policies.sample_files import CLIPS, KINDS, read_sample
 from .rewards.base import load_reward, score_samples
+from .stages.adapters import adapter_hash
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.safe_names import folder_names
 from .stages.summarise import tables
@@ -30,6 +31,7 @@ def measure_adapters(
     for adapter in adapters:
         if not adapter.is_dir():
             raise ParetuneError(f"no adapter folder {adapter}")
+        adapter_hash(adapter)  # told before the base is measured
     n = config.evaluate.prompts
     subjects = [Subject("base", "base", (), n, ())]
     for name, adapter in zip(folder_names(adapters), adapters, strict=True):

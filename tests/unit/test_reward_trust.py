@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -206,11 +207,21 @@ def test_what_is_no_reward_is_refused_before_it_is_called(
 
 def test_what_is_a_reward_stays_one() -> None:
     prompts = [Prompt("x")] * 2
-    for spec in ("Late", "bright", "half", "Delegated", "cached", "Static"):
+    for spec in ("Late", "bright", "half", "Delegated", "cached", "Static", "bound"):
         reward = load_reward(f"tests.unit.test_reward_trust:{spec}")
         assert score_samples(reward, ["a", "b"], prompts).tolist() == [0.5, 0.5]
     assert isinstance(load_reward("tests.unit.test_reward_trust:bright", scale=0.5), FunctionReward)
     assert find_reward("geneval").__name__ == "GenEvalReward"
+
+
+def test_a_users_module_may_bear_the_name_of_one_of_pythons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chunk.py").write_text("def score(samples, prompts): return [0.5] * len(prompts)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "chunk", raising=False)
+    assert score_samples(load_reward("chunk:score"), ["a"], [Prompt("x")]).tolist() == [0.5]
+    monkeypatch.delitem(sys.modules, "chunk")
 
 
 started = functools.partial(subprocess.call, "true")
@@ -267,3 +278,4 @@ def alone(samples: Any) -> Any: ...
 
 half = functools.partial(bright, scale=1.0)
 cached = functools.wraps(bright)(lambda *a, **k: bright(*a, **k))
+bound = Late().score

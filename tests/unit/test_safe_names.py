@@ -152,6 +152,17 @@ def test_an_adapter_called_dots_empties_nothing(
     assert sorted(p.name for p in (out / "samples" / place).iterdir()) == ["dark-000.png", "red-000.png"]
 
 
+def test_what_holds_no_adapter_is_told_before_anything_is_written(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "LocalExecutor", InThisProcess)
+    config = load_config(tiny_recipe(tmp_path / "recipe", tiny_sd3, evaluate={"prompts": 1}))
+    for adapter in (Path("/"), tmp_path, tmp_path / "none"):
+        with pytest.raises(ParetuneError, match="no adapter"):
+            measure.measure_adapters(config, [adapter], tmp_path / "out", lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_the_users_is_no_place_to_measure(made: Path, tmp_path: Path) -> None:
     (tmp_path / "samples" / "base").mkdir(parents=True)
     (tmp_path / "samples" / "base" / "red-000.png").write_bytes(b"mine")

@@ -135,6 +135,8 @@ def _pipeline_family(path: str, index: Path) -> str:
         raise ParetuneError(f"model.path: {index} is damaged") from error
     if isinstance(kind, list):  # [file, class]: a pipeline of its own code
         raise ParetuneError(needs_code(f"model.path: the pipeline {path}", index.parent))
+    if not isinstance(kind, str):
+        raise ParetuneError(f"model.path: {index} is damaged: its _class_name is no text")
     if kind not in PIPELINES:
         raise ParetuneError(f"model.path: {path} is a {kind}, not a {' or '.join(PIPELINES)}")
     return PIPELINES[kind]

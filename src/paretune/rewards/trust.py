@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from paretune.config import RunConfig
@@ -79,7 +81,8 @@ def check_kind(target: Any, spec: str) -> Any:
         function = function.func
     if not callable(function):
         raise ParetuneError(f"reward {spec!r} is a {type(target).__name__}, not a class or function")
-    if not inspect.isfunction(inspect.unwrap(function)):
+    written = inspect.unwrap(function)
+    if not (inspect.isfunction(written) or inspect.ismethod(written)):
         raise ParetuneError(
             f"reward {spec!r} is a {type(target).__name__}, not a class with a method score or a function "
             "written in Python"
@@ -124,6 +127,9 @@ def _check_class(target: type, spec: str) -> None:
 
 def _refuse_library(target: Any, spec: str) -> None:
     """A class or function of Python's own library scores nothing, and many of them start programs."""
-    module = str(getattr(target, "__module__", "")).partition(".")[0]
-    if module in sys.stdlib_module_names:
+    module = str(getattr(target, "__module__", ""))
+    file = getattr(sys.modules.get(module), "__file__", None)
+    named = module.partition(".")[0] in sys.stdlib_module_names
+    # A user's own module may bear the name of one of Python's, but not lie where Python's do.
+    if named and (file is None or Path(file).is_relative_to(sysconfig.get_path("stdlib"))):
         raise ParetuneError(f"reward {spec!r} is of Python's own module {module}, which holds no rewards")
