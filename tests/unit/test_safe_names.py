@@ -16,7 +16,10 @@ from paretune.files import below, finished, write_json, write_manifest
 from paretune.folder import claim_eval, lock
 from paretune.policies.sample_files import save_sample
 from paretune.recipes import find_recipe, load_config
+from paretune.stages.compare import compare_runs
 from paretune.stages.evaluate import Subject, collect
+from paretune.stages.report import write_comparison
+from paretune.stages.report.canvas import Plot, blank, save
 from paretune.stages.report.read import read_run
 from paretune.stages.safe_names import folder_names, is_plain
 from paretune.stages.tokens import export_tokens
@@ -24,6 +27,7 @@ from paretune.training.checkpoint import TrainState, latest_checkpoint, save_che
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 from tests.made_run import make_run, make_tokens
+from tests.unit.test_compare import seeds
 
 
 class InThisProcess:
@@ -260,3 +264,23 @@ def test_a_file_of_a_recipes_name_is_not_run_for_it(tmp_path: Path, monkeypatch:
     assert find_recipe("quickstart").name == "quickstart.yaml"
     assert find_recipe("mine.yaml") == Path("mine.yaml")
     assert find_recipe("./quickstart") == Path("./quickstart")
+
+
+# ---------------------------------------------------------------- pages
+
+
+def test_a_plots_name_leads_nowhere_else(tmp_path: Path) -> None:
+    save(Plot("fronts", "compare-../../x-/etc/y", "", lambda: blank()), tmp_path / "a" / "plots")
+    names = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert names == [f"a/plots/compare-.._.._x-_etc_y.{kind}" for kind in ("png", "svg")]
+
+
+def test_a_comparison_replaces_a_comparison_alone(tmp_path: Path) -> None:
+    page = tmp_path / "notes.html"
+    page.write_text("<title>my notes</title>")
+    with pytest.raises(ParetuneError, match="exists and is no page of paretune compare"):
+        write_comparison({"rewards": []}, page)
+    assert page.read_text() == "<title>my notes</title>"
+    found = compare_runs(seeds(tmp_path), draws=20)
+    first = write_comparison(found, tmp_path / "page.html").read_text()
+    assert write_comparison(found, tmp_path / "page.html").read_text() == first
