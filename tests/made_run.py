@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import torch
@@ -13,11 +14,16 @@ from paretune.ops.lowrank import LowRank
 from paretune.policies.media import medium_of
 from paretune.policies.token_files import EMBEDDING, Token, write_token
 from paretune.recipes import load_config
+from paretune.sampling.command import sample_folder
+from paretune.sampling.source import open_source
 from paretune.stages.adapters import save_delta, sum_deltas
 from tests.conftest import tiny_recipe
 from tests.language import language_recipe
 
 Deltas = dict[str, LowRank]
+# The rewards of these runs are files of our own, which may be run.
+open_trusted = functools.partial(open_source, trust_rewards=True)
+sample_trusted = functools.partial(sample_folder, trust_rewards=True)
 # Of the tiny models of conftest: all are 16 wide.
 MODULES = {
     "flow": tuple(f"transformer_blocks.0.attn.{name}" for name in ("to_q", "to_v", "to_out.0", "add_k_proj")),

@@ -9,25 +9,30 @@ from typing import Any
 
 from .config import RunConfig, TokensConfig
 from .executors.base import Report
-from .files import write_text
+from .files import MANIFEST, read_json, write_text
 from .folder import lock
 from .recipes import changed_keys, load_config, parse_config
+from .rewards.trust import require_trust
 from .run import run
 from .stages.tokens import FINAL
 from .training.trainers import check_objective
 from .types import ParetuneError
 
 
-def add_tokens(out: Path, overrides: Sequence[str], report: Report) -> dict[str, Any]:
+def add_tokens(
+    out: Path, overrides: Sequence[str], report: Report, trust_rewards: bool = False
+) -> dict[str, Any]:
     """Train a token for every expert of the run in `out`, measure them, and return the new summary.
 
     overrides: "tokens.steps=800" and the like. The run's recipe gets the section, so that it is an
-    ordinary run afterwards: what is finished is skipped, what was stopped goes on.
+    ordinary run afterwards: what is finished is skipped, what was stopped goes on. trust_rewards: run the
+    code of rewards that are files or modules, which the tokens are chosen and measured by.
     """
     if not (out / "summary.json").exists() or not (out / "config.yaml").exists():
         raise ParetuneError(f"{out} holds no finished run; `paretune run ... --resume` finishes one")
     with lock(out):  # nothing is changed below another process; `run` takes the lock anew
         config = _with_tokens(out, overrides)
+        require_trust(config, trust_rewards, f"a token of {out}")
         check_objective(config)
         before = load_config(out / "config.yaml")
         changed = changed_keys(before, config)
@@ -37,7 +42,8 @@ def add_tokens(out: Path, overrides: Sequence[str], report: Report) -> dict[str,
                 f"move {out / 'tokens'} away to train new ones"
             )
         if not (out / "tokens").exists():  # what was made of tokens that are no more
-            for stale in [out / FINAL, *out.glob("evaluation/rate*")]:
+            finals = [out / FINAL / reward for reward in config.rewards]
+            for stale in [*finals, *filter(_measured_tokens, out.glob("evaluation/rate*"))]:
                 shutil.rmtree(stale, ignore_errors=True)
         write_text(out / "config.yaml", config.to_yaml())
     return run(config, out, report, resume=True)
@@ -53,3 +59,11 @@ def _with_tokens(out: Path, overrides: Sequence[str]) -> RunConfig:
         return config
     section = {"tokens": TokensConfig.model_validate({}).model_dump(mode="json")}
     return parse_config(config.model_dump(mode="json") | section, str(out / "config.yaml"))
+
+
+def _measured_tokens(folder: Path) -> bool:
+    """Whether a run measured tokens here: what a user put beside its folders stays."""
+    try:
+        return bool(read_json(folder / MANIFEST)["subject"]["tokens"])
+    except (ParetuneError, KeyError, TypeError):
+        return False

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from .cli_adapters import commands as adapter_commands
-from .cli_models import AsJson, Quiet, print_json
+from .cli_models import AsJson, Quiet, TrustRewards, print_json, say
 from .cli_models import commands as model_commands
 from .config import RunConfig
 from .progress import make_progress
-from .recipes import find_recipe, load_config
+from .recipes import find_recipe, in_run, load_config
 from .types import ParetuneError
 
 app = typer.Typer(
@@ -91,6 +91,7 @@ def tokens(
         list[str] | None,
         typer.Option("--set", help="Override a key: --set tokens.steps=800.", metavar="tokens.KEY=VALUE"),
     ] = None,
+    trust_rewards: TrustRewards = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -101,7 +102,8 @@ def tokens(
     from .add_tokens import add_tokens
 
     again = "the same command"
-    _finish(lambda progress: add_tokens(run_folder, set_ or (), progress), run_folder, quiet, as_json, again)
+    _finish(lambda progress: add_tokens(run_folder, set_ or (), progress, trust_rewards),
+            run_folder, quiet, as_json, again)  # fmt: skip
 
 
 @contextmanager
@@ -149,6 +151,7 @@ def plan(
     measure: Annotated[
         bool, typer.Option("--measure", help="Do one update on this machine and tell its peak memory.")
     ] = False,
+    trust_rewards: TrustRewards = False,
 ) -> None:
     """Print what a recipe will do: settings, experts, samples, updates, memory, hours. Runs nothing."""
     from .environment import choose_device
@@ -158,12 +161,17 @@ def plan(
     from .policies.facts import check_options
     from .policies.folders import EMBEDDED
     from .rewards.base import check_spec, reward_file
+    from .rewards.trust import code_of, is_code, left_out
 
-    config = load_config(find_recipe(recipe), set_ or ())
+    found = find_recipe(recipe)
+    config = load_config(found, set_ or ())
     check_options(config.model)
     missing = missing_files(config)
+    trusted = trust_rewards or not in_run(found)
+    if not trusted and (code := code_of(config)):
+        say(left_out(code).replace("not scored", "not looked at", 1))
     for own in config.rewards.values():
-        if str(reward_file(own.reward)) not in missing:
+        if (trusted or not is_code(own.reward)) and str(reward_file(own.reward)) not in missing:
             check_spec(own.reward)
     planned = build_plan(config)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
@@ -198,6 +206,7 @@ def evaluate(
         Path, typer.Option("--out", help="Folder for eval.json, the rows and the pictures.")
     ] = Path("runs/eval"),
     set_: Set = None,
+    trust_rewards: TrustRewards = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -206,8 +215,11 @@ def evaluate(
     Ctrl-C stops; the same command goes on with what was not measured yet.
     """
     from .measure import measure_adapters
+    from .rewards.trust import registered_only
 
-    config = load_config(find_recipe(recipe), set_ or ())
+    found = find_recipe(recipe)
+    config = load_config(found, set_ or ())
+    config = registered_only(config, trust_rewards or not in_run(found), say)
     with _stoppable(out, "the same command"), make_progress(console, quiet, as_json) as progress:
         table = measure_adapters(config, adapter or [], out, progress)
     if as_json:

@@ -57,6 +57,10 @@ def merge(
         str | None,
         typer.Option("--base-model", help="The base model's name, where the adapters differ in it."),
     ] = None,
+    trust_rewards: Annotated[
+        bool,
+        typer.Option("--trust-rewards", help="search: run the code of the rewards of a run's recipe."),
+    ] = False,
 ) -> None:
     """Merge anyone's LoRA adapters into one, exactly, without the base model.
 
@@ -72,16 +76,21 @@ def merge(
     elif method != "search" or numbers or state:
         raise ParetuneError("--by is for --method search, which finds the weights and keeps no state")
     else:
-        done = _search(adapters, by, set_ or (), given)
+        done = _search(adapters, by, set_ or (), given, trust_rewards)
     typer.echo(done.line())
 
 
-def _search(adapters: list[str], recipe: str, overrides: Sequence[str], given: dict[str, Any]) -> Any:
+def _search(
+    adapters: list[str], recipe: str, overrides: Sequence[str], given: dict[str, Any], trusted: bool
+) -> Any:
     from .merge_search import merge_by_search
     from .progress import make_progress
-    from .recipes import find_recipe, load_config
+    from .recipes import find_recipe, in_run, load_config
+    from .rewards.trust import require_trust
 
-    config = load_config(find_recipe(recipe), overrides)
+    found = find_recipe(recipe)
+    config = load_config(found, overrides)
+    require_trust(config, trusted or not in_run(found), f"a merge by {found}")
     with make_progress(Console(stderr=True), quiet=False, as_json=False) as progress:
         return merge_by_search(adapters, config, progress, **given)
 

@@ -14,11 +14,20 @@ from .types import ParetuneError
 commands = typer.Typer()
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but the result.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+TrustRewards = Annotated[
+    bool,
+    typer.Option("--trust-rewards", help="Run the code of a run's rewards that are files or modules."),
+]
 
 
 def print_json(value: Any) -> None:
     """Indented, on stdout."""
     typer.echo(json.dumps(value, indent=1))
+
+
+def say(line: str) -> None:
+    """A line on stderr, beside the result."""
+    typer.echo(line, err=True)
 
 
 @commands.command()
@@ -44,6 +53,7 @@ def sample(
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
     steps: Annotated[int | None, typer.Option("--steps", help="Default: the recipe's evaluation.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Default: the recipe's.")] = None,
+    trust_rewards: TrustRewards = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw pictures, clips or answers at a preference, with their scores and their settings."""
@@ -52,6 +62,7 @@ def sample(
     table = sample_folder(
         source, prompt, out,
         prefer=prefer, method=method, tokens=tokens, count=count, seed=seed, steps=steps, guidance=guidance,
+        trust_rewards=trust_rewards, say=say,
     )  # fmt: skip
     if as_json:
         print_json(table)
@@ -67,12 +78,18 @@ def demo(
     run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
     port: Annotated[int, typer.Option("--port", help="Where the page is served.")] = 7860,
     host: Annotated[str, typer.Option("--host", help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="Another name that the page answers to."),
+    ] = None,
+    trust_rewards: TrustRewards = False,
     quiet: Quiet = False,
 ) -> None:
     """A page with a slider a reward: the base beside the aligned model, scores, the measured front."""
     from .demo.serving import serve
 
-    serve(run_folder, host, port, quiet=quiet)
+    serve(run_folder, host, port, quiet=quiet, trust_rewards=trust_rewards,
+          allow_hosts=allow_host or (), say=say)  # fmt: skip
 
 
 @commands.command()

@@ -167,6 +167,14 @@ def write_manifest(
     return manifest
 
 
+def below(folder: Path, name: object) -> Path:
+    """The file that a manifest calls `name`. ParetuneError for a name that leads out of its folder."""
+    path = Path(name) if isinstance(name, str) and "\0" not in name else Path("/")
+    if path.is_absolute() or ".." in path.parts:
+        raise ParetuneError(f"{folder / MANIFEST} names {name!r}, which is no file of its folder; delete it")
+    return folder / path
+
+
 def finished(folder: Path, stage: str, inputs: str) -> dict[str, Any] | None:
     """The manifest of a finished stage, or None when it is still to do.
 
@@ -180,7 +188,7 @@ def finished(folder: Path, stage: str, inputs: str) -> dict[str, Any] | None:
     if not {"inputs", "files"} <= manifest.keys():
         raise ParetuneError(f"{folder / MANIFEST} is damaged; delete {folder} and resume")
     for name, expected in manifest["files"].items():
-        path = folder / name
+        path = below(folder, name)
         if not path.exists() or sha256(path) != expected:
             what = "is missing" if not path.exists() else "was changed or damaged (its hash differs)"
             raise ParetuneError(f"{path} {what}; delete {folder} and resume to make it again")

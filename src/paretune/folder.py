@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,11 +83,37 @@ def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> None:
     write_json(out / "plan.json", plan.to_json())
 
 
+EVAL_MARK = ".paretune-eval"
+_EVAL_TEXT = "`paretune eval` keeps its rows and pictures in this folder, and replaces them.\n"
+
+
+def claim_eval(out: Path) -> None:
+    """Begin measuring in `out`, a new or empty folder, or go on in one that a measurement was begun in.
+
+    Anything else is refused: files of a run, or of the user's, have the names that a measurement writes.
+    """
+    with disk_errors(out):
+        if out.exists() and not out.is_dir():
+            raise ParetuneError(f"{out} is a file; choose another --out")
+        if (out / "config.yaml").exists():
+            raise ParetuneError(f"{out} holds a run, whose tables eval would replace; choose another --out")
+        held = [p.name for p in out.iterdir()] if out.exists() else []
+        if held and EVAL_MARK not in held and not {"eval.json", "evaluation"} <= set(held):
+            raise ParetuneError(f"{out} is not empty and holds no measurement of eval; choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / EVAL_MARK, _EVAL_TEXT)
+
+
 @contextmanager
 def lock(out: Path) -> Iterator[None]:
-    """Hold the folder: two processes must not write one run. Released by the system if we are killed."""
+    """Hold the folder: two processes must not write one run. Released by the system if we are killed.
+
+    A link in its place is refused: opened for writing, the file that it leads to would be emptied.
+    """
+    if (out / ".lock").is_symlink():
+        raise ParetuneError(f"{out / '.lock'} is a link, which no run makes; remove it")
     with disk_errors(out):
-        file = (out / ".lock").open("w")
+        file = os.fdopen(os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,12 +12,14 @@ from .environment import fingerprint
 from .executors import open_executor
 from .executors.base import Report
 from .files import write_json
-from .folder import check
+from .folder import check, claim_eval, lock
 from .policies.folders import resolve_path
 from .policies.sample_files import CLIPS, KINDS, read_sample
 from .rewards.base import load_reward, score_samples
 from .rewards.process import PATIENCE
+from .stages.adapters import adapter_hash
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
+from .stages.safe_names import folder_names
 from .stages.summarise import tables
 from .types import ParetuneError
 
@@ -30,16 +32,21 @@ def measure_adapters(
     for adapter in adapters:
         if not adapter.is_dir():
             raise ParetuneError(f"no adapter folder {adapter}")
+        adapter_hash(adapter)  # told before the base is measured
     n = config.evaluate.prompts
     subjects = [Subject("base", "base", (), n, ())]
-    subjects += [Subject(str(a).replace("/", "-"), str(a), (str(a.resolve()),), n, ()) for a in adapters]
+    for name, adapter in zip(folder_names(adapters), adapters, strict=True):
+        told = "./base" if str(adapter) == "base" else str(adapter)  # rows are told apart by this
+        subjects.append(Subject(name, told, (str(adapter.resolve()),), n, ()))
     model = fingerprint(resolve_path(config.model.path))
     jobs = [EvaluateJob(config, s, out, model) for s in subjects]
-    with open_executor(config, usual=2, most=len(jobs)) as pool:
-        pool.map(evaluate_subject, jobs, report)
-    means, errors = tables(collect(config, out, tuple(subjects)))
-    result = {"methods": means, "stderr": errors}
-    write_json(out / "eval.json", result)
+    claim_eval(out)
+    with lock(out):
+        with open_executor(config, usual=2, most=len(jobs)) as pool:
+            pool.map(evaluate_subject, jobs, report)
+        means, errors = tables(collect(config, out, tuple(subjects)))
+        result = {"methods": means, "stderr": errors}
+        write_json(out / "eval.json", result)
     return result
 
 

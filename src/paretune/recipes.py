@@ -25,14 +25,36 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> Path:
-    """The file that `name` means. Raises ParetuneError naming the recipes there are."""
-    path = Path(name)
+    """The file that `name` means. Raises ParetuneError naming the recipes there are.
+
+    A bare name is that of a recipe that ships: a file "quickstart" in anybody's folder is not run for it.
+    """
+    path, shipped = Path(name), shipped_recipes()
+    if name in shipped:
+        return shipped[name]
     if path.is_file():
         return path
-    shipped = shipped_recipes()
     if path.stem in shipped and path.parent.name in {"", "recipes"}:
         return shipped[path.stem]
     raise ParetuneError(f"no recipe {name}; give a YAML file or one of: {', '.join(shipped)}")
+
+
+# What a run leaves beside its config.yaml: of these a recipe that somebody wrote has none.
+_RUN_LEAVES = ("plan.json", "environment.json", "evaluation.jsonl", "summary.json", "report.html", "final")
+
+
+def in_run(recipe: Path) -> bool:
+    """Whether a recipe lies in the folder of a run, which may be anybody's: its config.yaml, or below it.
+
+    A link lies where it leads to as well as where it stands.
+    """
+    if recipe.name == "config.yaml" or recipe.resolve().name == "config.yaml":
+        return True
+    above = {*recipe.absolute().parents, *recipe.resolve().parents}
+    return any(
+        (folder / "config.yaml").is_file() and any((folder / name).exists() for name in _RUN_LEAVES)
+        for folder in above
+    )
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -29,7 +29,8 @@ def served(run: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/"
     server = subprocess.Popen(
-        command("demo", run, "--port", port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command("demo", run, "--port", port, "--trust-rewards"),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
     try:
         _wait_for(url, server)

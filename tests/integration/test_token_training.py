@@ -183,7 +183,7 @@ def test_tokens_of_a_finished_run(whole: Path, tmp_path: Path) -> None:
     """`paretune tokens` adds what a recipe with the section would have made; the rest stays as it was."""
     out = Path(shutil.copytree(whole, tmp_path / "run"))
     before = {p: p.stat().st_mtime_ns for p in out.glob("**/*.safetensors")}
-    done = call("tokens", out, "--quiet", "--json", *SET)
+    done = call("tokens", out, "--trust-rewards", "--quiet", "--json", *SET)
     assert done.returncode == 0, done.stderr
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())
     summary = json.loads((out / "summary.json").read_text())
@@ -201,7 +201,7 @@ def test_tokens_of_a_finished_run(whole: Path, tmp_path: Path) -> None:
 
     again = call("run", out / "config.yaml", "--out", out, "--resume", "--quiet")  # an ordinary run now
     assert again.returncode == 0, again.stderr
-    other = call("tokens", out, "--quiet", "--set=tokens.steps=5")
+    other = call("tokens", out, "--trust-rewards", "--quiet", "--set=tokens.steps=5")
     assert other.returncode == 2
     assert "trained with other settings (tokens.steps)" in " ".join(other.stderr.split())
     wrong = call("tokens", out, "--set=train.epochs=5")

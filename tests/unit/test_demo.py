@@ -31,7 +31,7 @@ def run(tiny_sd3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def answers(run: Path) -> Answers:
-    return serving.open_answers(run)
+    return serving.open_answers(run, trust_rewards=True)
 
 
 # ---------------------------------------------------------------- the front
@@ -150,7 +150,7 @@ def _settings(answer: Answer) -> dict[str, Any]:
 def test_tokens_beside_a_method_are_told_and_refused_with_rate(tiny_sd3: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", tiny_sd3)
     make_tokens(run, tiny_sd3)
-    answers = serving.open_answers(run)
+    answers = serving.open_answers(run, trust_rewards=True)
     assert "measured no point" not in answers.answer("a red circle", [1, 1], "mapreduce", "red", 1).front
     assert "measured no point of rate" in answers.answer("a red circle", [1, 1], "rate", "", 1).front
     with pytest.raises(ParetuneError, match="from the preference or by name"):

@@ -13,10 +13,9 @@ import pytest
 from paretune.demo import views
 from paretune.demo.answers import Answers
 from paretune.demo.serving import open_answers
-from paretune.sampling.command import sample_folder
 from paretune.types import ParetuneError
 from tests.language import WORDS, make_llama
-from tests.made_run import make_clips_run, make_texts_run
+from tests.made_run import make_clips_run, make_texts_run, sample_trusted
 
 MARKUP = ("<b>", "</div>", "{{1+1}}", "${2+2}", "`", "&lt;")
 
@@ -29,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def answers(run: Path) -> Answers:
-    return open_answers(run)
+    return open_answers(run, trust_rewards=True)
 
 
 def words(samples: str) -> list[str]:
@@ -53,7 +52,7 @@ def test_two_answers_are_shown_as_they_are_saved(answers: Answers, run: Path, tm
         seen |= {word for word in MARKUP if word in " ".join(words(done.samples)).split()}
     assert len(seen) >= 4
     out = tmp_path / "out"
-    table = sample_folder(str(run), ["fix the table"], out, "yes=1 no=3", "mix", count=1, seed=19)
+    table = sample_trusted(str(run), ["fix the table"], out, "yes=1 no=3", "mix", count=1, seed=19)
     assert words(done.samples)[1] == table["texts"][0]["text"]
     shown = re.findall(r'class="pt-bar pt-aligned".*?pt-value">([^<]+)<', done.bars)
     assert shown == [f"{value:.3f}" for value in table["texts"][0]["scores"].values()]
@@ -86,7 +85,7 @@ def test_an_empty_answer_is_told() -> None:
 def test_clips_are_videos(tiny_hunyuan: Path, tmp_path: Path) -> None:
     import av
 
-    answers = open_answers(make_clips_run(tmp_path / "run", tiny_hunyuan))
+    answers = open_answers(make_clips_run(tmp_path / "run", tiny_hunyuan), trust_rewards=True)
     done = answers.answer("a <b> circle", [1, 0], "mix", "", 2)
     assert done.samples.count("<video ") == 2
     assert 'aria-label="aligned: a &lt;b&gt; circle"' in done.samples

@@ -8,7 +8,7 @@ from pathlib import Path
 import paretune
 
 ROOT = Path(paretune.__file__).parent
-LEAF = {"types", "config"}
+LEAF = {"types", "config", "foreign"}
 MAP = {"ops", "types", "config", "plan", "files", "policies", "rewards", "data", "training"}
 STAGES = MAP | {"stages", "executors"}
 
@@ -17,6 +17,7 @@ MAY: dict[str, set[str]] = {
     "types": set(),
     "ops": {"ops"},
     "files": {"types"},
+    "foreign": {"types"},
     "config": {"types", "ops"},  # ops: the reducers check their own options
     "plan": {"types", "config"},
     "methods": {"plan", "config"},

@@ -18,7 +18,7 @@ from paretune.sampling.command import sample_folder
 from paretune.sampling.request import normalised, read_preference, read_prompt, read_seed
 from paretune.sampling.source import open_source
 from paretune.types import ParetuneError
-from tests.made_run import make_run, make_tokens
+from tests.made_run import make_run, make_tokens, open_trusted, sample_trusted
 
 ASK = Request("a red circle", "mapreduce", (0.7, 0.3), seed=5)
 
@@ -30,7 +30,7 @@ def run(tiny_sd3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sampler(run: Path) -> Sampler:
-    return Sampler(open_source(str(run)))
+    return Sampler(open_trusted(str(run)))
 
 
 # ---------------------------------------------------------------- words
@@ -158,7 +158,7 @@ def test_threads_never_see_each_others_preference(sampler: Sampler) -> None:
 
 def test_a_run_without_a_soup_mixes_the_first_round(tiny_sd3: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", tiny_sd3, methods=["mapreduce"])
-    mixed = open_source(str(run)).mixed(Request("x", "mix"))
+    mixed = open_trusted(str(run)).mixed(Request("x", "mix"))
     assert mixed.adapters == ("round-1/experts/red", "round-1/experts/dark")
     assert mixed.scales == (0.5, 0.5)
 
@@ -167,7 +167,7 @@ def test_a_damaged_expert_is_named(tiny_sd3: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", tiny_sd3)
     weights = run / "soup/experts/red/adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    sampler = Sampler(open_source(str(run)))
+    sampler = Sampler(open_trusted(str(run)))
     with pytest.raises(ParetuneError, match=r"soup/experts/red.*was changed or damaged"):
         sampler.draw(replace(ASK, method="mix"))
 
@@ -175,7 +175,7 @@ def test_a_damaged_expert_is_named(tiny_sd3: Path, tmp_path: Path) -> None:
 def test_reward_tokens_by_preference_and_by_hand(tiny_sd3: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", tiny_sd3)
     make_tokens(run, tiny_sd3)
-    sampler = Sampler(open_source(str(run)))
+    sampler = Sampler(open_trusted(str(run)))
     assert sampler.source.methods == ("mapreduce", "mix", "rate", "base")
     rate = Request("a red circle", "rate", (0.25, 0.75), seed=5)
     by_hand = Request("a red circle", "base", None, 5, f"red@{1 / 3!r} dark")
@@ -189,7 +189,7 @@ def test_reward_tokens_by_preference_and_by_hand(tiny_sd3: Path, tmp_path: Path)
     with pytest.raises(ParetuneError, match="preference or by name"):
         sampler.source.mixed(replace(rate, tokens="red"))
     with pytest.raises(ParetuneError, match="preference or by name"):
-        sample_folder(str(run), ["a red circle"], tmp_path / "out", "red=1", "rate", "red")
+        sample_trusted(str(run), ["a red circle"], tmp_path / "out", "red=1", "rate", "red")
     for tokens, told in {"rde": "rde", "red@nan": "scale", "red:0": "count", "red@@": "scale"}.items():
         with pytest.raises(ParetuneError, match=told):
             sampler.source.mixed(replace(base, tokens=tokens))
@@ -200,7 +200,7 @@ def test_reward_tokens_by_preference_and_by_hand(tiny_sd3: Path, tmp_path: Path)
 
 def test_the_same_seed_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
     tables = [
-        sample_folder(str(run), ["a red circle", "a sign saying kite"], tmp_path / name, "red=1", count=n)
+        sample_trusted(str(run), ["a red circle", "a sign saying kite"], tmp_path / name, "red=1", count=n)
         for name, n in (("a", 2), ("b", 2), ("c", 3))
     ]
     assert tables[0] == tables[1]
@@ -213,7 +213,7 @@ def test_the_same_seed_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_picture_carries_its_settings(run: Path, tmp_path: Path) -> None:
-    sample_folder(str(run), ["a red circle"], tmp_path / "out", "red=3 dark=1", "mix", count=2, seed=9)
+    sample_trusted(str(run), ["a red circle"], tmp_path / "out", "red=3 dark=1", "mix", count=2, seed=9)
     told = read_settings(tmp_path / "out/pictures/000-001.png")
     assert told["preference"] == {"red": 0.75, "dark": 0.25}
     assert (told["prompt"], told["method"], told["seed"], told["index"]) == ("a red circle", "mix", 9, 1)
@@ -227,8 +227,8 @@ def test_a_picture_carries_its_settings(run: Path, tmp_path: Path) -> None:
 
 def test_scores_are_those_of_the_saved_pictures(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    table = sample_folder(str(run), ["a red circle", "anything"], out, count=2)
-    config = open_source(str(run)).config
+    table = sample_trusted(str(run), ["a red circle", "anything"], out, count=2)
+    config = open_trusted(str(run)).config
     assert config is not None
     for reward, own in config.rewards.items():
         rows = score_folder(own.reward, out / "pictures", str(out / "prompts.jsonl"))
@@ -238,7 +238,7 @@ def test_scores_are_those_of_the_saved_pictures(run: Path, tmp_path: Path) -> No
 
 def test_a_model_draws_its_base(run: Path, tiny_sd3: Path, tmp_path: Path) -> None:
     table = sample_folder(str(tiny_sd3), ["a red circle"], tmp_path / "m", steps=3, guidance=1.0)
-    sample_folder(str(run), ["a red circle"], tmp_path / "r", method="base")
+    sample_trusted(str(run), ["a red circle"], tmp_path / "r", method="base")
     assert table["pictures"][0]["scores"] == {}
     bits = [torch.frombuffer(bytearray(_pixels(tmp_path / d)), dtype=torch.uint8) for d in "mr"]
     assert torch.equal(*bits)
@@ -264,19 +264,20 @@ def test_mistakes_are_told_before_a_model_is_loaded(
     (tmp_path / "begun/config.yaml").write_text("name: x\n")
     out, text = tmp_path / "out", ["a red circle"]
     wrong: dict[str, Callable[[], object]] = {
-        "exists; give a new folder": lambda: sample_folder(str(run), text, tmp_path / "there"),
-        "prompt is empty": lambda: sample_folder(str(run), [""], out),
-        "unknown reward 'rde'.*did you mean 'red'": lambda: sample_folder(str(run), text, out, "rde=1"),
-        "unknown method 'mixx'.*did you mean 'mix'": lambda: sample_folder(str(run), text, out, None, "mixx"),
-        "no reward tokens; ": lambda: sample_folder(str(run), text, out, None, "rate"),
-        "no reward tokens; .paretune tokens": lambda: sample_folder(str(run), text, out, tokens="red"),
+        "exists; give a new folder": lambda: sample_trusted(str(run), text, tmp_path / "there"),
+        "prompt is empty": lambda: sample_trusted(str(run), [""], out),
+        "unknown reward 'rde'.*did you mean 'red'": lambda: sample_trusted(str(run), text, out, "rde=1"),
+        "unknown method 'mixx'.*did you mean 'mix'":
+            lambda: sample_trusted(str(run), text, out, None, "mixx"),
+        "no reward tokens; ": lambda: sample_trusted(str(run), text, out, None, "rate"),
+        "no reward tokens; .paretune tokens": lambda: sample_trusted(str(run), text, out, tokens="red"),
         "has no reward tokens$": lambda: sample_folder(str(tiny_sd3), text, out, tokens="red"),
-        "give one of them": lambda: sample_folder(str(run), text, out, "red=1", "rate", "red"),
-        "base has no preference": lambda: sample_folder(str(run), text, out, "red=1", "base"),
-        "-n must be": lambda: sample_folder(str(run), text, out, count=0),
-        "seed must be": lambda: sample_folder(str(run), text, out, seed=-1),
-        "--steps must be": lambda: sample_folder(str(run), text, out, steps=1),
-        "--guidance must be": lambda: sample_folder(str(run), text, out, guidance=float("nan")),
+        "give one of them": lambda: sample_trusted(str(run), text, out, "red=1", "rate", "red"),
+        "base has no preference": lambda: sample_trusted(str(run), text, out, "red=1", "base"),
+        "-n must be": lambda: sample_trusted(str(run), text, out, count=0),
+        "seed must be": lambda: sample_trusted(str(run), text, out, seed=-1),
+        "--steps must be": lambda: sample_trusted(str(run), text, out, steps=1),
+        "--guidance must be": lambda: sample_trusted(str(run), text, out, guidance=float("nan")),
         "holds no finished run": lambda: sample_folder(str(tmp_path / "begun"), text, out),
         "neither a run": lambda: sample_folder(str(tmp_path / "empty"), text, out),
         "no run or model": lambda: sample_folder(str(tmp_path / "nowhere"), text, out),
@@ -298,7 +299,7 @@ def test_a_place_where_no_folder_can_be_is_told_before_drawing(
     for out in (tmp_path / "file/out", tmp_path / "file/a/b", tmp_path / ("x" * 300), tmp_path / ("y" * 250),
                 tmp_path / ("z" * 300) / "out", Path("/proc/nowhere/out")):  # fmt: skip
         with pytest.raises(ParetuneError, match="cannot write") as raised:
-            sample_folder(str(run), ["a red circle"], out)
+            sample_trusted(str(run), ["a red circle"], out)
         assert "\n" not in str(raised.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == above
 

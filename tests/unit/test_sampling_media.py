@@ -26,7 +26,7 @@ from paretune.sampling.request import read_prompt
 from paretune.sampling.source import open_source
 from paretune.tables import sample_places, sample_table
 from paretune.types import ParetuneError, Prompt
-from tests.made_run import make_clips_run, make_texts_run
+from tests.made_run import make_clips_run, make_texts_run, open_trusted, sample_trusted
 
 ASK = "how do i clean the window"
 
@@ -43,7 +43,7 @@ def clips(tiny_hunyuan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def writer(texts: Path) -> Sampler:
-    return Sampler(open_source(str(texts)))
+    return Sampler(open_trusted(str(texts)))
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -67,8 +67,8 @@ def test_answers_are_files_and_rows_and_the_same_seed_gives_the_same_bytes(
     texts: Path, tmp_path: Path
 ) -> None:
     ask = [ASK, "a question of no file"]
-    table = sample_folder(str(texts), ask, tmp_path / "a", "yes=3 no=1", "mix", count=2, seed=9)
-    sample_folder(str(texts), ask, tmp_path / "b", "yes=3 no=1", "mix", count=2, seed=9)
+    table = sample_trusted(str(texts), ask, tmp_path / "a", "yes=3 no=1", "mix", count=2, seed=9)
+    sample_trusted(str(texts), ask, tmp_path / "b", "yes=3 no=1", "mix", count=2, seed=9)
     files = files_of(tmp_path / "a")
     assert files == files_of(tmp_path / "b")
     assert set(files) == {"prompts.jsonl", "sample.json", *(row["file"] for row in table["texts"])}
@@ -104,7 +104,7 @@ def test_each_part_of_a_request_changes_the_answer(writer: Sampler) -> None:
 
 
 def test_a_prompt_of_the_files_is_asked_as_it_is_written_there(texts: Path) -> None:
-    source = open_source(str(texts))
+    source = open_trusted(str(texts))
     dialogue = Prompt("\n\nHuman: fix\n\nthe table ", {"chosen": "yes"})
     sampler = Sampler(replace(source, known={dialogue.text.strip(): dialogue}))
     asked: list[str] = []
@@ -118,15 +118,15 @@ def test_a_prompt_of_the_files_is_asked_as_it_is_written_there(texts: Path) -> N
 def test_mistakes_of_texts_are_one_line(texts: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     wrong: dict[str, Callable[[], object]] = {
-        "prompt is empty": lambda: sample_folder(str(texts), [" \n "], out),
-        "has 40 tokens.*context holds 26: shorten it": lambda: sample_folder(str(texts), ["day " * 40], out),
-        "400,000 characters": lambda: sample_folder(str(texts), ["x" * 400_000], out),
-        r"U\+0007": lambda: sample_folder(str(texts), ["a\x07b"], out),
+        "prompt is empty": lambda: sample_trusted(str(texts), [" \n "], out),
+        "has 40 tokens.*context holds 26: shorten it": lambda: sample_trusted(str(texts), ["day " * 40], out),
+        "400,000 characters": lambda: sample_trusted(str(texts), ["x" * 400_000], out),
+        r"U\+0007": lambda: sample_trusted(str(texts), ["a\x07b"], out),
         "--steps is for flow models; tiny-language makes texts": (
-            lambda: sample_folder(str(texts), [ASK], out, steps=4)
+            lambda: sample_trusted(str(texts), [ASK], out, steps=4)
         ),
-        "--guidance is for flow models": lambda: sample_folder(str(texts), [ASK], out, guidance=1.0),
-        "no reward tokens; .paretune tokens": lambda: sample_folder(str(texts), [ASK], out, None, "rate"),
+        "--guidance is for flow models": lambda: sample_trusted(str(texts), [ASK], out, guidance=1.0),
+        "no reward tokens; .paretune tokens": lambda: sample_trusted(str(texts), [ASK], out, None, "rate"),
     }
     for told, call in wrong.items():
         with pytest.raises(ParetuneError, match=told) as raised:
@@ -139,7 +139,7 @@ def test_tokens_reach_the_policy_of_a_run_that_has_them(tiny_llama: Path, tmp_pa
     run = make_texts_run(tmp_path / "run", tiny_llama)
     for reward in ("yes", "no"):
         write_token(run / "final/tokens" / reward, Token(reward, {"embedding": 3 * torch.ones(1, 16)}))
-    sampler = Sampler(open_source(str(run)))
+    sampler = Sampler(open_trusted(str(run)))
     assert sampler.source.methods == ("mapreduce", "mix", "rate", "base")
     plain = sampler.draw(Request(ASK, "base"))
     assert sampler.draw(Request(ASK, "rate", (0.5, 0.5))) != plain
@@ -183,8 +183,8 @@ def test_clips_are_videos_with_a_sheet_and_the_same_seed_gives_the_same_bytes(
     clips: Path, tmp_path: Path
 ) -> None:
     ask = ["a red circle", "two blue squares"]
-    table = sample_folder(str(clips), ask, tmp_path / "a", "red=1", count=2, seed=3)
-    sample_folder(str(clips), ask, tmp_path / "b", "red=1", count=2, seed=3)
+    table = sample_trusted(str(clips), ask, tmp_path / "a", "red=1", count=2, seed=3)
+    sample_trusted(str(clips), ask, tmp_path / "b", "red=1", count=2, seed=3)
     files = files_of(tmp_path / "a")
     assert files == files_of(tmp_path / "b")
     names = [row["file"] for row in table["clips"]]
@@ -205,7 +205,7 @@ def test_clips_are_videos_with_a_sheet_and_the_same_seed_gives_the_same_bytes(
 
 
 def test_methods_and_preferences_make_other_clips(clips: Path) -> None:
-    sampler = Sampler(open_source(str(clips)))
+    sampler = Sampler(open_trusted(str(clips)))
     asked = [Request("a red circle", m, p) for m, p in (
         ("base", None), ("mapreduce", (0.9, 0.1)), ("mix", (0.9, 0.1)), ("mix", (0.1, 0.9)),
     )]  # fmt: skip

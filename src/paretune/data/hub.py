@@ -35,7 +35,7 @@ def load_hub(spec: str) -> tuple[Prompt, ...]:
         owner, dataset, folder = place.split("/", 2)
         name = f"{owner}/{dataset}"
     try:
-        rows: Any = load_dataset(name, data_dir=folder, split=split)
+        rows: Any = load_dataset(name, data_dir=folder, split=split, trust_remote_code=False)
         prompts = tuple(as_prompt(row, f"{spec}, row {i}") for i, row in enumerate(rows))
     except ParetuneError:
         raise

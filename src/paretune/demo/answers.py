@@ -10,13 +10,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from ..data.prompts import load_prompts
+from ..files import read_rows
 from ..rewards.base import applies_to
 from ..sampling import Request, Sampler
 from ..sampling.request import normalised, read_method, read_prompt, read_seed
 from ..types import ParetuneError, Prompt
-from . import markup
+from . import asked, markup
 from .front import Front, near, read_front
 from .plots import front_plots
 from .views import VIEWS
@@ -62,14 +64,19 @@ class Answers:
         self.ranges = {r.name: self._range(r.name, r.range) for r in sampler.rewards()}
 
     def answer(
-        self, prompt: str, weights: Sequence[float], method: str, tokens: str, seed: float | None
+        self, prompt: Any, weights: Sequence[Any], method: Any, tokens: Any, seed: Any
     ) -> Answer:
-        """Draw and score the base and the aligned model. ParetuneError, one line, for a wrong setting."""
-        preference = normalised([math.nan if w is None else float(w) for w in weights], self.source.rewards)
-        if read_method(method) not in self.methods:
+        """Draw and score the base and the aligned model. ParetuneError, one line, for a wrong setting.
+
+        The arguments are what a visitor sent, of any type.
+        """
+        names = self.source.rewards
+        preference = normalised(asked.numbers(weights, names), names)
+        if read_method(asked.text(method, "method", 40)) not in self.methods:
             raise ParetuneError(f"this run has no method {method}; it has {', '.join(self.methods)}")
-        text, number = read_prompt(prompt, self.medium.longest, self.medium.lines), read_seed(seed)
-        typed = tokens.strip()
+        text = read_prompt(asked.text(prompt, "prompt"), self.medium.longest, self.medium.lines)
+        number = read_seed(asked.seed(seed))
+        typed = asked.text(tokens, "tokens", asked.LONGEST_TOKENS).strip()
         aligned = Request(text, method, self._asked(method, preference), number, typed)
         base = Request(text, "base", None, number)
         self.source.mixed(aligned)
@@ -87,8 +94,9 @@ class Answers:
             front_plots(self.front, place, method, bool(typed)),
         )  # fmt: skip
 
-    def point(self, number: int) -> tuple[str, tuple[float, ...]]:
-        """The method and the preference of a point of the front."""
+    def point(self, place: Any) -> tuple[str, tuple[float, ...]]:
+        """The method and the preference of a point of the front. place: its number, as a visitor sent it."""
+        number = asked.whole(place)
         if not 0 <= number < len(self.front.points):
             raise ParetuneError("there is no such point")
         point = self.front.points[number]
@@ -97,12 +105,20 @@ class Answers:
         return str(point.drawn_by), point.preference
 
     def examples(self, most: int = 6) -> list[str]:
-        """Held-out prompts, the rewards in turn, but first those that most rewards can score."""
+        """Held-out prompts, the rewards in turn, but first those that most rewards can score.
+
+        A recipe may name any file of the user's as its prompts: of a run that is not trusted only those are
+        shown that its own rows hold.
+        """
         assert self.source.config is not None
+        assert self.source.run is not None
+        rows = [] if self.source.trusted else read_rows(self.source.run / "evaluation.jsonl")
+        told = {row.get("prompt") for row in rows}
         sets = []
         for own in self.source.config.rewards.values():
             try:
-                sets.append([p.text for p in load_prompts(own.eval_prompts)[:most]])
+                texts = [p.text for p in load_prompts(own.eval_prompts)[:most]]
+                sets.append([text for text in texts if self.source.trusted or text in told])
             except ParetuneError:  # the file may have gone since
                 continue
         turns = list(dict.fromkeys(own[i] for i in range(most) for own in sets if i < len(own)))[:most]

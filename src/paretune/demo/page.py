@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from ..types import ParetuneError
-from . import markup
+from . import asked, markup
 from .answers import LABELS, Answers
 
 HERE = Path(__file__).parent
@@ -48,9 +47,13 @@ class Page:
             self.front = gr.HTML(elem_id="pt-front", js_on_load=FRONT_JS)
             self._wire()
 
+    def inputs(self) -> dict[int, int]:
+        """The number of every question, and how many values it carries."""
+        return {number: len(question.inputs) for number, question in self.blocks.fns.items()}
+
     def _controls(self) -> None:
         answers = self.answers
-        examples = answers.examples()
+        examples = self.shown_examples = answers.examples()
         most = 8 if answers.medium.lines else 3
         self.prompt = gr.Textbox(examples[0], label="Prompt", lines=1, max_lines=most, elem_id="pt-prompt")
         self.examples = gr.Dataset(
@@ -78,43 +81,51 @@ class Page:
 
         All of them stand in one queue: an answer that took long must not come after that of a later question.
         """
-        asked = [self.prompt, self.method, self.tokens, self.seed, *self.sliders]
+        setting = [self.prompt, self.method, self.tokens, self.seed, *self.sliders]
         shown = [self.message, self.samples, self.bars, self.front]
         quick: dict[str, Any] = {
             "trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private",
             "concurrency_id": "draw", "concurrency_limit": 1,
+            "preprocess": False,  # what comes in is checked in `asked`, and never told in Python's words
         }  # fmt: skip
         changes = [self.method.input, self.seed.input, self.tokens.submit, *(s.input for s in self.sliders)]
-        gr.on([self.blocks.load, *changes], self._answer, asked, shown, **quick)
-        gr.on([self.button.click, self.prompt.submit], self._generate, [self.lock, *asked],
+        gr.on([self.blocks.load, *changes], self._answer, setting, shown, **quick)
+        gr.on([self.button.click, self.prompt.submit], self._generate, [self.lock, *setting],
               [self.seed, *shown], **quick)  # fmt: skip
-        self.examples.click(self._example, [self.examples, *asked[1:]], [self.prompt, *shown], **quick)
-        self.front.click(self._point, asked, [self.method, self.tokens, *self.sliders, *shown], **quick)
+        self.examples.click(self._example, [self.examples, *setting[1:]], [self.prompt, *shown], **quick)
+        self.front.click(self._point, setting, [self.method, self.tokens, *self.sliders, *shown], **quick)
 
-    def _answer(self, prompt: str, method: str, tokens: str, seed: float | None,
-                *weights: float) -> list[Any]:  # fmt: skip
+    def _answer(self, prompt: Any, method: Any, tokens: Any, seed: Any, *weights: Any) -> list[Any]:
         try:
             done = self.answers.answer(prompt, weights, method, tokens, seed)
         except ParetuneError as error:
             # What was shown before stays, with the reason above it.
             return [markup.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
+        except Exception as error:
+            raise gr.Error("this could not be drawn; the server's own lines say why") from error
         return ["", done.samples, done.bars, done.front]
 
-    def _generate(self, kept: bool, prompt: str, method: str, tokens: str, seed: float | None,
-                  *weights: float) -> list[Any]:  # fmt: skip
-        chosen = seed if kept else secrets.randbelow(SEEDS)
+    def _generate(self, kept: Any, prompt: Any, method: Any, tokens: Any, seed: Any,
+                  *weights: Any) -> list[Any]:  # fmt: skip
+        if kept:
+            return [gr.skip(), *self._answer(prompt, method, tokens, seed, *weights)]
+        chosen = secrets.randbelow(SEEDS)
         return [chosen, *self._answer(prompt, method, tokens, chosen, *weights)]
 
-    def _example(self, sample: Sequence[str], method: str, tokens: str, seed: float | None,
-                 *weights: float) -> list[Any]:  # fmt: skip
-        return [sample[0], *self._answer(sample[0], method, tokens, seed, *weights)]
+    def _example(self, place: Any, method: Any, tokens: Any, seed: Any, *weights: Any) -> list[Any]:
+        number = asked.whole(place)
+        if not 0 <= number < len(self.shown_examples):
+            return [gr.skip(), markup.message("there is no such example"), *[gr.skip()] * 3]
+        text = self.shown_examples[number]
+        return [text, *self._answer(text, method, tokens, seed, *weights)]
 
-    def _point(self, event: gr.EventData, prompt: str, method: str, tokens: str, seed: float | None,
-               *weights: float) -> list[Any]:  # fmt: skip
+    def _point(self, event: gr.EventData, prompt: Any, method: Any, tokens: Any, seed: Any,
+               *weights: Any) -> list[Any]:  # fmt: skip
         # The event comes first: Gradio fills in no argument after *weights.
         try:
-            method, weights = self.answers.point(int(event.point))
-        except (ParetuneError, AttributeError, TypeError, ValueError) as error:
+            told = event._data
+            method, weights = self.answers.point(told.get("point") if isinstance(told, dict) else None)
+        except ParetuneError as error:
             kept = [gr.skip()] * (len(self.sliders) + 2)
             return [*kept, markup.message(f"this click set nothing: {error}"), *[gr.skip()] * 3]
         answer = self._answer(prompt, method, "", seed, *weights)  # the point was measured without tokens

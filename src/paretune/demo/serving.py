@@ -3,35 +3,61 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..rewards.trust import left_out
 from ..sampling import Sampler
 from ..sampling.source import open_source
 from ..types import ParetuneError
 from .answers import Answers
+from .asked import check_load
+from .guard import Guard, allowed_hosts
 
 MISSING = "`paretune demo` needs gradio: pip install 'paretune[demo]'"
 
 
+QUEUE = 16  # questions that wait for the model; more are refused at once, so that none waits for minutes
+
+
 def serve(
-    run: Path, host: str = "127.0.0.1", port: int = 7860, wait: bool = True, quiet: bool = False
+    run: Path,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    wait: bool = True,
+    quiet: bool = False,
+    trust_rewards: bool = False,
+    allow_hosts: Sequence[str] = (),
+    say: Callable[[str], None] = lambda _: None,
 ) -> Any:
-    """Serve the page of a finished run until interrupted; without `wait`, return the running Gradio app."""
+    """Serve the page of a finished run until interrupted; without `wait`, return the running Gradio app.
+
+    allow_hosts: other names than this machine's that the page answers to (see `guard`). say: is told, in a
+    line, which rewards score nothing because they are not trusted.
+    """
     if find_spec("gradio") is None:
         raise ParetuneError(MISSING)
     if not 0 < port < 65536:
         raise ParetuneError(f"--port must be from 1 to 65535, not {port}")
+    hosts = allowed_hosts(host, allow_hosts)
     page = import_page()
-    made = page.Page(open_answers(run), run.resolve().name)
-    blocks = made.blocks.queue(default_concurrency_limit=2)
+    answers = open_answers(run, trust_rewards)
+    if answers.source.unscored:
+        say(left_out(list(answers.source.unscored.values())))
+    made = page.Page(answers, run.resolve().name)
+    blocks = made.blocks.queue(default_concurrency_limit=1, max_size=QUEUE, api_open=False)
+    from starlette.middleware import Middleware  # of Gradio's own libraries
+
+    guard = Middleware(Guard, hosts=hosts, inputs=made.inputs())
     try:
         blocks.launch(
             server_name=host, server_port=port, prevent_thread_lock=not wait, quiet=quiet, share=False,
             theme=page.theme(), css=page.CSS, footer_links=[], run_history=False, ssr_mode=False,
-            enable_monitoring=False, inbrowser=False, show_error=True,
+            enable_monitoring=False, inbrowser=False, show_error=False,
+            app_kwargs={"middleware": [guard]}, max_file_size=1,
         )  # fmt: skip
     except OSError as error:
         told = " ".join(str(error).split())
@@ -39,13 +65,14 @@ def serve(
     return blocks
 
 
-def open_answers(run: Path) -> Answers:
-    """The sampler of a finished run that has something to trade."""
-    source = open_source(str(run))
+def open_answers(run: Path, trust_rewards: bool = False) -> Answers:
+    """The sampler of a finished run that has something to trade. trust_rewards: as `open_source` has it."""
+    source = open_source(str(run), trust_rewards)
     if source.run is None:
         raise ParetuneError(f"{run} is a model, not a run; `paretune demo` wants a finished run's folder")
     if source.methods == ("base",):
         raise ParetuneError(f"{run} has no method to weigh: it needs mapreduce, rewarded_soup or tokens")
+    check_load(source)
     return Answers(Sampler(source))
 
 

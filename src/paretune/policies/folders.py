@@ -7,9 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..foreign import needs_code
 from ..types import ParetuneError
 from ..worlds.embedded import EMBEDDED, SETTINGS
 from .family import Family, by_hub_id, by_pipeline, families
+
+LIBRARIES = ("diffusers", "transformers")  # that a model_index.json may take the classes of parts from
 
 
 def family_of(path: str) -> Family:
@@ -68,6 +71,7 @@ def check_model(path: str) -> Family | None:
 def _check_parts(path: str, folder: Path, family: Family) -> None:
     """Every part is in the index and in its folder, and the transformer is the family's."""
     index = json.loads((folder / "model_index.json").read_text())
+    _check_libraries(path, folder, index)
     for part in family.parts:
         listed = isinstance(index.get(part), list) and index[part][0] is not None
         if not listed or not (folder / part).is_dir():
@@ -86,12 +90,25 @@ def _check_parts(path: str, folder: Path, family: Family) -> None:
         )
 
 
+def _check_libraries(path: str, folder: Path, index: dict[str, Any]) -> None:
+    """Every part is of a class of the two libraries: diffusers would run a part's own file."""
+    for part, entry in index.items():
+        if part.startswith("_") or not isinstance(entry, list) or entry[:1] in ([], [None]):
+            continue
+        if entry[0] not in LIBRARIES or (folder / part / f"{entry[0]}.py").exists():
+            raise ParetuneError(needs_code(f"model.path: the {part} of {path}", folder / part))
+
+
 def _pipeline_family(path: str, index: Path) -> Family:
     """What a model_index.json tells."""
     try:
         kind = json.loads(index.read_text())["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
         raise ParetuneError(f"model.path: {index} is damaged") from error
+    if isinstance(kind, list):  # [file, class]: a pipeline of its own code
+        raise ParetuneError(needs_code(f"model.path: the pipeline {path}", index.parent))
+    if not isinstance(kind, str):
+        raise ParetuneError(f"model.path: {index} is damaged: its _class_name is no text")
     known = by_pipeline()
     if kind not in known:
         raise ParetuneError(f"model.path: {path} is a {kind}, not a {' or '.join(known)}")
@@ -101,14 +118,24 @@ def _pipeline_family(path: str, index: Path) -> Family:
 def _transformers_family(path: str, config: Path) -> Family:
     """What a config.json of transformers tells."""
     try:
-        kinds = json.loads(config.read_text())["architectures"]
+        facts = json.loads(config.read_text())
+        kinds, own = facts["architectures"], facts.get("auto_map")
     except (ValueError, KeyError, TypeError) as error:
         raise ParetuneError(f"model.path: {config} names no architectures") from error
+    if own and not _known_writer(facts.get("model_type")):
+        raise ParetuneError(needs_code(f"model.path: {path}", config.parent))
     for family in families().values():
         if family.architectures and any(str(kind).endswith(family.architectures) for kind in kinds or ()):
             return family
     told = " or ".join(f"..{end}" for own in families().values() for end in own.architectures)
     raise ParetuneError(f"model.path: {path} is a {', '.join(kinds or ['?'])}, not a {told}")
+
+
+def _known_writer(model_type: object) -> bool:
+    """Whether transformers has a class of its own that writes text for a config.json's model_type."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
+
+    return str(model_type) in KNOWN
 
 
 @functools.lru_cache(maxsize=32)

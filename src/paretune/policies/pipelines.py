@@ -19,6 +19,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors import SafetensorError
 
+from .. import foreign
 from ..config import ModelConfig
 from ..types import ParetuneError
 from .embeddings import cached
@@ -40,8 +41,10 @@ def load(kind: Any, config: ModelConfig, parts: dict[str, Any]) -> Any:
     check_model(config.path)
     quiet()
     try:
-        pipe = kind.from_pretrained(
+        pipe = foreign.load(
+            kind,
             resolve_path(config.path),
+            f"model.path: {config.path}",
             dtype=getattr(torch, config.dtype),
             use_safetensors=True,
             **parts,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from ..files import write_bytes
 from ..types import ParetuneError, Samples
 
 CLIPS = {".mp4", ".webm", ".mkv", ".mov"}
@@ -25,11 +26,11 @@ SHEET_FRAMES = 8  # frames on a contact sheet at most
 def save_sample(sample: torch.Tensor, stem: Path) -> list[Path]:
     """Write a picture [3, H, W] or a clip [T, 3, H, W], in [0, 1]. Returns the files, the sample first."""
     if sample.dim() == 3:
-        _save_picture(sample, stem.with_suffix(".png"))
-        return [stem.with_suffix(".png")]
-    write_clip(sample, stem.with_suffix(".mp4"))
-    _save_picture(contact_sheet(sample), stem.with_suffix(".png"))
-    return [stem.with_suffix(".mp4"), stem.with_suffix(".png")]
+        _save_picture(sample, stem.with_name(f"{stem.name}.png"))
+        return [stem.with_name(f"{stem.name}.png")]
+    write_clip(sample, stem.with_name(f"{stem.name}.mp4"))
+    _save_picture(contact_sheet(sample), stem.with_name(f"{stem.name}.png"))
+    return [stem.with_name(f"{stem.name}.mp4"), stem.with_name(f"{stem.name}.png")]
 
 
 def read_sample(path: Path) -> Samples:
@@ -68,7 +69,7 @@ def frame_rate(frames: int) -> int:
 
 def write_clip(clip: torch.Tensor, path: Path, rate: int | None = None) -> None:
     """A clip as an MP4 file, see `clip_bytes`."""
-    path.write_bytes(clip_bytes(clip, rate))
+    write_bytes(path, clip_bytes(clip, rate))
 
 
 def clip_bytes(clip: torch.Tensor, rate: int | None = None, comment: str = "") -> bytes:
@@ -127,7 +128,9 @@ def _pyav() -> Any:
 
 
 def _save_picture(picture: torch.Tensor, path: Path) -> None:
-    Image.fromarray(as_bytes(picture).permute(1, 2, 0).contiguous().numpy()).save(path)
+    file = io.BytesIO()
+    Image.fromarray(as_bytes(picture).permute(1, 2, 0).contiguous().numpy()).save(file, "PNG")
+    write_bytes(path, file.getvalue())
 
 
 def as_bytes(values: torch.Tensor) -> torch.Tensor:

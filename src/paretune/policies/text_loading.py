@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..config import ModelConfig
+from ..foreign import load
 from ..types import ParetuneError
 from .folders import check_model, quiet, resolve_path
 from .memory import out_of_memory
@@ -22,10 +23,9 @@ def load_text_model(config: ModelConfig) -> tuple[Any, Any]:
     quiet()
     place = resolve_path(config.path)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(place)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            place, dtype=getattr(torch, config.dtype), use_safetensors=True
-        )
+        told, dtype = f"model.path: {config.path}", getattr(torch, config.dtype)
+        tokenizer: Any = load(AutoTokenizer, place, told)
+        model: Any = load(AutoModelForCausalLM, place, told, dtype=dtype, use_safetensors=True)
     except (
         OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError
     ) as error:  # fmt: skip

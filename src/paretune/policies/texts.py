@@ -67,7 +67,7 @@ class Texts:
 
     def save(self, samples: Samples, index: int, stem: Path) -> list[Path]:
         """A text file."""
-        path = stem.with_suffix(".txt")
+        path = stem.with_name(f"{stem.name}.txt")
         write_text(path, str(samples[index]).strip())
         return [path]
 

@@ -25,6 +25,7 @@ from paretune.types import ParetuneError, Prompt, Reward, Samples
 from .apart import RewardApart, find_apart, shown
 from .deadline import Late, within
 from .errors import LATE, RewardError, RewardTimeout
+from .trust import check_kind, check_options
 
 REWARDS: dict[str, str] = {
     "geneval": "paretune.rewards.geneval:GenEvalReward",
@@ -114,7 +115,7 @@ def find_reward(spec: str) -> Any:
             f"unknown reward {spec!r}{hint} (known: {', '.join(REWARDS)}; or give module:Name "
             "or file.py:Name)"
         )
-    return _resolve(REWARDS.get(spec, spec))
+    return check_kind(_resolve(REWARDS.get(spec, spec)), spec)
 
 
 def reward_file(spec: str) -> Path | None:
@@ -154,6 +155,7 @@ def _import_file(place: str) -> ModuleType:
 
 
 def _build(target: Any, spec: str, options: dict[str, Any]) -> Reward:
+    check_options(target, spec, options)
     if inspect.isclass(target):
         try:
             reward: Any = target(**options)  # checked below

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from paretune.foreign import load
+
 
 def frozen(kind: Any, model: str, device: str | None = None) -> Any:
     """A class of transformers loaded from a hub id or folder for inference, in float32.
@@ -15,7 +17,8 @@ def frozen(kind: Any, model: str, device: str | None = None) -> Any:
     device: a GPU where there is one, unless told. The network's `device` says which it was.
     """
     wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return kind.from_pretrained(model, dtype=torch.float32).eval().requires_grad_(False).to(wanted)
+    network = load(kind, model, f"reward model {model}", dtype=torch.float32)
+    return network.eval().requires_grad_(False).to(wanted)
 
 
 def processor_settings(name: str) -> dict[str, Any]:

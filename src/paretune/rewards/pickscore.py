@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+from paretune.foreign import load
 from paretune.types import Prompt
 
 from .hub import frozen, normalised, processor_settings
@@ -55,7 +56,7 @@ class Clip:
 
         self._network = frozen(CLIPModel, model, device)
         self.device: torch.device = self._network.device
-        self._tokenizer = AutoTokenizer.from_pretrained(processor)
+        self._tokenizer = load(AutoTokenizer, processor, f"reward model {processor}")
         settings = processor_settings(processor)
         self._mean, self._std = settings["image_mean"], settings["image_std"]
         self._size: int = self._network.config.vision_config.image_size

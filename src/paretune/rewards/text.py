@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from paretune import foreign
 from paretune.types import ParetuneError, Prompt
 
 from .hub import frozen
@@ -115,8 +116,8 @@ def _load(model: str, device: str | None) -> tuple[Any, Any]:
     transformers_logging.disable_progress_bar()
     place = _resolve(model)
     try:
-        config: Any = AutoConfig.from_pretrained(place)
-        tokenizer: Any = AutoTokenizer.from_pretrained(place)
+        config: Any = foreign.load(AutoConfig, place, f"reward model {model}")
+        tokenizer: Any = foreign.load(AutoTokenizer, place, f"reward model {model}")
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ParetuneError(f"reward model {model} cannot be loaded: {reason}") from error

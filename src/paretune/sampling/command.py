@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..rewards.trust import left_out
 from ..types import ParetuneError
 from .request import Request, read_count, read_method, read_preference, read_prompt, read_seed
 from .sampler import Sampler
@@ -26,13 +27,18 @@ def sample_folder(
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
+    trust_rewards: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Draw `count` samples of every prompt into the new folder `out`; returns what sample.json holds."""
+    """Draw `count` samples of every prompt into the new folder `out`; returns what sample.json holds.
+
+    trust_rewards: as `open_source` has it. say: is told, in a line, which rewards score nothing without.
+    """
     check_place(out)
     read_count(count)
     if method is not None:
         read_method(method)
-    source = _adjusted(open_source(target), steps, guidance)
+    source = _adjusted(open_source(target, trust_rewards), steps, guidance)
     medium = source.medium
     texts = [read_prompt(text, medium.longest, medium.lines) for text in prompts]
     chosen = method or ("base" if source.run is None else source.methods[0])
@@ -40,6 +46,8 @@ def sample_folder(
     requests = [Request(text, chosen, preference, read_seed(seed), tokens.strip()) for text in texts]
     for request in requests:
         source.mixed(request)
+    if source.unscored:
+        say(left_out(list(source.unscored.values())))
     return sample_to(Sampler(source), requests, count, out)
 
 

@@ -97,8 +97,12 @@ def read_method(name: str) -> str:
 
 def read_seed(seed: float | int | None) -> int:
     """A seed: a whole number from 0 below 2**63."""
-    if seed is None or not math.isfinite(seed) or seed != int(seed) or not 0 <= seed < 2**63:
-        raise ParetuneError(f"the seed must be a whole number from 0 up, not {seed}")
+    # The bounds first: Python cannot make a float of a whole number of four hundred digits.
+    if seed is None or not 0 <= seed < 2**63 or seed != int(seed):
+        shown = "nothing" if seed is None else str(seed)
+        if isinstance(seed, int) and abs(seed) >= 2**64:
+            shown = f"a number of {seed.bit_length()} bits"
+        raise ParetuneError(f"the seed must be a whole number from 0 up to 2**63 - 1, not {shown}")
     return int(seed)
 
 

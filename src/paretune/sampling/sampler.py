@@ -27,6 +27,7 @@ from ..policies.stamped import restored
 from ..policies.token_spec import format_tokens
 from ..policies.tokens import resolve
 from ..rewards.base import RewardError, applies_to, load_reward, score_samples
+from ..rewards.trust import NOT_TRUSTED
 from ..stages.adapters import WEIGHTS, load_delta, sum_deltas
 from ..stages.families import Mixed
 from ..types import ParetuneError, Prompt, Reward, Samples
@@ -76,7 +77,7 @@ class Sampler:
         """What the run's rewards say of samples of one prompt, as they were drawn."""
         prompt, samples = self.prompt(text), restored(drawn)
         scores: list[dict[str, float]] = [{} for _ in samples]
-        left_out: dict[str, str] = {}
+        left_out: dict[str, str] = dict.fromkeys(self.source.unscored, NOT_TRUSTED)
         with self._lock, self._threads():
             for reward in self.rewards():
                 values = _values(reward, samples, prompt)
@@ -92,11 +93,16 @@ class Sampler:
         return self.score(request.prompt, self.draw(request, count))
 
     def rewards(self) -> list[Reward]:
-        """The run's rewards, loaded at the first call."""
+        """The run's rewards that may be loaded, loaded at the first call."""
         with self._lock:
             if self._rewards is None:
                 owned = self.source.config.rewards if self.source.config else {}
-                self._rewards = [load_reward(r.reward, name=name, **r.options) for name, r in owned.items()]
+                held = self.source.unscored
+                self._rewards = [
+                    load_reward(r.reward, name=name, **r.options)
+                    for name, r in owned.items()
+                    if name not in held
+                ]
             return self._rewards
 
     def settings(self, request: Request) -> dict[str, Any]:

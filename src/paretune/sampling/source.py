@@ -16,6 +16,7 @@ from ..policies.media import Medium, medium_of
 from ..policies.token_files import Token, read_bank
 from ..policies.token_spec import parse_tokens
 from ..policies.tokens import resolve
+from ..rewards.trust import is_code
 from ..stages.families import Mixed, PolicyFamily, token_family
 from ..types import ParetuneError, Prompt
 from .request import Request
@@ -30,6 +31,7 @@ class Source:
     """run: its folder, None for a bare model. known: the prompts of the run's files, with their records.
 
     families: `mapreduce`, `mix` and `rate`, each where the run has it. bank: its reward tokens by name.
+    trusted: whether rewards that are files or modules are loaded; else they score nothing.
     """
 
     name: str
@@ -42,6 +44,13 @@ class Source:
     families: Mapping[str, PolicyFamily] = field(default_factory=dict[str, PolicyFamily])
     known: Mapping[str, Prompt] = field(default_factory=dict[str, Prompt])
     bank: Mapping[str, Token] = field(default_factory=dict[str, Token])
+    trusted: bool = False
+
+    @property
+    def unscored(self) -> dict[str, str]:
+        """The rewards of the run that are not loaded: their specs by their names."""
+        owned = {} if self.trusted or self.config is None else self.config.rewards
+        return {name: own.reward for name, own in owned.items() if is_code(own.reward)}
 
     @property
     def medium(self) -> Medium:
@@ -105,15 +114,18 @@ class Source:
         return self.families[method].at(preference or self.default_preference)
 
 
-def open_source(target: str) -> Source:
-    """A run's folder, a model's folder, an embedded model's name or a hub id."""
+def open_source(target: str, trust_rewards: bool = False) -> Source:
+    """A run's folder, a model's folder, an embedded model's name or a hub id.
+
+    trust_rewards: whether a run's rewards that are files or modules may be run.
+    """
     folder = Path(target)
     try:
         is_run = (folder / "config.yaml").exists()
     except OSError as error:  # a name that is too long, a folder that may not be read
         raise ParetuneError(f"no run or model can be at {target}: {error.strerror}") from error
     if is_run:
-        return _open_run(folder)
+        return _open_run(folder, trust_rewards)
     indices = ("model_index.json", "config.json")
     if folder.is_dir() and not any((folder / name).exists() for name in indices):
         raise ParetuneError(
@@ -127,14 +139,14 @@ def open_source(target: str) -> Source:
     return Source(target, model, steps, 1.0 if target in EMBEDDED else guidance)
 
 
-def _open_run(run: Path) -> Source:
+def _open_run(run: Path, trusted: bool) -> Source:
     config, final = open_final(run)
     bank = read_bank(final / "tokens")
     settings = config.evaluate
     guidance = config.model.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
     return Source(
         config.name, config.model, settings.steps, guidance, config.executor.device,
-        run, config, _families(config) | _tokens(config, bank), _known(config), bank,
+        run, config, _families(config) | _tokens(config, bank), _known(config), bank, trusted,
     )  # fmt: skip
 
 

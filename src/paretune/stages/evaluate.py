@@ -7,6 +7,7 @@ rows into evaluation.jsonl.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -39,8 +40,9 @@ from ..policies.token_files import read_token
 from ..policies.token_spec import TokenUse
 from ..policies.tokens import Scaled, resolve
 from ..rewards.base import applies_to, score_samples
-from ..types import Prompt, Reward, Samples, Stopped, take
+from ..types import ParetuneError, Prompt, Reward, Samples, Stopped, take
 from .adapters import adapter_hash, load_delta
+from .safe_names import is_plain
 from .scorers import Scale, named, recorded, scale_of, scorers_of
 
 SHOWN = 6  # samples a prompt set that the report shows
@@ -64,6 +66,10 @@ class Subject:
     scales: tuple[float, ...] = ()
     lattice: bool = False
     tokens: tuple[TokenUse, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not is_plain(self.name):
+            raise ParetuneError(f"a model cannot be measured under the name {self.name!r}: it is no folder's")
 
     @property
     def folder(self) -> str:
@@ -203,9 +209,18 @@ def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list
     for subject in shown:
         target = run / "samples" / subject.name
         with disk_errors(target):
-            shutil.rmtree(target, ignore_errors=True)
-            target.mkdir(parents=True)
-            for file in sorted((run / subject.folder).glob("*-[0-9][0-9][0-9].*")):
-                shutil.copy(file, target / file.name)
+            target.mkdir(parents=True, exist_ok=True)
+            for file in _samples_in(target, config):  # of an earlier evaluation that saved more
+                file.unlink()
+            for file in _samples_in(run / subject.folder, config):
+                if not file.is_symlink():  # a run makes none, and one may lead to any file
+                    shutil.copy(file, target / file.name)
     write_json(run / "samples" / "index.json", {"prompts": prompts, "methods": [s.name for s in shown]})
     return rows
+
+
+def _samples_in(folder: Path, config: RunConfig) -> list[Path]:
+    """The files that `_save_samples` leaves in a folder, by their names; a user's own are none of them."""
+    own = re.compile(rf"({'|'.join(map(re.escape, config.rewards))})-\d{{3}}(\.\w+)+\Z")
+    found = [path for path in folder.glob("*") if own.match(path.name)]
+    return sorted(path for path in found if path.is_file() or path.is_symlink())

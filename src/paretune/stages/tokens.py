@@ -14,7 +14,7 @@ from typing import Any
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
-from ..files import digest, finished, read_json, write_bytes, write_manifest
+from ..files import below, digest, finished, read_json, write_bytes, write_manifest
 from ..plan import Plan, TokenTask, derive_seed
 from ..policies.memory import memory_errors, to_load, to_train
 from ..rewards.base import load_reward
@@ -123,7 +123,7 @@ def write_final_tokens(run: Path, tasks: Sequence[TokenTask]) -> None:
         source, target = run / task.folder, run / FINAL / task.reward
         manifest = read_json(source / "manifest.json")
         for name in manifest["files"]:
-            write_bytes(target / name, (source / name).read_bytes())
+            write_bytes(below(target, name), below(source, name).read_bytes())
 
 
 def export_tokens(run: Path, out: Path) -> list[str]:
@@ -133,5 +133,10 @@ def export_tokens(run: Path, out: Path) -> list[str]:
     if names and out.exists():
         raise ParetuneError(f"{out} exists; give a new folder")
     if names:
-        shutil.copytree(source, out)
+        shutil.copytree(source, out, ignore=_links)
     return names
+
+
+def _links(folder: str, names: list[str]) -> list[str]:
+    """What is not copied: a run writes no links, and one in a stranger's may lead to any file."""
+    return [name for name in names if (Path(folder) / name).is_symlink()]

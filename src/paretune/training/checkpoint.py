@@ -8,6 +8,7 @@ epoch).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ..types import ParetuneError, Stopped
 __all__ = ["Checkpoint", "Stopped", "TrainState", "find_checkpoint", "latest_checkpoint", "load_checkpoint",
            "save_checkpoint"]  # fmt: skip
 Tensors = dict[str, torch.Tensor]
+_OWN = re.compile(r"epoch-\d+\Z|\.epoch-\d+\.\d+\.tmp\Z")  # a copy that a user keeps has another name
 
 
 @dataclass
@@ -77,14 +79,14 @@ def save_checkpoint(folder: Path, state: TrainState) -> None:
             shutil.rmtree(final)
         os.replace(temporary, final)
     for other in final.parent.iterdir():
-        if other != final:
+        if other != final and _OWN.match(other.name):
             shutil.rmtree(other, ignore_errors=True)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint of an expert's folder."""
-    found = sorted((folder / "checkpoints").glob("epoch-*"))
-    return found[-1] if found else None
+    found = [path for path in (folder / "checkpoints").glob("epoch-*") if path.name[6:].isdecimal()]
+    return max(found, key=lambda path: int(path.name[6:]), default=None)
 
 
 def find_checkpoint(folder: Path, inputs: str, earlier: Path | None = None) -> Checkpoint | None:

@@ -78,8 +78,9 @@ def save(plot: Plot, folder: Path) -> str:
         figure.savefig(picture, format="png", dpi=160, facecolor=SURFACE)
         figure.set_layout_engine("none")  # the layout stands: the second format need not solve it
         figure.savefig(vector, format="svg", facecolor=SURFACE, metadata={"Date": None})
-    write_bytes(folder / f"{plot.name}.png", picture.getvalue())
-    write_bytes(folder / f"{plot.name}.svg", vector.getvalue().encode())
+    name = re.sub(r"[^\w@.-]", "_", plot.name)[:120]  # rewards of a stranger's summary may be called ../x
+    write_bytes(folder / f"{name}.png", picture.getvalue())
+    write_bytes(folder / f"{name}.svg", vector.getvalue().encode())
     return _inline(vector.getvalue(), plot.name)
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from paretune.files import write_text
+from paretune.types import ParetuneError
 
 from .canvas import Plot, blank, legend_below, save
 from .fronts import mark
@@ -18,10 +19,16 @@ from .page import template
 from .palette import MUTED, css_variables, method_look
 
 Row = dict[str, Any]
+MARK = b"<title>paretune comparison</title>"
 
 
 def write_comparison(comparison: Row, out: Path) -> Path:
-    """Writes the page `out`, one file without network, and its plots beside it; returns `out`."""
+    """Writes the page `out`, one file without network, and its plots beside it; returns `out`.
+
+    Raises ParetuneError where `out` is a file that is no such page: it would be lost.
+    """
+    if out.is_file() and MARK not in out.read_bytes()[:4096]:
+        raise ParetuneError(f"{out} exists and is no page of paretune compare; choose another --out")
     plots = [
         Plot("fronts", f"compare-{first}-{second}", f"{first} against {second}; error bars are standard "
              "errors, small points the same method at other preferences.",

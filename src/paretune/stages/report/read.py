@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any, TypeVar
 
 from paretune.files import read_rows
 from paretune.types import ParetuneError
+
+from ..safe_names import is_plain
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -124,17 +127,25 @@ def _read_stage(run: Run, stage: Path) -> None:
         run.missing.append(f"{stage.name}/merged/diagnostics.json is not there")
 
 
+def _own(folder: Path, method: str, name: str) -> list[Path]:
+    """Samples of a method that lie below `folder`: a link out of a stranger's run is none."""
+    place = folder.resolve()
+    return [path for path in (folder / method).glob(name) if path.resolve().is_relative_to(place)]
+
+
 def _read_samples(run: Run, folder: Path) -> None:
     if not (folder / "index.json").exists():
         run.missing.append("samples/index.json is not there: no samples")
         return
     index = _json(folder / "index.json")
     run.sample_methods = list(index["methods"])
+    if not all(map(is_plain, [*run.sample_methods, *(entry["set"] for entry in index["prompts"])])):
+        raise ParetuneError(f"{folder / 'index.json'} names what is no folder of its own; delete it")
     absent = 0
     for entry in index["prompts"]:
-        name = f"{entry['set']}-{entry['index']:03d}.*"
+        name = f"{glob.escape(entry['set'])}-{entry['index']:03d}.*"
         # By name a clip comes before its contact sheet.
-        found = {method: min((folder / method).glob(name), default=None) for method in run.sample_methods}
+        found = {method: min(_own(folder, method, name), default=None) for method in run.sample_methods}
         files = {method: file for method, file in found.items() if file is not None}
         absent += len(found) - len(files)
         run.samples.append(Sample(entry["set"], entry["index"], entry["text"], files))

@@ -1,0 +1,135 @@
+"""Which rewards are somebody's code, who may load them, and whether what a spec names can be a reward at all.
+
+A registered name is paretune's own code. "package.module:Name" and "file.py:Name" are run when they are
+imported: a recipe of one's own may name them, one that lies in a run's folder may come from anybody.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from paretune.config import RunConfig
+from paretune.types import ParetuneError
+
+ASK = "--trust-rewards"
+NOT_TRUSTED = f"it is a file's or a module's code, which is run with {ASK} alone"
+
+
+def is_code(spec: str) -> bool:
+    """Whether a spec names a module or a file, which importing runs; names of `REWARDS` hold no colon."""
+    return ":" in spec
+
+
+def code_of(config: RunConfig) -> list[str]:
+    """The specs of a recipe that are somebody's code: of rewards, judges, and what nothing trains on."""
+    own = [spec for r in config.rewards.values() for spec in (r.reward, r.judge) if spec]
+    return list(dict.fromkeys(filter(is_code, [*own, *config.evaluate.untargeted])))
+
+
+def require_trust(config: RunConfig, trusted: bool, what: str) -> None:
+    """Refuse work that means nothing without all of the recipe's rewards."""
+    if not trusted and (code := code_of(config)):
+        raise ParetuneError(
+            f"{what} is measured by {', '.join(code)}: code that comes with a run's folder and may be "
+            f"anybody's; give {ASK} to run it"
+        )
+
+
+def registered_only(config: RunConfig, trusted: bool, say: Callable[[str], None]) -> RunConfig:
+    """The recipe without rewards and judges that are somebody's code, unless they are trusted.
+
+    say: is told, in one line, which are left out. Raises ParetuneError where no reward is left.
+    """
+    code = code_of(config)
+    if trusted or not code:
+        return config
+    rewards = {
+        name: own.model_copy(update={"judge": None}) if own.judge and is_code(own.judge) else own
+        for name, own in config.rewards.items()
+        if not is_code(own.reward)
+    }
+    if not rewards:
+        raise ParetuneError(f"no reward is left to score with: {left_out(code)}")
+    say(left_out(code))
+    others = tuple(spec for spec in config.evaluate.untargeted if not is_code(spec))
+    evaluate = config.evaluate.model_copy(update={"untargeted": others})
+    return config.model_copy(update={"rewards": rewards, "evaluate": evaluate})
+
+
+def left_out(code: list[str]) -> str:
+    """The line about rewards that are not loaded."""
+    shown = ", ".join(" ".join(spec.split())[:120] for spec in code)
+    return f"not scored: {shown}; the code of a run's folder may be anybody's, and {ASK} runs it"
+
+
+# ---------------------------------------------------------------- what can be a reward
+
+
+def check_kind(target: Any, spec: str) -> Any:
+    """`target`, if it can be a reward: a class with a method score, or a function. Nothing is called."""
+    if inspect.isclass(target):
+        _check_class(target, spec)
+        return target
+    function = target
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not callable(function):
+        raise ParetuneError(f"reward {spec!r} is a {type(target).__name__}, not a class or function")
+    written = inspect.unwrap(function)
+    if not (inspect.isfunction(written) or inspect.ismethod(written)):
+        raise ParetuneError(
+            f"reward {spec!r} is a {type(target).__name__}, not a class with a method score or a function "
+            "written in Python"
+        )
+    _refuse_library(function, spec)
+    return target
+
+
+def check_options(target: Any, spec: str, options: dict[str, Any]) -> None:
+    """Compare a recipe's options with what the class or function takes, before it is called."""
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):  # a class that hides its own: the call will tell
+        return
+    samples_and_prompts = () if inspect.isclass(target) else (None, None)
+    try:
+        signature.bind(*samples_and_prompts, **options)
+    except TypeError as error:
+        kinds = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        names = [p.name for p in signature.parameters.values() if p.kind in kinds]
+        takes = ", ".join(names[len(samples_and_prompts) :]) or "no options"
+        told = f"TypeError: {error} (it takes {takes})"
+        raise ParetuneError(f"reward {spec!r} could not be made: {told}") from error
+
+
+def _check_class(target: type, spec: str) -> None:
+    score = inspect.getattr_static(target, "score", None)
+    delegates = inspect.getattr_static(target, "__getattr__", None) is not None
+    if score is None and not delegates:
+        names = ("name", "range", "higher_is_better", "score")
+        missing = [n for n in names if inspect.getattr_static(target, n, None) is None]
+        raise ParetuneError(f"reward {spec!r} is a class without {', '.join(missing)}")
+    _refuse_library(target, spec)
+    if not inspect.isfunction(score):  # a static method, a property, ..: `score_samples` tells
+        return
+    try:
+        inspect.signature(score).bind(None, None, None)
+    except TypeError as error:
+        told = f"its score must take (self, samples, prompts): {error}"
+        raise ParetuneError(f"reward {spec!r} is no reward: {told}") from error
+
+
+def _refuse_library(target: Any, spec: str) -> None:
+    """A class or function of Python's own library scores nothing, and many of them start programs."""
+    module = str(getattr(target, "__module__", ""))
+    file = getattr(sys.modules.get(module), "__file__", None)
+    named = module.partition(".")[0] in sys.stdlib_module_names
+    # A user's own module may bear the name of one of Python's, but not lie where Python's do.
+    if named and (file is None or Path(file).is_relative_to(sysconfig.get_path("stdlib"))):
+        raise ParetuneError(f"reward {spec!r} is of Python's own module {module}, which holds no rewards")
