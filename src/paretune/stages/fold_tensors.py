@@ -1,11 +1,13 @@
 """W += B A inside a safetensors file, a block of rows at a time.
 
-The new file has the old one's header byte for byte, so a shard is copied and changed on the way:
-memory is a block of W and the factors of one module, whatever the model, shard or matrix is.
+The new file has the old one's header byte for byte (with the added tensors at its end, where there are
+any), so a shard is copied and changed on the way: memory is a block of W and the factors of one module,
+whatever the model, shard or matrix is.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -32,14 +34,25 @@ class Change:
     whole: str | None = None  # its name in the adapter's file
 
 
-def locate(lora: AdapterFile, files: Sequence[TensorFile]) -> dict[str, Change]:
-    """Base tensor name -> what the adapter does to it.
+@dataclass(frozen=True)
+class Added:
+    """A tensor that the base does not store: a copy of its `source`, changed."""
+
+    source: str
+    change: Change
+
+
+def locate(
+    lora: AdapterFile, files: Sequence[TensorFile], shared: Mapping[str, str] | None = None
+) -> dict[str, Change]:
+    """Base tensor name -> what the adapter does to it. shared: further names -> the stored tensor they mean.
 
     Names are looked for as they are, then with one outermost part added to all or taken off all
     (checkpoints often leave it out, or add it). Raises ParetuneError when a module is not there or
     does not fit, and when two tensors of the adapter claim one of the base's.
     """
     keys = {key: entry for file in files for key, entry in file.entries.items()}
+    keys |= {name: keys[stored] for name, stored in (shared or {}).items()}
     changes = _changes(lora)
     rename = _renaming(lora, list(changes), keys)
     places = {rename(name): change for name, change in changes.items()}
@@ -129,12 +142,20 @@ def _orient(entry: Entry, lora: AdapterFile, module: str) -> bool:
     return transposed
 
 
-def fold_file(file: TensorFile, path: Path, lora: AdapterFile, places: Mapping[str, Change]) -> None:
-    """Copy a safetensors file to path, with the changes in places (see `locate`)."""
+def fold_file(
+    file: TensorFile,
+    path: Path,
+    lora: AdapterFile,
+    places: Mapping[str, Change],
+    added: Mapping[str, Added] | None = None,
+) -> None:
+    """Copy a safetensors file to path, with the changes in places (see `locate`) and the added tensors."""
+    own = {name: new for name, new in (added or {}).items() if new.source in file.entries}
+    header = _longer_header(file, own) if own else file.header
     with file.path.open("rb") as base, lora.path.open("rb") as adapter, path.open("wb") as sink:
-        sink.write(struct.pack("<Q", len(file.header)) + file.header)
-        for key, entry in file.entries.items():
-            change = places.get(key, Change())
+        sink.write(struct.pack("<Q", len(header)) + header)
+        work = [(entry, places.get(key, Change())) for key, entry in file.entries.items()]
+        for entry, change in [*work, *((file.entries[new.source], new.change) for new in own.values())]:
             source, stored = base, entry
             if change.whole is not None:
                 source, stored = adapter, lora.file.entries[change.whole]
@@ -142,9 +163,29 @@ def fold_file(file: TensorFile, path: Path, lora: AdapterFile, places: Mapping[s
             if change.module is not None:
                 _add(source, sink, stored, entry.dtype, lora, change.module)
             elif change.whole is not None:
-                sink.write(tensor_bytes(lora.file.read(change.whole).to(DTYPES[entry.dtype])))
+                sink.write(tensor_bytes(_cast(lora, change.whole, entry.dtype)))
             else:
                 _copy(source, sink, entry.end - entry.start)
+
+
+def _longer_header(file: TensorFile, added: Mapping[str, Added]) -> bytes:
+    """The file's header with records of the added tensors, which lie behind the others."""
+    header = json.loads(file.header)
+    end = max(record["data_offsets"][1] for key, record in header.items() if key != "__metadata__")
+    for name, new in added.items():
+        entry = file.entries[new.source]
+        start, end = end, end + entry.end - entry.start
+        header[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def _cast(lora: AdapterFile, name: str, dtype: str) -> Tensor:
+    """A tensor that the adapter stores whole, in the base's dtype. Refuses what that cannot hold."""
+    tensor = lora.file.read(name).to(DTYPES[dtype])
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+        raise ParetuneError(f"{name} of {lora.path} holds NaN or infinite values, or leaves the range of {dtype}")
+    return tensor
 
 
 def _copy(source: IO[bytes], sink: IO[bytes], size: int) -> None:
