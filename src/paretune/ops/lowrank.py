@@ -143,7 +143,10 @@ def _core(delta: LowRank) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         delta = _square(delta, dtype)
     q_b, r_b = thin_qr(delta.B.to(dtype))
     q_a, r_a = thin_qr(delta.A.to(dtype).T)
-    u, s, vt = thin_svd(r_b.double() @ r_a.double().T)
+    core = r_b.double() @ r_a.double().T
+    if not bool(torch.isfinite(core).all()):
+        raise ValueError("the factors hold values too large to decompose, or NaN")
+    u, s, vt = thin_svd(core)
     return q_b, u, s, vt, q_a
 
 

@@ -164,7 +164,10 @@ class Merge:
         state: Mapping[str, LowRank] = self.options.get("state") or {}
         for name in modules_of([*self.experts, state]):
             deltas = [expert.get(name) for expert in self.experts]
-            merged = self._module(name, deltas, state.get(name))
+            try:
+                merged = self._module(name, deltas, state.get(name))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
             if merged.delta.rank > 0:
                 yield merged
 

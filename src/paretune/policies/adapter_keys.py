@@ -59,13 +59,17 @@ class Layout:
 
 @dataclass
 class Factors:
-    """One module's tensors: their names in the file, rank, and diffusers' alpha tensor if any."""
+    """One module's tensors: their names in the file, rank, and diffusers' alpha tensor if any.
+
+    told: the rank and alpha that the configuration gives it; None where there is no configuration.
+    """
 
     names: dict[str, str] = field(default_factory=dict)  # "A" and "B" -> tensor name
     layout: Layout = field(default_factory=Layout)
     rank: int = 0
     shape: tuple[int, int] = (0, 0)
     alpha: str | None = None
+    told: tuple[int, float] | None = None
 
 
 @dataclass(frozen=True)

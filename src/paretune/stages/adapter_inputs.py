@@ -97,7 +97,7 @@ def _check_whole(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
     every = dict.fromkeys(bare for adapter in adapters for bare in adapter.whole)
     for bare in every:
         holders = [
-            (adapter.file.read(adapter.whole[bare]), name)
+            (adapter.file.read_finite(adapter.whole[bare]), name)
             for adapter, name in zip(adapters, names, strict=True)
             if bare in adapter.whole
         ]

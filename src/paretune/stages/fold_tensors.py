@@ -182,9 +182,9 @@ def _longer_header(file: TensorFile, added: Mapping[str, Added]) -> bytes:
 
 def _cast(lora: AdapterFile, name: str, dtype: str) -> Tensor:
     """A tensor that the adapter stores whole, in the base's dtype. Refuses what that cannot hold."""
-    tensor = lora.file.read(name).to(DTYPES[dtype])
+    tensor = lora.file.read_finite(name).to(DTYPES[dtype])
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
-        raise ParetuneError(f"{name} of {lora.path} holds NaN or infinite values, or leaves the range of {dtype}")
+        raise ParetuneError(f"{name} of {lora.path} holds values too large for {dtype}")
     return tensor
 
 

@@ -82,7 +82,7 @@ def part(lora: AdapterFile, places: Mapping[str, Change], tied: Tied) -> Parted:
         if len(group) > 2:
             name = next(name for name in group if name in places)
             raise ParetuneError(
-                f"{lora.path} changes {name} alone, which is shared by {len(group)} weights of the base: fold it "
+                f"{lora.path} changes {name} alone, shared by {len(group)} weights of the base: fold it "
                 "with peft (merge_and_unload)"
             )
         added |= {n: Added(tied.shared[n], own[n]) for n in group if n in tied.shared}

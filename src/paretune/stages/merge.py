@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..files import check_new, sha256
 from ..ops.merging import Merge, plan_merge, read_settings, relative
 from ..policies.adapter_files import AdapterFile, AdapterWriter
@@ -16,6 +18,8 @@ from ..policies.adapter_keys import Layout, frozen
 from ..types import ParetuneError
 from .adapter_inputs import check_together, open_adapter
 from .adapters import MOMENTUM, user_errors
+
+LARGEST = float(torch.finfo(torch.float32).max)
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ def _stream(
     written: set[str] = set()
     with AdapterWriter(writer.partial / MOMENTUM, base, None) if _keeps(merge) else nullcontext() as momentum:
         for module in merge.modules():
+            if module.size + module.error > LARGEST:
+                raise ParetuneError(f"the merged change of {module.name} leaves the range of float32")
             writer.add(module.name, module.delta, layouts[module.name])
             if momentum is not None and module.momentum is not None:
                 momentum.add(module.name, module.momentum, layouts[module.name])
