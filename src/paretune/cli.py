@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from .cli_adapters import Renames
 from .cli_adapters import commands as adapter_commands
 from .cli_models import AsJson, Quiet, print_json
 from .cli_models import commands as model_commands
@@ -187,8 +188,10 @@ def plan(
 def evaluate(
     recipe: Recipe,
     adapter: Annotated[
-        list[Path] | None, typer.Option("--adapter", help="A LoRA folder over the base; may be repeated.")
+        list[str] | None,
+        typer.Option("--adapter", help="A LoRA folder, file or hub id over the base. May be repeated."),
     ] = None,
+    rename: Renames = None,
     out: Annotated[
         Path, typer.Option("--out", help="Folder for eval.json, the rows and the pictures.")
     ] = Path("runs/eval"),
@@ -204,7 +207,7 @@ def evaluate(
 
     config = load_config(find_recipe(recipe), set_ or ())
     with _stoppable(out, "the same command"), make_progress(console, quiet, as_json) as progress:
-        table = measure_adapters(config, adapter or [], out, progress)
+        table = measure_adapters(config, adapter or [], out, progress, rename or ())
     if as_json:
         _print_line(table)
         return

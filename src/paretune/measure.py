@@ -16,22 +16,31 @@ from .folder import check
 from .policies.folders import resolve_path
 from .policies.sample_files import CLIPS, KINDS, read_sample
 from .rewards.base import load_reward, score_samples
+from .stages.adapter_inputs import measurable
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.summarise import tables
 from .types import ParetuneError
 
 
 def measure_adapters(
-    config: RunConfig, adapters: Sequence[Path], out: Path, report: Report
+    config: RunConfig,
+    adapters: Sequence[str | Path],
+    out: Path,
+    report: Report,
+    renames: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Means and standard errors of the base and of each adapter over it; rows are kept in `out`."""
+    """Means and standard errors of the base and of each adapter over it; rows are kept in `out`.
+
+    adapters: folders, .safetensors files or hub ids, of any layout that merge reads. renames: "OLD=NEW".
+    """
     check(config)
-    for adapter in adapters:
-        if not adapter.is_dir():
-            raise ParetuneError(f"no adapter folder {adapter}")
+    places = measurable(adapters, renames, out)
     n = config.evaluate.prompts
     subjects = [Subject("base", "base", (), n, ())]
-    subjects += [Subject(str(a).replace("/", "-"), str(a), (str(a.resolve()),), n, ()) for a in adapters]
+    subjects += [
+        Subject(str(a).replace("/", "-"), str(a), (str(place),), n, ())
+        for a, place in zip(adapters, places, strict=True)
+    ]
     device = choose_device(config.executor.device)
     model = fingerprint(resolve_path(config.model.path))
     jobs = [EvaluateJob(config, s, out, model, device) for s in subjects]

@@ -84,6 +84,21 @@ def normalised(weights: Sequence[float], count: int) -> list[float]:
     return [weight / total for weight in weights]
 
 
+def as_given(weights: Sequence[float], count: int) -> list[float]:
+    """The weights as they are, signs included: the factors of a sum, which need make no mean.
+
+    Raises ValueError unless there are `count` of them, finite and not all zero.
+    """
+    if len(weights) != count:
+        raise ValueError(f"{len(weights)} weights for {count} adapters; give one weight an adapter")
+    for weight in weights:
+        if not math.isfinite(weight):
+            raise ValueError(f"weight {weight} cannot be used; weights are finite")
+    if not any(weights):
+        raise ValueError("all weights are zero; at least one must not be")
+    return [float(weight) for weight in weights]
+
+
 def inner(x: LowRank, y: LowRank) -> float:
     """⟨X, Y⟩_F = Σ (B_xᵀ B_y) ∘ (A_x A_yᵀ), accumulated in float64. Raises ValueError on shapes."""
     if x.shape != y.shape:

@@ -96,6 +96,9 @@ class AdapterFile(Mapping[str, LowRank]):
             raise ParetuneError(f"{self.path}: {module} times its scale {scale:g} is beyond float32")
         return LowRank(b, a)
 
+    def __contains__(self, module: object) -> bool:
+        return module in self.contents.modules  # Mapping's own would read the module's factors
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.contents.modules)
 

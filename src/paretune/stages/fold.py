@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ..policies.adapter_files import AdapterFile
 from ..policies.tensor_files import open_tensors
 from ..policies.tied_weights import tied_groups
 from ..types import ParetuneError
-from .adapter_inputs import open_adapter
+from .adapter_inputs import open_adapters
 from .fold_tensors import fold_file, locate
 from .fold_tied import part as part_shared
 from .fold_tied import record, stored_names
@@ -41,15 +41,20 @@ class FoldReport:
 
 
 def fold_adapter(
-    base: str | Path, adapter: str | Path, out: str | Path, component: str | None = None
+    base: str | Path,
+    adapter: str | Path,
+    out: str | Path,
+    component: str | None = None,
+    renames: Sequence[str] = (),
 ) -> FoldReport:
     """Write base with the adapter folded in to a new folder `out`, which needs no adapter any more.
 
     base: a local folder of safetensors weights (diffusers or transformers, sharded or not), or a
     diffusers pipeline's folder, whose `component` (by default the one that the adapter names, else
-    transformer or unet) is folded and whose other parts are copied. Sums in float32, rounded once
-    to the base's dtype. Raises ParetuneError when a module is not found or does not fit, when the
-    base is quantised or has no safetensors, when out exists or the disk is full; nothing is left.
+    transformer or unet) is folded and whose other parts are copied. renames: "OLD=NEW". Sums in
+    float32, rounded once to the base's dtype. Raises ParetuneError when a module is not found or does
+    not fit, when the base is quantised or has no safetensors, when out exists or the disk is full;
+    nothing is left.
     """
     source, target = Path(base), Path(out)
     check_new(target)
@@ -60,7 +65,7 @@ def fold_adapter(
         )
     if target.resolve().is_relative_to(source.resolve()):
         raise ParetuneError(f"the output {target} lies in the base {source}, which is copied; choose another")
-    lora = open_adapter(adapter)
+    lora = open_adapters([adapter], renames)[0]
     part = _part(source, component or lora.component)
     if _model_type(source / part) in CONV1D:
         lora = replace(lora, config={**lora.config, "fan_in_fan_out": True})

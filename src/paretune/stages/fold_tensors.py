@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..policies.adapter_files import AdapterFile
+from ..policies.renaming import alias
 from ..policies.tensor_files import DTYPES, Entry, TensorFile, tensor_bytes
 from ..types import ParetuneError
 
@@ -48,8 +49,9 @@ def locate(
     """Base tensor name -> what the adapter does to it. shared: further names -> the stored tensor they mean.
 
     Names are looked for as they are, then with one outermost part added to all or taken off all
-    (checkpoints often leave it out, or add it). Raises ParetuneError when a module is not there or
-    does not fit, and when two tensors of the adapter claim one of the base's.
+    (checkpoints often leave it out, or add it), then with parts put in or taken out in one place.
+    Raises ParetuneError when a module is not there or does not fit, and when two tensors of the
+    adapter claim one of the base's.
     """
     keys = {key: entry for file in files for key, entry in file.entries.items()}
     keys |= {name: keys[stored] for name, stored in (shared or {}).items()}
@@ -86,11 +88,22 @@ def _renaming(lora: AdapterFile, names: Sequence[str], keys: Mapping[str, Entry]
     taken = [first.removesuffix(key) for key in keys if first.endswith("." + key)]
     candidates = [*(_Add(prefix) for prefix in added), *(_Take(prefix) for prefix in taken)]
     rules = [rule for rule in candidates if all(rule(name) in keys for name in names)]
+    if not rules:
+        rule = alias([name.removesuffix(".weight") for name in missing], _modules(keys))
+        found = {rule(name) for name in names} if rule is not None else set()
+        rules = [rule] if rule is not None and len(found) == len(names) and found <= keys.keys() else []
     if len(rules) != 1:
         lost = next((name for rule in candidates for name in missing if rule(name) not in keys), first)
         what = f"several tensors named like {first}" if rules else f"no {lost}"
-        raise ParetuneError(f"the base has {what}, which {lora.path} changes; it is for another model")
+        raise ParetuneError(
+            f"the base has {what}, which {lora.path} changes; it is for another model, "
+            "or give --rename OLD=NEW"
+        )
     return rules[0]
+
+
+def _modules(keys: Mapping[str, Entry]) -> list[str]:
+    return [key.removesuffix(".weight") for key in keys if key.endswith(".weight")]
 
 
 @dataclass(frozen=True)
