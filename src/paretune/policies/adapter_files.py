@@ -91,6 +91,10 @@ class AdapterFile(Mapping[str, LowRank]):
         factors: Factors = self.contents.modules[module]
         a = self.file.read_float(factors.names["A"]).flatten(start_dim=1)
         b = self.file.read_float(factors.names["B"]).flatten(start_dim=1)
+        if factors.rows is not None:
+            b = b[slice(*factors.rows)].clone()
+        if factors.swap:
+            b = b.roll(len(b) // 2, dims=0)
         scale = self.scale(module)
         if scale != 1.0 and not bool(torch.isfinite(b.mul_(scale)).all()):
             raise ParetuneError(f"{self.path}: {module} times its scale {scale:g} is beyond float32")
@@ -164,11 +168,12 @@ def read_adapter(folder_or_file: str | Path) -> AdapterFile:
     if config is not None:
         check_config(path, config)
     file = open_tensors(path)
-    contents = parse(file)
+    contents = parse(file, config is not None)
     if config is None:
         config = _own_metadata(file, contents.component)
         check_config(path, config)
-        _refuse_scaleless(path, contents, config)
+        if not contents.translated:  # diffusers takes fal's, which come without, as they are
+            _refuse_scaleless(path, contents, config)
         if "r" not in config:
             return AdapterFile(file, config, contents)
     for module, told in ranks_and_alphas(path, config, list(contents.modules)).items():

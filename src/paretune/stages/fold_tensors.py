@@ -24,6 +24,7 @@ from ..policies.tensor_files import DTYPES, Entry, TensorFile, tensor_bytes
 from ..types import ParetuneError
 
 BLOCK = 32 << 20  # bytes of base weights in memory at a time
+QUANTISED = (".qweight", ".weight_packed")  # GPTQ and AWQ; compressed-tensors
 FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
@@ -83,6 +84,11 @@ def _renaming(lora: AdapterFile, names: Sequence[str], keys: Mapping[str, Entry]
     missing = [name for name in names if name not in keys]
     if not missing:
         return str
+    packed = next((key for key in keys if key.endswith(QUANTISED)), None)
+    if packed is not None:
+        raise ParetuneError(
+            f"the base is quantised (it stores {packed}): fold into the float model that it was made from"
+        )
     first = missing[0]
     added = [key.removesuffix(first) for key in keys if key.endswith("." + first)]
     taken = [first.removesuffix(key) for key in keys if first.endswith("." + key)]
