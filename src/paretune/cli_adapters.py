@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,11 +75,26 @@ def merge(
         str | None,
         typer.Option("--base-model", help="The base model's name, where the adapters differ in it."),
     ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="peft, diffusers, comfyui or kohya: for one tool; by default for peft and diffusers.",
+        ),
+    ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            "--family",
+            help="comfyui and kohya: sd3, flux, hunyuan_video or wan, where the adapter does not tell.",
+        ),
+    ] = None,
 ) -> None:
     """Merge anyone's LoRA adapters into one, exactly, without the base model.
 
     Only `search` loads the base: it draws samples with every candidate's average and scores them.
     """
+    from .stages.formats import in_format
     from .stages.merge import merge_adapters, read_options
 
     numbers = None if weights is None else _numbers(weights)
@@ -90,16 +106,23 @@ def merge(
             f"weight {min(numbers)} cannot be used in a mean, whose weights are not negative: "
             "--no-normalise subtracts an adapter"
         )
-    given = {"rank": rank, "energy": energy, "out": out, "base_model": base_model}
-    given |= read_options(method, option or ())
-    if by is None:
-        done = merge_adapters(
-            adapters, numbers, method, state=state, normalise=not raw, renames=rename or (), **given
-        )
-    elif method != "search" or numbers or state or raw:
+    if by is not None and (method != "search" or numbers or state or raw):
         raise ParetuneError("--by is for --method search, which finds the weights and keeps no state")
+    given: dict[str, Any] = {"rank": rank, "energy": energy, "base_model": base_model}
+    given |= {"renames": rename or (), **read_options(method, option or ())}
+
+    def work(place: Path) -> Any:
+        if by is not None:
+            return _search(adapters, by, set_ or (), given | {"out": place})
+        return merge_adapters(adapters, numbers, method, state=state, normalise=not raw, out=place, **given)
+
+    if form is None and family is not None:
+        raise ParetuneError("--family is for --format comfyui and kohya")
+    if form is None:
+        done = work(out)
     else:
-        done = _search(adapters, by, set_ or (), given | {"renames": rename or ()})
+        with in_format(out, form, family) as place:
+            done = replace(work(place), folder=out)
     typer.echo(done.line())
 
 
