@@ -10,6 +10,7 @@ from paretune import measure
 from paretune.ops.lowrank import LowRank
 from paretune.policies.adapter_writer import write_adapter
 from paretune.recipes import load_config
+from paretune.stages.formats import in_format
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 
@@ -36,6 +37,8 @@ def made(tiny_sd3, tmp_path_factory):
     shutil.copy(root / "both" / DIFFUSERS, root / "one file.safetensors")
     tensors = load_file(root / "both" / DIFFUSERS)
     save_file({k.removeprefix("transformer."): v for k, v in tensors.items()}, root / "bare.safetensors")
+    with in_format(root / "comfyui", "comfyui", "sd3") as place:
+        write_adapter(place, deltas, "base")
     return load_config(recipe), root
 
 
@@ -59,7 +62,8 @@ def test_every_form_of_one_adapter_measures_the_same(measured, made, monkeypatch
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda self, repository: files)
     local = made[1] / "both"
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name: str(local / name))
-    forms = ["both", "diffusers", "one file.safetensors", "bare.safetensors", f"both/{PEFT}", "owner/name"]
+    forms = ["both", "diffusers", "one file.safetensors", "bare.safetensors", f"both/{PEFT}", "owner/name",
+             "comfyui", "comfyui/comfyui.safetensors"]  # fmt: skip
     means = measured(*forms)
     assert list(means) == ["base", *forms]
     assert means["both"] != means["base"]

@@ -152,3 +152,38 @@ def test_the_model_in_memory_is_changed_as_the_files_are(tmp_path, targets):
     fold_in_memory(model, load_delta([tmp_path / "lora"]))
     with torch.no_grad():
         torch.testing.assert_close(model(IDS).logits, expected, atol=2e-5, rtol=1e-4)
+
+
+def gemma3():
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {"vocab_size": 24, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}  # fmt: skip
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "image_size": 16, "patch_size": 8}  # fmt: skip
+    torch.manual_seed(1)
+    return Gemma3ForConditionalGeneration(
+        Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    ).eval()
+
+
+@pytest.mark.parametrize("targets", [[], [EMBED], [HEAD], ["out_proj"]], ids="+".join)
+def test_a_vision_language_model_whose_files_keep_older_names(tmp_path, targets):
+    """Its class says model.language_model.layers, its files language_model.model.layers."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    base = gemma3()
+    base.save_pretrained(tmp_path / "base")
+    assert "language_model.model.norm.weight" in load_file(tmp_path / "base" / "model.safetensors")
+    model = get_peft_model(base, LoraConfig(r=2, lora_alpha=6, target_modules=["q_proj", *targets]))
+    generator = torch.Generator().manual_seed(2)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    model.save_pretrained(tmp_path / "lora")
+    kind = type(gemma3())
+    with torch.no_grad():
+        expected = PeftModel.from_pretrained(kind.from_pretrained(tmp_path / "base"), tmp_path / "lora")(IDS)
+        fold_adapter(tmp_path / "base", tmp_path / "lora", tmp_path / "out")
+        folded = kind.from_pretrained(tmp_path / "out")(IDS)
+    torch.testing.assert_close(folded.logits, expected.logits, atol=2e-5, rtol=1e-4)

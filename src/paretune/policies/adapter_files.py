@@ -132,7 +132,7 @@ def _own_metadata(file: TensorFile, component: str | None) -> dict[str, Any]:
     """The LoraConfig that diffusers stores in a file's header, its component's prefix taken off."""
     try:
         stored = json.loads(file.metadata.get(DIFFUSERS_KEY, "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ParetuneError(f"{file.path}: its {DIFFUSERS_KEY} is no JSON") from error
     if not isinstance(stored, dict):
         raise ParetuneError(f"{file.path}: its {DIFFUSERS_KEY} is no configuration")

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from ..config import LoraConfig
 from ..ops.lowrank import LowRank
 from ..types import ParetuneError
-from .tied_weights import own_weight
+from .transformers_names import own_weight
 
 POLICY, PARENTS = "policy", "parents"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..files import check_new, disk_errors, partial_folder, sha256, write_json
 from ..policies.adapter_files import AdapterFile
 from ..policies.tensor_files import open_tensors
-from ..policies.tied_weights import tied_groups
+from ..policies.transformers_names import names_of
 from ..types import ParetuneError
 from .adapter_inputs import open_adapters
 from .fold_tensors import fold_file, locate
@@ -70,8 +70,9 @@ def fold_adapter(
     if _model_type(source / part) in CONV1D:
         lora = replace(lora, config={**lora.config, "fan_in_fan_out": True})
     files = [open_tensors(path) for path in _weight_files(source / part)]
-    tied = stored_names(tied_groups(source / part), files)
-    places = locate(lora, files, tied.shared)
+    names = names_of(source / part)
+    tied = stored_names(names.tied, files)
+    places = locate(lora, files, tied.shared, names.stored)
     parted = part_shared(lora, places, tied)
     partial = partial_folder(target)
     try:

@@ -45,19 +45,24 @@ class Added:
 
 
 def locate(
-    lora: AdapterFile, files: Sequence[TensorFile], shared: Mapping[str, str] | None = None
+    lora: AdapterFile,
+    files: Sequence[TensorFile],
+    shared: Mapping[str, str] | None = None,
+    stored: Mapping[str, str] | None = None,
 ) -> dict[str, Change]:
-    """Base tensor name -> what the adapter does to it. shared: further names -> the stored tensor they mean.
+    """Base tensor name -> what the adapter does to it.
 
-    Names are looked for as they are, then with one outermost part added to all or taken off all
-    (checkpoints often leave it out, or add it), then with parts put in or taken out in one place.
+    shared: further names -> the stored tensor that they mean. stored: what the model's class calls a
+    tensor -> its name in files. Names are looked for as they are, then with one outermost part added to
+    all or taken off all (checkpoints often leave it out, or add it), then as `stored` has them, then with
+    parts put in or taken out in one place.
     Raises ParetuneError when a module is not there or does not fit, and when two tensors of the
     adapter claim one of the base's.
     """
     keys = {key: entry for file in files for key, entry in file.entries.items()}
     keys |= {name: keys[stored] for name, stored in (shared or {}).items()}
     changes = _changes(lora)
-    rename = _renaming(lora, list(changes), keys)
+    rename = _renaming(lora, list(changes), keys, stored or {})
     places = {rename(name): change for name, change in changes.items()}
     for key, change in places.items():
         _check_fit(lora, key, keys[key], change)
@@ -79,7 +84,9 @@ def _changes(lora: AdapterFile) -> dict[str, Change]:
     return changes
 
 
-def _renaming(lora: AdapterFile, names: Sequence[str], keys: Mapping[str, Entry]) -> Callable[[str], str]:
+def _renaming(
+    lora: AdapterFile, names: Sequence[str], keys: Mapping[str, Entry], stored: Mapping[str, str]
+) -> Callable[[str], str]:
     """The one rule under which the base has all the names."""
     missing = [name for name in names if name not in keys]
     if not missing:
@@ -94,6 +101,8 @@ def _renaming(lora: AdapterFile, names: Sequence[str], keys: Mapping[str, Entry]
     taken = [first.removesuffix(key) for key in keys if first.endswith("." + key)]
     candidates = [*(_Add(prefix) for prefix in added), *(_Take(prefix) for prefix in taken)]
     rules = [rule for rule in candidates if all(rule(name) in keys for name in names)]
+    if not rules and all(stored.get(name) in keys for name in names):
+        return stored.__getitem__
     if not rules:
         rule = alias([name.removesuffix(".weight") for name in missing], _modules(keys))
         found = {rule(name) for name in names} if rule is not None else set()

@@ -17,7 +17,7 @@ import torch
 from ..files import write_json
 from ..policies.adapter_files import AdapterFile
 from ..policies.tensor_files import TensorFile
-from ..policies.tied_weights import untie
+from ..policies.transformers_names import untie
 from ..types import ParetuneError
 from .fold_tensors import Added, Change
 
@@ -40,7 +40,7 @@ class Parted:
 
 
 def stored_names(groups: Sequence[Sequence[str]], files: Sequence[TensorFile]) -> Tied:
-    """The groups (see `tied_groups`) in the names of the base's files, which may lack an outer part."""
+    """The groups (see `Names.tied`) in the names of the base's files, which may lack an outer part."""
     keys = [key for file in files for key in file.entries]
     told: list[tuple[str, ...]] = []
     shared: dict[str, str] = {}

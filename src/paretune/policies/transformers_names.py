@@ -1,7 +1,8 @@
-"""Which weights of a transformers model are one and the same: an embedding and the head tied to it.
+"""What the weights of a transformers model are called: in its class, in its files, and which are one.
 
-A checkpoint stores such a weight once, under one of its names. What the others are called is known
-by the model's class alone, so it is built without memory (on the meta device) and asked.
+A checkpoint stores an embedding and the head tied to it once, under one of their names, and some models'
+files keep older names than their classes have. Both are known by the model's class alone, so it is built
+without memory (on the meta device) and asked.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -21,11 +23,19 @@ TIE = "tie_word_embeddings"
 CONFIG = "config.json"
 
 
-def tied_groups(folder: Path) -> list[list[str]]:
-    """The names of every weight that the model of this folder has under several, as its class calls them.
+@dataclass(frozen=True)
+class Names:
+    """tied: the names of each weight that has several, as in files. stored: class's name -> files' name."""
 
-    None for a folder without a transformers configuration. Where transformers does not know the model
-    and the configuration says that embeddings are tied, the usual two names are given.
+    tied: list[list[str]] = field(default_factory=list)
+    stored: dict[str, str] = field(default_factory=dict)
+
+
+def names_of(folder: Path) -> Names:
+    """The names of the model in this folder; none for a folder without a transformers configuration.
+
+    Where transformers does not know the model and the configuration says that embeddings are tied, the
+    usual two names are given.
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -33,16 +43,30 @@ def tied_groups(folder: Path) -> list[list[str]]:
         said = [part[TIE] for part in (config, config.get("text_config") or {}) if TIE in part]
         known = bool(named or config.get("model_type"))
     except (OSError, ValueError, AttributeError, TypeError):
-        return []
-    if not known or (said and not any(said)):
-        return []
+        return Names()
+    if not known:
+        return Names()
     model = _build(folder, named)
     if model is None:
-        return [["model.embed_tokens.weight", "lm_head.weight"]] if any(said) else []
+        return Names([["model.embed_tokens.weight", "lm_head.weight"]] if any(said) else [])
+    stored = _stored(model)
     groups: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        groups.setdefault(id(parameter), []).append(name)
-    return [names for names in groups.values() if len(names) > 1]
+        groups.setdefault(id(parameter), []).append(stored.get(name, name))
+    return Names([names for names in groups.values() if len(names) > 1], stored)
+
+
+def _stored(model: nn.Module) -> dict[str, str]:
+    """What transformers writes each weight as, where it renames on the way to the file (since version 5)."""
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+
+        values = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
+        written = revert_weight_conversion(cast(Any, model), dict(values))
+    except Exception:  # an older version, or a conversion that needs the weights' values
+        return {}
+    places = {id(tensor): name for name, tensor in written.items()}
+    return {name: places[id(tensor)] for name, tensor in values.items() if id(tensor) in places}
 
 
 def _build(folder: Path, architectures: Sequence[str]) -> nn.Module | None:
