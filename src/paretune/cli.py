@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from .cli_adapters import Renames
 from .cli_adapters import commands as adapter_commands
 from .cli_models import AsJson, Quiet, TrustRewards, print_json, say
 from .cli_models import commands as model_commands
@@ -200,8 +201,10 @@ def plan(
 def evaluate(
     recipe: Recipe,
     adapter: Annotated[
-        list[Path] | None, typer.Option("--adapter", help="A LoRA folder over the base; may be repeated.")
+        list[str] | None,
+        typer.Option("--adapter", help="A LoRA folder, file or hub id over the base. May be repeated."),
     ] = None,
+    rename: Renames = None,
     out: Annotated[
         Path, typer.Option("--out", help="Folder for eval.json, the rows and the pictures.")
     ] = Path("runs/eval"),
@@ -221,7 +224,7 @@ def evaluate(
     config = load_config(found, set_ or ())
     config = registered_only(config, trust_rewards or not in_run(found), say)
     with _stoppable(out, "the same command"), make_progress(console, quiet, as_json) as progress:
-        table = measure_adapters(config, adapter or [], out, progress)
+        table = measure_adapters(config, adapter or [], out, progress, rename or ())
     if as_json:
         _print_line(table)
         return

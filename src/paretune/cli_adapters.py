@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,14 @@ from rich.console import Console
 from .types import ParetuneError
 
 commands = typer.Typer()
+Renames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rename",
+        metavar="OLD=NEW",
+        help="Call modules otherwise, such as model.layers=model.language_model.layers. May be repeated.",
+    ),
+]
 
 
 @commands.command()
@@ -21,6 +31,14 @@ def merge(
     weights: Annotated[
         str | None, typer.Option("--weights", help="One weight an adapter, as 1,1,2; uniform by default.")
     ] = None,
+    sum_: Annotated[
+        bool, typer.Option("--sum", help="Add the adapters up instead of averaging them.")
+    ] = False,
+    no_normalise: Annotated[
+        bool,
+        typer.Option("--no-normalise", help="Take the weights as they are; negative ones subtract adapters."),
+    ] = False,
+    rename: Renames = None,
     method: Annotated[
         str,
         typer.Option(
@@ -61,22 +79,54 @@ def merge(
         bool,
         typer.Option("--trust-rewards", help="search: run the code of the rewards of a run's recipe."),
     ] = False,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="peft, diffusers, comfyui or kohya: for one tool; by default for peft and diffusers.",
+        ),
+    ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(
+            "--family",
+            help="comfyui and kohya: sd3, flux, hunyuan_video or wan, where the adapter does not tell.",
+        ),
+    ] = None,
 ) -> None:
     """Merge anyone's LoRA adapters into one, exactly, without the base model.
 
     Only `search` loads the base: it draws samples with every candidate's average and scores them.
     """
+    from .stages.formats import in_format
     from .stages.merge import merge_adapters, read_options
 
     numbers = None if weights is None else _numbers(weights)
-    given = {"rank": rank, "energy": energy, "out": out, "base_model": base_model}
-    given |= read_options(method, option or ())
-    if by is None:
-        done = merge_adapters(adapters, numbers, method, state=state, **given)
-    elif method != "search" or numbers or state:
+    if sum_ and numbers is not None:
+        raise ParetuneError("--sum takes every adapter once; for weights give --no-normalise instead of it")
+    raw = sum_ or no_normalise
+    if numbers and not raw and min(numbers) < 0:
+        raise ParetuneError(
+            f"weight {min(numbers)} cannot be used in a mean, whose weights are not negative: "
+            "--no-normalise subtracts an adapter"
+        )
+    if by is not None and (method != "search" or numbers or state or raw):
         raise ParetuneError("--by is for --method search, which finds the weights and keeps no state")
+    given: dict[str, Any] = {"rank": rank, "energy": energy, "base_model": base_model}
+    given |= {"renames": rename or (), **read_options(method, option or ())}
+
+    def work(place: Path) -> Any:
+        if by is not None:
+            return _search(adapters, by, set_ or (), given | {"out": place}, trust_rewards)
+        return merge_adapters(adapters, numbers, method, state=state, normalise=not raw, out=place, **given)
+
+    if form is None and family is not None:
+        raise ParetuneError("--family is for --format comfyui and kohya")
+    if form is None:
+        done = work(out)
     else:
-        done = _search(adapters, by, set_ or (), given, trust_rewards)
+        with in_format(out, form, family) as place:
+            done = replace(work(place), folder=out)
     typer.echo(done.line())
 
 
@@ -106,14 +156,19 @@ def _numbers(text: str) -> list[float]:
 def inspect(
     adapters: Annotated[list[str], typer.Argument(help="LoRA folders, files, or hub ids.")],
     heatmap: Annotated[Path | None, typer.Option("--heatmap", help="Write the cosines as a PNG.")] = None,
+    rename: Renames = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
 ) -> None:
     """Ranks, norms, energy by rank, and the cosines between adapters, from their factors alone."""
     from .stages import inspect as stage
 
-    inspection = stage.inspect_adapters(adapters)
-    Console().print(stage.render(inspection))
+    inspection = stage.inspect_adapters(adapters, rename or ())
+    if as_json:
+        typer.echo(json.dumps(inspection.to_dict(), indent=1))
+    else:
+        Console().print(stage.render(inspection))
     if heatmap is not None:
-        typer.echo(f"heatmap: {stage.heatmap(inspection, heatmap)}")
+        typer.echo(f"heatmap: {stage.heatmap(inspection, heatmap)}", err=as_json)
 
 
 @commands.command()
@@ -121,8 +176,9 @@ def fold(
     base: Annotated[Path, typer.Argument(help="A local folder of safetensors weights, no hub id.")],
     adapter: Annotated[str, typer.Argument(help="A LoRA folder, file, or hub id.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    rename: Renames = None,
 ) -> None:
     """Fold an adapter into a base model's files, shard by shard, never loading the model."""
     from .stages.fold import fold_adapter
 
-    typer.echo(fold_adapter(base, adapter, out).line())
+    typer.echo(fold_adapter(base, adapter, out, renames=rename or ()).line())

@@ -100,10 +100,19 @@ def export(
     pipeline: Annotated[
         bool, typer.Option("--pipeline", help="Write the whole pipeline with the adapter folded in.")
     ] = False,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="peft, diffusers, comfyui or kohya: for one tool; by default for peft and diffusers.",
+        ),
+    ] = None,
 ) -> None:
     """Write the aligned model: one adapter for peft and diffusers, or a whole diffusers pipeline."""
-    from .exporting import WITHOUT_T5, export_adapter, export_pipeline
+    from .exporting import WITHOUT_T5, export_adapter, export_format, export_pipeline
 
+    if pipeline and form is not None:
+        raise ParetuneError("--format is an adapter's, and --pipeline writes none: give one of them")
     if pipeline and rank is not None:
         raise ParetuneError("--rank compresses an adapter, and --pipeline writes none: give one of them")
     if pipeline:
@@ -112,5 +121,8 @@ def export(
         if not whole:
             typer.echo(WITHOUT_T5)
         return
-    error = export_adapter(run_folder, out, rank)
+    if form is not None:
+        error = export_format(run_folder, out, rank, form)
+    else:
+        error = export_adapter(run_folder, out, rank)
     typer.echo(f"adapter: {out} (relative error of the compression {error:.2e})")

@@ -9,10 +9,13 @@ import yaml
 from .config import RunConfig
 from .files import finished, read_json
 from .policies.adapters import fold
+from .policies.folders import family_of
 from .policies.media import medium_of
 from .policies.opening import open_policy
+from .policies.original_names import TABLES
 from .recipes import parse_config
 from .stages.adapters import cut_to, load_delta, save_delta
+from .stages.formats import in_format
 from .stages.tokens import export_tokens
 from .types import ParetuneError
 
@@ -41,6 +44,16 @@ def export_adapter(run: Path, out: Path, rank: int | None) -> float:
     save_delta(out, deltas, config.model.path, {"compression_error": error}, component)
     export_tokens(run, out / "tokens")
     return error
+
+
+def export_format(run: Path, out: Path, rank: int | None, form: str) -> float:
+    """`export_adapter` in one tool's format: peft, diffusers, comfyui or kohya (see `stages.formats`)."""
+    config, _ = open_final(run)
+    family = family_of(config.model.path)
+    if medium_of(config.model).component is None and form != "peft":
+        raise ParetuneError(f"--format {form} is for diffusion models; a language model's adapter is peft's")
+    with in_format(out, form, family if family in TABLES else None) as place:
+        return export_adapter(run, place, rank)
 
 
 def export_pipeline(run: Path, out: Path) -> bool:

@@ -17,7 +17,7 @@ from .policies.folders import resolve_path
 from .policies.sample_files import CLIPS, KINDS, read_sample
 from .rewards.base import load_reward, score_samples
 from .rewards.process import PATIENCE
-from .stages.adapters import adapter_hash
+from .stages.adapter_inputs import measurable
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.safe_names import folder_names
 from .stages.summarise import tables
@@ -25,23 +25,28 @@ from .types import ParetuneError
 
 
 def measure_adapters(
-    config: RunConfig, adapters: Sequence[Path], out: Path, report: Report
+    config: RunConfig,
+    adapters: Sequence[str | Path],
+    out: Path,
+    report: Report,
+    renames: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Means and standard errors of the base and of each adapter over it; rows are kept in `out`."""
+    """Means and standard errors of the base and of each adapter over it; rows are kept in `out`.
+
+    adapters: folders, .safetensors files or hub ids, of any layout that merge reads. renames: "OLD=NEW".
+    """
     check(config)
-    for adapter in adapters:
-        if not adapter.is_dir():
-            raise ParetuneError(f"no adapter folder {adapter}")
-        adapter_hash(adapter)  # told before the base is measured
-    n = config.evaluate.prompts
-    subjects = [Subject("base", "base", (), n, ())]
-    for name, adapter in zip(folder_names(adapters), adapters, strict=True):
-        told = "./base" if str(adapter) == "base" else str(adapter)  # rows are told apart by this
-        subjects.append(Subject(name, told, (str(adapter.resolve()),), n, ()))
-    model = fingerprint(resolve_path(config.model.path))
-    jobs = [EvaluateJob(config, s, out, model) for s in subjects]
+    names = folder_names([Path(adapter) for adapter in adapters])
     claim_eval(out)
     with lock(out):
+        places = measurable(adapters, renames, out)  # told before the base is measured
+        n = config.evaluate.prompts
+        subjects = [Subject("base", "base", (), n, ())]
+        for name, adapter, place in zip(names, adapters, places, strict=True):
+            told = "./base" if str(adapter) == "base" else str(adapter)  # rows are told apart by this
+            subjects.append(Subject(name, told, (str(place),), n, ()))
+        model = fingerprint(resolve_path(config.model.path))
+        jobs = [EvaluateJob(config, s, out, model) for s in subjects]
         with open_executor(config, usual=2, most=len(jobs)) as pool:
             pool.map(evaluate_subject, jobs, report)
         means, errors = tables(collect(config, out, tuple(subjects)))

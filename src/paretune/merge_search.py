@@ -14,7 +14,7 @@ from .folder import check
 from .ops.merge_weights import simplex_lattice
 from .ops.merging import DIVISIONS
 from .policies.opening import open_policy
-from .stages.adapter_inputs import check_together, open_adapter
+from .stages.adapter_inputs import check_together, open_adapters
 from .stages.merge import MergeReport, merge_adapters
 from .stages.search import PROMPTS, means_of, validation_of, values_of
 
@@ -30,6 +30,7 @@ def merge_by_search(
     base_model: str | None = None,
     divisions: int = DIVISIONS,
     prompts: int = PROMPTS,
+    renames: Sequence[str] = (),
 ) -> MergeReport:
     """Merge with the weights on the simplex lattice whose model has the largest hypervolume.
 
@@ -39,7 +40,7 @@ def merge_by_search(
     """
     check_new(Path(out))
     check(config)
-    adapters = [open_adapter(name) for name in inputs]
+    adapters = open_adapters(inputs, renames)
     check_together(adapters, [str(name) for name in inputs], base_model)
     candidates = list(simplex_lattice(len(adapters), divisions))
     policy = open_policy(config.model, choose_device(config.executor.device))
@@ -55,7 +56,7 @@ def merge_by_search(
         for (w, v), m in zip(values.items(), means, strict=True)
     ]
     return merge_adapters(
-        inputs, None, "search", rank, energy, out=out, base_model=base_model,
+        inputs, None, "search", rank, energy, out=out, base_model=base_model, renames=renames,
         told={"search": rows, "reference_point": reference, "by": config.name, "prompts": prompts},
         divisions=divisions, evaluate=lambda weights: values[tuple(weights)],
     )  # fmt: skip

@@ -84,6 +84,21 @@ def normalised(weights: Sequence[float], count: int) -> list[float]:
     return [weight / total for weight in weights]
 
 
+def as_given(weights: Sequence[float], count: int) -> list[float]:
+    """The weights as they are, signs included: the factors of a sum, which need make no mean.
+
+    Raises ValueError unless there are `count` of them, finite and not all zero.
+    """
+    if len(weights) != count:
+        raise ValueError(f"{len(weights)} weights for {count} adapters; give one weight an adapter")
+    for weight in weights:
+        if not math.isfinite(weight):
+            raise ValueError(f"weight {weight} cannot be used; weights are finite")
+    if not any(weights):
+        raise ValueError("all weights are zero; at least one must not be")
+    return [float(weight) for weight in weights]
+
+
 def inner(x: LowRank, y: LowRank) -> float:
     """⟨X, Y⟩_F = Σ (B_xᵀ B_y) ∘ (A_x A_yᵀ), accumulated in float64. Raises ValueError on shapes."""
     if x.shape != y.shape:
@@ -143,7 +158,10 @@ def _core(delta: LowRank) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         delta = _square(delta, dtype)
     q_b, r_b = thin_qr(delta.B.to(dtype))
     q_a, r_a = thin_qr(delta.A.to(dtype).T)
-    u, s, vt = thin_svd(r_b.double() @ r_a.double().T)
+    core = r_b.double() @ r_a.double().T
+    if not bool(torch.isfinite(core).all()):
+        raise ValueError("the factors hold values too large to decompose, or NaN")
+    u, s, vt = thin_svd(core)
     return q_b, u, s, vt, q_a
 
 

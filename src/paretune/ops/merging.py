@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .lowrank import LowRank, compress, distance, gram, modules_of, normalised, stack
+from .lowrank import LowRank, as_given, compress, distance, gram, modules_of, normalised, stack
 from .merge_options import OPTIONS, fit, hint
 from .merge_weights import min_norm_weights, search_weights
 from .reducers import compressed, dare, dare_q, exact, factor, nesterov, outer_momentum, ties
@@ -21,6 +21,7 @@ from .reducers import compressed, dare, dare_q, exact, factor, nesterov, outer_m
 Experts = Sequence[Mapping[str, LowRank]]
 FirstPass = Callable[[Experts, dict[str, Any]], list[float]]
 CUT = {"rank", "energy"}  # not one method's options: every method's result can be cut
+RAW = "normalise"  # the switch of the methods that are linear in the weights
 DIVISIONS = 4
 
 
@@ -54,8 +55,13 @@ class Reducer:
     def options(self) -> list[str]:
         """The names of the keyword options that a merge by this method takes."""
         parameters = inspect.signature(self.function).parameters.values()
-        own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in CUT]
+        own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in CUT | {RAW}]
         return [*own, *self.first_options]
+
+    @property
+    def sums(self) -> bool:
+        """Whether it may take weights as they are: signed, and of any sum."""
+        return self.first_pass is None and RAW in inspect.signature(self.function).parameters
 
     def settings(self) -> list[str]:
         """The options that are numbers: what a recipe or a command line may set."""
@@ -155,6 +161,7 @@ class Merge:
     rank: int | None
     energy: float | None
     options: dict[str, Any]
+    normalise: bool = True
 
     def modules(self) -> Iterator[MergedModule]:
         """Every module of any expert (and of nesterov's state), in order of first appearance.
@@ -164,7 +171,10 @@ class Merge:
         state: Mapping[str, LowRank] = self.options.get("state") or {}
         for name in modules_of([*self.experts, state]):
             deltas = [expert.get(name) for expert in self.experts]
-            merged = self._module(name, deltas, state.get(name))
+            try:
+                merged = self._module(name, deltas, state.get(name))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
             if merged.delta.rank > 0:
                 yield merged
 
@@ -181,6 +191,8 @@ class Merge:
             options["seed"] = zlib.crc32(f"{options.get('seed', 0)}:{name}".encode())
         if self.method == "compressed":
             options.update(rank=self.rank, energy=self.energy)
+        if not self.normalise:
+            options[RAW] = False
         delta = REDUCERS[self.method].function(deltas, self.weights, **options)
         if self.method != "compressed" and (self.rank is not None or self.energy is not None):
             delta = compress(delta, self.rank, self.energy).delta
@@ -197,11 +209,13 @@ def plan_merge(
     method: str = "exact",
     rank: int | None = None,
     energy: float | None = None,
+    normalise: bool = True,
     **options: Any,
 ) -> Merge:
     """Check everything, run the first pass of min-norm or search, and return the walk to make.
 
-    weights: uniform when None. rank or energy: cut every module's result to it (`compress`); needed
+    weights: uniform when None; of a mean, or with normalise off as they are (1 each when None), for the
+    methods that are linear in them. rank or energy: cut every module's result to it (`compress`); needed
     by the method "compressed", allowed for all. options: the reducer's own (density, seed, q,
     state, momentum, outer_lr; evaluate and divisions for search). Raises ValueError on an unknown
     method or option, no experts, bad weights, weights where the method finds them, or both rank and
@@ -219,12 +233,16 @@ def plan_merge(
         name: fit(name, value) if name in OPTIONS and value is not None else value
         for name, value in options.items()
     }
-    shares = normalised([1.0] * len(experts) if weights is None else weights, len(experts))
+    if not normalise and not reducer.sums:
+        known = ", ".join(name for name, other in REDUCERS.items() if other.sums)
+        raise ValueError(f"{method} averages: weights as they are go with {known}")
+    given = [1.0] * len(experts) if weights is None else weights
+    shares = normalised(given, len(experts)) if normalise else as_given(given, len(experts))
     if reducer.first_pass is not None:
         if max(shares) - min(shares) > 1e-12:
             raise ValueError(f"{method} finds the weights itself; leave them out")
         shares = reducer.first_pass(experts, options)
-    return Merge(experts, shares, method, rank, energy, options)
+    return Merge(experts, shares, method, rank, energy, options, normalise)
 
 
 def relative(errors: Sequence[float], sizes: Sequence[float]) -> float:
@@ -239,10 +257,11 @@ def merge_experts(
     method: str = "exact",
     rank: int | None = None,
     energy: float | None = None,
+    normalise: bool = True,
     **options: Any,
 ) -> MergeResult:
     """Merge whole experts, module by module. Arguments and errors: see `plan_merge`."""
-    merge = plan_merge(experts, weights, method, rank, energy, **options)
+    merge = plan_merge(experts, weights, method, rank, energy, normalise, **options)
     modules = list(merge.modules())
     return MergeResult(
         deltas={m.name: m.delta for m in modules},

@@ -2,7 +2,8 @@
 
 All have the form `reducer(deltas, weights, **options) -> LowRank`, where deltas holds N LowRanks
 [m, n] or None (the expert lacks the module: zero) and weights N non-negative numbers, which are
-normalised to sum to one. The table that names them is `merging.REDUCERS`.
+normalised to sum to one. Those that are linear in the weights have `normalise`: off, the weights are
+taken as they are, signs included. The table that names them is `merging.REDUCERS`.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ import torch
 from torch import Tensor
 
 from .linalg import thin_qr
-from .lowrank import LowRank, compress, normalised, stack
+from .lowrank import LowRank, as_given, compress, normalised, stack
 from .merge_options import fit
 
 Deltas = Sequence[LowRank | None]
 
 
-def exact(deltas: Deltas, weights: Sequence[float]) -> LowRank:
+def _shares(weights: Sequence[float], count: int, normalise: bool) -> list[float]:
+    return normalised(weights, count) if normalise else as_given(weights, count)
+
+
+def exact(deltas: Deltas, weights: Sequence[float], *, normalise: bool = True) -> LowRank:
     """Σ w_i ΔW_i with no loss, by stacking the factors: rank Σ r_i."""
-    return stack(deltas, normalised(weights, len(deltas)))
+    return stack(deltas, _shares(weights, len(deltas), normalise))
 
 
 def compressed(
@@ -30,9 +35,10 @@ def compressed(
     *,
     rank: int | None = None,
     energy: float | None = None,
+    normalise: bool = True,
 ) -> LowRank:
     """The exact sum cut to a rank, or to the least rank that keeps an energy (see `compress`)."""
-    return compress(exact(deltas, weights), rank, energy).delta
+    return compress(exact(deltas, weights, normalise=normalise), rank, energy).delta
 
 
 def factor(deltas: Deltas, weights: Sequence[float]) -> LowRank:
@@ -104,7 +110,12 @@ def _masked(delta: LowRank, density: float, generator: torch.Generator) -> tuple
 
 
 def dare(
-    deltas: Deltas, weights: Sequence[float], *, density: float = 0.5, seed: int = 0
+    deltas: Deltas,
+    weights: Sequence[float],
+    *,
+    density: float = 0.5,
+    seed: int = 0,
+    normalise: bool = True,
 ) -> LowRank:
     """DARE: drop each entry with p = 1 - density, rescale by 1/(1 - p), then the weighted sum.
 
@@ -113,11 +124,11 @@ def dare(
     density = fit("density", density)
     generator = torch.Generator().manual_seed(seed)
     total: Tensor | None = None
-    for delta, share in zip(deltas, normalised(weights, len(deltas)), strict=True):
+    for delta, share in zip(deltas, _shares(weights, len(deltas), normalise), strict=True):
         if delta is not None:
             kept = _masked(delta, density, generator)[1].mul_(share / density)
             total = kept if total is None else total.add_(kept)
-    return exact(deltas, weights) if total is None else from_dense(total)
+    return exact(deltas, weights, normalise=normalise) if total is None else from_dense(total)
 
 
 def dare_q(
@@ -127,6 +138,7 @@ def dare_q(
     density: float = 0.5,
     seed: int = 0,
     q: float | None = None,
+    normalise: bool = True,
 ) -> LowRank:
     """DAREx-q: as `dare`, but the kept entries are rescaled by 1/q, q chosen per module.
 
@@ -140,7 +152,7 @@ def dare_q(
     q = None if q is None else fit("q", q)
     generator = torch.Generator().manual_seed(seed)
     total: Tensor | None = None
-    for delta, share in zip(deltas, normalised(weights, len(deltas)), strict=True):
+    for delta, share in zip(deltas, _shares(weights, len(deltas), normalise), strict=True):
         if delta is not None:
             dense, kept = _masked(delta, density, generator)
             basis = thin_qr(delta.A.to(dense.dtype).T)[0]
@@ -149,7 +161,7 @@ def dare_q(
             scale = 1 / q if q is not None else float((seen * wanted).sum()) / (size or 1.0)
             kept.mul_(share * scale)
             total = kept if total is None else total.add_(kept)
-    return exact(deltas, weights) if total is None else from_dense(total)
+    return exact(deltas, weights, normalise=normalise) if total is None else from_dense(total)
 
 
 def nesterov(

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 from ..types import ParetuneError
+from .adapter_layout import Factors, Layout
+from .foreign_keys import tool_of, translate
 from .tensor_files import TensorFile
 
 PEFT_PREFIX = "base_model.model."
 COMPONENTS = ("transformer", "unet")
 _FACTOR = re.compile(
-    r"^(?P<module>.+)\.(?:lora_(?P<peft>[AB])(?:\.default)?\.weight"
-    r"|lora_embedding_(?P<embedding>[AB])(?:\.default)?"
+    r"^(?P<module>.+)\.(?:lora_(?P<peft>[AB])(?:\.[\w-]+)?\.weight"  # peft may leave an adapter's name in
+    r"|lora_embedding_(?P<embedding>[AB])(?:\.[\w-]+)?"
     r"|(?:lora\.|lora_|lora_linear_layer\.)(?P<diffusers>down|up)\.weight)$"
 )
+_XLABS = re.compile(r"^(?P<module>.+\.processor\.\w+_lora\d?)\.(?P<side>down|up)\.weight$")
+_SIDES = {"down": "A", "up": "B"}
 # Marks of what is no sum of B A products, and what to do instead.
 _FOREIGN = {
     "lora_magnitude_vector": "DoRA, whose scale depends on the base weights: fold it into the base",
@@ -35,46 +38,19 @@ _FOREIGN = {
     "text_encoder": "text-encoder modules beside the denoiser's: merge one model's adapters only",
     "lora_": "LoRA tensors of an unknown layout",
 }
-# Names that begin like this belong to other tools' models: diffusers converts them on loading, peft
-# cannot. Names with peft's prefix are of a model that peft adapted, whatever its modules are called.
-_ELSEWHERE = {
-    "lora_unet_": "kohya",
-    "lora_te": "kohya",
-    "lora_transformer_": "kohya",
-    "lycoris_": "LyCORIS",
-    "diffusion_model.": "ComfyUI",
-    "model.diffusion_model.": "ComfyUI",
-    "double_blocks.": "the original FLUX or HunyuanVideo",
-    "single_blocks.": "the original FLUX or HunyuanVideo",
-}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a module's factors lie in a file. kernel: a convolution's kernel sizes, () for others."""
-
-    kind: Literal["linear", "conv", "embedding"] = "linear"
-    kernel: tuple[int, ...] = ()
-
-
-@dataclass
-class Factors:
-    """One module's tensors: their names in the file, rank, and diffusers' alpha tensor if any."""
-
-    names: dict[str, str] = field(default_factory=dict)  # "A" and "B" -> tensor name
-    layout: Layout = field(default_factory=Layout)
-    rank: int = 0
-    shape: tuple[int, int] = (0, 0)
-    alpha: str | None = None
 
 
 @dataclass(frozen=True)
 class Contents:
-    """A file's modules, its tensors stored whole (modules_to_save), and diffusers' component."""
+    """A file's modules, its tensors stored whole (modules_to_save), and diffusers' component.
+
+    translated: whether the modules had another tool's names.
+    """
 
     modules: dict[str, Factors]
     whole: dict[str, str]
     component: str | None
+    translated: bool = False
 
 
 def _strip(name: str) -> tuple[str, str | None]:
@@ -103,17 +79,22 @@ def _refuse_foreign(file: TensorFile, name: str) -> None:
             raise ParetuneError(f"{file.path} cannot be merged ({name}): {reason}")
 
 
-def _refuse_elsewhere(file: TensorFile, name: str, bare: str) -> None:
-    for start, tool in _ELSEWHERE.items():
-        if bare.startswith(start):
-            raise ParetuneError(
-                f"{file.path} cannot be merged ({name}): {tool} key names: load and save it once with "
-                "diffusers (load_lora_weights, then save_lora_weights)"
-            )
+def _factor(bare: str) -> tuple[str, str, bool] | None:
+    """The module, the side A or B, and whether it is an embedding's, for a factor's name."""
+    match = _FACTOR.match(bare)
+    if match is not None and not bare.startswith("text_encoder"):
+        side = match["peft"] or match["embedding"] or _SIDES[match["diffusers"]]
+        return match["module"], side, bool(match["embedding"])
+    match = _XLABS.match(bare)
+    return (match["module"], _SIDES[match["side"]], False) if match is not None else None
 
 
-def parse(file: TensorFile) -> Contents:
-    """Sort a file's tensors into modules. Raises ParetuneError on what is not plain LoRA."""
+def parse(file: TensorFile, configured: bool = False) -> Contents:
+    """Sort a file's tensors into modules. Raises ParetuneError on what is not plain LoRA.
+
+    configured: whether peft's configuration lies beside it. Then names with peft's prefix are of the model
+    that peft adapted, whatever its modules are called; all else of another tool is translated.
+    """
     modules: dict[str, Factors] = {}
     whole: dict[str, str] = {}
     components: set[str] = set()
@@ -121,20 +102,16 @@ def parse(file: TensorFile) -> Contents:
         bare, component = _strip(name)
         if component is not None:
             components.add(component)
-        match = _FACTOR.match(bare)
-        if not name.startswith(PEFT_PREFIX):
-            _refuse_elsewhere(file, name, bare)
-        if match is None or bare.startswith("text_encoder"):
+        factor = _factor(bare)
+        if factor is None and not bare.endswith(".alpha"):
             _refuse_foreign(file, name)
-        if match is not None:
-            side = (
-                match["peft"] or match["embedding"] or {"down": "A", "up": "B"}[match["diffusers"]]
-            )
-            factors = modules.setdefault(match["module"], Factors())
+        if factor is not None:
+            module, side, embedding = factor
+            factors = modules.setdefault(module, Factors())
             if side in factors.names:
-                raise ParetuneError(f"{file.path} holds two {side} factors for {match['module']}")
+                raise ParetuneError(f"{file.path} holds two {side} factors for {module}")
             factors.names[side] = name
-            if match["embedding"]:
+            if embedding:
                 factors.layout = Layout("embedding")
         elif bare.endswith(".alpha"):
             modules.setdefault(bare.removesuffix(".alpha"), Factors()).alpha = name
@@ -146,7 +123,19 @@ def parse(file: TensorFile) -> Contents:
         raise ParetuneError(f"{file.path} mixes {' and '.join(sorted(components))} modules")
     for module, factors in modules.items():
         _measure(file, module, factors)
-    return Contents(modules, whole, next(iter(components), None))
+    component = next(iter(components), None)
+    if not any(_is_foreign(module, factors, configured) for module, factors in modules.items()):
+        return Contents(modules, whole, component)
+    modules = translate(file.path, modules)
+    if whole:
+        name = next(iter(whole.values()))
+        raise ParetuneError(f"{file.path} cannot be merged ({name}): whole tensors beside the factors")
+    return Contents(modules, whole, "transformer", translated=True)
+
+
+def _is_foreign(module: str, factors: Factors, configured: bool) -> bool:
+    adapted = configured and any(name.startswith(PEFT_PREFIX) for name in factors.names.values())
+    return not adapted and tool_of(module) is not None
 
 
 def _measure(file: TensorFile, module: str, factors: Factors) -> None:

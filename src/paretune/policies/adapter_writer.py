@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..files import check_new, disk_errors, partial_folder
@@ -83,6 +85,8 @@ class AdapterWriter:
         if delta.rank < 1:
             raise ValueError(f"{module} has rank 0; leave modules out that do not change")
         a, b = delta.A.float(), delta.B.float()
+        if not (bool(torch.isfinite(a).all()) and bool(torch.isfinite(b).all())):
+            raise ParetuneError(f"{self.folder}: the change of {module} holds NaN or infinite values")
         names = (f"{module}.lora_A.weight", f"{module}.lora_B.weight")
         if layout.kind == "embedding":
             names = (f"{module}.lora_embedding_A", f"{module}.lora_embedding_B")
@@ -96,6 +100,8 @@ class AdapterWriter:
 
     def add_whole(self, name: str, tensor: Tensor) -> None:
         """Append a tensor that is stored whole (modules_to_save). Only peft can load such files."""
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+            raise ParetuneError(f"{self.folder}: the tensor {name} holds NaN or infinite values")
         with disk_errors(self.folder):
             self._spool.add(name, tensor)
         self._whole += 1
@@ -130,7 +136,7 @@ class AdapterWriter:
     def _config(self) -> dict[str, Any]:
         """peft's LoraConfig of what was added: the commonest rank, the others by exact pattern."""
         common = Counter(self._ranks.values()).most_common(1)[0][0]
-        other = {f"^{name}": rank for name, rank in self._ranks.items() if rank != common}
+        other = {f"^{_escaped(name)}": rank for name, rank in self._ranks.items() if rank != common}
         return {
             "peft_type": "LORA",
             "base_model_name_or_path": self._base_model,
@@ -147,6 +153,11 @@ class AdapterWriter:
             "use_dora": False,
             **self._inherited,
         }
+
+
+def _escaped(name: str) -> str:
+    """A module's name as a regular expression; the dots of ordinary names are left as they are."""
+    return name if re.fullmatch(r"[\w.-]+", name) else re.escape(name)
 
 
 def write_adapter(

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from ..config import LoraConfig
 from ..ops.lowrank import LowRank
 from ..types import ParetuneError
+from .transformers_names import own_weight
 
 POLICY, PARENTS = "policy", "parents"
 
@@ -127,12 +128,16 @@ def fold(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
 
     Raises ParetuneError for a change of another shape or of no module, which belongs to another model.
     """
+    head = getattr(transformer, "get_output_embeddings", lambda: None)()
     with torch.no_grad():
         for name, delta in deltas.items():
             module = _target(transformer, name)
             weight = cast(torch.Tensor, module.weight)
+            if module is head or isinstance(module, nn.Embedding):
+                # What is tied to it stays as it is, as under peft's adapter.
+                weight = own_weight(transformer, module)
             change = delta.dense().to(weight.device)
-            if isinstance(module, Conv1D):  # GPT-2's linear layers keep their weights transposed
+            if isinstance(module, Conv1D | nn.Embedding):  # both keep their weights transposed
                 change = change.T
             if change.shape != (weight.shape[0], weight[0].numel()):
                 raise ParetuneError(
@@ -154,15 +159,15 @@ def _target(transformer: nn.Module, name: str) -> nn.Module:
 @contextmanager
 def folded(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> Iterator[None]:
     """`fold` for the length of a block; then the weights are what they were, bit for bit."""
-    weights = {name: cast(torch.Tensor, _target(transformer, name).weight) for name in deltas}
-    kept = {name: weight.detach().clone() for name, weight in weights.items()}
+    modules = {name: _target(transformer, name) for name in deltas}
+    kept = {name: cast(torch.Tensor, module.weight).detach().clone() for name, module in modules.items()}
     fold(transformer, deltas)
     try:
         yield
     finally:
         with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(kept[name])
+            for name, module in modules.items():
+                cast(torch.Tensor, module.weight).copy_(kept[name])
 
 
 def policy_deltas(

@@ -88,8 +88,12 @@ class TensorFile:
 
     def read_float(self, name: str) -> Tensor:
         """One tensor as float32. Raises ParetuneError on NaN or infinite values."""
-        tensor = self.read(name).float()
-        if not bool(torch.isfinite(tensor).all()):
+        return self.read_finite(name).float()
+
+    def read_finite(self, name: str) -> Tensor:
+        """One tensor in its stored dtype. Raises ParetuneError on values beyond float32, and on NaN."""
+        tensor = self.read(name)
+        if not bool(torch.isfinite(tensor.float()).all()):
             raise ParetuneError(f"{self.path} holds NaN or infinite values in {name}")
         return tensor
 

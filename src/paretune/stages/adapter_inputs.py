@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
-from ..policies.adapter_files import AdapterFile, read_adapter
+from ..files import digest, sha256
+from ..policies.adapter_files import PEFT_WEIGHTS, AdapterFile, read_adapter, write_adapter
 from ..policies.adapter_keys import Layout, frozen
+from ..policies.renaming import alias, read_renames, renamed
 from ..types import ParetuneError
 
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+(/.+\.safetensors)?$")
@@ -23,6 +26,38 @@ def open_adapter(name: str | Path) -> AdapterFile:
     if Path(name).exists() or not _HUB.match(text) or text.startswith("."):
         return read_adapter(name)
     return read_adapter(_download(text))
+
+
+def open_adapters(names: Sequence[str | Path], renames: Sequence[str] = ()) -> list[AdapterFile]:
+    """Open adapters, their modules renamed as told ("OLD=NEW", see `policies.renaming`)."""
+    rules = read_renames(renames)
+    return renamed([open_adapter(name) for name in names], rules)
+
+
+def measurable(names: Sequence[str | Path], renames: Sequence[str], out: Path) -> list[Path]:
+    """Where to read each adapter from in order to measure it: its file, or the folder of a peft adapter.
+
+    Renamed adapters are written below `out` first. Raises ParetuneError for tensors stored whole, which
+    an adapter on a loaded model does not replace.
+    """
+    places: list[Path] = []
+    for name, adapter in zip(names, open_adapters(names, renames), strict=True):
+        for bare in adapter.whole:
+            if frozen(bare) is None:
+                raise ParetuneError(
+                    f"{name} holds {bare} whole (modules_to_save): fold it into the base first, then measure "
+                    "that model"
+                )
+        if renames:
+            inputs = [sha256(adapter.path), *renames]
+            place = out / "adapters" / digest(inputs)[:16]
+            if not place.exists():
+                base = adapter.base_model or ""
+                write_adapter(place, adapter, base, {"renamed": list(renames)}, None, adapter.layouts)
+        else:
+            place = adapter.path.parent if adapter.path.name == PEFT_WEIGHTS else adapter.path
+        places.append(place.absolute())  # not resolve(): the hub's cache keeps links to files without names
+    return places
 
 
 def _download(text: str) -> Path:
@@ -62,12 +97,16 @@ def _choose(hub_id: str, files: Sequence[str]) -> str:
 
 
 def check_together(
-    adapters: Sequence[AdapterFile], names: Sequence[str], base_model: str | None = None
+    adapters: Sequence[AdapterFile],
+    names: Sequence[str],
+    base_model: str | None = None,
+    mean: bool = True,
 ) -> str:
     """Check that adapters may be merged; return the base model they share ("" when none is named).
 
-    base_model: what the user says it is, which overrides the files. Raises ParetuneError on
-    different base models, different shapes or layouts of a module, and differing modules_to_save.
+    base_model: what the user says it is, which overrides the files. mean: whether they are averaged.
+    Raises ParetuneError on different base models, different shapes or layouts of a module, one module
+    under two names, an average of adapters that share no module, and differing modules_to_save.
     """
     bases = {a.base_model: name for a, name in zip(adapters, names, strict=True) if a.base_model}
     if base_model is None and len(bases) > 1:
@@ -85,8 +124,50 @@ def check_together(
                     f"{first} and {name} differ in {module}: {kind.kind} {shape} against "
                     f"{layout.kind} {adapter.shape(module)}; they are for different base models"
                 )
+    refuse_aliases(adapters, names)
+    if mean:
+        _refuse_strangers(adapters, names)
     _check_whole(adapters, names)
     return base_model or next(iter(bases), "")
+
+
+def refuse_aliases(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
+    """Raise ParetuneError where two adapters call the same modules by two names."""
+    for (x, first), (y, second) in combinations(zip(adapters, names, strict=True), 2):
+        rule = alias(y.keys() - x.keys(), x.keys() - y.keys())
+        if rule is not None:
+            ours = sorted(x.keys() - y.keys())[0]
+            theirs = sorted(y.keys() - x.keys())[0]
+            raise ParetuneError(
+                f"{first} and {second} call the same modules by two names ({ours} and {theirs}): add "
+                f"--rename {rule}"
+            )
+
+
+def _refuse_strangers(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
+    """A mean of adapters that share no module would only make each of them weaker."""
+    for i, adapter in enumerate(adapters):
+        others = [j for j in range(len(adapters)) if j != i]
+        if others and not any(adapter.keys() & adapters[j].keys() for j in others):
+            j = others[0]
+            rule = alias(adapter, adapters[j], inserted_only=False)
+            offer = f"--rename {rule}" if rule else "--rename OLD=NEW"
+            raise ParetuneError(
+                f"{names[i]} and {names[j]} share no module ({next(iter(adapter))} against "
+                f"{next(iter(adapters[j]))}), so a mean would only weaken both: add {offer} where these are "
+                "two names of one, or --sum to add them up as they are"
+            )
+
+
+def refuse_whole(adapters: Sequence[AdapterFile]) -> None:
+    """Raise ParetuneError for tensors stored whole where weights would have to scale their change."""
+    for adapter in adapters:
+        for bare in adapter.whole:
+            if frozen(bare) is None:
+                raise ParetuneError(
+                    f"{adapter.path} holds {bare} whole (modules_to_save): its change cannot be scaled "
+                    "without the base; train without modules_to_save"
+                )
 
 
 def _check_whole(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
@@ -97,7 +178,7 @@ def _check_whole(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
     every = dict.fromkeys(bare for adapter in adapters for bare in adapter.whole)
     for bare in every:
         holders = [
-            (adapter.file.read(adapter.whole[bare]), name)
+            (adapter.file.read_finite(adapter.whole[bare]), name)
             for adapter, name in zip(adapters, names, strict=True)
             if bare in adapter.whole
         ]

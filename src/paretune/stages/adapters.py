@@ -84,6 +84,8 @@ def adapter_hash(folder: Path) -> str:
     """The hash of an adapter's weights, what everything made from it depends on: recorded or computed."""
     if (folder / MANIFEST).exists():
         return read_json(folder / MANIFEST)["files"][WEIGHTS]
+    if folder.is_file():  # anyone's adapter, named by its file
+        return sha256(folder)
     if not (folder / WEIGHTS).exists():
         raise ParetuneError(f"{folder} holds no adapter: {WEIGHTS} is missing")
     return sha256(folder / WEIGHTS)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..files import check_new, disk_errors, partial_folder, sha256, write_json
 from ..policies.adapter_files import AdapterFile
 from ..policies.tensor_files import open_tensors
+from ..policies.transformers_names import names_of
 from ..types import ParetuneError
-from .adapter_inputs import open_adapter
+from .adapter_inputs import open_adapters
 from .fold_tensors import fold_file, locate
+from .fold_tied import part as part_shared
+from .fold_tied import record, stored_names
 
 # Their attention and feed-forward layers are Conv1D, which keeps weights transposed. peft says so
 # in an adapter's config, anyone else's need not, and a square matrix does not show it.
@@ -29,22 +32,29 @@ class FoldReport:
     folder: Path
     modules: int
     files: int
+    untied: bool = False  # whether the base's embedding and head were one weight and are two now
 
     def line(self) -> str:
         """The report in one line."""
-        return f"{self.folder}: {self.modules} weights changed in {self.files} safetensors files"
+        apart = "; its embedding and its head are no longer shared" if self.untied else ""
+        return f"{self.folder}: {self.modules} weights changed in {self.files} safetensors files{apart}"
 
 
 def fold_adapter(
-    base: str | Path, adapter: str | Path, out: str | Path, component: str | None = None
+    base: str | Path,
+    adapter: str | Path,
+    out: str | Path,
+    component: str | None = None,
+    renames: Sequence[str] = (),
 ) -> FoldReport:
     """Write base with the adapter folded in to a new folder `out`, which needs no adapter any more.
 
     base: a local folder of safetensors weights (diffusers or transformers, sharded or not), or a
     diffusers pipeline's folder, whose `component` (by default the one that the adapter names, else
-    transformer or unet) is folded and whose other parts are copied. Sums in float32, rounded once
-    to the base's dtype. Raises ParetuneError when a module is not found or does not fit, when the
-    base is quantised or has no safetensors, when out exists or the disk is full; nothing is left.
+    transformer or unet) is folded and whose other parts are copied. renames: "OLD=NEW". Sums in
+    float32, rounded once to the base's dtype. Raises ParetuneError when a module is not found or does
+    not fit, when the base is quantised or has no safetensors, when out exists or the disk is full;
+    nothing is left.
     """
     source, target = Path(base), Path(out)
     check_new(target)
@@ -55,25 +65,30 @@ def fold_adapter(
         )
     if target.resolve().is_relative_to(source.resolve()):
         raise ParetuneError(f"the output {target} lies in the base {source}, which is copied; choose another")
-    lora = open_adapter(adapter)
+    lora = open_adapters([adapter], renames)[0]
     part = _part(source, component or lora.component)
     if _model_type(source / part) in CONV1D:
         lora = replace(lora, config={**lora.config, "fan_in_fan_out": True})
     files = [open_tensors(path) for path in _weight_files(source / part)]
-    places = locate(lora, files)
+    names = names_of(source / part)
+    tied = stored_names(names.tied, files)
+    places = locate(lora, files, tied.shared, names.stored)
+    parted = part_shared(lora, places, tied)
     partial = partial_folder(target)
     try:
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(source, partial, ignore=_weights_of(source / part, whole=bool(part)))
             for file in files:
-                fold_file(file, partial / part / file.path.name, lora, places)
+                fold_file(file, partial / part / file.path.name, lora, parted.changes, parted.added)
+            record(partial / part, parted, files)
             write_json(partial / "fold.json", _facts(lora, adapter, base))
             os.replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    changed = sum(any(key in file.entries for key in places) for file in files)
-    return FoldReport(target, len(places), changed)
+    touched = {*parted.changes, *(new.source for new in parted.added.values())}
+    changed = sum(not touched.isdisjoint(file.entries) for file in files)
+    return FoldReport(target, len(places), changed, parted.untied)
 
 
 def _facts(lora: AdapterFile, adapter: str | Path, base: str | Path) -> dict[str, object]:

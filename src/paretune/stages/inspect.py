@@ -14,7 +14,7 @@ from rich.table import Table
 from ..ops.lowrank import cosines, gram, rank_for_energy, singular_values
 from ..policies.adapter_files import AdapterFile
 from ..types import ParetuneError
-from .adapter_inputs import open_adapter
+from .adapter_inputs import open_adapters, refuse_aliases
 
 ENERGY = 0.99
 
@@ -62,14 +62,16 @@ class Inspection:
         return asdict(self)
 
 
-def inspect_adapters(inputs: Sequence[str | Path]) -> Inspection:
+def inspect_adapters(inputs: Sequence[str | Path], renames: Sequence[str] = ()) -> Inspection:
     """Read adapters (folders, files or hub ids), one module in memory at a time.
 
-    Raises ParetuneError when one cannot be read or when modules of a name differ in shape.
+    renames: "OLD=NEW". Raises ParetuneError when one cannot be read, when modules of a name differ in
+    shape, or when two adapters call the same modules by two names.
     """
     if not inputs:
         raise ParetuneError("nothing to inspect: give at least one adapter")
-    adapters = [open_adapter(name) for name in inputs]
+    adapters = open_adapters(inputs, renames)
+    refuse_aliases(adapters, [str(name) for name in inputs])
     summaries = tuple(_summary(str(n), a) for n, a in zip(inputs, adapters, strict=True))
     try:
         products = gram(adapters)

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..files import check_new, sha256
 from ..ops.merging import Merge, plan_merge, read_settings, relative
 from ..policies.adapter_files import AdapterFile, AdapterWriter
 from ..policies.adapter_keys import Layout, frozen
 from ..types import ParetuneError
-from .adapter_inputs import check_together, open_adapter
+from .adapter_inputs import check_together, open_adapter, open_adapters, refuse_whole
 from .adapters import MOMENTUM, user_errors
+
+LARGEST = float(torch.finfo(torch.float32).max)
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class MergeReport:
     modules: int
     least_rank: int
     greatest_rank: int
+    normalised: bool = True
 
     def line(self) -> str:
         """The report in one line."""
@@ -36,7 +41,8 @@ class MergeReport:
         if self.least_rank != self.greatest_rank:
             ranks += f" to {self.greatest_rank}"
         return (
-            f"{self.folder}: {self.modules} modules of rank {ranks} by {self.method}, "
+            f"{self.folder}: {self.modules} modules of rank {ranks} by {self.method}"
+            f"{'' if self.normalised else ' with the weights taken as they are'}, "
             f"relative distance to the exact sum {self.relative_error:.2e}"
         )
 
@@ -51,12 +57,15 @@ def merge_adapters(
     out: str | Path,
     base_model: str | None = None,
     state: str | Path | None = None,
+    normalise: bool = True,
+    renames: Sequence[str] = (),
     told: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> MergeReport:
     """Merge adapters into a new folder `out` that plain peft and plain diffusers load.
 
-    inputs: adapter folders, .safetensors files or hub ids. weights: uniform when None, normalised.
+    inputs: adapter folders, .safetensors files or hub ids. weights: uniform when None, normalised to a
+    mean; with normalise off as they are, signs included (1 each when None: the sum). renames: "OLD=NEW".
     method, rank, energy, options: see `ops.merging.plan_merge`. base_model: overrides the name that
     the inputs give. state: nesterov's momentum, the output folder of the round before (its
     `momentum/`); with nesterov a new one is written into `out`. told: what else the provenance says.
@@ -71,19 +80,22 @@ def merge_adapters(
     if not names:
         raise ParetuneError("nothing to merge: give at least one adapter")
     check_new(Path(out))
-    adapters = [open_adapter(name) for name in inputs]
-    base = check_together(adapters, names, base_model)
+    adapters = open_adapters(inputs, renames)
+    base = check_together(adapters, names, base_model, normalise)
     settings = dict(options)
     if state is not None:
         inner = Path(state) / MOMENTUM
         settings["state"] = open_adapter(inner if inner.is_dir() else state)
     with user_errors():
-        merge = plan_merge(adapters, weights, method, rank, energy, **settings)
+        merge = plan_merge(adapters, weights, method, rank, energy, normalise, **settings)
+    if not normalise and merge.weights != [1.0]:
+        refuse_whole(adapters)
     component = _component(adapters)
     with AdapterWriter(out, base, component, adapters[0].config) as writer:
         with user_errors():
             report = _stream(merge, adapters, writer, component, base)
-        writer.finish(_provenance(merge, adapters, names, report) | dict(told or {}))
+        extra = {"renamed": list(renames)} if renames else {}
+        writer.finish(_provenance(merge, adapters, names, report) | extra | dict(told or {}))
     return report
 
 
@@ -116,6 +128,8 @@ def _stream(
     written: set[str] = set()
     with AdapterWriter(writer.partial / MOMENTUM, base, None) if _keeps(merge) else nullcontext() as momentum:
         for module in merge.modules():
+            if module.size + module.error > LARGEST:
+                raise ParetuneError(f"the merged change of {module.name} leaves the range of float32")
             writer.add(module.name, module.delta, layouts[module.name])
             if momentum is not None and module.momentum is not None:
                 momentum.add(module.name, module.momentum, layouts[module.name])
@@ -135,7 +149,7 @@ def _stream(
             writer.add_whole(bare, adapter.file.read(adapter.whole[bare]))
     return MergeReport(
         writer.folder, merge.method, merge.weights, relative(errors, sizes),
-        len(ranks), min(ranks), max(ranks),
+        len(ranks), min(ranks), max(ranks), merge.normalise,
     )  # fmt: skip
 
 
@@ -189,6 +203,7 @@ def _provenance(
             }
             for name, adapter, weight in zip(names, adapters, merge.weights, strict=True)
         ],
+        "normalised": merge.normalise,
         "method": merge.method,
         "rank": merge.rank,
         "energy": merge.energy,
