@@ -18,6 +18,7 @@ from ..files import digest, finished, read_json, write_bytes, write_manifest
 from ..plan import Plan, TokenTask, derive_seed
 from ..policies.memory import memory_errors, to_load, to_train
 from ..rewards.base import load_reward
+from ..training.objectives.settings import needs_whole_batches
 from ..types import ParetuneError
 from .adapters import adapter_hash, load_delta
 from .scorers import named
@@ -77,7 +78,8 @@ def train_token(job: TokenJob, report: Report, should_stop: Callable[[], bool]) 
         )  # fmt: skip
         trainer.resume(inputs)
     try:
-        with memory_errors(to_train, job.config, draws=True):
+        whole = needs_whole_batches(job.config.objective)
+        with memory_errors(to_train, job.config, draws=True, whole_batches=whole):
             token = trainer.run(report, should_stop)
     except Stopped as error:
         raise Interrupted from error
@@ -97,7 +99,8 @@ def _teacher_inputs(job: TokenJob) -> str:
 
 def token_inputs(job: TokenJob) -> str:
     """A digest of everything that decides a token's vectors."""
-    config, task = job.config.without_rounding(), job.task
+    task = job.task
+    config = job.config.without_rounding(needs_whole_batches(job.config.objective))
     assert config.tokens is not None
     own = config.rewards[task.reward]
     train, evaluate = config.train, config.evaluate
