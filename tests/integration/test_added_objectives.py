@@ -137,6 +137,7 @@ def test_a_broken_objective_is_one_line(package: Path) -> None:
         find_objective("broken")
     with pytest.raises(ParetuneError, match=r"^objective plain \(my_objective:torch\) is no class made from"):
         find_objective("plain")
+    assert objective_names("pictures") == ["nft", "awm", "sft", "flow_grpo", "weighted", "given"]
 
 
 def test_an_objective_brings_its_own_samples_in_place_of_rollouts(

@@ -48,7 +48,7 @@ def test_the_latents_are_scaled_as_the_pipelines_image_to_image_variant_does(tin
 
 
 def test_fluxs_latents_are_packed_as_its_pipeline_packs_them(tiny_flux: Path) -> None:
-    from diffusers import FluxPipeline
+    from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 
     policy = _policy(tiny_flux, **FLUX)
     pixels = _random((3, 3, 16, 16))

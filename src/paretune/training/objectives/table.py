@@ -38,7 +38,7 @@ OBJECTIVES: dict[str, str] = {
 def objective_names(medium: str | None = None) -> list[str]:
     """All objectives, other packages' after ours. medium: only those that train what makes such samples."""
     names = list(dict.fromkeys([*OBJECTIVES, *_others()]))
-    return names if medium is None else [n for n in names if medium in find_objective(n).trainers]
+    return names if medium is None else [name for name in names if _trains(name, medium)]
 
 
 def find_objective(name: str) -> type[Objective]:
@@ -60,6 +60,13 @@ def find_objective(name: str) -> type[Objective]:
     if not (isinstance(found, type) and issubclass(found, Objective)):
         raise ParetuneError(f"objective {name} ({other.value}) is no class made from paretune's Objective")
     return found
+
+
+def _trains(name: str, medium: str) -> bool:
+    try:
+        return medium in find_objective(name).trainers
+    except ParetuneError:  # another package's, which is broken: whoever names it is told
+        return False
 
 
 def _others() -> dict[str, EntryPoint]:
