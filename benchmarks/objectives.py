@@ -27,16 +27,16 @@ from paretune.training.mixture import Mixture, Source
 
 OBJECTIVES = {
     "nft": ["objective.name=nft"],
-    "flow_grpo, all steps": ["objective.name=flow_grpo", "objective.clip_range=1e-3"],
+    "flow_grpo, all steps": ["objective.name=flow_grpo", "objective.options.clip_range=1e-3"],
     "flow_grpo, window": [
-        "objective.name=flow_grpo", "objective.clip_range=1e-3", "objective.window=[0,2]",
+        "objective.name=flow_grpo", "objective.options.clip_range=1e-3", "objective.options.window=[0,2]",
         "objective.shared_noise=true",
     ],
     "flow_grpo, window, cps": [
-        "objective.name=flow_grpo", "objective.clip_range=1e-3", "objective.window=[0,2]",
-        "objective.shared_noise=true", "objective.sampler=cps",
+        "objective.name=flow_grpo", "objective.options.clip_range=1e-3", "objective.options.window=[0,2]",
+        "objective.shared_noise=true", "objective.options.sampler=cps",
     ],
-    "awm": ["objective.name=awm", "objective.clip_range=0.2"],
+    "awm": ["objective.name=awm", "objective.options.clip_range=0.2"],
 }  # fmt: skip
 
 

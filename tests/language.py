@@ -127,7 +127,7 @@ def language_recipe(folder: Path, model: Path, **changes: Any) -> Path:
         "methods": ["mapreduce"],
         "model": {"path": str(model), "options": {"max_tokens": 6}},
         "lora": {"rank": 2, "alpha": 4},
-        "objective": {"name": "grpo", "clip_range": 0.2},
+        "objective": {"name": "grpo"},
         "train": {"epochs": 2, "prompts_per_epoch": 2, "group_size": 4, "updates_per_epoch": 2,
                   "learning_rate": 0.02, "checkpoint_every": 1},
         "rewards": {
@@ -138,6 +138,8 @@ def language_recipe(folder: Path, model: Path, **changes: Any) -> Path:
     }  # fmt: skip
     for key, value in changes.items():
         recipe[key] = {**recipe.get(key, {}), **value} if isinstance(value, dict) else value
+    if recipe["objective"]["name"] == "grpo":
+        recipe["objective"]["options"] = {"clip_range": 0.2, **recipe["objective"].get("options", {})}
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     return path

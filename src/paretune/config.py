@@ -57,55 +57,23 @@ class LoraConfig(_Section):
 
 
 class ObjectiveConfig(_Section):
-    """What an expert minimises, and how its rollouts are drawn."""
+    """What an expert minimises. What one objective alone takes is in `options`: see its own file."""
 
-    name: Literal[
-        "nft", "flow_grpo", "awm", "sft", "grpo",
-        "dpo", "ipo", "hinge", "robust", "sppo_hard", "apo_zero", "apo_down", "simpo", "cpo", "kto", "orpo",
-    ] = Field("nft", description="the first four: flow models; others: language models, by TRL's names")
+    name: str = Field("nft", description="a name of training.objectives.table.OBJECTIVES, or of a package's")
     kl: NonNegative = Field(0.0, description="weight of the KL to the anchor")
     anchor: Literal["round", "base"] = Field("round", description="the model the KL pulls to")
     advantage_std: Literal["group", "global"] = "group"
     advantage_clip: PositiveReal = 5.0
-    nft_beta: PositiveReal = 0.5
-    old_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="NFT: how much of the sampling copy stays each epoch"
-    )
-    times: Positive = Field(2, description="NFT, AWM, SFT: noise levels a sample")
-    time_shift: PositiveReal = Field(
-        1.0, description="NFT, AWM, SFT: above 1, more of the noise levels are high, as SD3's shift"
-    )
-    sft_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.25, description="SFT: how much of each group, the best of it, is trained on"
-    )
     joint: Literal["sum_then_normalise", "normalise_then_sum"] = Field(
         "sum_then_normalise", description="advantages of several rewards at once (morl_dr)"
     )
-    clip_range: PositiveReal = Field(1e-4, description="Flow-GRPO, AWM: clip of the ratio")
-    sampler: Literal["sde", "cps", "dance"] = Field(
-        "sde", description="stochastic steps: Flow-GRPO's, Flow-CPS's, or DanceGRPO's of constant eta"
-    )
-    noise_level: PositiveReal = Field(0.7, description="eta of the stochastic steps")
-    window: tuple[int, int] | tuple[int, int, int] | None = Field(
-        None,
-        description="Flow-GRPO: [first, last) stochastic, trained steps; default all but the last. "
-        "[first, last, count]: only so many of them, drawn each epoch, are trained on",
-    )
     shared_noise: bool = Field(False, description="one initial noise a group")
-    ratio: Literal["plain", "guard"] = "plain"
-    options: dict[str, Any] = Field(default_factory=dict, description="more of TRL's settings")
-
-    @model_validator(mode="after")
-    def _check(self) -> ObjectiveConfig:
-        if self.window is not None and not 0 <= self.window[0] < self.window[1]:
-            raise ValueError("window must be [first, last) with 0 <= first < last")
-        if self.window is not None and len(self.window) == 3:
-            first, last, count = self.window
-            if not 0 < count <= last - first:
-                raise ValueError(f"window: {count} steps cannot be drawn of the {last - first} in it")
-        if self.sampler == "cps" and self.noise_level > 1:
-            raise ValueError("noise_level is at most 1 with sampler: cps")
-        return self
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="the objective's own; of language models TRL's settings too"
+    )
+    others: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="options of objectives that methods choose, as selma's: {sft: {..}}"
+    )
 
 
 class TrainConfig(_Section):
@@ -265,9 +233,6 @@ class RunConfig(_Section):
             raise ValueError("methods names one twice")
         if self.tokens is not None and not {"mapreduce", "rewarded_soup"} & set(self.methods):
             raise ValueError("tokens are trained from experts: add mapreduce or rewarded_soup to methods")
-        window = self.objective.window
-        if window is not None and window[1] > self.model.steps - 1:
-            raise ValueError(f"objective.window must end by model.steps - 1 = {self.model.steps - 1}")
         return self
 
     def weights(self) -> dict[str, float]:
@@ -275,20 +240,19 @@ class RunConfig(_Section):
         total = sum(r.weight for r in self.rewards.values())
         return {name: r.weight / total for name, r in self.rewards.items()}
 
-    def rounding_keys(self) -> frozenset[str]:
+    def rounding_keys(self, whole_batches: bool = False) -> frozenset[str]:
         """Keys that change a result by its rounding alone: a run that goes on may set them to fit.
 
-        Losses of TRL's that look at a whole micro-batch (KTO's, and the means over its tokens of CPO and
-        ORPO) keep theirs, and so does a recipe that names a loss itself.
+        whole_batches: the objective compares the samples of a micro-batch, whose size then counts
+        (`training.objectives.settings.needs_whole_batches`).
         """
-        own = self.objective
-        keeps = own.name in {"kto", "cpo", "orpo"} or "loss_type" in own.options
-        return frozenset({"model.gradient_checkpointing"} | (set() if keeps else {"train.micro_batch"}))
+        free = {"model.gradient_checkpointing"}
+        return frozenset(free if whole_batches else free | {"train.micro_batch"})
 
-    def without_rounding(self) -> RunConfig:
+    def without_rounding(self, whole_batches: bool = False) -> RunConfig:
         """The recipe with the defaults of `rounding_keys`: what digests are made of."""
         sections = {"model": self.model, "train": self.train}
-        for key in self.rounding_keys():
+        for key in self.rounding_keys(whole_batches):
             name, leaf = key.split(".")
             default = type(sections[name]).model_fields[leaf].default
             sections[name] = sections[name].model_copy(update={leaf: default})

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import RunConfig
-from .plan import Plan
+from .plan import METHOD_OBJECTIVES, Plan
 from .policies.facts import read_backbone, read_shape
 from .policies.family import Family
 from .policies.folders import family_of, resolve_path
 from .policies.media import Cost, medium_of
 from .policies.quantize import is_quantized
 from .policies.sizes import parameters_in
+from .training.objectives.settings import read_options as read_objective
+from .training.objectives.settings import settings_for
+from .training.objectives.table import find_objective
 
 KEPT = 40  # values that training keeps of a token for each unit of a block, about
 SMALL, SMALL_TEXT_TOKENS = 1e9, 16  # parameters of a transformer whose prompts are short
@@ -63,20 +66,19 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     # Text encoders are gone when training begins; the autoencoder, in float32, visits between epochs.
     beside = max(sizes.text * bytes_each, sizes.vae * 4, activations)
     forward = 2 * sizes.transformer * tokens * family.passes(config.model)
-    objective, train = config.objective, config.train
-    if objective.name == "flow_grpo":
-        window = objective.window or (0, config.model.steps - 1)
-        trained = window[2] if len(window) == 3 else window[1] - window[0]
-    else:
-        trained = objective.times
-    share = (train.keep or train.group_size) / train.group_size
-    passes = config.model.steps + share * trained * (3 + (1 if objective.kl > 0 else 0))
     rate = SUSTAINED_TFLOPS[device] * 1e12
-    hours = {m.name: m.samples * passes * forward / rate / 3600 for m in plan.methods}
+    hours = {m.name: m.samples * _passes(config, m.name) * forward / rate / 3600 for m in plan.methods}
     hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
     base = 1 if is_quantized(config.model) else bytes_each
     memory = sizes.transformer * base + beside
     return Estimate(sizes.transformer, tokens, memory / 1e9, hours)
+
+
+def _passes(config: RunConfig, method: str) -> float:
+    """Forward passes that a sample of a method takes: to draw it, and to train on it by its objective."""
+    settings = settings_for(config.objective, METHOD_OBJECTIVES.get(method))
+    points = find_objective(settings.name).trained_points(config, read_objective(settings))
+    return config.model.steps + points * (3 + (1 if settings.kl > 0 else 0))
 
 
 def _kept(config: RunConfig, blocks: int, units: int) -> int:

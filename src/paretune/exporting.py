@@ -49,7 +49,7 @@ def export_adapter(run: Path, out: Path, rank: int | None) -> float:
 def export_format(run: Path, out: Path, rank: int | None, form: str) -> float:
     """`export_adapter` in one tool's format: peft, diffusers, comfyui or kohya (see `stages.formats`)."""
     config, _ = open_final(run)
-    family = family_of(config.model.path)
+    family = family_of(config.model.path).name
     if medium_of(config.model).component is None and form != "peft":
         raise ParetuneError(f"--format {form} is for diffusion models; a language model's adapter is peft's")
     with in_format(out, form, family if family in TABLES else None) as place:

@@ -9,7 +9,16 @@ from collections.abc import Callable
 from itertools import takewhile
 
 from .config import RunConfig
-from .plan import ExpertTask, MethodPlan, Plan, Round, derive_seed, expert_epochs, method_plan
+from .plan import (
+    METHOD_OBJECTIVES,
+    ExpertTask,
+    MethodPlan,
+    Plan,
+    Round,
+    derive_seed,
+    expert_epochs,
+    method_plan,
+)  # fmt: skip
 
 
 def mapreduce(config: RunConfig) -> MethodPlan:
@@ -89,7 +98,7 @@ def selma(config: RunConfig) -> MethodPlan:
             round=1,
             seed=derive_seed(config.seed, "selma", reward),
             epochs=expert_epochs(config, reward) * config.rounds,
-            objective="sft",
+            objective=METHOD_OBJECTIVES["selma"],
         )
         for reward in config.rewards
     )

@@ -47,6 +47,12 @@ class ExpertTask:
         return self.rewards[0] if len(self.rewards) == 1 else "joint"
 
 
+# Methods that choose the objective of their experts themselves.
+METHOD_OBJECTIVES = {"selma": "sft"}
+# Methods whose experts train on several rewards at once.
+JOINT_METHODS = frozenset({"morl_d", "morl_dr"})
+
+
 @dataclass(frozen=True)
 class TokenTask:
     """Train one reward token. teacher: the adapters whose sum over the base is its expert."""

@@ -6,7 +6,8 @@ Every mistake is one line: which key, what is wrong, and the nearest right name.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -14,6 +15,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from .config import RewardConfig, RunConfig
+from .training.objectives.settings import (
+    check_with_recipe,
+    complete_objective,
+    needs_whole_batches,
+    switch_objective,
+)  # fmt: skip
 from .types import ParetuneError
 
 
@@ -69,17 +76,50 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ParetuneError(f"{path} cannot be read as a YAML recipe: {reason}") from error
     if not isinstance(raw, dict):
         raise ParetuneError(f"{path} is not a recipe: it must be a mapping of keys")
-    for item in overrides:
-        _override(cast("dict[str, Any]", raw), item)
-    return parse_config(cast("dict[str, Any]", raw), str(path))
+    recipe = cast("dict[str, Any]", raw)
+    if overrides:
+        recipe = _overridden(recipe, overrides, str(path))
+    return parse_config(recipe, str(path))
 
 
 def parse_config(raw: dict[str, Any], source: str) -> RunConfig:
     """Validate a mapping; the first mistake becomes one line that names `source` and the key."""
     try:
-        return RunConfig.model_validate(raw)
+        with _told_of(source):
+            config = RunConfig.model_validate(complete_objective(raw))
+            check_with_recipe(config)
+            return config
     except ValidationError as error:
         raise ParetuneError(f"{source}: {_first_mistake(error)}") from error
+
+
+@contextmanager
+def _told_of(source: str) -> Iterator[None]:
+    """Put the recipe's name before a mistake."""
+    try:
+        yield
+    except ParetuneError as error:
+        raise ParetuneError(f"{source}: {error}") from error
+
+
+def _overridden(raw: dict[str, Any], overrides: Sequence[str], source: str) -> dict[str, Any]:
+    """The recipe with every --set applied.
+
+    The recipe's options are those of its own objective: of another that is set, those that both have stay.
+    """
+    with _told_of(source):
+        raw = complete_objective(raw)
+    section, first = raw.get("objective"), [i for i in overrides if i.startswith("objective.name=")]
+    name = section.get("name") if isinstance(section, dict) else None
+    for item in first:
+        _override(raw, item)
+    with _told_of(source):
+        raw = switch_objective(raw, name)
+    for item in overrides:
+        if item not in first:
+            _override(raw, item)
+    with _told_of(source):
+        return complete_objective(raw, flat_wins=True)
 
 
 def _override(raw: dict[str, Any], item: str) -> None:
@@ -150,7 +190,8 @@ def count_keys() -> int:
 def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     """Dotted names of the keys whose values differ, without those that change no more than rounding."""
     harmless = {"executor.workers", "executor.reward_timeout", "train.checkpoint_every", "name"}
-    harmless |= old.rounding_keys() & new.rounding_keys()
+    free = [c.rounding_keys(needs_whole_batches(c.objective)) for c in (old, new)]
+    harmless |= free[0] & free[1]
     a, b = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
     return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and k not in harmless)
 

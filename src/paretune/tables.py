@@ -12,6 +12,8 @@ from rich.table import Table
 from .config import RunConfig
 from .estimate import SUSTAINED_TFLOPS, Estimate
 from .plan import Plan
+from .training.objectives.settings import read_options
+from .training.objectives.table import find_objective
 
 
 def summary_table(summary: dict[str, Any], judges: bool) -> Table:
@@ -47,7 +49,7 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> 
         "model": f"{model.path} ({', '.join(facts)})",
         "sampling": costs.sampling
         or f"{size}{model.steps} steps, guidance {guidance:g}; evaluation {config.evaluate.steps} steps",
-        "objective": f"{objective.name}{_policy_gradient(config)}, KL to the {objective.anchor}: "
+        "objective": f"{objective.name}{_described(config)}, KL to the {objective.anchor}: "
         + ", ".join(f"{n} {k:g}" for n, k in kls.items()),
         "advantages": f"over the {objective.advantage_std} standard deviation, clipped at "
         f"{objective.advantage_clip:g}",
@@ -85,12 +87,11 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> 
     return [settings, budget]
 
 
-def _policy_gradient(config: RunConfig) -> str:
-    """What Flow-GRPO alone is set by."""
+def _described(config: RunConfig) -> str:
+    """What the objective shows of its options, in brackets."""
     own = config.objective
-    if own.name != "flow_grpo":
-        return ""
-    return f" (clip {own.clip_range:g}, {own.sampler} of noise {own.noise_level:g}, {own.ratio} ratio)"
+    told = find_objective(own.name).describe(read_options(own))
+    return f" ({told})" if told else ""
 
 
 def measure_table(table: dict[str, Any]) -> Table:

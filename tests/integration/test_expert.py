@@ -41,14 +41,14 @@ def _values(trainer: ExpertTrainer) -> torch.Tensor:
 
 OBJECTIVES = {
     "all steps": {"name": "flow_grpo"},
-    "window": {"name": "flow_grpo", "window": [0, 1], "shared_noise": True},
-    "cps": {"name": "flow_grpo", "sampler": "cps"},
-    "guard": {"name": "flow_grpo", "ratio": "guard"},
+    "window": {"name": "flow_grpo", "options": {"window": [0, 1]}, "shared_noise": True},
+    "cps": {"name": "flow_grpo", "options": {"sampler": "cps"}},
+    "guard": {"name": "flow_grpo", "options": {"ratio": "guard"}},
     "global std": {"name": "flow_grpo", "advantage_std": "global"},
     "awm": {"name": "awm", "kl": 0.1},
     "nft": {"name": "nft"},
     "sft": {"name": "sft"},
-    "nft, averaged sampler, anchored": {"name": "nft", "old_decay": 0.5, "kl": 0.1},
+    "nft, averaged sampler, anchored": {"name": "nft", "options": {"old_decay": 0.5}, "kl": 0.1},
 }
 
 
@@ -96,7 +96,7 @@ def test_only_the_best_and_the_worst_of_a_group_are_trained_on(tiny_sd3: Path, t
 
 def test_a_time_shift_raises_the_noise_levels(tiny_sd3: Path, tmp_path: Path) -> None:
     plain = _trainer(tmp_path / "plain", tiny_sd3)
-    shifted = _trainer(tmp_path / "shifted", tiny_sd3, objective={"time_shift": 3.0})
+    shifted = _trainer(tmp_path / "shifted", tiny_sd3, objective={"options": {"time_shift": 3.0}})
     for trainer in (plain, shifted):
         trainer.epoch()
     s, moved = (t.objective.sigmas for t in (plain, shifted))  # type: ignore[attr-defined]
@@ -133,7 +133,7 @@ def test_micro_batches_accumulate_to_the_whole_batch(tiny_sd3: Path, tmp_path: P
 def test_how_rollouts_are_cut_into_micro_batches_changes_no_draw(tiny_sd3: Path, tmp_path: Path) -> None:
     drawn = []
     for size in (2, 6):
-        objective = {"name": "flow_grpo", "noise_level": 0.7}
+        objective = {"name": "flow_grpo", "options": {"noise_level": 0.7}}
         trainer = _trainer(
             tmp_path / str(size), tiny_sd3, train={"micro_batch": size}, objective=objective
         )

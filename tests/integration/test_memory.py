@@ -30,6 +30,7 @@ from paretune.stages.evaluate import EvaluateJob, Subject, evaluate_subject
 from paretune.stages.evaluate import _inputs as digest_of
 from paretune.stages.map import MapJob, expert_inputs, train_expert
 from paretune.stages.tokens import TokenJob, train_token
+from paretune.training.objectives.settings import needs_whole_batches
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 from tests.language import language_recipe
@@ -130,7 +131,8 @@ def test_clips_and_texts_have_advice_of_their_own(
     text = load_config(language_recipe(tmp_path / "text", tiny_llama))
     assert "model.options.max_tokens, train.group_size" in to_train(text)
     kto = load_config(language_recipe(tmp_path / "kto", tiny_llama, objective={"name": "kto"}))
-    assert "begin again with --set train.micro_batch=4" in to_train(kto)  # its loss looks at a micro-batch
+    whole = needs_whole_batches(kto.objective)  # its loss looks at a micro-batch
+    assert "begin again with --set train.micro_batch=4" in to_train(kto, whole_batches=whole)
 
 
 @pytest.mark.parametrize("where", ["to the device", "from its files"])

@@ -55,8 +55,9 @@ def _published(name: str, family: str) -> dict[str, Any]:
     shipped = yaml.safe_load(Path(find_recipe(name)).read_text())
     model = {k: v for k, v in shipped["model"].items() if k != "path"}
     train = {k: v for k, v in shipped["train"].items() if k not in ("epochs", "checkpoint_every")}
-    keep_window = "window" in shipped["objective"]
-    objective = {**shipped["objective"], **({"window": [0, 3, 2]} if keep_window else {})}
+    options = shipped["objective"]["options"]
+    keep_window = {"window": [0, 3, 2]} if "window" in options else {}
+    objective = {**shipped["objective"], "options": {**options, **keep_window}}
     keep = {"keep": 2} if "keep" in train else {}
     small = {"prompts_per_epoch": 2, "group_size": 4, "updates_per_epoch": 2, "micro_batch": 3, "epochs": 1}
     options = {**model["options"], **SMALL[family]["options"]}
@@ -103,7 +104,7 @@ def test_the_published_recipe_trains(
     [
         {"name": "nft", "kl": 0.01},
         {"name": "awm"},
-        {"name": "flow_grpo", "window": [0, 1], "ratio": "guard"},
+        {"name": "flow_grpo", "options": {"window": [0, 1], "ratio": "guard"}},
     ],
 )
 def test_every_kind_of_objective_takes_latents_of_any_shape(

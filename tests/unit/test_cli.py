@@ -94,7 +94,7 @@ def test_plan_tells_what_tokens_cost(
     """10 + 2 x 3 pictures a token drawn in 3 steps, and 10 steps on 4 pictures, of 3 or 4 passes."""
     sets = ["rounds=1", "train.epochs=1", "train.prompts_per_epoch=2", "train.group_size=4",
             "model.steps=5",
-            "objective.times=1", "evaluate.steps=3", "tokens.steps=10", "tokens.options.samples=10",
+            "objective.options.times=1", "evaluate.steps=3", "tokens.steps=10", "tokens.options.samples=10",
             "tokens.options.every=5", "tokens.options.validation=3",
             "tokens.options.batch_size=4"]  # fmt: skip
     drawn = (10 + 2 * 3) * 3
@@ -195,7 +195,7 @@ def test_plan_of_a_folder_that_is_no_model(
         ("rewards.ocr.weight=-1", "rewards.ocr.weight: Input should be greater than or equal to 0"),
         ("rewards={}", "rewards is empty: name at least one reward"),
         ("train.group_size=1", "train.group_size: Input should be greater than or equal to 2 (got 1)"),
-        ("objective.window=[9, 9]", "window must be [first, last) with 0 <= first < last"),
+        ("objective={name: flow_grpo, options: {window: [9, 9]}}", "window must be [first, last) with 0 <= "),
         ("rewards.ocr.reward=orc", "unknown reward 'orc'; did you mean 'ocr'?"),
         ("rewards.ocr.judge=pik", "unknown reward 'pik'"),
         ("rewards.ocr.prompts=pictures/ocr-tran", "did you mean 'pictures/ocr-train'?"),

@@ -9,6 +9,7 @@ import yaml
 from paretune.config import RunConfig
 from paretune.ops.merging import REDUCERS
 from paretune.recipes import changed_keys, count_keys, find_recipe, load_config, parse_config, shipped_recipes
+from paretune.training.objectives.settings import needs_whole_batches
 from paretune.types import ParetuneError
 
 REWARD = {"reward": "ocr", "prompts": "a.txt", "eval_prompts": "b.txt"}
@@ -30,6 +31,10 @@ def refusal(recipe: dict[str, Any]) -> str:
         parse_config(recipe, "mine.yaml")
     (line,) = str(caught.value).splitlines()
     return line
+
+
+def window(steps: list[int]) -> dict[str, Any]:
+    return {"objective": {"name": "flow_grpo", "options": {"window": steps}}}
 
 
 def write(folder: Path, text: str) -> Path:
@@ -83,10 +88,10 @@ def test_set_opens_a_section_that_a_resolved_recipe_leaves_null(tmp_path: Path) 
 
 def test_set_overrides_keys_in_sections(tmp_path: Path) -> None:
     path = write(tmp_path, yaml.safe_dump(raw(train={"epochs": 9, "group_size": 4})))
-    config = load_config(path, ["train.epochs=4", "rewards.ocr.weight=2.5", "objective.window=[0, 2]"])
+    config = load_config(path, ["train.epochs=4", "rewards.ocr.weight=2.5", "objective.options.times=3"])
     assert (config.train.epochs, config.train.group_size) == (4, 4)
     assert config.rewards["ocr"].weight == 2.5
-    assert config.objective.window == (0, 2)
+    assert config.objective.options["times"] == 3
 
 
 @pytest.mark.parametrize(
@@ -125,9 +130,9 @@ def test_a_bad_set_is_one_line(tmp_path: Path, item: str, told: str) -> None:
         ({}, "the key rewards is missing"),
         (raw(train={"group_size": 1}), "train.group_size: Input should be greater than or equal to 2"),
         (raw(train={"updates_per_epoch": 999}), "train: updates_per_epoch is more than prompts_per_epoch"),
-        (raw(model={"steps": 4}, objective={"window": [0, 4]}), "window must end by model.steps - 1 = 3"),
-        (raw(objective={"window": [2, 2]}), "objective: window must be [first, last)"),
-        (raw(objective={"window": [-1, 2]}), "objective: window must be [first, last)"),
+        (raw(model={"steps": 4}, **window([0, 4])), "options.window must end by model.steps - 1 = 3"),
+        (raw(**window([2, 2])), "objective.options: window must be [first, last)"),
+        (raw(**window([-1, 2])), "objective.options: window must be [first, last)"),
         (raw(methods=["selma", "selma"]), "methods names one twice"),
         (raw(methods=["soup"]), "methods.0: Input should be 'mapreduce', 'rewarded_soup'"),
         (raw(reduce={"method": "compressed"}), "reduce: method: compressed needs a rank or an energy"),
@@ -186,15 +191,16 @@ def test_every_reducer_may_be_named_and_cut(method: str) -> None:
 
 
 def test_the_widest_window_is_taken() -> None:
-    config = parse_config(raw(model={"steps": 4}, objective={"window": [0, 3]}), "x")
-    assert config.objective.window == (0, 3)
+    config = parse_config(raw(model={"steps": 4}, **window([0, 3])), "x")
+    assert config.objective.options["window"] == [0, 3]
 
 
 REALS = [
-    "model.guidance_scale", "lora.alpha", "objective.kl", "objective.advantage_clip", "objective.nft_beta",
-    "objective.old_decay", "objective.clip_range", "objective.noise_level", "train.learning_rate",
-    "train.weight_decay", "train.max_grad_norm", "train.ema_decay", "rewards.ocr.weight", "rewards.ocr.kl",
-    "evaluate.guidance_scale", "reduce.energy", "executor.reward_timeout",
+    "model.guidance_scale", "lora.alpha", "objective.kl", "objective.advantage_clip",
+    "objective.options.beta", "objective.options.old_decay", "objective.options.time_shift",
+    "train.learning_rate", "train.weight_decay", "train.max_grad_norm", "train.ema_decay",
+    "rewards.ocr.weight", "rewards.ocr.kl", "evaluate.guidance_scale", "reduce.energy",
+    "executor.reward_timeout",
 ]  # fmt: skip
 
 
@@ -229,7 +235,7 @@ def test_weights_are_normalised() -> None:
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
 def test_the_resolved_recipe_reads_back_equal(name: str) -> None:
-    config = load_config(find_recipe(name), ["objective.window=[0, 1]", "rewards.mine.reward=a.py:F",
+    config = load_config(find_recipe(name), ["objective.advantage_clip=4", "rewards.mine.reward=a.py:F",
                                              "rewards.mine.prompts=p", "rewards.mine.eval_prompts=q",
                                              "rewards.mine.options={deep: {x: [1, 2]}}"])  # fmt: skip
     again = parse_config(yaml.safe_load(config.to_yaml()), "again")
@@ -257,7 +263,7 @@ def test_what_changes_only_rounding_may_change() -> None:
     assert new.without_rounding() == old
     kto = [parse_config({**r, "objective": {"name": "kto"}}, "x") for r in (raw(), less)]
     assert changed_keys(*kto) == ["train.micro_batch"]  # its loss looks at a whole micro-batch
-    assert kto[1].without_rounding().train.micro_batch == 2
+    assert kto[1].without_rounding(needs_whole_batches(kto[1].objective)).train.micro_batch == 2
 
 
 def test_a_config_is_frozen() -> None:
@@ -268,7 +274,7 @@ def test_a_config_is_frozen() -> None:
 
 def test_a_window_may_say_how_many_of_its_steps_are_trained_on() -> None:
     model = {"steps": 16}
-    config = parse_config(raw(model=model, objective={"name": "flow_grpo", "window": [0, 15, 9]}), "x")
-    assert config.objective.window == (0, 15, 9)
+    config = parse_config(raw(model=model, **window([0, 15, 9])), "x")
+    assert config.objective.options["window"] == [0, 15, 9]
     with pytest.raises(ParetuneError, match="window: 4 steps cannot be drawn of the 3 in it"):
-        parse_config(raw(model=model, objective={"window": [1, 4, 4]}), "x")
+        parse_config(raw(model=model, **window([1, 4, 4])), "x")

@@ -31,10 +31,12 @@ from paretune.stages.adapters import save_delta
 from paretune.stages.fold import fold_adapter
 from paretune.stages.map import mixture_of
 from paretune.training.language import supervised
-from paretune.training.language.pairs import pair_rows
-from paretune.training.language.settings import OBJECTIVES, Batches, batches_of, trl_arguments
+from paretune.training.language.settings import batches_of, trl_arguments
 from paretune.training.language.trainer import LanguageTrainer
-from paretune.training.trainers import KINDS, check_objective
+from paretune.training.objectives.preferences import DPO, KTO
+from paretune.training.objectives.table import objective_names
+from paretune.training.objectives.trl import Batches
+from paretune.training.trainers import check_objective
 from paretune.types import ParetuneError, Prompt
 from tests.language import language_recipe, make_gpt2, make_gpt2_reward, make_llama
 
@@ -61,7 +63,8 @@ def test_batches(config: RunConfig) -> None:
 
 def test_grpo_gets_the_recipe_and_its_options(config: RunConfig, tmp_path: Path) -> None:
     changed = _with(
-        config, objective={"options": {"loss_type": "dr_grpo", "use_vllm": "auto"}, "advantage_std": "global"}
+        config, objective={"options": {"loss_type": "dr_grpo", "use_vllm": "auto", "clip_range": 0.2},
+                           "advantage_std": "global"},
     )
     made = trl_arguments(changed, "grpo", 0.04, Batches(2, 3, 2), "cpu", 2**40, tmp_path)
     assert (made.beta, made.epsilon, made.learning_rate) == (0.04, 0.2, 0.02)
@@ -83,10 +86,12 @@ def test_options_that_trl_has_not_or_that_the_recipe_says(config: RunConfig, tmp
 
 
 def test_every_objective_has_a_trainer_and_a_medium_its_own(config: RunConfig) -> None:
-    assert set(KINDS["texts"].objectives) == set(OBJECTIVES)
+    flow = ["nft", "awm", "sft", "flow_grpo"]
+    assert objective_names("pictures") == objective_names("clips") == flow
+    assert {*objective_names("texts"), *flow} == set(objective_names())
     check_objective(config)
     with pytest.raises(ParetuneError, match="nft does not train"):
-        check_objective(_with(config, objective={"name": "nft"}))
+        check_objective(_with(config, objective={"name": "nft", "options": {}}))
     with pytest.raises(ParetuneError, match="selma"):
         check_objective(config.model_copy(update={"methods": ("selma",)}))
 
@@ -146,10 +151,10 @@ def test_pairs(tiny_llama: Path) -> None:
     prompts = [Prompt("fix", {"chosen": "yes", "rejected": "no"}), Prompt("clean")]
     texts = ["fix please", "clean please"]
     row = {"prompt": "fix please", "chosen": "yes", "rejected": "no"}
-    assert pair_rows("dpo", prompts, texts, [0]) == [row]
-    assert [row["label"] for row in pair_rows("kto", prompts, texts, [0])] == [True, False]
+    assert DPO.rows("dpo", prompts, texts, [0]) == [row]
+    assert [row["label"] for row in KTO.rows("kto", prompts, texts, [0])] == [True, False]
     with pytest.raises(ParetuneError, match="'clean' has no"):
-        pair_rows("dpo", prompts, texts, [0, 1])
+        DPO.rows("dpo", prompts, texts, [0, 1])
 
 
 def test_a_folder_tells_its_family(tiny_llama: Path, tmp_path: Path) -> None:

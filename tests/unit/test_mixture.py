@@ -11,6 +11,7 @@ from paretune.config import ObjectiveConfig
 from paretune.ops.advantages import best_of_group, group_advantages
 from paretune.rewards.base import FunctionReward
 from paretune.training.mixture import Mixture, Source
+from paretune.training.objectives.sft import best_samples
 from paretune.types import ParetuneError, Prompt
 
 PLAIN = ObjectiveConfig()
@@ -105,7 +106,7 @@ def test_supervised_fine_tuning_keeps_the_best_of_each_group() -> None:
     mixture = _mixture("all")
     raw = mixture.score(_samples([0.0, 1.0]), torch.tensor([5]), 10)
     with pytest.raises(ParetuneError, match="no joint form"):
-        mixture.advantages(raw, PLAIN.model_copy(update={"name": "sft"}))
+        best_samples(mixture, raw, 0.5)
 
 
 def test_the_anchor_of_a_mixture_is_the_mean() -> None:

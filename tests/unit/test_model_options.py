@@ -18,7 +18,7 @@ from paretune.policies.family import families
 from paretune.policies.folders import family_of
 from paretune.policies.media import medium_of
 from paretune.recipes import find_recipe, load_config
-from paretune.training.trainers import KINDS
+from paretune.training.trainers import STUDENTS
 from paretune.types import ParetuneError
 
 VIDEO = "hunyuanvideo-community/HunyuanVideo"
@@ -53,7 +53,7 @@ def test_every_family_has_a_policy_options_and_a_trainer() -> None:
     models = [ModelConfig.model_validate({"path": name}) for name in ("pictures", VIDEO, "assistant")]
     made = {model.path: medium_of(model).name for model in models}
     assert made == {"pictures": "pictures", VIDEO: "clips", "assistant": "texts"}
-    assert set(made.values()) == set(KINDS)
+    assert set(made.values()) == set(STUDENTS)
 
 
 @pytest.mark.parametrize(

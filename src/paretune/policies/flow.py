@@ -127,6 +127,10 @@ class FlowPolicy(Policy, Protocol):
         """Latents -> samples as `types` says: pictures or clips in [0, 1], float32, on the CPU."""
         ...
 
+    def encode_media(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Samples as `decode` gives them -> latents, float32, on the CPU; nothing is drawn by lot."""
+        ...
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -151,6 +155,13 @@ class Trajectories:
     states: torch.Tensor | None = None
     log_probs: torch.Tensor | None = None
     means: torch.Tensor | None = None
+
+    def select(self, index: torch.Tensor) -> Trajectories:
+        """Those of the samples in `index`."""
+        states, log_probs, means = (
+            None if x is None else x[index] for x in (self.states, self.log_probs, self.means)
+        )
+        return Trajectories(self.clean[index], states, log_probs, means)
 
 
 def stochastic_step(

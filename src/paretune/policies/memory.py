@@ -36,12 +36,15 @@ def memory_errors(advice: Callable[P, str], *args: P.args, **settings: P.kwargs)
         raise ParetuneError(f"out of memory{'' if here else ' on the accelerator'}: {told}") from error
 
 
-def to_train(config: RunConfig, begun: bool = True, draws: bool = False) -> str:
+def to_train(
+    config: RunConfig, begun: bool = True, draws: bool = False, whole_batches: bool = False
+) -> str:
     """What would let an expert or a token train. begun: there is a run to go on with.
 
-    draws: samples are drawn as the evaluation draws them.
+    draws: samples are drawn as the evaluation draws them. whole_batches: see `RunConfig.rounding_keys`.
     """
-    free, settings = config.rounding_keys() if begun else frozenset[str](), dict[str, str]()
+    free = config.rounding_keys(whole_batches) if begun else frozenset[str]()
+    settings = dict[str, str]()
     batch = min(config.train.micro_batch, config.train.prompts_per_epoch * config.train.group_size)
     if batch > 1:
         settings["train.micro_batch"] = str(batch // 2)

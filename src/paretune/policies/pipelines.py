@@ -237,6 +237,33 @@ class PipelinePolicy:
         _release(self.device)
         return torch.cat(parts)
 
+    def scale(self, latents: torch.Tensor) -> torch.Tensor:
+        """The inverse of `unscale`: the autoencoder's latents as the transformer takes them."""
+        config = self.vae.config
+        return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
+
+    @torch.no_grad()
+    def encode_media(self, pixels: torch.Tensor, batch: int = 8) -> torch.Tensor:
+        """Samples [B, .., 3, H, W] in [0, 1] -> latents, as the pipeline's image-to-image variant encodes.
+
+        The mean of the autoencoder's distribution, so that the same pixels give the same latents. Raises
+        ParetuneError for pixels of another size than the model's samples.
+        """
+        wanted = (self.shape.height, self.shape.width)
+        if tuple(pixels.shape[-2:]) != wanted:
+            raise ParetuneError(
+                f"samples of {pixels.shape[-1]}x{pixels.shape[-2]} pixels cannot be encoded: the model's are "
+                f"{wanted[1]}x{wanted[0]} (model.width, model.height)"
+            )
+        self.vae.to(self.device)
+        parts = []
+        for x in pixels.split(batch):
+            z = self.vae.encode(2 * x.to(self.device, self.vae.dtype) - 1).latent_dist.mode()
+            parts.append(self.scale(z).float().cpu())
+        self.vae.to("cpu")
+        _release(self.device)
+        return torch.cat(parts)
+
 
 def _conditions(parts: Mapping[str, torch.Tensor]) -> Conditions:
     """Of what `embed` gives. A mask that was blended of several is 1 where any of them looks."""

@@ -17,6 +17,8 @@ from ..policies.media import medium_of
 from ..policies.memory import memory_errors, to_load, to_train
 from ..rewards.base import load_reward
 from ..training.mixture import Mixture, Source
+from ..training.objectives.flat_keys import digest_form
+from ..training.objectives.settings import needs_whole_batches
 from .adapters import adapter_hash, load_delta, save_delta
 from .scorers import named
 
@@ -62,7 +64,8 @@ def train_expert(
             devices[0],
         )
         trainer.resume(inputs, job.run / job.task.continues if job.task.continues else None)
-    with memory_errors(to_train, job.config):
+    whole = needs_whole_batches(job.config.objective)
+    with memory_errors(to_train, job.config, whole_batches=whole):
         deltas = trainer.run(report, should_stop)
     files = save_delta(
         folder, deltas, job.config.model.path, {"reward": job.task.reward},
@@ -94,13 +97,14 @@ def _parents(job: MapJob) -> dict[str, LowRank] | None:
 
 def expert_inputs(job: MapJob) -> str:
     """A digest of everything that decides the expert's weights."""
-    config, task = job.config.without_rounding(), job.task
+    task = job.task
+    config = job.config.without_rounding(needs_whole_batches(job.config.objective))
     return digest(
         {
             "task": asdict(task),
             "model": [job.model, config.model.model_dump(mode="json")],
             "lora": config.lora.model_dump(mode="json"),
-            "objective": config.objective.model_dump(mode="json"),
+            "objective": digest_form(config.objective),
             "train": config.train.model_dump(mode="json", exclude={"checkpoint_every"}),
             "rewards": {name: _reward_inputs(config, name) for name in task.rewards},
             "threads": config.executor.threads,

@@ -18,6 +18,7 @@ from ..files import below, digest, finished, read_json, write_bytes, write_manif
 from ..plan import Plan, TokenTask, derive_seed
 from ..policies.memory import memory_errors, to_load, to_train
 from ..rewards.base import load_reward
+from ..training.objectives.settings import needs_whole_batches
 from ..types import ParetuneError
 from .adapters import adapter_hash, load_delta
 from .scorers import named
@@ -82,7 +83,8 @@ def train_token(
             _teacher_inputs(job), devices[0],
         )  # fmt: skip
         trainer.resume(inputs)
-    with memory_errors(to_train, job.config, draws=True):
+    whole = needs_whole_batches(job.config.objective)
+    with memory_errors(to_train, job.config, draws=True, whole_batches=whole):
         token = trainer.run(report, should_stop)
     report({"folder": job.task.folder, "update": steps, "epochs": steps})
     return write_manifest(
@@ -100,7 +102,8 @@ def _teacher_inputs(job: TokenJob) -> str:
 
 def token_inputs(job: TokenJob) -> str:
     """A digest of everything that decides a token's vectors."""
-    config, task = job.config.without_rounding(), job.task
+    task = job.task
+    config = job.config.without_rounding(needs_whole_batches(job.config.objective))
     assert config.tokens is not None
     own = config.rewards[task.reward]
     train, evaluate = config.train, config.evaluate

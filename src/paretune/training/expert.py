@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +17,20 @@ import torch
 
 from ..config import RunConfig
 from ..files import read_rows, write_rows
-from ..ops.advantages import best_and_worst, informative_groups
 from ..ops.lowrank import LowRank
 from ..plan import ExpertTask, derive_seed
-from ..policies.adapters import attach_parents, attach_policy, fold, policy_deltas, swapped
-from ..policies.flow import Trajectories, sample
+from ..policies.adapters import attach_parents, attach_policy, fold, only, policy_deltas, swapped
+from ..policies.flow import sample
 from ..policies.quantize import is_quantized, open_to_train, quantize
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
-from .mixture import Mixture, Scores
-from .objectives import Batch, Objective, make_objective
+from .mixture import Mixture
+from .objectives.flow import Batch, FlowObjective, Rollouts, Setting
+from .objectives.settings import read_options, settings_for
+from .objectives.table import find_objective
 from .schedule import rate_share
 
 Report = Callable[[dict[str, Any]], None]
 __all__ = ["ExpertTrainer", "Stopped"]
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """An epoch's samples. scores: raw, of P groups of G; index: [P] into the prompts."""
-
-    trajectories: Trajectories
-    scores: Scores
-    index: torch.Tensor
-    seconds_sample: float
-    seconds_score: float
 
 
 class ExpertTrainer:
@@ -58,13 +47,13 @@ class ExpertTrainer:
     ) -> None:
         self.config, self.task, self.folder = config, task, folder
         self.mixture = mixture
-        self.settings = config.objective
-        if task.objective is not None:
-            self.settings = config.objective.model_copy(update={"name": task.objective})
+        self.settings = settings_for(config.objective, task.objective)
+        kind, options = find_objective(self.settings.name), read_options(self.settings)
+        assert issubclass(kind, FlowObjective)
         self.policy = open_to_train(config.model, device)
         self.policy.autocast = config.train.autocast
         guidance = config.model.guidance_scale > 1
-        self.conditions = self.policy.encode([p.text for p in mixture.prompts], guidance)
+        self.conditions = self.policy.encode(list(kind.captions(options, mixture)), guidance)
         self.policy.free_text()
         transformer = self.policy.transformer
         apart = config.objective.anchor == "base" and mixture.kl > 0
@@ -87,10 +76,13 @@ class ExpertTrainer:
             ema=_copy(parameters),
             old=_copy(parameters),
         )
-        self.objective: Objective = make_objective(
-            self.policy, self.settings, config.model, mixture.kl,
-            config.train.micro_batch, parameters, self.state.old,
+        anchor_is_round = self.settings.anchor == "round"
+        setting = Setting(
+            self.policy, config.model, config.train, self.settings, mixture.kl,
+            sampling_weights=lambda: swapped(self.state.parameters, self.state.old),
+            reference_weights=lambda: only(transformer, policy=False, parents=anchor_is_round),
         )  # fmt: skip
+        self.objective: FlowObjective[Any] = kind(setting, options)
 
     def resume(self, inputs: str, earlier: Path | None) -> None:
         """See `trainers.Trainer`."""
@@ -119,27 +111,19 @@ class ExpertTrainer:
         return policy_deltas(self.policy.transformer, values)
 
     def epoch(self) -> dict[str, Any]:
-        """Sample, score, update; returns the metrics row."""
+        """Collect samples, update; returns the metrics row."""
         start = time.perf_counter()
         self._set_rate()
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, self.state.epoch))
-        rollouts = self.rollout(generator)
-        advantages = self.mixture.advantages(rollouts.scores, self.settings)
+        collected = self.objective.collect(self, generator)
         begin = time.perf_counter()
-        losses = self.update(rollouts, advantages, generator)
-        self._average_old()
+        losses = self.update(collected.batch, generator)
+        if self.objective.sampling_decay is not None:
+            blend(self.state.old, self.state.parameters, self.objective.sampling_decay)
         self.state.epoch += 1
         now = time.perf_counter()
-        return {
-            "update": self.state.epoch,
-            "reward": rollouts.scores.mean(),
-            "reward_std": rollouts.scores.spread(),
-            **losses,
-            "seconds": now - start,
-            "seconds_sample": rollouts.seconds_sample,
-            "seconds_score": rollouts.seconds_score,
-            "seconds_train": now - begin,
-        }
+        seconds = {"seconds": now - start, "seconds_train": now - begin}
+        return {"update": self.state.epoch, **collected.facts, **losses, **seconds}
 
     def rollout(self, generator: torch.Generator) -> Rollouts:
         """Draw `prompts_per_epoch` groups under the sampling weights and score them."""
@@ -161,51 +145,30 @@ class ExpertTrainer:
         scored = time.perf_counter()
         return Rollouts(trajectories, scores, index, sampled - start, scored - sampled)
 
-    def update(
-        self, rollouts: Rollouts, advantages: torch.Tensor, generator: torch.Generator
-    ) -> dict[str, float]:
-        """A few optimiser steps over the informative groups, each over a share of every noise level."""
-        kept = informative_groups(advantages)
-        if len(kept) == 0:  # every group agrees with itself: there is nothing to learn from
+    def update(self, batch: Batch | None, generator: torch.Generator) -> dict[str, float]:
+        """A few optimiser steps over the groups of a batch, each over a share of every slot."""
+        if batch is None:  # there is nothing to learn from
             return {"loss": 0.0, "kl": 0.0, "ratio": 1.0, "grad_norm": 0.0, "kept_groups": 0}
-        group = advantages.shape[1]
-        samples = (kept[:, None] * group + torch.arange(group)).flatten()
-        if self.settings.name == "sft":
-            samples = samples[advantages.flatten()[samples] > 0]
-        elif self.config.train.keep is not None:
-            samples = samples[best_and_worst(advantages, self.config.train.keep).flatten()[samples]]
-        conditions = self.conditions.select(rollouts.index.repeat_interleave(group)[samples])
-        groups = torch.unique(samples // group, return_inverse=True)[1]
-        batch = Batch(
-            _select(rollouts.trajectories, samples), advantages.flatten()[samples], conditions, groups
-        )
         self.objective.begin_epoch(batch, generator)
-        totals = {"loss": 0.0, "kl": 0.0, "ratio": 0.0, "grad_norm": 0.0}
+        groups = int(batch.group.max()) + 1
+        totals: dict[str, float] = {}
         # A group is never torn apart: what its advantages have in common cancels only in the whole.
-        order = torch.randperm(len(kept), generator=generator).chunk(self.config.train.updates_per_epoch)
-        parts = [torch.isin(groups, own).nonzero().flatten() for own in order]
+        order = torch.randperm(groups, generator=generator).chunk(self.config.train.updates_per_epoch)
+        parts = [torch.isin(batch.group, own).nonzero().flatten() for own in order]
         for part in parts:
             for key, value in self._step(part).items():
-                totals[key] += value / len(parts)
-        return {**totals, "kept_groups": len(kept)}
+                totals[key] = totals.get(key, 0.0) + value / len(parts)
+        return {**totals, "kept_groups": groups}
 
     def _step(self, part: torch.Tensor) -> dict[str, float]:
-        """One optimiser step, its gradient accumulated over slots and micro-batches."""
-        train, objective = self.config.train, self.objective
-        sums = {"loss": 0.0, "kl": 0.0, "ratio": 0.0}
-        for slot in range(objective.slots):
-            for index in part.split(train.micro_batch):
-                share = len(index) / (len(part) * objective.slots)
-                loss = objective.loss(index, slot)
-                (loss.total * share).backward()
-                sums["loss"] += float(loss.total.detach()) * share
-                sums["kl"] += loss.kl * share
-                sums["ratio"] += loss.ratio * share
+        """One optimiser step on the samples in `part`."""
+        train = self.config.train
+        sums = self.objective.accumulate(part)
         parameters = list(self.state.parameters.values())
         norm = torch.nn.utils.clip_grad_norm_(parameters, train.max_grad_norm)
         self.state.optimiser.step()
         self.state.optimiser.zero_grad()
-        objective.first = False  # type: ignore[attr-defined]
+        self.objective.end_update()
         self.state.updates += 1
         if train.ema_decay > 0 and self.state.updates % train.ema_every == 0:
             t = self.state.updates // train.ema_every
@@ -217,12 +180,6 @@ class ExpertTrainer:
         share = rate_share(train.lr_scheduler, self.state.epoch, *task.schedule)
         for group in self.state.optimiser.param_groups:
             group["lr"] = train.learning_rate * share
-
-    def _average_old(self) -> None:
-        """The copy that samples is the trained one; NFT's follows it, and SFT's stays the round's model."""
-        if self.settings.name != "sft":
-            decay = self.settings.old_decay if self.settings.name == "nft" else 0.0
-            blend(self.state.old, self.state.parameters, decay)
 
 
 def _copy(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
@@ -236,8 +193,3 @@ def blend(
     """average <- decay * average + (1 - decay) * parameters, in place."""
     for name, p in parameters.items():
         average[name].lerp_(p.detach(), 1 - decay)
-
-
-def _select(t: Trajectories, index: torch.Tensor) -> Trajectories:
-    parts = (t.clean, t.states, t.log_probs, t.means)
-    return Trajectories(*(x[index] if x is not None else None for x in parts))  # type: ignore[arg-type]

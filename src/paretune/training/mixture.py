@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from ..config import ObjectiveConfig
-from ..ops.advantages import best_of_group, joint_advantages
+from ..ops.advantages import joint_advantages
 from ..rewards.base import applies_to, oriented, score_samples
-from ..types import ParetuneError, Prompt, Reward, Samples, take
+from ..types import Prompt, Reward, Samples, take
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,14 @@ class Mixture:
             values[kept] = scored.view(len(kept), group)
         return Scores(raw, applies)
 
+    def oriented(self, scores: Scores) -> torch.Tensor:
+        """The scores turned so that greater is better. [R, P, G]."""
+        return torch.stack([oriented(s.reward, r) for s, r in zip(self.sources, scores.raw, strict=True)])
+
     def advantages(self, scores: Scores, settings: ObjectiveConfig) -> torch.Tensor:
-        """[P, G]. For supervised fine-tuning, which samples to keep (1) and which to leave (0)."""
-        better = torch.stack(
-            [oriented(s.reward, r) for s, r in zip(self.sources, scores.raw, strict=True)]
-        )
+        """Group-relative advantages, of several rewards as `settings` say. [P, G]."""
+        better = self.oriented(scores)
         weights = torch.tensor([s.weight for s in self.sources])
-        if settings.name == "sft":
-            if len(self.sources) > 1:
-                raise ParetuneError("objective sft trains on one reward; it has no joint form")
-            return best_of_group(better[0], settings.sft_share)
         if self.scoring == "own":  # a prompt has one reward: nothing is summed, nothing is weighted
             weights = torch.ones_like(weights)
         order = settings.joint if self.scoring == "all" else "normalise_then_sum"

@@ -1,20 +1,22 @@
-"""Which trainer makes the experts and the tokens of a model: by what the model makes, one line each."""
+"""Which trainer makes the experts of a model, by what a sample is and the objective, and which its tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..config import RunConfig
 from ..ops.lowrank import LowRank
-from ..plan import ExpertTask, TokenTask
+from ..plan import JOINT_METHODS, METHOD_OBJECTIVES, ExpertTask, TokenTask
 from ..policies.media import medium_of
 from ..types import ParetuneError
 from .checkpoint import TrainState
 from .mixture import Mixture
+from .objectives.base import Objective
+from .objectives.settings import check_with_recipe, read_options, settings_for
+from .objectives.table import find_objective, objective_names
 from .student import Student
 
 Report = Callable[[dict[str, Any]], None]
@@ -37,47 +39,42 @@ class Trainer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """place, student: module:Class below this package. objectives: those that the trainer knows."""
-
-    place: str
-    objectives: tuple[str, ...]
-    student: str
-
-
-PAIRS = (
-    "dpo", "ipo", "hinge", "robust", "sppo_hard", "apo_zero", "apo_down", "simpo", "cpo", "kto", "orpo",
-)  # fmt: skip
-_FLOW = _Kind("expert:ExpertTrainer", ("nft", "flow_grpo", "awm", "sft"), "flow_student:FlowStudent")
-KINDS = {
-    "pictures": _FLOW,
-    "clips": _FLOW,
-    "texts": _Kind(
-        "language.trainer:LanguageTrainer", ("grpo", *PAIRS), "language.student:TextStudent"
-    ),
+# What a sample is -> the module:Class below this package that learns its reward tokens.
+STUDENTS = {
+    "pictures": "flow_student:FlowStudent",
+    "clips": "flow_student:FlowStudent",
+    "texts": "language.student:TextStudent",
 }
-
-
-UNHEARD = {"train": ("keep",), "objective": ("shared_noise", "advantage_clip", "anchor")}
 
 
 def check_objective(config: RunConfig) -> None:
     """Raise ParetuneError where the recipe's objective or a method is not for its model."""
-    known, name = _kind(config).objectives, config.objective.name
-    if name not in known:
+    medium, name = medium_of(config.model).name, config.objective.name
+    objective = find_objective(name)
+    if medium not in objective.trainers:
+        known = ", ".join(objective_names(medium))
         raise ParetuneError(
-            f"objective.name: {name} does not train {config.model.path}; choose one of {', '.join(known)}"
+            f"objective.name: {name} does not train {config.model.path}; choose one of {known}"
         )
-    if known is KINDS["texts"].objectives:
-        _check_unheard(config)
-    if "selma" in config.methods and "sft" not in known:
-        raise ParetuneError("methods: selma trains by objective sft, which this model's trainer has not")
+    _refuse_not_read(config, objective)
+    check_with_recipe(config)
+    for method in config.methods:
+        chosen = METHOD_OBJECTIVES.get(method)
+        if chosen is not None and medium not in find_objective(chosen).trainers:
+            raise ParetuneError(
+                f"methods: {method} trains by objective {chosen}, which this model's trainer has not"
+            )
+        if chosen is not None:
+            read_options(settings_for(config.objective, chosen))
+        if method in JOINT_METHODS and objective.one_reward and len(config.rewards) > 1:
+            raise ParetuneError(
+                f"methods: {method} trains on several rewards at once, which objective {name} cannot"
+            )
 
 
-def _check_unheard(config: RunConfig) -> None:
-    """Keys of flow models' trainer that TRL has nothing for: a value of one's own would change nothing."""
-    for section, keys in UNHEARD.items():
+def _refuse_not_read(config: RunConfig, objective: type[Objective]) -> None:
+    """Keys that the objective's trainer has nothing for: a value of one's own would change nothing."""
+    for section, keys in objective.not_read.items():
         own = getattr(config, section)
         for key in keys:
             if getattr(own, key) != type(own).model_fields[key].default:
@@ -92,20 +89,19 @@ def open_trainer(
     parents: dict[str, LowRank] | None, device: str,
 ) -> Trainer:  # fmt: skip
     """The trainer of an expert, its model loaded."""
-    return _load(_kind(config).place)(config, task, folder, mixture, parents, device)
+    name = settings_for(config.objective, task.objective).name
+    place = find_objective(name).trainers[medium_of(config.model).name]
+    return _load(place)(config, task, folder, mixture, parents, device)
 
 
 def open_student(
     config: RunConfig, task: TokenTask, expert: Mapping[str, LowRank], device: str
 ) -> Student:
     """What learns a token from an expert, its model loaded."""
-    return _load(_kind(config).student)(config, task, expert, device)
+    place = STUDENTS[medium_of(config.model).name]
+    return _load(f"{__package__}.{place}")(config, task, expert, device)
 
 
 def _load(place: str) -> Any:
     module, name = place.split(":")
-    return getattr(import_module(f".{module}", __package__), name)
-
-
-def _kind(config: RunConfig) -> _Kind:
-    return KINDS[medium_of(config.model).name]
+    return getattr(import_module(module), name)

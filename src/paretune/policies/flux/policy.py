@@ -76,3 +76,8 @@ class FluxPolicy(PipelinePolicy):
         scale = self.pipe.vae_scale_factor
         unpacked = FluxPipeline._unpack_latents(latents, self.shape.height, self.shape.width, scale)
         return super().unscale(unpacked)
+
+    def scale(self, latents: torch.Tensor) -> torch.Tensor:
+        """Packed, [B, h/2 * w/2, 4C]."""
+        scaled = super().scale(latents)
+        return FluxPipeline._pack_latents(scaled, *scaled.shape)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from diffusers import HunyuanVideoPipeline
 
+from ...types import ParetuneError
 from ..flow import Conditions
 from ..options import read_options
 from ..pipelines import PipelinePolicy
@@ -39,9 +40,10 @@ class HunyuanVideoPolicy(PipelinePolicy):
 
     def check_size(self) -> Shape:
         """Latents [C, t, h, w]. Large clips are decoded in tiles."""
-        # Blending of tiles in time counts on the nominal factor: without it, clips are decoded whole.
+        # Blending of tiles in time counts on the nominal factor: without it, clips are taken whole.
         nominal = self.vae.temporal_compression_ratio
         self.vae.use_framewise_decoding = time_factor(self.vae.config) == nominal
+        self.vae.use_framewise_encoding = self.vae.use_framewise_decoding
         if self.pipe.vae_scale_factor_spatial > 1:
             self.vae.enable_tiling()
         return super().check_size()
@@ -94,3 +96,12 @@ class HunyuanVideoPolicy(PipelinePolicy):
     def decode(self, latents: torch.Tensor, batch: int = 8) -> torch.Tensor:
         """Clips float32 [B, T, 3, H, W] in [0, 1]."""
         return super().decode(latents, batch).transpose(1, 2).contiguous()
+
+    def encode_media(self, pixels: torch.Tensor, batch: int = 1) -> torch.Tensor:
+        """Clips [B, T, 3, H, W] in [0, 1] -> latents. Raises ParetuneError for other sizes."""
+        if pixels.shape[1] != self.shape.frames:
+            raise ParetuneError(
+                f"a clip of {pixels.shape[1]} frames cannot be encoded: the model's have {self.shape.frames} "
+                "(model.options.frames)"
+            )
+        return super().encode_media(pixels.transpose(1, 2), batch)

@@ -14,7 +14,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,42 +22,9 @@ import torch
 
 from ...config import RunConfig
 from ...types import ParetuneError
-
-GRPO = "grpo"
-
-
-@dataclass(frozen=True)
-class TrlKind:
-    """A trainer of TRL. place: module:Trainer:Config. own: arguments that make it this objective."""
-
-    place: str
-    own: dict[str, Any] = dataclasses.field(default_factory=dict)
-    pairs: bool = True
-
-
-def _dpo(loss: str) -> TrlKind:
-    return TrlKind("trl:DPOTrainer:DPOConfig", {"loss_type": [loss]})
-
-
-_CPO = "trl.experimental.cpo:CPOTrainer:CPOConfig"
-OBJECTIVES: dict[str, TrlKind] = {
-    GRPO: TrlKind("trl:GRPOTrainer:GRPOConfig", pairs=False),
-    "dpo": _dpo("sigmoid"),
-    **{name: _dpo(name) for name in ("ipo", "hinge", "robust", "sppo_hard", "apo_zero", "apo_down")},
-    "cpo": TrlKind(_CPO),
-    "simpo": TrlKind(_CPO, {"loss_type": "simpo", "cpo_alpha": 0.0}),
-    "orpo": TrlKind("trl.experimental.orpo:ORPOTrainer:ORPOConfig"),
-    "kto": TrlKind("trl:KTOTrainer:KTOConfig"),
-}
-
-
-@dataclass(frozen=True)
-class Batches:
-    """How an epoch is cut. micro: a forward pass; accumulate: of them an update; updates: an epoch."""
-
-    micro: int
-    accumulate: int
-    updates: int
+from ..objectives.settings import read_options
+from ..objectives.table import find_objective
+from ..objectives.trl import Batches, TrlObjective
 
 
 def batches_of(config: RunConfig, samples: int) -> Batches:
@@ -74,10 +40,10 @@ def batches_of(config: RunConfig, samples: int) -> Batches:
     return Batches(micro, each // micro, updates)
 
 
-def trl_classes(kind: TrlKind) -> tuple[Any, Any]:
+def trl_classes(objective: type[TrlObjective]) -> tuple[Any, Any]:
     """Trainer and configuration class. Raises ParetuneError where TRL is missing or lacks them."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    module, trainer, arguments = kind.place.split(":")
+    module, trainer, arguments = objective.place.split(":")
     try:
         found = import_module(module)
         return getattr(found, trainer), getattr(found, arguments)
@@ -86,6 +52,13 @@ def trl_classes(kind: TrlKind) -> tuple[Any, Any]:
             f"language models are trained by {module}.{trainer}, which is not there ({error}); "
             "pip install 'paretune[language]'"
         ) from error
+
+
+def trl_objective(name: str) -> type[TrlObjective]:
+    """The objective of a name, which TRL trains by."""
+    objective = find_objective(name)
+    assert issubclass(objective, TrlObjective)
+    return objective
 
 
 def trl_arguments(
@@ -97,8 +70,9 @@ def trl_arguments(
     told: what the trainer knows of rewards and drawing. Raises ParetuneError for an option that TRL has not,
     or that the recipe says elsewhere.
     """
-    train, objective = config.train, config.objective
-    _, arguments = trl_classes(OBJECTIVES[name])
+    train, objective = config.train, trl_objective(name)
+    _, arguments = trl_classes(objective)
+    own = read_options(config.objective)
     fixed = {
         "output_dir": str(folder), "per_device_train_batch_size": batches.micro,
         "gradient_accumulation_steps": batches.accumulate, "num_train_epochs": 1,
@@ -108,21 +82,8 @@ def trl_arguments(
         "report_to": [], "disable_tqdm": True, "remove_unused_columns": False,
         "gradient_checkpointing": config.model.gradient_checkpointing,
     }  # fmt: skip
-    if OBJECTIVES[name].pairs:
-        fixed["train_sampling_strategy"] = "sequential"
-        own: dict[str, Any] = {"max_length": None} if name in {"dpo", "kto"} else {}
-        if kl > 0:
-            own["beta"] = kl
-    else:
-        own = {
-            "epsilon": objective.clip_range,
-            "scale_rewards": "batch" if objective.advantage_std == "global" else "group",
-        }
-        fixed |= {"steps_per_generation": batches.accumulate * batches.updates, "beta": kl,
-                  "num_iterations": 1, "shuffle_dataset": False,
-                  "num_generations": train.group_size}  # fmt: skip
-    fixed |= told or {}
-    options = {k: _here(k, v) for k, v in objective.options.items()}
+    fixed |= objective.fixed(config, kl, batches) | (told or {})
+    options = {k: _here(k, v) for k, v in (own.model_extra or {}).items()}
     known = [f.name for f in dataclasses.fields(arguments)]
     for key in options:
         if key in fixed:
@@ -134,7 +95,7 @@ def trl_arguments(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries' advice to each other
-            made = {**fixed, **own, **OBJECTIVES[name].own, **options}
+            made = {**fixed, **objective.defaults(config, own, kl), **objective.own, **options}
             return on_device(device, lambda: arguments(**made))
     except (ValueError, TypeError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]

@@ -29,10 +29,10 @@ from ...policies.peft_adapters import adapter_deltas, adapter_parameters, lora_c
 from ...types import ParetuneError
 from ..checkpoint import Checkpoint, Stopped, TrainState, find_checkpoint, load_checkpoint
 from ..mixture import Mixture
+from ..objectives.trl import Batches
 from ..schedule import rate_share
-from .pairs import pair_rows
 from .scoring import Scoring
-from .settings import OBJECTIVES, Batches, batches_of, trl_arguments, trl_classes
+from .settings import batches_of, trl_arguments, trl_classes, trl_objective
 from .watch import Bridge, Watch
 
 Report = Callable[[dict[str, Any]], None]
@@ -51,7 +51,7 @@ class LanguageTrainer:
         device: str,
     ) -> None:
         self.config, self.task, self.folder, self.mixture = config, task, folder, mixture
-        self.kind = OBJECTIVES[config.objective.name]
+        self.objective = trl_objective(config.objective.name)
         self.device = device
         self.policy = cast(CausalLMPolicy, open_policy(config.model, device))
         check_targets(self.policy.transformer, config.lora.targets or self.policy.targets)
@@ -97,7 +97,7 @@ class LanguageTrainer:
         return self.mixture.draw(self.config.train.prompts_per_epoch, generator)
 
     def _batches(self, prompts: int) -> Batches:
-        group = 1 if self.kind.pairs else self.config.train.group_size
+        group = self.config.train.group_size if self.objective.draws else 1
         return batches_of(self.config, prompts * group)
 
     def _trainer(self, watch: Watch, batches: Batches, drawn: list[torch.Tensor]) -> Any:
@@ -106,20 +106,17 @@ class LanguageTrainer:
 
         config, seed = self.config, derive_seed(self.task.seed, "init")
         name = config.objective.name
-        made, _ = trl_classes(self.kind)
+        made, _ = trl_classes(self.objective)
         disable_progress_bars()
         index = torch.cat(drawn).tolist()
         extra: dict[str, Any] = {}
         told: dict[str, Any] = {}
-        if self.kind.pairs:
-            rows = pair_rows(name, self.mixture.prompts, self.texts, index)
-        else:
+        rows = self.objective.rows(name, self.mixture.prompts, self.texts, index)
+        if self.objective.draws:
             scoring = Scoring(self.mixture, watch, config.train.group_size, config.executor.reward_timeout)
             told = {**scoring.arguments(config.objective), **self._drawing()}
             extra["reward_funcs"] = scoring.functions()
-            rows = [{"prompt": self.texts[i], "index": i} for i in index]
-        if name == "kto":  # every pair is two rows
-            batches = replace(batches, micro=2 * batches.micro)
+        batches = replace(batches, micro=self.objective.rows_a_prompt * batches.micro)
         arguments = trl_arguments(
             config, name, self.mixture.kl, batches, self.device, seed, self.folder / "trl", told
         )

@@ -1,0 +1,136 @@
+"""The losses of TRL on preference pairs: prompts whose records hold `chosen` and `rejected` answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from ...config import RunConfig
+from ...types import ParetuneError, Prompt
+from .trl import Batches, TrlObjective
+
+
+class PairLoss(TrlObjective):
+    """A loss on pairs. unlimited: TRL's trainer would cut long answers; ours were checked already."""
+
+    unlimited: ClassVar[bool] = False
+
+    @classmethod
+    def fixed(cls, config: RunConfig, kl: float, batches: Batches) -> dict[str, Any]:
+        """See `TrlObjective`. Rows come in our order."""
+        return {"train_sampling_strategy": "sequential"}
+
+    @classmethod
+    def defaults(cls, config: RunConfig, options: Any, kl: float) -> dict[str, Any]:
+        """See `TrlObjective`. Without a KL the loss takes its own default of beta."""
+        limits: dict[str, Any] = {"max_length": None} if cls.unlimited else {}
+        return limits | ({"beta": kl} if kl > 0 else {})
+
+    @classmethod
+    def rows(
+        cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """A row a pair. Raises ParetuneError for a prompt without one."""
+        pairs = [(texts[i], *pair_of(name, prompts[i])) for i in index]
+        return [dict(zip(("prompt", "chosen", "rejected"), pair, strict=True)) for pair in pairs]
+
+
+def pair_of(name: str, prompt: Prompt) -> tuple[str, str]:
+    """The preferred answer and the other. Raises ParetuneError where the record lacks one."""
+    chosen, rejected = (prompt.metadata.get(key) for key in ("chosen", "rejected"))
+    for answer in (chosen, rejected):
+        if not isinstance(answer, str) or not answer.strip():
+            raise ParetuneError(
+                f"objective {name} trains on pairs: the prompt {prompt.text[:60]!r} has no "
+                '"chosen" and "rejected" texts in its record'
+            )
+    return str(chosen), str(rejected)
+
+
+class _OfDPOTrainer(PairLoss):
+    place = "trl:DPOTrainer:DPOConfig"
+
+
+class DPO(_OfDPOTrainer):
+    """Direct preference optimisation."""
+
+    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["sigmoid"]}
+    unlimited = True
+
+
+class IPO(_OfDPOTrainer):
+    """Identity preference optimisation."""
+
+    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["ipo"]}
+
+
+class Hinge(_OfDPOTrainer):
+    """The hinge loss of SLiC."""
+
+    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["hinge"]}
+
+
+class Robust(_OfDPOTrainer):
+    """DPO for labels of which some are wrong; `options.label_smoothing` says how many."""
+
+    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["robust"]}
+
+
+class SPPOHard(_OfDPOTrainer):
+    """Self-play preference optimisation with hard labels."""
+
+    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["sppo_hard"]}
+
+
+class APOZero(_OfDPOTrainer):
+    """Anchored preference optimisation, for answers better than the model's."""
+
+    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["apo_zero"]}
+
+
+class APODown(_OfDPOTrainer):
+    """Anchored preference optimisation, for answers worse than the model's."""
+
+    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["apo_down"]}
+
+
+class CPO(PairLoss):
+    """Contrastive preference optimisation, without a reference."""
+
+    place = "trl.experimental.cpo:CPOTrainer:CPOConfig"
+    whole_batches = True  # means over the tokens of a micro-batch
+
+
+class SimPO(CPO):
+    """Simple preference optimisation: mean log-probabilities and a margin."""
+
+    own: ClassVar[Mapping[str, Any]] = {"loss_type": "simpo", "cpo_alpha": 0.0}
+    whole_batches = False
+
+
+class ORPO(PairLoss):
+    """Odds-ratio preference optimisation, without a reference."""
+
+    place = "trl.experimental.orpo:ORPOTrainer:ORPOConfig"
+    whole_batches = True  # means over the tokens of a micro-batch
+
+
+class KTO(PairLoss):
+    """Kahneman-Tversky optimisation: every pair is two answers, each with its label."""
+
+    place = "trl:KTOTrainer:KTOConfig"
+    unlimited = True
+    rows_a_prompt = 2
+    whole_batches = True  # its baseline is a mean over the micro-batch
+
+    @classmethod
+    def rows(
+        cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """Two rows a pair."""
+        rows: list[dict[str, Any]] = []
+        for i in index:
+            chosen, rejected = pair_of(name, prompts[i])
+            rows.append({"prompt": texts[i], "completion": chosen, "label": True})
+            rows.append({"prompt": texts[i], "completion": rejected, "label": False})
+        return rows

@@ -1,0 +1,128 @@
+"""`objective.options` of a recipe: checked against the objective that the recipe names, and completed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from ...config import ObjectiveConfig, RunConfig
+from ...types import ParetuneError
+from .base import Objective, Options
+from .flat_keys import nest_flat_keys
+from .table import find_objective
+
+
+def read_options(settings: ObjectiveConfig) -> Options:
+    """The options of the objective that `settings` name. Raises ParetuneError, one line."""
+    return _read(find_objective(settings.name), settings.name, settings.options, "objective.options")
+
+
+def settings_for(settings: ObjectiveConfig, name: str | None) -> ObjectiveConfig:
+    """The settings of the objective that an expert is trained by. name: its task's, None for the recipe's.
+
+    Another objective takes the options that it has in common with the recipe's, then `others.NAME`.
+    """
+    if name is None or name == settings.name:
+        return settings
+    options = {**shared_options(settings.name, settings.options, name), **settings.others.get(name, {})}
+    return settings.model_copy(update={"name": name, "options": options})
+
+
+def shared_options(name: str, options: Mapping[str, Any], other: str) -> dict[str, Any]:
+    """Those of `options`, of the objective `name`, that `other` has too: the fields of a common class."""
+    own, wanted = find_objective(name).options_kind, find_objective(other).options_kind
+    common = {key for kind in own.__mro__ if kind in wanted.__mro__ and issubclass(kind, Options)
+              for key in kind.model_fields}  # fmt: skip
+    return {key: value for key, value in options.items() if key in common}
+
+
+def needs_whole_batches(settings: ObjectiveConfig) -> bool:
+    """See `Objective.needs_whole_batches`."""
+    return find_objective(settings.name).needs_whole_batches(read_options(settings))
+
+
+def complete_objective(raw: Mapping[str, Any], flat_wins: bool = False) -> dict[str, Any]:
+    """A raw recipe with every option of its objective, those of the last revision's flat keys included.
+
+    What is no objective section at all is left to the validation of the whole recipe. flat_wins: flat keys
+    replace options of the same meaning; otherwise both together are refused. Raises ParetuneError.
+    """
+    section = raw.get("objective", {})
+    if not isinstance(section, dict) or not isinstance(section.get("name", ""), str):
+        return dict(raw)
+    section = nest_flat_keys(section, raw.get("methods"), flat_wins)
+    name = section.get("name", ObjectiveConfig.model_fields["name"].default)
+    kind, options = find_objective(name), section.get("options", {})
+    others = section.get("others", {})
+    if not isinstance(options, dict) or not isinstance(others, dict):
+        return {**raw, "objective": section}
+    _refuse_misplaced(section, name, kind)
+    section["options"] = _complete(kind, name, options, "objective.options")
+    section["others"] = {
+        other: _complete(find_objective(other), other, own, f"objective.others.{other}", set(own))
+        if isinstance(own, dict) else own
+        for other, own in others.items()
+    }  # fmt: skip
+    return {**raw, "objective": section}
+
+
+def switch_objective(raw: Mapping[str, Any], before: Any) -> dict[str, Any]:
+    """A raw, completed recipe whose objective's name was changed: only options that both have are left.
+
+    before: the name until then, None for the default.
+    """
+    default = ObjectiveConfig.model_fields["name"].default
+    section, before = raw.get("objective"), before or default
+    if not isinstance(section, dict) or not isinstance(section.get("options"), dict):
+        return dict(raw)
+    name = section.get("name", default)
+    if name == before or not isinstance(name, str):
+        return dict(raw)
+    return {**raw, "objective": {**section, "options": shared_options(before, section["options"], name)}}
+
+
+def check_with_recipe(config: RunConfig) -> None:
+    """Raise ParetuneError where the objective's options do not go with the rest of the recipe."""
+    find_objective(config.objective.name).check(config, read_options(config.objective))
+
+
+def _complete(
+    kind: type[Objective], name: str, options: dict[str, Any], where: str, only: set[str] | None = None
+) -> dict[str, Any]:
+    """The options as numbers and words; only: these of them, None for all that there are."""
+    return _read(kind, name, options, where).model_dump(mode="json", include=only)
+
+
+def _read(kind: type[Objective], name: str, options: Mapping[str, Any], where: str) -> Options:
+    try:
+        return kind.options_kind.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "value_error" and not key:
+            raise ParetuneError(f"{where}: {message}") from error
+        if first["type"] != "extra_forbidden":
+            raise ParetuneError(f"{where}.{key}: {message} (got {first['input']!r})") from error
+        raise ParetuneError(f"unknown key {where}.{key}; {_nearest(key, kind, name)}") from error
+
+
+def _refuse_misplaced(section: Mapping[str, Any], name: str, kind: type[Objective]) -> None:
+    """A key of `objective` that is unknown there, but near an option: say where it belongs."""
+    own = list(kind.options_kind.model_fields)
+    for key in section.keys() - ObjectiveConfig.model_fields.keys():
+        near = difflib.get_close_matches(str(key), [*ObjectiveConfig.model_fields, *own], n=1)
+        if near and near[0] in own:
+            raise ParetuneError(f"unknown key objective.{key}; did you mean options.{near[0]}?")
+
+
+def _nearest(key: str, kind: type[Objective], name: str) -> str:
+    own = list(kind.options_kind.model_fields)
+    if key in ObjectiveConfig.model_fields:
+        return f"it is a key of every objective: give it as objective.{key}"
+    if near := difflib.get_close_matches(key, own, n=1):
+        return f"did you mean {near[0]}?"
+    return f"{name} takes {', '.join(own)}" if own else f"{name} takes none"

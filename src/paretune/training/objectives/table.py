@@ -1,0 +1,74 @@
+"""The only table of objectives, and how another package adds one: the entry point group below.
+
+    [project.entry-points."paretune.objectives"]
+    my_objective = "my_package.my_objective:MyObjective"
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from ...types import ParetuneError
+from .base import Objective
+
+GROUP = "paretune.objectives"
+# name -> file of this folder : class
+OBJECTIVES: dict[str, str] = {
+    "nft": "nft:NFT",
+    "awm": "awm:AWM",
+    "sft": "sft:SFT",
+    "flow_grpo": "flow_grpo:FlowGRPO",
+    "grpo": "grpo:GRPO",
+    "dpo": "preferences:DPO",
+    "ipo": "preferences:IPO",
+    "hinge": "preferences:Hinge",
+    "robust": "preferences:Robust",
+    "sppo_hard": "preferences:SPPOHard",
+    "apo_zero": "preferences:APOZero",
+    "apo_down": "preferences:APODown",
+    "simpo": "preferences:SimPO",
+    "cpo": "preferences:CPO",
+    "kto": "preferences:KTO",
+    "orpo": "preferences:ORPO",
+}
+
+
+def objective_names(medium: str | None = None) -> list[str]:
+    """All objectives, other packages' after ours. medium: only those that train what makes such samples."""
+    names = list(dict.fromkeys([*OBJECTIVES, *_others()]))
+    return names if medium is None else [name for name in names if _trains(name, medium)]
+
+
+def find_objective(name: str) -> type[Objective]:
+    """The objective of a name. Raises ParetuneError, one line with the nearest right name."""
+    if name in OBJECTIVES:
+        module, kind = OBJECTIVES[name].split(":")
+        return getattr(import_module(f".{module}", __package__), kind)
+    other = _others().get(name)
+    if other is None:
+        known = objective_names()
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+        raise ParetuneError(f"objective.name: there is no objective {name}; {hint}")
+    try:
+        found = other.load()
+    except Exception as error:  # whatever another package's file raises when it is imported
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ParetuneError(f"objective {name} ({other.value}) cannot be loaded: {reason}") from error
+    if not (isinstance(found, type) and issubclass(found, Objective)):
+        raise ParetuneError(f"objective {name} ({other.value}) is no class made from paretune's Objective")
+    return found
+
+
+def _trains(name: str, medium: str) -> bool:
+    try:
+        return medium in find_objective(name).trainers
+    except ParetuneError:  # another package's, which is broken: whoever names it is told
+        return False
+
+
+def _others() -> dict[str, EntryPoint]:
+    """The objectives of other packages that are installed."""
+    return {point.name: point for point in entry_points(group=GROUP)}
