@@ -8,7 +8,7 @@ from pathlib import Path
 import paretune
 
 ROOT = Path(paretune.__file__).parent
-LEAF = {"types", "config"}
+LEAF = {"types", "config", "limits"}
 MAP = {"ops", "types", "config", "plan", "files", "policies", "rewards", "data", "training"}
 STAGES = MAP | {"stages", "executors"}
 
@@ -17,7 +17,9 @@ MAY: dict[str, set[str]] = {
     "types": set(),
     "ops": {"ops"},
     "files": {"types"},
-    "config": {"types", "ops"},  # ops: the reducers check their own options
+    "limits": set(),
+    "yaml_text": set(),
+    "config": {"types", "ops", "limits", "yaml_text"},  # ops: the reducers check their own options
     "plan": {"types", "config"},
     "methods": {"plan", "config"},
     "worlds": {"worlds"},
@@ -30,14 +32,14 @@ MAY: dict[str, set[str]] = {
     "run": STAGES | {"methods", "environment", "folder"},
     "folder": {"plan", "files", "policies", "rewards", "data", "training", "recipes"} | LEAF,
     "environment": {"files"} | LEAF,
-    "recipes": {"types", "config"},
+    "recipes": {"yaml_text"} | LEAF,
     "progress": set(),
     "estimate": {"plan", "policies"} | LEAF,
     "peak": {"policies"} | LEAF,
     "tables": {"plan", "estimate"} | LEAF,
     "doctor": {"environment", "policies"} | LEAF,
     "measure": STAGES | {"environment", "folder"},
-    "merge_search": STAGES | {"environment", "folder"},
+    "merge_search": STAGES | {"environment", "folder", "limits"},
     "exporting": STAGES | {"recipes"},
     "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
     "demo": {"sampling", "data", "rewards", "files", "demo"} | LEAF,

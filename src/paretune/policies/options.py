@@ -11,12 +11,15 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..config import ModelConfig
+from ..limits import brief
 from ..types import ParetuneError
 from .folders import family_of
 
-Positive = Annotated[int, Field(gt=0)]
-Tokens = Annotated[int, Field(ge=0)]
-PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[int, Field(gt=0, le=1_000_000)]
+Tokens = Annotated[int, Field(ge=0, le=1_000_000)]
+PositiveReal = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+# Logits over it: below, they leave float16 and float32.
+Temperature = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 
 
 class Options(BaseModel):
@@ -45,7 +48,7 @@ class SD3Options(FlowOptions):
 class VideoOptions(FlowOptions):
     """frames: of a clip; None: the model's own. shift: the schedule's; None: the pipeline's own."""
 
-    frames: Positive | None = None
+    frames: Annotated[Positive, Field(le=10_000)] | None = None
     shift: PositiveReal | None = None
 
 
@@ -58,7 +61,7 @@ class TextOptions(Options):
 
     template: str = "auto"
     max_tokens: Positive = 128
-    temperature: PositiveReal = 1.0
+    temperature: Temperature = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     prompt_tokens: Positive = 64
 
@@ -94,6 +97,6 @@ def read_options(kind: type[T], config: ModelConfig) -> T:
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, kind.model_fields, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(kind.model_fields)}"
-            raise ParetuneError(f"unknown key model.options.{key}; {hint}") from error
+            raise ParetuneError(f"unknown key model.options.{brief(key)[1:-1]}; {hint}") from error
         message = first["msg"].removeprefix("Value error, ")
-        raise ParetuneError(f"model.options.{key} cannot be {first['input']!r}: {message}") from error
+        raise ParetuneError(f"model.options.{key} cannot be {brief(first['input'])}: {message}") from error
