@@ -146,6 +146,7 @@ def plan(
     ] = False,
 ) -> None:
     """Print what a recipe will do: settings, experts, samples, updates, memory, hours. Runs nothing."""
+    from .budget import counted, set_sizes, short_sets
     from .environment import choose_device
     from .estimate import estimate
     from .folder import missing_files
@@ -160,7 +161,8 @@ def plan(
     for own in config.rewards.values():
         if str(reward_file(own.reward)) not in missing:
             find_reward(own.reward)
-    planned = build_plan(config)
+    sizes = set_sizes(config, hub=False)
+    planned, short = counted(config, build_plan(config), sizes), short_sets(config, sizes)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)
     peak = None
@@ -170,13 +172,15 @@ def plan(
         peak = measure_update(config, choose_device(config.executor.device))
     if as_json:
         print_json({"config": config.model_dump(mode="json"), "plan": planned.to_json(),
-                     "estimate": vars(costs), "missing": missing,
+                     "estimate": vars(costs), "missing": missing, "short": short,
                      **({"measured": vars(peak)} if peak else {})})  # fmt: skip
         return
     from .tables import plan_tables
 
     for table in plan_tables(config, planned, costs, device):
         Console().print(table)
+    for told in short:
+        typer.echo(told)
     if missing:
         typer.echo(f"not there yet, and needed by a run: {', '.join(missing)}")
     if peak is not None:

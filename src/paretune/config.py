@@ -118,6 +118,11 @@ class ObjectiveConfig(_Section):
     ratio: Literal["plain", "guard"] = "plain"
     options: Options = Field(default_factory=dict, description="more of TRL's settings")
 
+    @property
+    def pairs(self) -> bool:
+        """Whether it trains on the pairs of answers in the prompts' records, and draws none."""
+        return self.name not in {"nft", "flow_grpo", "awm", "sft", "grpo"}
+
     @model_validator(mode="after")
     def _check(self) -> ObjectiveConfig:
         if self.window is not None and not 0 <= self.window[0] < self.window[1]:

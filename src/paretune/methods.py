@@ -1,6 +1,7 @@
 """Each method only builds a plan: which experts train on what, and what is averaged when.
 
-All methods of a run have the same budget: as many samples and updates as K rounds of MapReduce LoRA.
+All methods of a run have the same budget: as many samples and updates as K rounds of MapReduce LoRA, where no
+prompt set is shorter than an epoch (`budget`).
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import takewhile
 
+from .budget import method_plan
 from .config import RunConfig
-from .plan import ExpertTask, MethodPlan, Plan, Round, derive_seed, expert_epochs, method_plan
+from .plan import ExpertTask, MethodPlan, Plan, Round, derive_seed, expert_epochs
 
 
 def mapreduce(config: RunConfig) -> MethodPlan:

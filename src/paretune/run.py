@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from .budget import counted, set_sizes
 from .config import RunConfig
 from .environment import choose_device, describe
 from .executors.base import Executor, Report
@@ -42,7 +43,7 @@ def run(config: RunConfig, out: Path, report: Report, resume: bool = False) -> d
     report: called with events (stage, expert's progress). Raises ParetuneError on a user's mistake and
     executors.base.Interrupted when stopped; in both cases what was finished is kept.
     """
-    plan = build_plan(config)
+    plan = counted(config, build_plan(config), set_sizes(config))
     device = choose_device(config.executor.device)
     claim(config, plan, out, resume)
     with lock(out):

@@ -10,7 +10,7 @@ import paretune
 ROOT = Path(paretune.__file__).parent
 LEAF = {"types", "config", "limits"}
 MAP = {"ops", "types", "config", "plan", "files", "policies", "rewards", "data", "training"}
-STAGES = MAP | {"stages", "executors"}
+STAGES = MAP | {"stages", "executors", "budget"}
 
 # room -> the rooms it may import from. A new room needs a line here.
 MAY: dict[str, set[str]] = {
@@ -21,7 +21,8 @@ MAY: dict[str, set[str]] = {
     "yaml_text": set(),
     "config": {"types", "ops", "limits", "yaml_text"},  # ops: the reducers check their own options
     "plan": {"types", "config"},
-    "methods": {"plan", "config"},
+    "budget": {"plan", "ops", "data"} | LEAF,
+    "methods": {"plan", "budget", "config"},
     "worlds": {"worlds"},
     "policies": {"ops", "files", "policies"} | LEAF,
     "rewards": {"ops", "rewards"} | LEAF,
@@ -30,7 +31,7 @@ MAY: dict[str, set[str]] = {
     "executors": {"types", "executors"},
     "stages": STAGES,
     "run": STAGES | {"methods", "environment", "folder"},
-    "folder": {"plan", "files", "policies", "rewards", "data", "training", "recipes"} | LEAF,
+    "folder": {"plan", "budget", "files", "policies", "rewards", "data", "training", "recipes"} | LEAF,
     "environment": {"files"} | LEAF,
     "recipes": {"yaml_text"} | LEAF,
     "progress": set(),

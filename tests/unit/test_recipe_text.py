@@ -37,7 +37,7 @@ def refusal(folder: Path, text: str | bytes, *overrides: str) -> str:
         ("seed: 1\nname: a\nseed: 2\n", "line 3: the key seed is there already, in line 1"),
         ("train:\n  epochs: 1\n  group_size: 4\n  epochs: 2\n", "line 4: the key epochs is there already"),
         ("rewards: {ocr: {reward: a, reward: b}}\n", "line 1: the key reward is there already"),
-        ("rewards:\n  no: {reward: a}\n", 'line 2: YAML takes the key no for true or false; write it as "no"'),
+        ("rewards:\n  no: {a: b}\n", 'line 2: YAML takes the key no for true or false; write it as "no"'),
         ("rewards:\n  1.0: {reward: ocr}\n", 'line 2: YAML takes the key 1.0 for a number'),
         ("rewards:\n  7: {reward: ocr}\n", "line 2: YAML takes the key 7 for a number"),
         ("rewards:\n  ~: {reward: ocr}\n", "line 2: YAML takes the key ~ for nothing"),

@@ -71,8 +71,10 @@ class Texts:
         settings = read_options(TextOptions, config.model)
         rewards = [parameters_of(str(r.options.get("model", ""))) or 0.0 for r in config.rewards.values()]
         reference = config.objective.kl > 0 or any(r.kl for r in config.rewards.values())
+        answers = 2 if config.objective.pairs else 1  # a pair is trained on as it is; nothing is drawn
+        drawn = 0 if config.objective.pairs else 1
         return Cost(
             own, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,
-            draw=1.0 + (1.0 if reference else 0.0), train=1.0,
+            draw=float(drawn + (answers if reference else 0)), train=float(answers),
             told=f"answers of up to {settings.max_tokens} tokens, temperature {settings.temperature:g}",
         )  # fmt: skip
