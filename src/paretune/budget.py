@@ -1,4 +1,4 @@
-"""What training draws: samples and updates of an expert, a method and a plan, by the length of its prompt files.
+"""What training draws: samples and updates of an expert, a method and a plan, by the length of its files.
 
 An epoch draws no prompt twice. So a file that is shorter than its share of `train.prompts_per_epoch` gives
 fewer, and less is trained than the recipe's figures say: the budget is what was drawn.
@@ -99,8 +99,8 @@ def check_even(config: RunConfig, sizes: Mapping[str, int]) -> None:
         samples = prompts * (1 if config.objective.pairs else train.group_size)
         if samples % train.updates_per_epoch:
             raise ParetuneError(
-                f"train.updates_per_epoch: {train.updates_per_epoch} does not divide the {samples} samples of "
-                f"an epoch of {', '.join(names)}, which TRL needs"
+                f"train.updates_per_epoch: {train.updates_per_epoch} does not divide the {samples} samples "
+                f"of an epoch of {', '.join(names)}, which TRL needs"
             )
 
 

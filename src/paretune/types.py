@@ -18,6 +18,25 @@ class ParetuneError(Exception):
     """A mistake of the user's, or of a file: the message is one line that says what to do. Exit code 2."""
 
 
+class Dialogue(str):
+    """The text of a prompt of several turns, for people and rewards to read; models read its `turns`.
+
+    turns: {"role": .., "content": ..}, as chat templates take them.
+    """
+
+    turns: tuple[Mapping[str, str], ...]
+
+    def __new__(cls, turns: Sequence[Mapping[str, str]]) -> Dialogue:
+        """Its text has a paragraph a turn."""
+        made = super().__new__(cls, "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns))
+        made.turns = tuple(turns)
+        return made
+
+    def __getnewargs__(self) -> tuple[tuple[Mapping[str, str], ...]]:
+        """A copy in another process is made of the turns."""
+        return (self.turns,)
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt. metadata: the record it came from (GenEval's JSON, say), as rewards read it."""

@@ -110,11 +110,12 @@ def test_plan_says_that_a_file_is_short(
     short = tmp_path / "short.txt"
     short.write_text("a red circle\na blue circle\na red square\na green square\n")
     words = ["plan", "smoke", "--set", f"rewards.preference.prompts={short}",
-             "--set", "train.prompts_per_epoch=24", "--set", "rounds=1", "--set", "train.epochs=1"]  # fmt: skip
+             "--set", "train.prompts_per_epoch=24", "--set", "rounds=1",
+             "--set", "train.epochs=1"]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["paretune", *words])
     with pytest.raises(SystemExit):
         cli.main()
-    told = f"{short} holds 4 prompts, and an epoch asks for 24 (train.prompts_per_epoch): only 4 are drawn"
+    told = f"{short} holds 4 prompts, and an epoch asks for 24 (train.prompts_per_epoch): only 4 are"
     assert told in capsys.readouterr().out
     monkeypatch.setattr("sys.argv", ["paretune", *words, "--json"])
     with pytest.raises(SystemExit):
@@ -157,8 +158,8 @@ def test_plan_loads_no_dataset_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("sizes", "methods", "train", "told"),
     [
-        ((4, 100), ["morl_d"], {"prompts_per_epoch": 9}, "9 prompts of 2 sets, some of them short, are not as"),
-        ((3, 100), ["mapreduce"], {"updates_per_epoch": 4}, "4 does not divide the 6 samples of an epoch of a"),
+        ((4, 100), ["morl_d"], {"prompts_per_epoch": 9}, "9 prompts of 2 sets, some of them short, are"),
+        ((3, 100), ["mapreduce"], {"updates_per_epoch": 4}, "4 does not divide the 6 samples of an epoch"),
         ((3, 100), ["mapreduce"], {"updates_per_epoch": 3}, None),
         ((4, 100), ["morl_d"], {"prompts_per_epoch": 8}, None),
     ],
