@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 from pydantic import BaseModel, ValidationError
 
 from .config import RewardConfig, RunConfig
-from .limits import brief
+from .limits import MOST_REWARDS, brief
 from .types import ParetuneError
 from .yaml_text import YamlMistake, load_yaml
 
@@ -103,7 +103,7 @@ def _first_mistake(error: ValidationError) -> str:
     if first["type"] == "too_short" and where == "rewards":
         return "rewards is empty: name at least one reward"
     if first["type"] == "too_long" and where == "rewards":
-        return f"rewards has {len(first['input'])}: {first['ctx']['max_length']} are the most"
+        return f"rewards has {len(first['input'])}: {MOST_REWARDS} are the most"
     if first["type"] == "model_type" and first["input"] is None:
         return f"{where} has no keys: give some, or leave it out"
     if first["type"] == "model_type":

@@ -32,9 +32,9 @@ class Dialogue(str):
         made.turns = tuple(turns)
         return made
 
-    def __getnewargs__(self) -> tuple[tuple[Mapping[str, str], ...]]:
+    def __reduce__(self) -> tuple[type[Dialogue], tuple[tuple[Mapping[str, str], ...]]]:
         """A copy in another process is made of the turns."""
-        return (self.turns,)
+        return Dialogue, (self.turns,)
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,8 @@ def _turns(value: Sequence[Any], where: str) -> Turns:
         role, content = own.get("role", own.get("from")), own.get("content", own.get("value"))
         if isinstance(content, list):  # parts, of which only texts can be read
             parts = [p.get("text") if isinstance(p, Mapping) else None for p in cast("list[Any]", content)]
-            content = "".join(parts) if all(isinstance(p, str) for p in parts) else None
+            texts = [part for part in parts if isinstance(part, str)]
+            content = "".join(texts) if len(texts) == len(parts) else None
         if not isinstance(role, str) or not isinstance(content, str):
             raise ParetuneError(f"{where}, turn {number}: its role and its content are texts")
         turns.append({"role": _ROLES.get(role, role), "content": content})
