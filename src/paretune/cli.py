@@ -155,6 +155,7 @@ def plan(
     trust_rewards: TrustRewards = False,
 ) -> None:
     """Print what a recipe will do: settings, experts, samples, updates, memory, hours. Runs nothing."""
+    from .budget import counted, set_sizes, short_sets
     from .environment import choose_device
     from .estimate import estimate
     from .folder import missing_files
@@ -174,7 +175,8 @@ def plan(
     for own in config.rewards.values():
         if (trusted or not is_code(own.reward)) and str(reward_file(own.reward)) not in missing:
             check_spec(own.reward)
-    planned = build_plan(config)
+    sizes = set_sizes(config, hub=False)
+    planned, short = counted(config, build_plan(config), sizes), short_sets(config, sizes)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)
     peak = None
@@ -184,13 +186,15 @@ def plan(
         peak = measure_update(config, choose_device(config.executor.device))
     if as_json:
         print_json({"config": config.model_dump(mode="json"), "plan": planned.to_json(),
-                     "estimate": vars(costs), "missing": missing,
+                     "estimate": vars(costs), "missing": missing, "short": short,
                      **({"measured": vars(peak)} if peak else {})})  # fmt: skip
         return
     from .tables import plan_tables
 
     for table in plan_tables(config, planned, costs, device):
         Console().print(table)
+    for told in short:
+        typer.echo(told)
     if missing:
         typer.echo(f"not there yet, and needed by a run: {', '.join(missing)}")
     if peak is not None:

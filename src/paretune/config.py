@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -19,13 +18,34 @@ from pydantic import (
     model_validator,
 )
 
-from .ops.merging import read_settings, reducer_of
+from .limits import (
+    MOST_REWARDS,
+    Decay,
+    Epochs,
+    Line,
+    NonNegative,
+    Options,
+    Pixels,
+    Positive,
+    PositiveReal,
+    Processes,
+    Rank,
+    Rate,
+    RewardOptions,
+    Seed,
+    Steps,
+    Whole,
+    check_epochs,
+    check_lattice,
+    check_samples,
+    check_texts,
+)
+from .ops.merging import DIVISIONS, read_settings, reducer_of
+from .yaml_text import dump_yaml
 
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 MethodName = Literal["mapreduce", "rewarded_soup", "morl_d", "morl_dr", "sequential", "selma"]
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
+# Folders and files are called after a reward, with a few words before and behind: 255 bytes hold them.
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=100)]
 
 
 class _Section(BaseModel):
@@ -35,14 +55,14 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """The base model and how it is run."""
 
-    path: str = Field("pictures", description="an embedded model, a folder, or a hub id")
+    path: Line = Field("pictures", description="an embedded model, a folder, or a hub id")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the frozen base")
-    height: Positive | None = Field(None, description="pixels; default the pipeline's own")
-    width: Positive | None = None
+    height: Pixels | None = Field(None, description="pixels; default the pipeline's own")
+    width: Pixels | None = None
     guidance_scale: NonNegative = Field(
         1.0, description="classifier-free, which 1 turns off; FLUX and HunyuanVideo: the embedded guidance"
     )
-    steps: Annotated[int, Field(ge=2)] = Field(8, description="sampling steps in training")
+    steps: Steps = Field(8, description="sampling steps in training")
     gradient_checkpointing: bool = False
     options: dict[str, Any] = Field(default_factory=dict, description="what only its family has")
 
@@ -50,10 +70,12 @@ class ModelConfig(_Section):
 class LoraConfig(_Section):
     """The adapter of one expert."""
 
-    rank: Positive = 16
+    rank: Rank = 16
     alpha: PositiveReal = 32.0
     init: Literal["gaussian", "kaiming"] = "gaussian"
-    targets: tuple[str, ...] | None = Field(None, description="default: the family's attention")
+    targets: Annotated[tuple[Line, ...], Field(min_length=1)] | None = Field(
+        None, description="default: the family's attention"
+    )
 
 
 class ObjectiveConfig(_Section):
@@ -68,7 +90,7 @@ class ObjectiveConfig(_Section):
         "sum_then_normalise", description="advantages of several rewards at once (morl_dr)"
     )
     shared_noise: bool = Field(False, description="one initial noise a group")
-    options: dict[str, Any] = Field(
+    options: Options = Field(
         default_factory=dict, description="the objective's own; of language models TRL's settings too"
     )
     others: dict[str, dict[str, Any]] = Field(
@@ -79,21 +101,21 @@ class ObjectiveConfig(_Section):
 class TrainConfig(_Section):
     """The optimisation of one expert in one round. An epoch samples, scores and updates."""
 
-    epochs: Positive = 12
-    prompts_per_epoch: Positive = 8
-    group_size: Annotated[int, Field(ge=2)] = 12
-    keep: Annotated[int, Field(ge=2, multiple_of=2)] | None = Field(
+    epochs: Epochs = 12
+    prompts_per_epoch: Annotated[Positive, Field(le=100_000)] = 8
+    group_size: Annotated[Whole, Field(ge=2, le=10_000)] = 12
+    keep: Annotated[Whole, Field(ge=2, multiple_of=2)] | None = Field(
         None, description="train on so many of each group, the best and the worst half each; default all"
     )
     updates_per_epoch: Positive = 2
     micro_batch: Positive = Field(96, description="samples a forward pass; more are accumulated")
-    learning_rate: PositiveReal = 2e-3
+    learning_rate: Rate = 2e-3
     lr_scheduler: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="how the rate falls over a method's epochs, MapReduce's rounds together"
     )
     weight_decay: NonNegative = 1e-4
     max_grad_norm: PositiveReal = 1.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="0: the expert is the last step")
+    ema_decay: Decay = Field(0.0, description="0: the expert is the last step")
     ema_every: Positive = Field(1, description="updates between two steps of the average")
     autocast: bool = Field(False, description="bfloat16 autocast around the transformer")
     checkpoint_every: Positive = Field(3, description="epochs between two checkpoints")
@@ -102,6 +124,7 @@ class TrainConfig(_Section):
     def _check(self) -> TrainConfig:
         if self.keep is not None and self.keep > self.group_size:
             raise ValueError("keep is more than group_size")
+        check_samples(self.prompts_per_epoch * self.group_size)
         if self.updates_per_epoch > self.prompts_per_epoch:
             raise ValueError("updates_per_epoch is more than prompts_per_epoch: no group is torn apart")
         return self
@@ -110,14 +133,14 @@ class TrainConfig(_Section):
 class RewardConfig(_Section):
     """One reward: what scores, on which prompts, and who judges it independently."""
 
-    reward: str = Field(description="a registered name, package.module:Name, or file.py:Name")
-    prompts: str = Field(description="training prompts: a .txt or .jsonl file")
-    eval_prompts: str = Field(description="held-out prompts")
-    judge: str | None = Field(None, description="an independent judge that nothing trains on")
+    reward: Line = Field(description="a registered name, package.module:Name, or file.py:Name")
+    prompts: Line = Field(description="training prompts: a file, an embedded set or a dataset of the hub")
+    eval_prompts: Line = Field(description="held-out prompts")
+    judge: Line | None = Field(None, description="an independent judge that nothing trains on")
     weight: NonNegative = Field(1.0, description="its weight in the average")
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: RewardOptions = Field(default_factory=dict)
     kl: NonNegative | None = Field(None, description="overrides objective.kl")
-    epochs: Positive | None = Field(None, description="overrides train.epochs")
+    epochs: Epochs | None = Field(None, description="overrides train.epochs")
 
 
 class ReduceConfig(_Section):
@@ -125,7 +148,7 @@ class ReduceConfig(_Section):
 
     method: str = Field("exact", description="a name of ops.merging.REDUCERS")
     rank: Positive | None = Field(None, description="cut each round's average to this rank")
-    energy: Annotated[float, Field(gt=0, le=1)] | None = Field(
+    energy: Annotated[PositiveReal, Field(le=1)] | None = Field(
         None, description="or to the least rank that keeps this share of its energy"
     )
     final_rank: Positive | None = Field(None, description="rank of final/; default exact")
@@ -161,7 +184,7 @@ class TokenOptions(_Section):
     init: str = Field("", description="words whose mean embedding a token starts at; default random")
     samples: Positive = Field(1024, description="that the teacher draws, once a token")
     batch_size: Positive = Field(64, description="of them, in one step")
-    learning_rate: PositiveReal = Field(0.1, description="in units of an encoder's embeddings (their rms)")
+    learning_rate: Rate = Field(0.1, description="in units of an encoder's embeddings (their rms)")
     sigma_shift: PositiveReal = Field(1.0, description="above 1 trains more on noisy states")
     validation: Positive = Field(64, description="training prompts held out to choose the best step")
     every: Positive = Field(50, description="steps between two validations, which are checkpoints too")
@@ -174,7 +197,7 @@ class TokensConfig(_Section):
     loss: Literal["flow", "velocity"] = Field(
         "flow", description="flow: on the teacher's samples, as published; velocity: its own prediction"
     )
-    vectors: Annotated[int, Field(ge=1, le=8)] = Field(1, description="of a token, in each table")
+    vectors: Annotated[Whole, Field(ge=1, le=8)] = Field(1, description="of a token, in each table")
     steps: Positive = 400
     options: TokenOptions = TokenOptions()
 
@@ -183,21 +206,25 @@ class EvaluateConfig(_Section):
     """The measurement, the same for every method."""
 
     prompts: Positive = Field(64, description="held-out prompts of each reward's set")
-    samples: Positive = Field(2, description="pictures a prompt, the same noise for all methods")
-    steps: Annotated[int, Field(ge=2)] = 10
+    samples: Annotated[Positive, Field(le=1000)] = Field(
+        2, description="pictures a prompt, the same noise for all methods"
+    )
+    steps: Steps = 10
     guidance_scale: NonNegative | None = Field(None, description="default model.guidance_scale")
     batch_size: Positive = 64
     judges: bool = True
-    untargeted: tuple[str, ...] = Field((), description="rewards that nothing trains on, on every set")
-    lattice: int = Field(0, ge=0, description="divisions of the grid of preferences; 0 measures none")
-    seed: int = Field(1234, ge=0)
+    untargeted: tuple[Line, ...] = Field((), description="rewards that nothing trains on, on every set")
+    lattice: Annotated[Whole, Field(ge=0, le=100)] = Field(
+        0, description="divisions of the grid of preferences; 0 measures none"
+    )
+    seed: Seed = 1234
 
 
 class ExecutorConfig(_Section):
     """Where the experts train."""
 
-    workers: int = Field(0, ge=0, description="processes at a time; 0: one an expert")
-    threads: Positive = Field(1, description="CPU threads of each; part of what makes runs equal")
+    workers: Processes = Field(0, ge=0, description="processes at a time; 0: one an expert")
+    threads: Processes = Field(1, gt=0, description="CPU threads of each; part of what makes runs equal")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     reward_timeout: PositiveReal = Field(120.0, description="seconds one batch may take")
 
@@ -205,19 +232,35 @@ class ExecutorConfig(_Section):
 class RunConfig(_Section):
     """A whole run."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(0, ge=0)
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    seed: Seed = 0
     methods: tuple[MethodName, ...] = Field(("mapreduce", "rewarded_soup"), min_length=1)
-    rounds: Positive = 4
+    rounds: Annotated[Positive, Field(le=128)] = Field(4, description="each starts from all before it")
     model: ModelConfig = ModelConfig()
     lora: LoraConfig = LoraConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
-    rewards: Annotated[dict[FolderName, RewardConfig], Field(min_length=1)]
+    rewards: Annotated[dict[FolderName, RewardConfig], Field(min_length=1, max_length=MOST_REWARDS)]
     reduce: ReduceConfig = ReduceConfig()
     tokens: TokensConfig | None = Field(None, description="trains a token a reward where it is given")
     evaluate: EvaluateConfig = EvaluateConfig()
     executor: ExecutorConfig = ExecutorConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _texts(cls, raw: Any) -> Any:
+        check_texts(raw)
+        return raw
+
+    @model_validator(mode="after")
+    def _size(self) -> RunConfig:
+        """A plan that fits into memory, and a run that can end."""
+        check_epochs(self.rounds * sum(r.epochs or self.train.epochs for r in self.rewards.values()))
+        check_lattice("evaluate.lattice", len(self.rewards), self.evaluate.lattice)
+        if self.reduce.method == "search":
+            divisions = int(self.reduce.options.get("divisions", DIVISIONS))
+            check_lattice("reduce.options.divisions", len(self.rewards), divisions)
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> RunConfig:
@@ -260,4 +303,4 @@ class RunConfig(_Section):
 
     def to_yaml(self) -> str:
         """The resolved recipe, every key spelled out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return dump_yaml(self.model_dump(mode="json"))

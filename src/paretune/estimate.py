@@ -19,8 +19,8 @@ from .policies.folders import family_of, resolve_path
 from .policies.media import Cost, medium_of
 from .policies.quantize import is_quantized
 from .policies.sizes import parameters_in
+from .training.objectives.settings import draws_samples, settings_for
 from .training.objectives.settings import read_options as read_objective
-from .training.objectives.settings import settings_for
 from .training.objectives.table import find_objective
 
 KEPT = 40  # values that training keeps of a token for each unit of a block, about
@@ -53,7 +53,7 @@ class Sizes:
 
 def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     """Memory of one expert and device-hours of each method."""
-    own = medium_of(config.model).cost(config)
+    own = medium_of(config.model).cost(config, draws_samples(config.objective))
     if own is not None:
         return _estimate(config, plan, device, own)
     family = family_of(config.model.path)

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .budget import check_even, set_sizes
 from .config import RunConfig
 from .data.prompts import load_prompts, prompt_file
 from .files import disk_errors, write_json, write_text
 from .plan import Plan
 from .policies.facts import check_options, read_shape
+from .policies.media import medium_of
 from .recipes import changed_keys, load_config
 from .rewards.base import applies_to, load_reward, reward_file
 from .rewards.process import PATIENCE
@@ -38,6 +40,8 @@ def check(config: RunConfig) -> None:
                     )
         if own.judge and config.evaluate.judges:
             known.add(load_reward(own.judge).name)
+    if medium_of(config.model).name == "texts":
+        check_even(config, set_sizes(config))
     for spec in config.evaluate.untargeted:
         if (untargeted := load_reward(spec)).name in known:
             raise ParetuneError(

@@ -11,12 +11,14 @@ from .environment import choose_device
 from .executors.base import Report
 from .files import check_new
 from .folder import check
+from .limits import check_lattice
 from .ops.merge_weights import simplex_lattice
 from .ops.merging import DIVISIONS
 from .policies.opening import open_policy
 from .stages.adapter_inputs import check_together, open_adapters
 from .stages.merge import MergeReport, merge_adapters
 from .stages.search import PROMPTS, means_of, validation_of, values_of
+from .types import ParetuneError
 
 
 def merge_by_search(
@@ -42,6 +44,10 @@ def merge_by_search(
     check(config)
     adapters = open_adapters(inputs, renames)
     check_together(adapters, [str(name) for name in inputs], base_model)
+    try:
+        check_lattice("divisions", len(adapters), divisions)
+    except ValueError as error:
+        raise ParetuneError(str(error)) from error
     candidates = list(simplex_lattice(len(adapters), divisions))
     policy = open_policy(config.model, choose_device(config.executor.device))
     means: list[dict[str, float]] = []

@@ -1,6 +1,7 @@
 """Each method only builds a plan: which experts train on what, and what is averaged when.
 
-All methods of a run have the same budget: as many samples and updates as K rounds of MapReduce LoRA.
+All methods of a run have the same budget: as many samples and updates as K rounds of MapReduce LoRA, where no
+prompt set is shorter than an epoch (`budget`).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import takewhile
 
+from .budget import method_plan
 from .config import RunConfig
 from .plan import (
     METHOD_OBJECTIVES,
@@ -17,7 +19,6 @@ from .plan import (
     Round,
     derive_seed,
     expert_epochs,
-    method_plan,
 )  # fmt: skip
 
 

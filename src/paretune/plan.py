@@ -112,16 +112,3 @@ def derive_seed(*parts: object) -> int:
 def expert_epochs(config: RunConfig, reward: str) -> int:
     """Epochs of one expert in one round."""
     return config.rewards[reward].epochs or config.train.epochs
-
-
-def method_plan(
-    config: RunConfig, name: str, rounds: tuple[Round, ...], model: tuple[str, ...]
-) -> MethodPlan:
-    """Count what the rounds cost: every expert's whole training, shared beginnings included."""
-    train = config.train
-    length = {task.folder: task.epochs for r in rounds for task in r.tasks}
-    epochs = sum(
-        task.epochs - length.get(task.continues or "", 0) for r in rounds for task in r.tasks
-    )
-    per_epoch = train.prompts_per_epoch * train.group_size
-    return MethodPlan(name, rounds, model, epochs * per_epoch, epochs * train.updates_per_epoch)

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from .config import RewardConfig, RunConfig
+from .limits import MOST_REWARDS, brief
 from .training.objectives.settings import (
     check_with_recipe,
     complete_objective,
@@ -22,6 +22,7 @@ from .training.objectives.settings import (
     switch_objective,
 )  # fmt: skip
 from .types import ParetuneError
+from .yaml_text import YamlMistake, load_yaml
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -39,11 +40,14 @@ def find_recipe(name: str) -> Path:
     path, shipped = Path(name), shipped_recipes()
     if name in shipped:
         return shipped[name]
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise ParetuneError(f"no recipe can be at {brief(name)}: {error.strerror}") from error
     if path.stem in shipped and path.parent.name in {"", "recipes"}:
         return shipped[path.stem]
-    raise ParetuneError(f"no recipe {name}; give a YAML file or one of: {', '.join(shipped)}")
+    raise ParetuneError(f"no recipe {_key(name)}; give a YAML file or one of: {', '.join(shipped)}")
 
 
 # What a run leaves beside its config.yaml: of these a recipe that somebody wrote has none.
@@ -68,10 +72,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a recipe, apply overrides such as "train.epochs=4", and validate. Raises ParetuneError."""
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = load_yaml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ParetuneError(f"no recipe at {path}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (YamlMistake, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ParetuneError(f"{path} cannot be read as a YAML recipe: {reason}") from error
     if not isinstance(raw, dict):
@@ -124,38 +128,50 @@ def _overridden(raw: dict[str, Any], overrides: Sequence[str], source: str) -> d
 
 def _override(raw: dict[str, Any], item: str) -> None:
     key, equals, value = item.partition("=")
-    if not equals or not key:
-        raise ParetuneError(f"--set wants key=value, not {item!r}")
-    *parents, leaf = key.split(".")
+    *parents, leaf = names = [name.strip() for name in key.split(".")]
+    if not equals or not all(names):
+        raise ParetuneError(f"--set wants key=value, not {brief(item)}")
+    told = f"--set {_key(item)}"
     node = raw
     for parent in parents:
         if node.get(parent) is None:  # a section may be missing, or null in a resolved recipe
             node[parent] = {}
         child: Any = node[parent]
         if not isinstance(child, dict):
-            raise ParetuneError(f"--set {item}: {parent} is a value, not a section")
+            raise ParetuneError(f"{told}: {_key(parent)} is a value, not a section")
         node = cast("dict[str, Any]", child)
     try:
-        node[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ParetuneError(f"--set {item}: the value is not YAML") from error
+        node[leaf] = load_yaml(value)
+    except YamlMistake as error:
+        raise ParetuneError(f"{told}: the value is not YAML: {error}") from error
+
+
+def _key(name: str) -> str:
+    """A user's key or name for a message: as it is where that is one short line."""
+    return name if name.isprintable() and len(name) <= 100 else brief(name, 100)
 
 
 def _first_mistake(error: ValidationError) -> str:
     """One line for the first error of a validation."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(_key(str(part)) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         *parents, leaf = (str(part) for part in first["loc"])
-        near = difflib.get_close_matches(leaf, _keys_at(parents), n=1)
+        near = difflib.get_close_matches(leaf[:100], _keys_at(parents), n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(_keys_at(parents))}"
         return f"unknown key {where}{hint}"
     if first["type"] == "missing":
         return f"the key {where} is missing"
     if first["type"] == "too_short" and where == "rewards":
         return "rewards is empty: name at least one reward"
+    if first["type"] == "too_long" and where == "rewards":
+        return f"rewards has {len(first['input'])}: {MOST_REWARDS} are the most"
+    if first["type"] == "model_type" and first["input"] is None:
+        return f"{where} has no keys: give some, or leave it out"
+    if first["type"] == "model_type":
+        return f"{where or 'it'} is a section of keys, not a value (got {brief(first['input'])})"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (got {first['input']!r})" if where and first["type"] != "value_error" \
+    return f"{where}: {message} (got {brief(first['input'])})" if where and first["type"] != "value_error" \
         else f"{where + ': ' if where else ''}{message}"
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .budget import counted, set_sizes
 from .config import RunConfig
 from .environment import describe
 from .executors import open_executor
@@ -41,7 +42,7 @@ def run(config: RunConfig, out: Path, report: Report, resume: bool = False) -> d
     report: called with events (stage, expert's progress). Raises ParetuneError on a user's mistake and
     types.Stopped when stopped; in both cases what was finished is kept.
     """
-    plan = build_plan(config)
+    plan = counted(config, build_plan(config), set_sizes(config))
     executor = open_executor(config, usual=len(config.rewards))
     claim(config, plan, out, resume)
     reward_process().kill()  # it has checked the rewards; each worker has one of its own

@@ -22,6 +22,25 @@ class Stopped(Exception):
     """The user asked to stop; what was done is kept, and can go on."""
 
 
+class Dialogue(str):
+    """The text of a prompt of several turns, for people and rewards to read; models read its `turns`.
+
+    turns: {"role": .., "content": ..}, as chat templates take them.
+    """
+
+    turns: tuple[Mapping[str, str], ...]
+
+    def __new__(cls, turns: Sequence[Mapping[str, str]]) -> Dialogue:
+        """Its text has a paragraph a turn."""
+        made = super().__new__(cls, "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns))
+        made.turns = tuple(turns)
+        return made
+
+    def __reduce__(self) -> tuple[type[Dialogue], tuple[tuple[Mapping[str, str], ...]]]:
+        """A copy in another process is made of the turns."""
+        return Dialogue, (self.turns,)
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt. metadata: the record it came from (GenEval's JSON, say), as rewards read it."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import paretune
 
 ROOT = Path(paretune.__file__).parent
-LEAF = {"types", "config", "foreign"}
+LEAF = {"types", "config", "foreign", "limits"}
 MAP = {"ops", "types", "config", "plan", "files", "policies", "rewards", "data", "training"}
-STAGES = MAP | {"stages", "executors"}
+STAGES = MAP | {"stages", "executors", "budget"}
 
 # room -> the rooms it may import from. A new room needs a line here.
 MAY: dict[str, set[str]] = {
@@ -18,9 +18,12 @@ MAY: dict[str, set[str]] = {
     "ops": {"ops"},
     "files": {"types"},
     "foreign": {"types"},
-    "config": {"types", "ops"},  # ops: the reducers check their own options
+    "limits": set(),
+    "yaml_text": set(),
+    "config": {"types", "ops", "limits", "yaml_text"},  # ops: the reducers check their own options
     "plan": {"types", "config"},
-    "methods": {"plan", "config"},
+    "budget": {"plan", "ops", "data"} | LEAF,
+    "methods": {"plan", "budget", "config"},
     "worlds": {"worlds"},
     "policies": {"ops", "files", "policies", "worlds"} | LEAF,  # worlds: which models are embedded
     "rewards": {"ops", "rewards"} | LEAF,
@@ -29,16 +32,16 @@ MAY: dict[str, set[str]] = {
     "executors": {"types", "config", "environment", "executors"},
     "stages": STAGES,
     "run": STAGES | {"methods", "environment", "folder"},
-    "folder": {"plan", "files", "policies", "rewards", "data", "training", "recipes"} | LEAF,
+    "folder": {"plan", "budget", "files", "policies", "rewards", "data", "training", "recipes"} | LEAF,
     "environment": {"files"} | LEAF,
-    "recipes": {"types", "config", "training"},  # training: objectives check their own options
+    "recipes": {"yaml_text", "training"} | LEAF,  # training: objectives check their own options
     "progress": set(),
     "estimate": {"plan", "policies", "training"} | LEAF,
     "peak": {"policies"} | LEAF,
     "tables": {"plan", "estimate", "training"} | LEAF,
     "doctor": {"environment", "policies"} | LEAF,
     "measure": STAGES | {"environment", "folder"},
-    "merge_search": STAGES | {"environment", "folder"},
+    "merge_search": STAGES | {"environment", "folder", "limits"},
     "exporting": STAGES | {"recipes"},
     "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
     "demo": {"sampling", "data", "rewards", "files", "demo"} | LEAF,

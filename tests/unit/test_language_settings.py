@@ -13,7 +13,8 @@ from peft import get_peft_model
 from safetensors.torch import load_file
 
 from paretune.config import LoraConfig, ModelConfig, RunConfig
-from paretune.data.hub import as_prompt, load_hub
+from paretune.data.hub import load_hub
+from paretune.data.records import as_prompt
 from paretune.estimate import estimate
 from paretune.methods import build_plan
 from paretune.ops.lowrank import LowRank

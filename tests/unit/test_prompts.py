@@ -38,7 +38,7 @@ def test_a_record_becomes_metadata(tmp_path: Path) -> None:
         ("a.txt", b"x\n\ny\n", "a.txt:2: the line is empty"),
         ("a.txt", b"\n \n", "a.txt is empty"),
         ("a.jsonl", b"", "a.jsonl is empty"),
-        ("a.csv", b"x\n", "expected .txt or .jsonl, not '.csv'"),
+        ("a.doc", b"x\n", "expected .txt, .jsonl, .json, .csv, .tsv, not '.doc'"),
     ],
 )
 def test_an_error_names_file_and_line(

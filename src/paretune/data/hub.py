@@ -1,19 +1,20 @@
 """Prompt sets that are datasets of the Hugging Face hub: "hf:OWNER/NAME/FOLDER@SPLIT".
 
-Anthropic's hh-rlhf has no prompts but two dialogues that begin alike: all up to the last "Assistant:" is the
-prompt, and what follows are the preferred and the other answer.
+Its rows are records as in files (`records`). Anthropic's hh-rlhf has no prompts but two dialogues that begin
+alike: all up to the last "Assistant:" is the prompt, and what follows are the preferred and the other answer.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from paretune.types import ParetuneError, Prompt
 
-PREFIX, TURN = "hf:", "\n\nAssistant:"
+from .records import as_prompt
+
+PREFIX = "hf:"
 
 
 @functools.lru_cache(maxsize=8)
@@ -56,17 +57,3 @@ def _empty_file(folder: Path, split: str) -> Path | None:
         if path.is_file() and path.stat().st_size < 4096 and not path.read_bytes().strip():
             return path
     return None
-
-
-def as_prompt(row: Mapping[str, Any], where: str) -> Prompt:
-    """A record with a prompt, or a pair of dialogues that begin alike."""
-    if isinstance(row.get("prompt"), str) and row["prompt"].strip():
-        return Prompt(row["prompt"], dict(row))
-    chosen, rejected = row.get("chosen"), row.get("rejected")
-    if not isinstance(chosen, str) or not isinstance(rejected, str) or TURN not in chosen:
-        raise ParetuneError(f'{where}: neither a "prompt" nor a pair of dialogues "chosen" and "rejected"')
-    prompt = chosen[: chosen.rindex(TURN) + len(TURN)]
-    other = rejected.removeprefix(prompt)
-    if other == rejected:  # the dialogues part earlier: no pair of answers to one prompt
-        other = ""
-    return Prompt(prompt, {"chosen": chosen.removeprefix(prompt), "rejected": other})

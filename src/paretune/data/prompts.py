@@ -1,9 +1,9 @@
-"""Read prompt sets: one prompt a line (.txt), or one JSON record a line (.jsonl, GenEval's
-format).
+"""Read prompt sets: text, JSON lines, JSON, CSV and TSV files, embedded sets, datasets of the hub.
 
-A record needs a "prompt"; the whole record becomes the prompt's metadata, as rewards read it. A
-name such as "pictures/geneval-train" stands for a set that comes with an embedded world, and
-"hf:OWNER/NAME@SPLIT" for a dataset of the hub (see `hub`).
+A .txt file has a prompt a line, a .jsonl file a record a line (GenEval's format, TRL's conversations: see
+`records`); .json, .csv and .tsv are in `tables`. The whole record becomes the prompt's metadata, as rewards
+read it. "FILE:COLUMN" names the column or key of the prompts. A name such as "pictures/geneval-train" stands
+for a set that comes with an embedded world, and "hf:OWNER/NAME@SPLIT" for a dataset of the hub (see `hub`).
 """
 
 from __future__ import annotations
@@ -16,33 +16,75 @@ from typing import Any
 from paretune.types import ParetuneError, Prompt
 
 from .hub import PREFIX, load_hub
+from .records import as_prompt, plain_text
+from .tables import read_list, read_table
+
+SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".tsv")
+LARGEST = 2**30  # bytes of a file, which is read whole
+LONGEST = 2**20  # bytes of a line, which is one prompt
 
 
 def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
-    """The prompts of a .txt or .jsonl file, or of a set's name (see `prompt_set_names`), in order.
+    """The prompts of a file, or of a set's name (see `prompt_set_names`), in order.
 
-    Raises ParetuneError, naming file and line, for malformed JSON, a missing or empty prompt and
-    bytes that are not UTF-8; naming the file, if it is missing, empty or of another kind.
+    Raises ParetuneError, naming file and line, for whatever is no prompt; naming the file, if it is missing,
+    empty or of another kind.
     """
     if str(path).startswith(PREFIX):
         return load_hub(str(path))
-    place = _locate(path)
-    if place.suffix not in (".txt", ".jsonl"):
-        raise ParetuneError(f"prompt file {place}: expected .txt or .jsonl, not {place.suffix!r}")
+    file, column = _split(str(path))
+    place = _locate(file, str(path))
+    kind = place.suffix.lower()
+    if kind not in SUFFIXES:
+        raise ParetuneError(f"prompt file {place}: expected {', '.join(SUFFIXES)}, not {place.suffix!r}")
+    if column and kind in (".txt", ".json"):
+        raise ParetuneError(f"prompt file {place}: a {kind} file has no columns to choose {column} from")
     try:
+        if place.stat().st_size > LARGEST:
+            raise ParetuneError(f"prompt file {place}: it has more than {LARGEST:,} bytes")
         raw = place.read_bytes()
     except OSError as error:
         raise ParetuneError(f"prompt file {place}: {error.strerror}") from error
-    lines = raw.rstrip().split(b"\n")
-    if lines == [b""]:
+    if not raw.removeprefix(b"\xef\xbb\xbf").strip():
         raise ParetuneError(f"prompt file {place} is empty")
-    read = _read_text if place.suffix == ".txt" else _read_record
-    return tuple(read(line, f"{place}:{number}") for number, line in enumerate(lines, start=1))
+    prompts = _read(raw.rstrip(), kind, str(place), column)
+    if not prompts:
+        raise ParetuneError(f"prompt file {place} holds no prompt")
+    return tuple(prompts)
+
+
+def _read(raw: bytes, kind: str, place: str, column: str | None) -> list[Prompt]:
+    if kind == ".json":
+        return read_list(_json(_decode(raw, place, LARGEST), place), f"prompt file {place}")
+    lines = enumerate(raw.split(b"\n"), start=1)
+    if kind == ".txt":
+        return [_read_text(line, f"{place}:{number}") for number, line in lines]
+    if kind == ".jsonl":
+        return [_read_record(line, f"{place}:{number}", column or "prompt") for number, line in lines]
+    text = "\n".join(_decode(line, f"{place}:{number}").removesuffix("\r") for number, line in lines)
+    return read_table(text, place, column, tabs=kind == ".tsv")
 
 
 def prompt_file(path: str | Path) -> Path | None:
     """The file that `load_prompts` would read, which may not exist; None for a dataset or a set's name."""
-    return None if str(path).startswith(PREFIX) or str(path) in prompt_set_names() else Path(path)
+    if str(path).startswith(PREFIX) or str(path) in prompt_set_names():
+        return None
+    return Path(_split(str(path))[0])
+
+
+def _split(path: str) -> tuple[str, str | None]:
+    """FILE:COLUMN; a file that is called so is meant whole."""
+    file, colon, column = path.rpartition(":")
+    if not colon or not column or Path(file).suffix.lower() not in SUFFIXES or _is_file(Path(path)):
+        return path, None
+    return file, column
+
+
+def _is_file(place: Path) -> bool:
+    try:
+        return place.is_file()
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise ParetuneError(f"prompt file {place}: {error.strerror}") from error
 
 
 def prompt_set_names() -> tuple[str, ...]:
@@ -57,45 +99,72 @@ def _worlds() -> Path:
     return Path(str(worlds.__file__)).parent
 
 
-def _locate(path: str | Path) -> Path:
-    place = Path(path)
-    if place.is_file():
+def _locate(file: str, path: str) -> Path:
+    place = Path(file)
+    if _is_file(place):
         return place
     names = prompt_set_names()
-    if str(path) in names:
-        world, name = str(path).split("/")
+    if path in names:
+        world, name = path.split("/")
         return _worlds() / world / "prompts" / f"{name}.jsonl"
-    near = difflib.get_close_matches(str(path), names, n=1)
+    if place.is_dir():
+        raise ParetuneError(f"prompt file {place} is a folder; name a file in it")
+    near = difflib.get_close_matches(path, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ParetuneError(
-        f"prompt file {path} does not exist{hint} (sets by name: {', '.join(names)})"
+        f"prompt file {file} does not exist{hint} (sets by name: {', '.join(names)})"
     )
 
 
-def _decode(line: bytes, where: str) -> str:
+def _decode(line: bytes, where: str, longest: int = LONGEST) -> str:
+    if len(line) > longest:
+        raise ParetuneError(f"{where}: the line has {len(line):,} bytes; {longest:,} are the most")
     try:
-        return line.decode("utf-8-sig").strip()
+        return line.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise ParetuneError(f"{where}: not UTF-8: {error.reason}") from error
 
 
 def _read_text(line: bytes, where: str) -> Prompt:
-    text = _decode(line, where)
+    text = _decode(line, where).strip()
     if not text:
         raise ParetuneError(f"{where}: the line is empty, and every line is a prompt")
-    return Prompt(text)
+    return Prompt(plain_text(text, where))
 
 
-def _read_record(line: bytes, where: str) -> Prompt:
-    text = _decode(line, where)
-    try:
-        record: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        told = f"malformed JSON: {error.msg} (column {error.colno})"
-        raise ParetuneError(f"{where}: {told}") from error
+def _read_record(line: bytes, where: str, column: str) -> Prompt:
+    record = _json(_decode(line, where).strip(), where)
     if not isinstance(record, dict):
-        raise ParetuneError(f"{where}: expected a JSON object with a \"prompt\"")
-    prompt = record.get("prompt")
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise ParetuneError(f"{where}: \"prompt\" is missing, empty or not a string")
-    return Prompt(prompt, record)
+        raise ParetuneError(f'{where}: expected a JSON object with a "{column}"')
+    return as_prompt(record, where, column)
+
+
+def _json(text: str, where: str) -> Any:
+    """JSON whose numbers are finite, whose keys come once, and whose characters are whole."""
+    try:
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        if "\\u" in text:  # which can write half of a character
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except json.JSONDecodeError as error:
+        told = f"malformed JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        raise ParetuneError(f"{where}: {told.replace('line 1, ', '')}") from error
+    except RecursionError:
+        raise ParetuneError(f"{where}: its lists lie too deep in each other") from None
+    except UnicodeEncodeError as error:
+        raise ParetuneError(f"{where}: a text holds half of a character: {error.reason}") from error
+    except ValueError as error:
+        raise ParetuneError(f"{where}: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:80]!r} is there twice")
+    return record
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number that JSON has")

@@ -29,10 +29,11 @@ OPTIONS: dict[str, Option] = {
     "momentum": Option(float, "outer momentum μ", "it lies in [0, 1)", lambda x: 0 <= x < 1),
     "outer_lr": Option(float, "outer learning rate η", "it is positive", lambda x: x > 0),
     "divisions": Option(
-        int, "steps of the weight lattice", "it is a whole number above zero", lambda x: x >= 1
+        int, "steps of the weight lattice", "it is a whole number from 1 to 100", lambda x: 1 <= x <= 100
     ),
     "prompts": Option(
-        int, "validation prompts a reward", "it is a whole number above zero", lambda x: x >= 1
+        int, "validation prompts a reward", "it is a whole number from 1 to 1,000,000",
+        lambda x: 1 <= x <= 1_000_000,
     ),
 }
 

@@ -1,7 +1,8 @@
 """Prompt embeddings on disk, so that an encoder of many gigabytes runs once for each prompt set.
 
 They lie in PARETUNE_CACHE, else ~/.cache/paretune, one safetensors file for a model, its settings and
-a list of prompts. A file that cannot be read is made again.
+a list of prompts. A file that cannot be read is made again. Where nothing can be written, as in a container
+without a home, the embeddings are made each time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ..files import write_bytes
+from ..types import ParetuneError
 from .flow import Conditions
 from .folders import resolve_path
 
@@ -26,7 +30,13 @@ from .folders import resolve_path
 def cache_folder() -> Path:
     """Where embeddings are kept."""
     place = os.environ.get("PARETUNE_CACHE")
-    return (Path(place) if place else Path.home() / ".cache" / "paretune") / "embeddings"
+    if place:
+        return Path(place) / "embeddings"
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a home, as containers have
+        home = Path(tempfile.gettempdir()) / f"paretune-{os.getuid()}"
+    return home / ".cache" / "paretune" / "embeddings"
 
 
 def cached(model: str, key: list[Any], make: Callable[[], Conditions]) -> Conditions:
@@ -38,7 +48,8 @@ def cached(model: str, key: list[Any], make: Callable[[], Conditions]) -> Condit
         return found
     made = make()
     tensors = {f.name: t for f in fields(made) if (t := getattr(made, f.name)) is not None}
-    write_bytes(place, save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}))
+    with suppress(ParetuneError, OSError):  # a cache is no result: a run goes on without one
+        write_bytes(place, save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}))
     return made
 
 

@@ -90,8 +90,11 @@ class Medium(Protocol):
         """Write one sample as `stem` with the suffix of its kind. Returns its files, the sample first."""
         ...
 
-    def cost(self, config: RunConfig) -> Cost | None:
-        """What a sample costs, where the medium knows better than the estimate."""
+    def cost(self, config: RunConfig, draws: bool = True) -> Cost | None:
+        """What a sample costs, where the medium knows better than the estimate.
+
+        draws: whether training draws samples.
+        """
         ...
 
 
@@ -157,7 +160,7 @@ class Pictures:
         assert isinstance(samples, torch.Tensor)
         return save_sample(samples[index], stem)
 
-    def cost(self, config: RunConfig) -> Cost | None:
+    def cost(self, config: RunConfig, draws: bool = True) -> Cost | None:
         """The estimate's own formula."""
         return None
 

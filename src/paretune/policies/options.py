@@ -11,11 +11,14 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..config import ModelConfig
+from ..limits import brief
 from ..types import ParetuneError
 
-Positive = Annotated[int, Field(gt=0)]
-Tokens = Annotated[int, Field(ge=0)]
-PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[int, Field(gt=0, le=1_000_000)]
+Tokens = Annotated[int, Field(ge=0, le=1_000_000)]
+PositiveReal = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+# Logits over it: below, they leave float16 and float32.
+Temperature = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 
 
 class Options(BaseModel):
@@ -48,6 +51,6 @@ def read_options(kind: type[T], config: ModelConfig) -> T:
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, kind.model_fields, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(kind.model_fields)}"
-            raise ParetuneError(f"unknown key model.options.{key}; {hint}") from error
+            raise ParetuneError(f"unknown key model.options.{brief(key)[1:-1]}; {hint}") from error
         message = first["msg"].removeprefix("Value error, ")
-        raise ParetuneError(f"model.options.{key} cannot be {first['input']!r}: {message}") from error
+        raise ParetuneError(f"model.options.{key} cannot be {brief(first['input'])}: {message}") from error

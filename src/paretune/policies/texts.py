@@ -71,15 +71,16 @@ class Texts:
         write_text(path, str(samples[index]).strip())
         return [path]
 
-    def cost(self, config: RunConfig) -> Cost | None:
+    def cost(self, config: RunConfig, draws: bool = True) -> Cost | None:
         """Drawing reads every token once; training once more, and the reference where there is an anchor."""
         own = parameters_of(config.model.path)
         settings = read_options(TextOptions, config.model)
         judges = [str(r.options.get("model", "")) for r in config.rewards.values()]
         rewards = [parameters_of(name) or 1e9 * REWARD_MODELS.get(name, 0.0) for name in judges]
         reference = config.objective.kl > 0 or any(r.kl for r in config.rewards.values())
+        answers, drawn = (1, 1) if draws else (2, 0)  # a pair is trained on as it is
         return Cost(
             own, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,
-            draw=1.0 + (1.0 if reference else 0.0), train=1.0,
+            draw=float(drawn + (answers if reference else 0)), train=float(answers),
             told=f"answers of up to {settings.max_tokens} tokens, temperature {settings.temperature:g}",
         )  # fmt: skip

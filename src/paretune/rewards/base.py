@@ -258,8 +258,11 @@ def _checked(reward: Reward, value: Any, prompts: Sequence[Prompt]) -> torch.Ten
     """The returned value as float32 [B], or RewardError."""
     wanted = f"{len(prompts)} numbers"
     try:
-        scores = torch.as_tensor(value).detach().to("cpu", torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
+        given = torch.as_tensor(value).detach()
+        if given.is_complex():
+            raise TypeError("complex scores have no order")
+        scores = given.to("cpu", torch.float32)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         told = f"returned a {type(value).__name__}, not {wanted}"
         raise RewardError(_line(reward, told, prompts[0])) from error
     if scores.shape != (len(prompts),):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..budget import counted, expert_budget, set_sizes
 from ..config import RunConfig
 from ..files import read_json, write_json
 from ..plan import Plan
@@ -36,11 +37,11 @@ def summarise(
     kept = {m: v for m, v in means.items() if not m.startswith("round-")}
     reference = space.reference(kept.values())
     volumes = {m: space.hypervolume(v, reference) for m, v in kept.items()}
-    budget = {m.name: m.samples for m in plan.methods}
-    per_epoch = config.train.prompts_per_epoch * config.train.group_size
+    sizes = set_sizes(config)
+    budget = {m.name: m.samples for m in counted(config, plan, sizes).methods}
     experts = expert_round(plan)
     for task in experts.tasks if experts else ():
-        budget[f"expert:{task.reward}"] = task.epochs * per_epoch
+        budget[f"expert:{task.reward}"] = expert_budget(config, task, sizes).samples
     if config.tokens is not None:  # beyond the expert's own
         budget |= {f"rate:{r}": config.tokens.options.samples for r in config.rewards}
     rounds = range(1, config.rounds + 1) if last in means else range(0)

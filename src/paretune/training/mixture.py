@@ -12,6 +12,7 @@ import torch
 
 from ..config import ObjectiveConfig
 from ..ops.advantages import joint_advantages
+from ..ops.dealing import deal
 from ..rewards.base import applies_to, oriented, score_samples
 from ..types import Prompt, Reward, Samples, take
 
@@ -65,10 +66,7 @@ class Mixture:
 
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Indices of `count` prompts (fewer if a set is smaller), no prompt twice. [P]."""
-        sizes = [count // len(self.sources)] * len(self.sources)
-        if len(sizes) > 1:  # what cannot be dealt evenly goes to sets drawn by lot
-            for i in torch.randperm(len(sizes), generator=generator)[: count % len(sizes)]:
-                sizes[int(i)] += 1
+        sizes = deal(count, [len(s.prompts) for s in self.sources], generator)
         drawn = []
         for i, size in enumerate(sizes):
             own = (self._owner == i).nonzero().flatten()

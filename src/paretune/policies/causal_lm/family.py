@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from ...config import ModelConfig
 from ..family import Family, Published
-from ..options import Options, Positive, PositiveReal, read_options
+from ..options import Options, Positive, Temperature, read_options
 
 
 class TextOptions(Options):
@@ -20,7 +20,7 @@ class TextOptions(Options):
 
     template: str = "auto"
     max_tokens: Positive = 128
-    temperature: PositiveReal = 1.0
+    temperature: Temperature = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     prompt_tokens: Positive = 64
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...config import ModelConfig
-from ...types import ParetuneError
+from ...types import Dialogue, ParetuneError
 from ..options import read_options
 from ..text_loading import load_text_model
 from ..text_tokens import MARK, Branch, SoftPrompts, is_bare, length_of, vectors_of
@@ -87,6 +87,12 @@ class CausalLMPolicy:
         pattern = self.settings.template
         if pattern == "auto":
             pattern = "chat" if self.tokenizer.chat_template else "plain"
+        turns = prompt.turns if isinstance(prompt, Dialogue) else [{"role": "user", "content": prompt}]
+        if len(turns) > 1 and pattern != "chat":
+            raise ParetuneError(
+                f"the prompt {prompt[:60]!r} has {len(turns)} turns, which takes a chat template to read; "
+                f"with the template {pattern} give prompts of one"
+            )
         if pattern == "plain":
             return prompt
         if pattern != "chat":
@@ -95,8 +101,7 @@ class CausalLMPolicy:
             raise ParetuneError(
                 f"model.options.template: {self.config.path} has no chat template; say plain or a pattern"
             )
-        message = [{"role": "user", "content": prompt}]
-        text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        text = self.tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
         start = self.tokenizer.bos_token
         # Templates spell out the first token, which some tokenizers then add once more.
         if start and text.startswith(start) and self.tokenizer("")["input_ids"][:1] == [

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from ...config import ModelConfig
 from ...types import ParetuneError
 from ..family import Family, Published
@@ -17,7 +21,7 @@ TEXT_TOKENS = 256
 class VideoOptions(FlowOptions):
     """frames: of a clip; None: the model's own. shift: the schedule's; None: the pipeline's own."""
 
-    frames: Positive | None = None
+    frames: Annotated[Positive, Field(le=10_000)] | None = None
     shift: PositiveReal | None = None
 
 

@@ -36,7 +36,7 @@ def batches_of(config: RunConfig, samples: int) -> Batches:
             "which TRL needs"
         )
     each = samples // updates
-    micro = max(d for d in range(1, each + 1) if each % d == 0 and d <= config.train.micro_batch)
+    micro = max(d for d in range(1, min(each, config.train.micro_batch) + 1) if each % d == 0)
     return Batches(micro, each // micro, updates)
 
 

@@ -64,7 +64,7 @@ def supervise(
         output_dir=str(partial / "unused"), num_train_epochs=epochs, learning_rate=rate,
         per_device_train_batch_size=min(batch, config.train.micro_batch), report_to=[],
         gradient_accumulation_steps=max(1, batch // config.train.micro_batch), save_strategy="no",
-        seed=config.seed, use_cpu=device == "cpu", bf16=config.train.autocast, max_length=None,
+        seed=config.seed % 2**32, use_cpu=device == "cpu", bf16=config.train.autocast, max_length=None,
         gradient_checkpointing=config.model.gradient_checkpointing, completion_only_loss=True,
     ))  # fmt: skip
     try:

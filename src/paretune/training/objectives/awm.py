@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
+from ...limits import PositiveReal
 from ...ops.policy_losses import awm_loss, importance_ratio, matching_log_prob
-from .base import PositiveReal
 from .forward import Fit, ForwardObjective, ForwardOptions, Noised
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from ...config import RunConfig
-
-Positive = Annotated[int, Field(gt=0)]
-PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Options(BaseModel):
@@ -24,13 +21,15 @@ class Objective:
 
     trainers: what a sample is -> the "package.module:Class" that trains by it.
     not_read: sections of the recipe -> their keys that its trainer has nothing for, refused where they are
-    set. one_reward: whether it is for experts of a single reward only.
+    set. one_reward: whether it is for experts of a single reward only. draws: whether it samples; otherwise
+    it trains on the pairs of answers in the prompts' records.
     """
 
     options_kind: ClassVar[type[Options]] = Options
     trainers: ClassVar[Mapping[str, str]] = {}
     not_read: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     one_reward: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
 
     @classmethod
     def check(cls, config: RunConfig, options: Any) -> None:

@@ -11,11 +11,12 @@ import torch
 from pydantic import Field, model_validator
 
 from ...config import ModelConfig, RunConfig
+from ...limits import PositiveReal
 from ...ops import policy_losses as losses
 from ...ops.flow_sde import random_steps
 from ...policies.flow import Sampling, stochastic_step
 from ...types import ParetuneError
-from .base import Options, PositiveReal
+from .base import Options
 from .flow import Batch, FlowObjective, Loss, Setting
 
 

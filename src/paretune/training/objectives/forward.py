@@ -6,22 +6,23 @@ Shapes: B samples; x [B, ...]; S slots, the noise levels of a sample.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import Field
 
 from ...config import RunConfig
+from ...limits import Positive, PositiveReal
 from ...ops import policy_losses as losses
 from ...policies.flow import Conditions
-from .base import Options, Positive, PositiveReal
+from .base import Options
 from .flow import Batch, FlowObjective, Loss, Setting
 
 
 class ForwardOptions(Options):
     """What every forward-process objective takes."""
 
-    times: Positive = Field(default=2, description="noise levels a sample")
+    times: Annotated[Positive, Field(le=1000)] = Field(default=2, description="noise levels a sample")
     time_shift: PositiveReal = Field(
         default=1.0, description="above 1, more of the noise levels are high, as SD3's shift"
     )

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from ...config import RunConfig
+from ...limits import PositiveReal
 from ...types import Prompt
-from .base import PositiveReal
 from .trl import Batches, TrlObjective, TrlOptions
 
 

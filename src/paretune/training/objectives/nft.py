@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from pydantic import Field
 
+from ...limits import Decay, PositiveReal
 from ...ops.policy_losses import nft_loss
-from .base import PositiveReal
 from .flow import Setting
 from .forward import Fit, ForwardObjective, ForwardOptions, Noised
 
@@ -19,7 +17,7 @@ class NFTOptions(ForwardOptions):
     beta: PositiveReal = Field(
         default=0.5, description="how far the good and the bad branch lie from the velocity that sampled"
     )
-    old_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+    old_decay: Decay = Field(
         default=0.0, description="how much of the sampling copy stays each epoch"
     )
 

@@ -14,6 +14,7 @@ class PairLoss(TrlObjective):
     """A loss on pairs. unlimited: TRL's trainer would cut long answers; ours were checked already."""
 
     unlimited: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
 
     @classmethod
     def fixed(cls, config: RunConfig, kl: float, batches: Batches) -> dict[str, Any]:

@@ -44,6 +44,11 @@ def needs_whole_batches(settings: ObjectiveConfig) -> bool:
     return find_objective(settings.name).needs_whole_batches(read_options(settings))
 
 
+def draws_samples(settings: ObjectiveConfig) -> bool:
+    """See `Objective.draws`."""
+    return find_objective(settings.name).draws
+
+
 def complete_objective(raw: Mapping[str, Any], flat_wins: bool = False) -> dict[str, Any]:
     """A raw recipe with every option of its objective, those of the last revision's flat keys included.
 

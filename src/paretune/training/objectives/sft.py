@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from pydantic import Field
 
 from ...config import RunConfig
+from ...limits import Share
 from ...ops.advantages import best_of_group
 from ...ops.policy_losses import matching_log_prob
 from ...types import ParetuneError
@@ -18,7 +19,7 @@ from .forward import Fit, ForwardObjective, ForwardOptions, Noised
 class SFTOptions(ForwardOptions):
     """Options of `sft`."""
 
-    share: Annotated[float, Field(gt=0, lt=1)] = Field(
+    share: Share = Field(
         default=0.25, description="how much of each group, the best of it, is trained on"
     )
 

@@ -1,0 +1,164 @@
+"""A record of a prompt set as a `Prompt`: a prompt, a pair of answers, a conversation, as TRL takes them.
+
+A conversation is a list of turns {"role": .., "content": ..}. What two answers begin alike with is their
+prompt where none is given. Answers become texts, so that every objective and reward reads one form.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Any, cast
+
+from paretune.types import Dialogue, ParetuneError, Prompt
+
+TURN = "\n\nAssistant:"  # of Anthropic's hh-rlhf
+PAIR = ("chosen", "rejected")
+_ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names
+# In a plain file a sign of damage: control characters but tabs and line ends. Records of dialogues from the
+# web hold some, escaped; but none of them a zero.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+
+Turns = list[dict[str, str]]
+
+
+def as_prompt(row: Mapping[str, Any], where: str, column: str = "prompt") -> Prompt:
+    """A record as a prompt; the record is its metadata. Raises ParetuneError that begins with `where`.
+
+    column: the key of the prompt. A null is as good as absent, in the record and in what it holds.
+    """
+    record: dict[str, Any] = _without_nulls(row)
+    talk = record.get("messages") or record.get("conversations")
+    if any(isinstance(record.get(key), list) for key in (column, *PAIR)):
+        return _conversation(record, where, column)
+    if isinstance(record.get(column), str) and record[column].strip():
+        return Prompt(written(record[column], where), record)
+    if column == "prompt" and column not in record:
+        if isinstance(talk, list):
+            return _whole_talk(record, cast("list[Any]", talk), where)
+        if any(key in record for key in PAIR):
+            return _implicit(record, where)
+    raise ParetuneError(f'{where}: "{column}" is missing, empty or not a string')
+
+
+def plain_text(text: str, where: str) -> str:
+    """The text. Raises ParetuneError where it holds a control character."""
+    found = _CONTROLS.search(text)
+    if found:
+        raise ParetuneError(f"{where}: the prompt holds the control character U+{ord(found[0]):04X}")
+    return text
+
+
+def written(text: str, where: str) -> str:
+    """The text of a record. Raises ParetuneError where it holds a zero."""
+    return plain_text("\0", where) if "\0" in text else text
+
+
+def _without_nulls(value: Any) -> Any:
+    """Plain data without the keys whose value is null: datasets give every record every key."""
+    if isinstance(value, Mapping):
+        items = cast("Mapping[str, Any]", value).items()
+        return {key: _without_nulls(child) for key, child in items if child is not None}
+    if isinstance(value, list):
+        return [_without_nulls(child) for child in cast("list[Any]", value)]
+    return value
+
+
+def _implicit(record: dict[str, Any], where: str) -> Prompt:
+    """Two texts that begin alike: dialogues as hh-rlhf writes them, else at the first other character."""
+    chosen, rejected = (record.get(key) for key in PAIR)
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        if TURN in chosen:
+            prompt = chosen[: chosen.rindex(TURN) + len(TURN)]
+            other = rejected.removeprefix(prompt)
+            if other == rejected:  # the dialogues part earlier: no pair of answers to one prompt
+                other = ""
+            pair = {"chosen": chosen.removeprefix(prompt), "rejected": other}
+            return Prompt(written(prompt, where), pair)
+        length = sum(1 for _ in takewhile(lambda two: two[0] == two[1], zip(chosen, rejected, strict=False)))
+        length -= length > 0 and chosen[length - 1] == " "  # the space is the answer's
+        if chosen[:length].strip():
+            pair = {"chosen": chosen[length:], "rejected": rejected[length:]}
+            return Prompt(written(chosen[:length], where), record | pair)
+    raise ParetuneError(
+        f'{where}: neither a "prompt" nor a pair of dialogues "chosen" and "rejected" that begin alike'
+    )
+
+
+def _conversation(record: dict[str, Any], where: str, column: str) -> Prompt:
+    """A prompt, an answer or two as turns; a prompt that is a text is found in the answers' turns, too."""
+    given = record.get(column)
+    pair = {key: record[key] for key in PAIR if key in record}
+    talks = {
+        key: _turns(value, f'{where}: "{key}"') for key, value in pair.items() if isinstance(value, list)
+    }
+    if isinstance(given, list):
+        prompt = _turns(cast("list[Any]", given), f'{where}: "{column}"')
+    elif talks and all(len(talk) > 1 for talk in talks.values()):
+        prompt = _shared(list(talks.values()), where)
+    elif isinstance(given, str) and given.strip():
+        prompt = [{"role": "user", "content": given}]
+    else:
+        raise ParetuneError(f'{where}: "chosen" and "rejected" have no turn in common that could be a prompt')
+    answers = {key: _answer(talk, prompt, f'{where}: "{key}"') for key, talk in talks.items()}
+    return _prompt(prompt, record | answers, where, column)
+
+
+def _whole_talk(record: dict[str, Any], talk: list[Any], where: str) -> Prompt:
+    """A conversation whose last answer, where there is one, is what can be learned."""
+    turns = _turns(talk, f'{where}: "messages"')
+    if turns[-1]["role"] != "assistant":
+        return _prompt(turns, record, where)
+    return _prompt(turns[:-1], {**record, "chosen": turns[-1]["content"]}, where)
+
+
+def _prompt(turns: Turns, record: dict[str, Any], where: str, column: str = "prompt") -> Prompt:
+    """One turn of the user's is a text as any other; more are a dialogue."""
+    if not turns or turns[-1]["role"] != "user":
+        raise ParetuneError(f"{where}: the prompt does not end with a turn of the user's")
+    for turn in turns:
+        written(turn["content"], where)
+    if not turns[-1]["content"].strip():
+        raise ParetuneError(f"{where}: the user's last turn is empty")
+    text = turns[0]["content"] if len(turns) == 1 else Dialogue(turns)
+    return Prompt(text, {**record, column: str(text)})
+
+
+def _shared(talks: Sequence[Turns], where: str) -> Turns:
+    """The turns that all begin with, without the last one of any."""
+    most = min(len(talk) for talk in talks) - 1
+    shared = list(takewhile(lambda i: all(talk[i] == talks[0][i] for talk in talks), range(most)))
+    if not shared:
+        raise ParetuneError(f'{where}: "chosen" and "rejected" have no turn in common that could be a prompt')
+    return talks[0][: len(shared)]
+
+
+def _answer(talk: Turns, prompt: Turns, where: str) -> str:
+    """The one turn of the assistant's that follows the prompt, which may be told once more."""
+    rest = talk[len(prompt) :] if talk[: len(prompt)] == prompt else talk
+    if len(rest) != 1 or rest[0]["role"] != "assistant":
+        raise ParetuneError(
+            f"{where} holds {len(rest)} turns after the prompt; an answer is one turn of the assistant's"
+        )
+    return rest[0]["content"]
+
+
+def _turns(value: Sequence[Any], where: str) -> Turns:
+    """Turns by TRL's names, whoever wrote them."""
+    turns: Turns = []
+    for number, turn in enumerate(value, start=1):
+        if not isinstance(turn, Mapping):
+            raise ParetuneError(f'{where}, turn {number}: expected {{"role": .., "content": ..}}')
+        own = cast("Mapping[str, Any]", turn)
+        role, content = own.get("role", own.get("from")), own.get("content", own.get("value"))
+        if isinstance(content, list):  # parts, of which only texts can be read
+            parts = [p.get("text") if isinstance(p, Mapping) else None for p in cast("list[Any]", content)]
+            texts = [part for part in parts if isinstance(part, str)]
+            content = "".join(texts) if len(texts) == len(parts) else None
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise ParetuneError(f"{where}, turn {number}: its role and its content are texts")
+        turns.append({"role": _ROLES.get(role, role), "content": content})
+    if not turns:
+        raise ParetuneError(f"{where} has no turns")
+    return turns
