@@ -7,20 +7,36 @@ scores are float32 [B].
 from __future__ import annotations
 
 import difflib
-import functools
-import importlib
-import importlib.util
-import inspect
-import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
 from paretune.types import ParetuneError, Prompt, Reward, Samples
+
+from .checks import applies_to
+from .errors import RewardError
+from .errors import failure as _line
+from .errors import told as _told
+from .importing import neighbours, resolve
+from .printing import prints_to_stderr
+from .scores import checked_scores, own_prompts, own_samples
+from .wrapping import FunctionReward, build
+
+__all__ = [
+    "REWARDS",
+    "FunctionReward",
+    "RewardError",
+    "applies_to",
+    "find_reward",
+    "load_reward",
+    "oriented",
+    "reward_file",
+    "score_all",
+    "score_samples",
+]
 
 REWARDS: dict[str, str] = {
     "geneval": "paretune.rewards.geneval:GenEvalReward",
@@ -47,28 +63,6 @@ REWARDS: dict[str, str] = {
 }
 
 
-class RewardError(ParetuneError):
-    """A reward failed on some samples: the message names the reward and a prompt it failed on."""
-
-
-class FunctionReward:
-    """A plain function `f(images, prompts) -> B floats` as a reward; no range, higher is better.
-
-    images: float32 [B, 3, H, W], or the B texts of a language model; prompts: the B `Prompt`s.
-    Options are passed on by keyword.
-    """
-
-    def __init__(self, function: Callable[..., Any], name: str, **options: Any) -> None:
-        self.name = name
-        self.range = (-math.inf, math.inf)
-        self.higher_is_better = True
-        self._function = functools.partial(function, **options)
-
-    def score(self, samples: Samples, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """Whatever the function returns; `score_samples` checks it and makes it a tensor."""
-        return self._function(samples, prompts)
-
-
 # ---------------------------------------------------------------- finding one
 
 
@@ -76,14 +70,16 @@ def load_reward(spec: str, name: str | None = None, **options: Any) -> Reward:
     """Build the reward that `spec` names.
 
     spec: a name of `REWARDS`, "package.module:Name", or "path/to/file.py:Name". Name is a class
-    with `score` (constructed with the options) or a function (see `FunctionReward`).
+    with `score` (constructed with the options), an object that has it, or a function (`FunctionReward`).
     name: what the run calls it, where that differs from its own name.
-    Raises ParetuneError for an unknown name, a missing file or module, or unfit options.
+    Raises ParetuneError for an unknown name, a missing file or module, unfit options, or what is no reward.
     """
-    reward = _build(find_reward(spec), spec, options)
-    if name is not None:
-        reward.name = name
-    return reward
+    target, file = find_reward(spec), reward_file(spec)
+    with prints_to_stderr():
+        if file is None:
+            return build(target, spec, options, name)
+        with neighbours(file.resolve().parent):
+            return build(target, spec, options, name)
 
 
 def find_reward(spec: str) -> Any:
@@ -95,62 +91,14 @@ def find_reward(spec: str) -> Any:
             f"unknown reward {spec!r}{hint} (known: {', '.join(REWARDS)}; or give module:Name "
             "or file.py:Name)"
         )
-    return _resolve(REWARDS.get(spec, spec))
+    with prints_to_stderr():
+        return resolve(REWARDS.get(spec, spec))
 
 
 def reward_file(spec: str) -> Path | None:
     """The file of "file.py:Name", which may not exist; None for a reward of a module or of a known name."""
     place = REWARDS.get(spec, spec).rpartition(":")[0]
     return Path(place) if place.endswith(".py") else None
-
-
-def _resolve(path: str) -> Any:
-    """The object that "module:Name" or "file.py:Name" points to."""
-    place, _, attribute = path.rpartition(":")
-    if not place or not attribute:
-        raise ParetuneError(f"reward {path!r}: write it as module:Name or file.py:Name")
-    try:
-        module = _import_file(place) if place.endswith(".py") else importlib.import_module(place)
-    except ParetuneError:
-        raise
-    except Exception as error:
-        raise ParetuneError(f"reward {path!r}: cannot import {place}: {_told(error)}") from error
-    if not hasattr(module, attribute):
-        near = difflib.get_close_matches(attribute, dir(module), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ParetuneError(f"reward {path!r}: {place} has no {attribute!r}{hint}")
-    return getattr(module, attribute)
-
-
-def _import_file(place: str) -> ModuleType:
-    path = Path(place)
-    if not path.is_file():
-        raise ParetuneError(f"reward file {place} does not exist")
-    spec = importlib.util.spec_from_file_location(f"paretune_reward_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ParetuneError(f"reward file {place} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _build(target: Any, spec: str, options: dict[str, Any]) -> Reward:
-    if inspect.isclass(target):
-        try:
-            reward: Any = target(**options)  # checked below
-        except ParetuneError:
-            raise
-        except Exception as error:
-            raise ParetuneError(f"reward {spec!r} could not be made: {_told(error)}") from error
-        missing = [a for a in ("name", "range", "higher_is_better", "score")
-                   if not hasattr(reward, a)]
-        if missing:
-            raise ParetuneError(f"reward {spec!r} is a class without {', '.join(missing)}")
-        return reward
-    if callable(target):
-        label = getattr(target, "__name__", spec.rpartition(":")[2])
-        return FunctionReward(target, label, **options)
-    raise ParetuneError(f"reward {spec!r} is a {type(target).__name__}, not a class or function")
 
 
 # ---------------------------------------------------------------- scoring
@@ -165,6 +113,7 @@ def score_samples(
 ) -> torch.Tensor:
     """Score B samples in batches; float32 [B] on the CPU, all finite, the reward's own sign.
 
+    The reward gets copies: what it does to samples and prompts changes nothing for anybody else.
     timeout: seconds for one batch; a call that takes longer is given up (its daemon thread is left
     behind). Raises RewardError, in one line with a prompt, when the reward raises, hangs, returns
     NaN or infinity, another number of values than samples, or something that is not numbers.
@@ -176,8 +125,10 @@ def score_samples(
     parts = []
     for start in range(0, len(prompts), batch_size):
         chunk = prompts[start : start + batch_size]
-        value = _call(reward, samples[start : start + batch_size], chunk, timeout)
-        parts.append(_checked(reward, value, chunk))
+        own = own_samples(samples[start : start + batch_size])
+        with prints_to_stderr():
+            value = _call(reward, own, own_prompts(chunk), timeout)
+            parts.append(checked_scores(reward, value, chunk))
     return torch.cat(parts) if parts else torch.zeros(0)
 
 
@@ -197,15 +148,6 @@ def score_all(
         name: score_samples(reward, samples, prompts, batch_size, timeout)
         for name, reward in by_name.items()
     }
-
-
-def applies_to(reward: Reward, prompt: Prompt) -> bool:
-    """Whether a reward can score a prompt of another reward's set; true unless it says otherwise.
-
-    A reward that needs something of the record (a word, say) has a method `applies(prompt) -> bool`.
-    """
-    applies = getattr(reward, "applies", None)
-    return True if applies is None else bool(applies(prompt))
 
 
 def oriented(reward: Reward, values: torch.Tensor) -> torch.Tensor:
@@ -237,32 +179,3 @@ def _call(
     if "value" not in outcome:
         raise RewardError(_line(reward, f"did not answer within {timeout:g} s", prompts[0]))
     return outcome["value"]
-
-
-def _checked(reward: Reward, value: Any, prompts: Sequence[Prompt]) -> torch.Tensor:
-    """The returned value as float32 [B], or RewardError."""
-    wanted = f"{len(prompts)} numbers"
-    try:
-        scores = torch.as_tensor(value).detach().to("cpu", torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        told = f"returned a {type(value).__name__}, not {wanted}"
-        raise RewardError(_line(reward, told, prompts[0])) from error
-    if scores.shape != (len(prompts),):
-        told = f"returned shape {list(scores.shape)}, not {wanted}"
-        raise RewardError(_line(reward, told, prompts[0]))
-    bad = (~torch.isfinite(scores)).nonzero().flatten()
-    if len(bad):
-        row = int(bad[0])
-        raise RewardError(_line(reward, f"returned {float(scores[row])}", prompts[row]))
-    return scores
-
-
-def _line(reward: Reward, told: str, prompt: Prompt) -> str:
-    text = prompt.text if len(prompt.text) <= 80 else prompt.text[:77] + "..."
-    return f"reward {reward.name!r} {told} (prompt {text!r})"
-
-
-def _told(error: BaseException) -> str:
-    """An exception in one line: its type and the first line of its message."""
-    first = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,0 +1,27 @@
+"""What a reward that fails is told by: one line that names it and a prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paretune.types import ParetuneError, Prompt
+
+
+class RewardError(ParetuneError):
+    """A reward failed on some samples: the message names the reward and a prompt it failed on."""
+
+
+def told(error: BaseException) -> str:
+    """An exception in one line: its type and the first line of its message."""
+    try:
+        text = str(error)
+    except Exception:  # the message of a foreign exception is foreign code too
+        text = ""
+    first = next(iter(text.strip().splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def failure(reward: Any, what: str, prompt: Prompt) -> str:
+    """One line: the reward's name, what happened, and the prompt, cut to 80 characters."""
+    text = prompt.text if len(prompt.text) <= 80 else prompt.text[:77] + "..."
+    return f"reward {reward.name!r} {what} (prompt {text!r})"
