@@ -5,6 +5,7 @@ What is declared is checked here, once, so that no other file meets a range that
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
@@ -66,7 +67,7 @@ class NamedReward:
 def build(target: Any, spec: str, options: dict[str, Any], name: str | None = None) -> Reward:
     """The reward that `target` is or makes. Raises ParetuneError, in one line, for what is no reward."""
     if inspect.isclass(target) or (isinstance(target, functools.partial) and inspect.isclass(target.func)):
-        return named(_made(target, spec, options), spec, name)
+        return named(_made(target, spec, options), spec, name, ours=True)
     if _has(target, "score", spec):
         if options:
             raise ParetuneError(f"reward {spec!r} is an object, made already: it takes no options")
@@ -78,8 +79,11 @@ def build(target: Any, spec: str, options: dict[str, Any], name: str | None = No
     return FunctionReward(target, name or str(label), **options)
 
 
-def named(reward: Any, spec: str, name: str | None) -> Reward:
-    """The reward, what it declares checked, under `name` or its own name."""
+def named(reward: Any, spec: str, name: str | None, ours: bool = False) -> Reward:
+    """The reward, what it declares checked, under `name` or its own name.
+
+    ours: made for this run, so that a name may be written into it where it lets us.
+    """
     missing = [a for a in NEEDED if not _has(reward, a, spec)]
     if missing:
         raise ParetuneError(f"reward {spec!r} is a class without {', '.join(missing)}")
@@ -92,7 +96,14 @@ def named(reward: Any, spec: str, name: str | None) -> Reward:
         if not absent and not callable(value):
             raise ParetuneError(f"reward {spec!r}: its {method} is {_shown(value)}, not a method")
     _check_call(reward.score, spec, {})
-    return NamedReward(reward, own, _bounds(reward, spec), _direction(reward, spec))
+    bounds, higher = _bounds(reward, spec), _direction(reward, spec)
+    if ours and isinstance(reward.range, tuple) and isinstance(reward.higher_is_better, bool):
+        with contextlib.suppress(Exception):  # it may be frozen, or have its name as a property
+            if reward.name != own:
+                reward.name = own
+            if reward.name == own:
+                return reward
+    return NamedReward(reward, own, bounds, higher)
 
 
 def _made(target: Any, spec: str, options: dict[str, Any]) -> Any:
