@@ -152,14 +152,12 @@ def plan(
     from .methods import build_plan
     from .policies.folders import EMBEDDED
     from .policies.options import check_options
-    from .rewards.base import find_reward, reward_file
+    from .prompt_checks import check_unloaded
 
     config = load_config(find_recipe(recipe), set_ or ())
     check_options(config.model)
     missing = missing_files(config)
-    for own in config.rewards.values():
-        if str(reward_file(own.reward)) not in missing:
-            find_reward(own.reward)
+    check_unloaded(config, missing)
     planned = build_plan(config)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)

@@ -121,7 +121,7 @@ def test_a_users_check_may_raise_what_it_likes() -> None:
 def test_an_applies_that_says_no_has_its_reason() -> None:
     reward: Any = Odd()
     reward.applies = lambda prompt: prompt.text != "no"
-    assert refusal(reward, Prompt("no")) == "it cannot score 'no': its record lacks what the reward needs"
+    assert refusal(reward, Prompt("no")) == "its record lacks what the reward needs"
 
 
 # ---------------------------------------------------------------- nulls in GenEval's records

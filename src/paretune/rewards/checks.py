@@ -60,8 +60,7 @@ def refusal(reward: Reward, prompt: Prompt) -> str | None:
     check = getattr(reward, "check", None)
     why = None if check is None else complaint(check, prompt)
     if why is None and not applies_to(reward, prompt):
-        text = prompt.text if len(prompt.text) <= 80 else prompt.text[:77] + "..."
-        return f"it cannot score {text!r}: its record lacks what the reward needs"
+        return "its record lacks what the reward needs"
     return why
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +12,7 @@ from ..config import RunConfig
 from ..ops.lowrank import LowRank
 from ..plan import ExpertTask, TokenTask
 from ..policies.media import medium_of
-from ..types import ParetuneError
+from ..types import ParetuneError, Prompt
 from .checkpoint import TrainState
 from .mixture import Mixture
 from .student import Student
@@ -85,6 +85,15 @@ def _check_unheard(config: RunConfig) -> None:
                     f"{section}.{key} is for flow models; the trainers of language models have nothing for "
                     "it: leave it out"
                 )
+
+
+def objective_check(name: str) -> Callable[[Sequence[Prompt]], object] | None:
+    """What raises ParetuneError for a prompt that an objective cannot train on; None where any will do."""
+    if name not in PAIRS:
+        return None
+    from .language.pairs import pair_rows
+
+    return lambda prompts: pair_rows(name, prompts, [p.text for p in prompts], range(len(prompts)))
 
 
 def open_trainer(
