@@ -19,6 +19,7 @@ from .cli_models import commands as model_commands
 from .config import RunConfig
 from .progress import make_progress
 from .recipes import find_recipe, load_config
+from .results import only_results, results
 from .types import ParetuneError
 
 app = typer.Typer(
@@ -42,8 +43,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that wa
 
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    as_json = "--json" in sys.argv and "--help" not in sys.argv
     try:
-        app(prog_name="paretune")
+        with only_results(as_json):
+            app(prog_name="paretune")
     except ParetuneError as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False, markup=True)
         sys.exit(2)
@@ -286,7 +289,7 @@ app.add_typer(adapter_commands)
 
 def _print_line(value: Any) -> None:
     """The result after the lines of the progress: every line of stdout is one JSON object."""
-    typer.echo(json.dumps(value))
+    typer.echo(json.dumps(value), file=results())
 
 
 if __name__ == "__main__":

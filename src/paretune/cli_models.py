@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from .results import results
 from .types import ParetuneError
 
 commands = typer.Typer()
@@ -18,7 +19,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines."
 
 def print_json(value: Any) -> None:
     """Indented, on stdout."""
-    typer.echo(json.dumps(value, indent=1))
+    typer.echo(json.dumps(value, indent=1), file=results())
 
 
 @commands.command()

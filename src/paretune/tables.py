@@ -102,7 +102,7 @@ def measure_table(table: dict[str, Any]) -> Table:
         rendered.add_column(column, justify="right")
     for name, means in table["methods"].items():
         errors = table["stderr"][name]
-        rendered.add_row(name, *(f"{means[c]:.3f} ± {errors[c]:.3f}" for c in columns))
+        rendered.add_row(escape(name), *(f"{means[c]:.3f} ± {errors[c]:.3f}" for c in columns))
     return rendered
 
 

@@ -32,7 +32,8 @@ MAY: dict[str, set[str]] = {
     "prompt_checks": {"rewards", "data", "training"} | LEAF,
     "environment": {"files"} | LEAF,
     "recipes": {"types", "config"},
-    "progress": set(),
+    "results": set(),
+    "progress": {"results"},
     "estimate": {"plan", "policies"} | LEAF,
     "peak": {"policies"} | LEAF,
     "tables": {"plan", "estimate"} | LEAF,
@@ -43,9 +44,9 @@ MAY: dict[str, set[str]] = {
     "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
     "demo": {"sampling", "data", "rewards", "files", "demo"} | LEAF,
     "add_tokens": STAGES | {"run", "recipes", "folder"},
-    "cli": {"cli_adapters", "cli_models", "config", "progress", "recipes", "types"},
+    "cli": {"cli_adapters", "cli_models", "config", "progress", "recipes", "results", "types"},
     "cli_adapters": {"types"},
-    "cli_models": {"types"},
+    "cli_models": {"results", "types"},
 }
 # Inside functions only.
 MAY_LAZILY: dict[str, set[str]] = {

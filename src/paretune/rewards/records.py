@@ -82,7 +82,7 @@ def _entry(entry: Record) -> dict[str, Any]:
     read = _present(entry)
     if "count" in read:
         read["count"] = _whole(read["count"])
-    place = read.get("position")
+    place: Any = read.get("position")
     if _many(place) and len(place) == 2:
         read["position"] = [place[0], _whole(place[1])]
     return read

@@ -92,10 +92,10 @@ def named(reward: Any, spec: str, name: str | None, ours: bool = False) -> Rewar
         raise ParetuneError(f"reward {spec!r}: its name must be a text, not {_shown(own)}")
     for method in ("score", *OPTIONAL):
         value = _read(reward, method, spec)
-        absent = value is None and method in OPTIONAL
-        if not absent and not callable(value):
+        if value is not None and not callable(value):
             raise ParetuneError(f"reward {spec!r}: its {method} is {_shown(value)}, not a method")
-    _check_call(reward.score, spec, {})
+    if reward.score is not None:
+        _check_call(reward.score, spec, {})
     bounds, higher = _bounds(reward, spec), _direction(reward, spec)
     if ours and isinstance(reward.range, tuple) and isinstance(reward.higher_is_better, bool):
         with contextlib.suppress(Exception):  # it may be frozen, or have its name as a property
