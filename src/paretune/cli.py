@@ -264,8 +264,10 @@ def score(
     if as_json:
         print_json(rows)
         return
+    from .tables import shown
+
     for row in rows:
-        typer.echo(f"{row['value']:.4f}  {row['image']}  {row['prompt']}")
+        typer.echo(f"{row['value']:.4f}  {shown(row['image'])}  {shown(row['prompt'])}")
 
 
 @app.command()

@@ -55,6 +55,7 @@ FUNCTIONS = {
     "R = C()\n",
     "a partial": "import functools\ndef f(value, images, prompts): return [value] * len(prompts)\n"
     "R = functools.partial(f, 0.25)\n",
+    "a lambda": "R = lambda images, prompts: [0.25 for _ in prompts]\n",
     "keywords": "def R(images, prompts, **options): return np.full(len(prompts), 0.25)\nimport numpy as np\n",
 }
 

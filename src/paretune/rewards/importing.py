@@ -8,6 +8,7 @@ one file are never taken for those of another.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
 import importlib
@@ -73,6 +74,36 @@ def _folder_package(folder: Path) -> str:
         package.__path__ = [str(folder)]
         sys.modules[name] = package
     return name
+
+
+def files_of(file: Path) -> list[Path]:
+    """A reward's file, and those beside it that it imports by name, and so on: what decides its scores."""
+    root, found = file.resolve().parent, [file]
+    for path in found:  # grows as it goes
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (OSError, SyntaxError, ValueError):  # importing it will say so
+            continue
+        for name in sorted(_imported(tree)):
+            parts = name.split(".")
+            bases = [root, path.resolve().parent, *([root.parent] if parts[0] == root.name else [])]
+            for place in (base.joinpath(*parts) for base in bases):
+                for other in (place.with_suffix(".py"), place / "__init__.py"):
+                    if other.is_file() and other.resolve() not in {p.resolve() for p in found}:
+                        found.append(other)
+    return found
+
+
+def _imported(tree: ast.AST) -> set[str]:
+    """The dotted names that a file imports, with those of the packages that they are in."""
+    full: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            full |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = [node.module] if node.module else []
+            full |= {".".join([*base, alias.name]) for alias in node.names}
+    return {name.rsplit(".", cut)[0] for name in full for cut in range(name.count(".") + 1)}
 
 
 @contextmanager

@@ -75,8 +75,9 @@ def build(target: Any, spec: str, options: dict[str, Any], name: str | None = No
     if not callable(target):
         raise ParetuneError(f"reward {spec!r} is a {type(target).__name__}, not a class or function")
     _check_call(target, spec, options)
-    label = getattr(target, "__name__", spec.rpartition(":")[2])
-    return FunctionReward(target, name or str(label), **options)
+    label = str(getattr(target, "__name__", ""))
+    own = label if label.isidentifier() else spec.rpartition(":")[2]  # a lambda has no name of its own
+    return FunctionReward(target, name or own, **options)
 
 
 def named(reward: Any, spec: str, name: str | None, ours: bool = False) -> Reward:
