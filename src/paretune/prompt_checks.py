@@ -110,7 +110,11 @@ def _tell(told: str, file: str, ask: Callable[[Sequence[Prompt]], Refused]) -> N
 
 
 def _where(file: str, number: int) -> str:
-    return f"{file}, row {number}" if file.startswith(PREFIX) else f"{file}, line {number + 1}"
+    if file.startswith(PREFIX):
+        return f"{file}, row {number}"
+    # In other kinds of files a prompt is not a line.
+    each = "line" if Path(file).suffix in ("", ".txt", ".jsonl") else "prompt"
+    return f"{file}, {each} {number + 1}"
 
 
 def _first(reward: Reward, prompts: Sequence[Prompt]) -> Refused:

@@ -17,9 +17,8 @@ import torch
 from paretune.types import ParetuneError, Prompt, Reward, Samples
 
 from .checks import applies_to
-from .errors import RewardError
+from .errors import RewardError, one_line
 from .errors import failure as _line
-from .errors import told as _told
 from .importing import neighbours, resolve
 from .printing import prints_to_stderr
 from .scores import checked_scores, own_prompts, own_samples
@@ -74,6 +73,11 @@ def load_reward(spec: str, name: str | None = None, **options: Any) -> Reward:
     name: what the run calls it, where that differs from its own name.
     Raises ParetuneError for an unknown name, a missing file or module, unfit options, or what is no reward.
     """
+    return build_reward(spec, name, options)
+
+
+def build_reward(spec: str, name: str | None, options: dict[str, Any]) -> Reward:
+    """`load_reward`, in this process."""
     target, file = find_reward(spec), reward_file(spec)
     with prints_to_stderr():
         if file is None:
@@ -175,7 +179,7 @@ def _call(
     worker.join(timeout)
     if "error" in outcome:
         error = outcome["error"]
-        raise RewardError(_line(reward, f"raised {_told(error)}", prompts[0])) from error
+        raise RewardError(_line(reward, f"raised {one_line(error)}", prompts[0])) from error
     if "value" not in outcome:
         raise RewardError(_line(reward, f"did not answer within {timeout:g} s", prompts[0]))
     return outcome["value"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from paretune.types import ParetuneError, Prompt, Reward
 
-from .errors import RewardError, failure, told
+from .errors import RewardError, failure, one_line
 from .printing import prints_to_stderr
 from .scores import own_prompts
 
@@ -38,7 +38,7 @@ def complaint(check: Check, prompt: Prompt) -> str | None:
     except ParetuneError as error:
         return str(error)
     except Exception as error:  # a user's check may raise what it likes
-        return told(error)
+        return one_line(error)
     return None
 
 
@@ -51,8 +51,10 @@ def applies_to(reward: Reward, prompt: Prompt) -> bool:
     try:
         with prints_to_stderr():
             return bool(applies(own_prompts([prompt])[0]))
+    except RewardError:  # it says by itself which reward and prompt
+        raise
     except Exception as error:
-        raise RewardError(failure(reward, f"raised {told(error)} in applies", prompt)) from error
+        raise RewardError(failure(reward, f"raised {one_line(error)} in applies", prompt)) from error
 
 
 def refusal(reward: Reward, prompt: Prompt) -> str | None:
@@ -76,5 +78,5 @@ def first_refused(check: Check, prompts: Sequence[Prompt]) -> tuple[int | None, 
         for i, prompt in enumerate(prompts):
             if (why := complaint(check, prompt)) is not None:
                 return i, why
-        return None, str(error) if isinstance(error, ParetuneError) else told(error)
+        return None, str(error) if isinstance(error, ParetuneError) else one_line(error)
     return None

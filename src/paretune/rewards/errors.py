@@ -11,7 +11,7 @@ class RewardError(ParetuneError):
     """A reward failed on some samples: the message names the reward and a prompt it failed on."""
 
 
-def told(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An exception in one line: its type and the first line of its message."""
     try:
         text = str(error)

@@ -23,7 +23,7 @@ from typing import Any
 
 from paretune.types import ParetuneError
 
-from .errors import told
+from .errors import one_line
 
 PACKAGE = "paretune_reward_"  # begins the names under which files are kept in sys.modules
 
@@ -37,7 +37,7 @@ def resolve(path: str) -> Any:
     except ParetuneError:
         raise
     except Exception as error:
-        raise ParetuneError(f"reward {path!r}: cannot import {place}: {told(error)}") from error
+        raise ParetuneError(f"reward {path!r}: cannot import {place}: {one_line(error)}") from error
     if not hasattr(module, attribute):
         near = difflib.get_close_matches(attribute, dir(module), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -18,7 +18,7 @@ import torch
 
 from paretune.types import ParetuneError, Prompt, Reward, Samples
 
-from .errors import told
+from .errors import one_line
 
 NEEDED = ("name", "range", "higher_is_better", "score")
 OPTIONAL = ("applies", "check")
@@ -113,7 +113,7 @@ def _made(target: Any, spec: str, options: dict[str, Any]) -> Any:
     except ParetuneError:
         raise
     except Exception as error:
-        raise ParetuneError(f"reward {spec!r} could not be made: {told(error)}") from error
+        raise ParetuneError(f"reward {spec!r} could not be made: {one_line(error)}") from error
 
 
 def _bounds(reward: Any, spec: str) -> tuple[float, float]:
@@ -157,7 +157,7 @@ def _check_call(function: Callable[..., Any], spec: str, options: dict[str, Any]
         signature.bind([], [], **options)
     except TypeError as error:
         raise ParetuneError(
-            f"reward {spec!r} cannot be called with samples, prompts and its options: {told(error)}"
+            f"reward {spec!r} cannot be called with samples, prompts and its options: {one_line(error)}"
         ) from error
 
 
@@ -170,7 +170,7 @@ def _read(reward: Any, attribute: str, spec: str, default: Any = None) -> Any:
     try:
         return getattr(reward, attribute, default)
     except Exception as error:
-        raise ParetuneError(f"reward {spec!r}: its {attribute} raised {told(error)}") from error
+        raise ParetuneError(f"reward {spec!r}: its {attribute} raised {one_line(error)}") from error
 
 
 def _shown(value: Any) -> str:
