@@ -6,6 +6,7 @@ loading a network or the hub, for `paretune plan`.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ def check_prompts(config: RunConfig) -> None:
     rewards = {n: load_reward(r.reward, name=n, **r.options) for n, r in config.rewards.items()}
     for name, own in config.rewards.items():
         for file in (own.prompts, own.eval_prompts):
-            _tell(f"reward {name} cannot score", file, lambda p, r=rewards[name]: _first(r, p))
+            _tell(f"reward {name} cannot score", file, functools.partial(_first, rewards[name]))
     if "morl_dr" in config.methods:
         _check_crosswise(config, rewards)
     _check_objective(config, [own.prompts for own in config.rewards.values()])
@@ -34,7 +35,7 @@ def check_prompts(config: RunConfig) -> None:
     for own in config.rewards.values():
         if own.judge and config.evaluate.judges:
             judge = load_reward(own.judge)
-            _tell(f"judge {judge.name} cannot score", own.eval_prompts, lambda p, j=judge: _first(j, p))
+            _tell(f"judge {judge.name} cannot score", own.eval_prompts, functools.partial(_first, judge))
             known.add(judge.name)
     for spec in config.evaluate.untargeted:
         reward = load_reward(spec)
@@ -45,7 +46,7 @@ def check_prompts(config: RunConfig) -> None:
         known.add(reward.name)
         for file in dict.fromkeys(own.eval_prompts for own in config.rewards.values()):
             told = f"untargeted reward {reward.name} cannot score"
-            _tell(told, file, lambda p, r=reward: _first_that_applies(r, p))
+            _tell(told, file, functools.partial(_first_that_applies, reward))
 
 
 def check_unloaded(config: RunConfig, missing: Sequence[str]) -> None:
@@ -59,9 +60,12 @@ def check_unloaded(config: RunConfig, missing: Sequence[str]) -> None:
             scorers.append((f"the judge of {name}", own.judge, [own.eval_prompts], {}))
         for who, spec, files, options in scorers:
             check = None if str(reward_file(spec)) in missing else _unloaded(spec, options)
-            for file in files if check is not None else ():
+            if check is None:
+                continue
+            ask = functools.partial(first_refused, check)
+            for file in files:
                 if _is_near(file, missing):
-                    _tell(f"{who} cannot score", file, lambda p, c=check: first_refused(c, p))
+                    _tell(f"{who} cannot score", file, ask)
     for spec in config.evaluate.untargeted:
         if str(reward_file(spec)) not in missing:
             find_reward(spec)
@@ -75,13 +79,15 @@ def _check_crosswise(config: RunConfig, rewards: Mapping[str, Reward]) -> None:
         for other, own in config.rewards.items():
             if other != name:
                 told = f"reward {name}, which morl_dr asks too, cannot score"
-                _tell(told, own.prompts, lambda p, r=reward: _first_that_applies(r, p))
+                _tell(told, own.prompts, functools.partial(_first_that_applies, reward))
 
 
 def _check_objective(config: RunConfig, files: Sequence[str]) -> None:
     check = objective_check(config.objective.name)
-    for file in files if check is not None else ():
-        _tell("training cannot take", file, lambda p: first_refused(check, p))  # type: ignore[arg-type]
+    if check is None:
+        return
+    for file in files:
+        _tell("training cannot take", file, functools.partial(first_refused, check))
 
 
 def _unloaded(spec: str, options: dict[str, Any]) -> Check | None:

@@ -27,16 +27,16 @@ def only_results(as_json: bool) -> Iterator[None]:
     """Keep what others print out of standard output, from here to the end of a command."""
     global _kept
     before, original = sys.stdout, _moved_aside(sys.stdout)
-    _kept = before
+    own = before
     if original is not None:
         # Left open by the object: its number is closed below, when it is written out.
-        _kept = open(original, "w", encoding=before.encoding, errors=before.errors, closefd=False)  # noqa: SIM115
-    sys.stdout = sys.stderr if as_json else _kept
+        own = open(original, "w", encoding=before.encoding, errors=before.errors, closefd=False)  # noqa: SIM115
+    _kept, sys.stdout = own, sys.stderr if as_json else own
     try:
         yield
     finally:
         with suppress(BrokenPipeError):  # the reader has seen enough
-            _kept.flush()
+            own.flush()
         sys.stdout, _kept = before, None
         if original is not None:
             with suppress(OSError, AttributeError):
