@@ -20,6 +20,7 @@ from .cli_models import commands as model_commands
 from .config import RunConfig
 from .progress import make_progress
 from .recipes import find_recipe, in_run, load_config
+from .results import only_results, results
 from .types import ParetuneError
 
 app = typer.Typer(
@@ -43,8 +44,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that wa
 
 def main() -> None:
     """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    as_json = "--json" in sys.argv and "--help" not in sys.argv
     try:
-        app(prog_name="paretune")
+        with only_results(as_json):
+            app(prog_name="paretune")
     except ParetuneError as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False, markup=True)
         sys.exit(2)
@@ -162,8 +165,8 @@ def plan(
     from .methods import build_plan
     from .policies.facts import check_options
     from .policies.folders import EMBEDDED
-    from .rewards.base import check_spec, reward_file
-    from .rewards.trust import code_of, is_code, left_out
+    from .prompt_checks import check_unloaded
+    from .rewards.trust import code_of, left_out
 
     found = find_recipe(recipe)
     config = load_config(found, set_ or ())
@@ -172,9 +175,7 @@ def plan(
     trusted = trust_rewards or not in_run(found)
     if not trusted and (code := code_of(config)):
         say(left_out(code).replace("not scored", "not looked at", 1))
-    for own in config.rewards.values():
-        if (trusted or not is_code(own.reward)) and str(reward_file(own.reward)) not in missing:
-            check_spec(own.reward)
+    check_unloaded(config, missing, trusted)
     sizes = set_sizes(config, hub=False)
     planned, short = counted(config, build_plan(config), sizes), short_sets(config, sizes)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
@@ -288,8 +289,10 @@ def score(
     if as_json:
         print_json(rows)
         return
+    from .tables import shown
+
     for row in rows:
-        typer.echo(f"{row['value']:.4f}  {row['image']}  {row['prompt']}")
+        typer.echo(f"{row['value']:.4f}  {shown(row['image'])}  {shown(row['prompt'])}")
 
 
 @app.command()
@@ -313,7 +316,7 @@ app.add_typer(adapter_commands)
 
 def _print_line(value: Any) -> None:
     """The result after the lines of the progress: every line of stdout is one JSON object."""
-    typer.echo(json.dumps(value))
+    typer.echo(json.dumps(value), file=results())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from .results import results
 from .types import ParetuneError
 
 commands = typer.Typer()
@@ -22,7 +23,7 @@ TrustRewards = Annotated[
 
 def print_json(value: Any) -> None:
     """Indented, on stdout."""
-    typer.echo(json.dumps(value, indent=1))
+    typer.echo(json.dumps(value, indent=1), file=results())
 
 
 def say(line: str) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from .budget import check_even, set_sizes
 from .config import RunConfig
-from .data.prompts import load_prompts, prompt_file
+from .data.prompts import prompt_file
 from .files import disk_errors, write_json, write_text
 from .plan import Plan
 from .policies.facts import check_options, read_shape
 from .policies.media import medium_of
+from .prompt_checks import check_prompts
 from .recipes import changed_keys, load_config
-from .rewards.base import applies_to, load_reward, reward_file
+from .rewards.base import reward_file
 from .rewards.process import PATIENCE
 from .training.trainers import check_objective
 from .types import ParetuneError
@@ -28,25 +29,9 @@ def check(config: RunConfig) -> None:
     check_options(config.model)
     read_shape(config.model)
     check_objective(config)
-    known = set(config.rewards)
-    for name, own in config.rewards.items():
-        reward = load_reward(own.reward, name=name, **own.options)
-        for file in (own.prompts, own.eval_prompts):
-            for number, prompt in enumerate(load_prompts(file), start=1):
-                if not applies_to(reward, prompt):
-                    raise ParetuneError(
-                        f"{file}, line {number}: reward {name} cannot score {prompt.text!r}: its record "
-                        "lacks what the reward needs"
-                    )
-        if own.judge and config.evaluate.judges:
-            known.add(load_reward(own.judge).name)
+    check_prompts(config)
     if medium_of(config.model).name == "texts":
         check_even(config, set_sizes(config))
-    for spec in config.evaluate.untargeted:
-        if (untargeted := load_reward(spec)).name in known:
-            raise ParetuneError(
-                f"evaluate.untargeted: {untargeted.name} is a reward or a judge of this run already"
-            )
 
 
 def missing_files(config: RunConfig) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from .folder import check, claim_eval, lock
 from .policies.folders import resolve_path
 from .policies.sample_files import CLIPS, KINDS, read_sample
 from .rewards.base import load_reward, score_samples
+from .rewards.checks import refusal
 from .rewards.process import PATIENCE
 from .stages.adapter_inputs import measurable
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.safe_names import folder_names
 from .stages.summarise import tables
-from .types import ParetuneError
+from .types import ParetuneError, Prompt
 
 
 def measure_adapters(
@@ -58,20 +60,44 @@ def measure_adapters(
 def score_folder(reward: str, folder: Path, prompts: str, timeout: float = 120.0) -> list[dict[str, Any]]:
     """Score the pictures, clips or texts of a folder, in the order of their names, each with its prompt.
 
-    Where there are clips, pictures are taken for their contact sheets and left out. timeout: seconds that
-    one sample may take.
+    Numbers in names count as numbers: img_2 comes before img_10. Where there are clips, pictures are taken
+    for their contact sheets and left out. timeout: seconds that one sample may take.
     """
     if not folder.is_dir():
         raise ParetuneError(f"no folder {folder}")
-    files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in KINDS]
+    files = [p for p in sorted(folder.iterdir(), key=natural) if p.suffix.lower() in KINDS]
     paths = [p for p in files if p.suffix.lower() in CLIPS] or files
     told = load_prompts(prompts)
     if len(paths) != len(told):
-        raise ParetuneError(f"{folder} holds {len(paths)} samples but {prompts} {len(told)} prompts")
+        raise ParetuneError(_uneven(folder, paths, prompts, told))
     PATIENCE.set(timeout)
     scorer = load_reward(reward)
+    for path, prompt in zip(paths, told, strict=True):
+        if (why := refusal(scorer, prompt)) is not None:
+            raise ParetuneError(
+                f"{prompts}: reward {scorer.name} cannot score {prompt.text!r}, which goes with {path.name}: "
+                f"{why}"
+            )
     rows = []
     for path, prompt in zip(paths, told, strict=True):
         value = score_samples(scorer, read_sample(path), [prompt], timeout=timeout)
         rows.append({"image": path.name, "prompt": prompt.text, "value": float(value[0])})
     return rows
+
+
+def natural(path: Path) -> tuple[list[str | int], str]:
+    """A key that sorts files by the words and numbers of their names, img_2 before img_10."""
+    parts = re.split(r"([0-9]+)", path.stem)  # words and numbers in turn
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
+
+
+def _uneven(folder: Path, paths: Sequence[Path], prompts: str, told: Sequence[Prompt]) -> str:
+    """What is paired with what where that does not come out even, in one line."""
+    pairs = [f"{path.name} with {prompt.text[:40]!r}" for path, prompt in zip(paths, told, strict=False)]
+    begin, end = ", ".join(pairs[:2]), f" .. {pairs[-1]}" if len(pairs) > 2 else ""
+    if len(paths) > len(told):
+        rest = f"{paths[len(told)].name} and what follows have no prompt"
+    else:
+        rest = f"prompt {len(paths) + 1}, {told[len(paths)].text[:40]!r}, and what follows have no sample"
+    paired = f"in the order of the names {begin}{end} go together, and " if pairs else ""
+    return f"{folder} holds {len(paths)} samples but {prompts} {len(told)} prompts: {paired}{rest}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from .results import results
 
 Event = dict[str, Any]
 
@@ -39,8 +40,8 @@ class JsonLines(Quiet):
 
     def __call__(self, event: Event) -> None:
         """Print an event."""
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
+        results().write(json.dumps(event) + "\n")
+        results().flush()
 
 
 class Bars:

@@ -23,7 +23,7 @@ def summary_table(summary: dict[str, Any], judges: bool) -> Table:
     table = Table(title="held-out prompts, mean ± standard error", title_justify="left")
     table.add_column("method", no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(escape(column), justify="right")
     table.add_column("hypervolume", justify="right")
     table.add_column("samples", justify="right")
     for method, means in summary["methods"].items():
@@ -100,10 +100,10 @@ def measure_table(table: dict[str, Any]) -> Table:
     rendered.add_column("model")
     columns = list(next(iter(table["methods"].values())))
     for column in columns:
-        rendered.add_column(column, justify="right")
+        rendered.add_column(escape(column), justify="right")
     for name, means in table["methods"].items():
         errors = table["stderr"][name]
-        rendered.add_row(name, *(f"{means[c]:.3f} ± {errors[c]:.3f}" for c in columns))
+        rendered.add_row(escape(name), *(f"{means[c]:.3f} ± {errors[c]:.3f}" for c in columns))
     return rendered
 
 
@@ -155,5 +155,5 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
         if against:
             margin, error = method["margin"], method["margin_stderr"]
             cells.append("" if margin is None else f"{margin:+.4f} ± {error:.4f}")
-        rendered.add_row(name, str(method["runs"]), *cells)
+        rendered.add_row(escape(name), str(method["runs"]), *cells)
     return rendered

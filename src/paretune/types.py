@@ -65,13 +65,31 @@ class Reward(Protocol):
 
     name: unique in a run. range: the least and the greatest value (may be infinite).
     higher_is_better: the direction; a reward that is a cost says False.
+
+    Two more methods are optional. `applies(prompt) -> bool`: whether it can score a prompt at all, of another
+    reward's set too. `check(prompts)`: raises ParetuneError (or any error, whose message is told) for prompts
+    of its own set that it cannot score. `rewards.checks` asks them, before a run trains.
     """
 
-    name: str
-    range: tuple[float, float]
-    higher_is_better: bool
+    @property
+    def name(self) -> str:
+        """What the run calls it."""
+        ...
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest value."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """False for a cost."""
+        ...
 
     # Any: a reward is for one kind of samples, pictures say, and names the type that it takes.
     def score(self, samples: Any, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """samples: pictures or clips in [0, 1], or texts; prompts: B, one a sample. Returns float32 [B]."""
+        """samples: pictures or clips in [0, 1], or texts; prompts: B, one a sample. Returns float32 [B].
+
+        Both are the reward's own copies: it may change them.
+        """
         ...

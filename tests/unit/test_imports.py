@@ -32,10 +32,13 @@ MAY: dict[str, set[str]] = {
     "executors": {"types", "config", "environment", "executors"},
     "stages": STAGES,
     "run": STAGES | {"methods", "environment", "folder"},
-    "folder": {"plan", "budget", "files", "policies", "rewards", "data", "training", "recipes"} | LEAF,
+    "folder": {"plan", "budget", "files", "policies", "rewards", "data", "training", "recipes"}
+    | {"prompt_checks"} | LEAF,
+    "prompt_checks": {"rewards", "data", "training"} | LEAF,
     "environment": {"files"} | LEAF,
     "recipes": {"yaml_text", "training"} | LEAF,  # training: objectives check their own options
-    "progress": set(),
+    "results": set(),
+    "progress": {"results"},
     "estimate": {"plan", "policies", "training"} | LEAF,
     "peak": {"policies"} | LEAF,
     "tables": {"plan", "estimate", "training"} | LEAF,
@@ -46,9 +49,9 @@ MAY: dict[str, set[str]] = {
     "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
     "demo": {"sampling", "data", "rewards", "files", "demo"} | LEAF,
     "add_tokens": STAGES | {"run", "recipes", "folder"},
-    "cli": {"cli_adapters", "cli_models", "config", "progress", "recipes", "types"},
+    "cli": {"cli_adapters", "cli_models", "config", "progress", "recipes", "results", "types"},
     "cli_adapters": {"types"},
-    "cli_models": {"types"},
+    "cli_models": {"results", "types"},
 }
 # Inside functions only.
 MAY_LAZILY: dict[str, set[str]] = {

@@ -29,6 +29,28 @@ def test_a_reward_of_a_file_is_another_one_when_the_file_changes(tmp_path: Path)
     assert named("package.module:Name") == "package.module:Name"
 
 
+@pytest.mark.parametrize(
+    "line", ["import helper", "from . import helper", "from .helper import f", "from helper import f",
+             "from {folder} import helper", "from {folder}.helper import f", "import {folder}.helper as h",
+             "import between", "from package import helper"],
+)  # fmt: skip
+def test_a_reward_is_another_one_when_a_file_that_it_imports_changes(tmp_path: Path, line: str) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("from .helper import f\n")
+    (tmp_path / "between.py").write_text("import helper\nimport between, os.path\n")
+    file = tmp_path / "mine.py"
+    file.write_text(f"{line.format(folder=tmp_path.name)}\n")
+    helpers = [tmp_path / "helper.py", tmp_path / "package" / "helper.py"]
+    for helper in helpers:
+        helper.write_text("f = 1\n")
+    before = named(f"{file}:red")
+    (tmp_path / "other.py").write_text("f = 2\n")
+    assert named(f"{file}:red") == before
+    for helper in helpers:
+        helper.write_text("f = 3\n")
+    assert named(f"{file}:red") != before
+
+
 def test_a_disk_that_fills_up_with_samples_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,9 +66,12 @@ class RewardApart:
         return answer["value"]
 
 
-def find_apart(spec: str) -> None:
-    """Import what `spec` names, in the other process. Raises ParetuneError where that fails."""
-    _load(_numbered(spec, None, {}), "find")
+def find_apart(spec: str) -> bool:
+    """Import what `spec` names, in the other process. Returns whether it has a method `check`.
+
+    Raises ParetuneError where that fails.
+    """
+    return bool(_load(_numbered(spec, None, {}), "find"))
 
 
 def shown(prompt: Prompt) -> str:

@@ -7,25 +7,44 @@ scores are float32 [B].
 from __future__ import annotations
 
 import difflib
-import functools
-import importlib
-import importlib.util
-import inspect
 import math
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
 from paretune.types import ParetuneError, Prompt, Reward, Samples
 
-from .apart import RewardApart, find_apart, shown
+from .apart import RewardApart, find_apart
+from .checks import applies_to
 from .deadline import Late, within
-from .errors import LATE, RewardError, RewardTimeout
-from .trust import check_kind, check_options
+from .errors import LATE, RewardError, RewardTimeout, one_line
+from .errors import failure as _line
+from .importing import neighbours, resolve
+from .printing import prints_to_stderr
+from .scores import checked_scores, own_prompts, own_samples
+from .trust import check_kind
+from .wrapping import FunctionReward, build
+
+__all__ = [
+    "REWARDS",
+    "FunctionReward",
+    "RewardError",
+    "RewardTimeout",
+    "applies_to",
+    "build_reward",
+    "check_spec",
+    "find_reward",
+    "is_own",
+    "load_reward",
+    "one_line",
+    "oriented",
+    "reward_file",
+    "score_all",
+    "score_samples",
+]
 
 REWARDS: dict[str, str] = {
     "geneval": "paretune.rewards.geneval:GenEvalReward",
@@ -52,24 +71,6 @@ REWARDS: dict[str, str] = {
 }
 
 
-class FunctionReward:
-    """A plain function `f(images, prompts) -> B floats` as a reward; no range, higher is better.
-
-    images: float32 [B, 3, H, W], or the B texts of a language model; prompts: the B `Prompt`s.
-    Options are passed on by keyword.
-    """
-
-    def __init__(self, function: Callable[..., Any], name: str, **options: Any) -> None:
-        self.name = name
-        self.range = (-math.inf, math.inf)
-        self.higher_is_better = True
-        self._function = functools.partial(function, **options)
-
-    def score(self, samples: Samples, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """Whatever the function returns; `score_samples` checks it and makes it a tensor."""
-        return self._function(samples, prompts)
-
-
 # ---------------------------------------------------------------- finding one
 
 
@@ -77,10 +78,10 @@ def load_reward(spec: str, name: str | None = None, **options: Any) -> Reward:
     """Build the reward that `spec` names.
 
     spec: a name of `REWARDS`, "package.module:Name", or "path/to/file.py:Name". Name is a class
-    with `score` (constructed with the options) or a function (see `FunctionReward`).
+    with `score` (constructed with the options), an object that has it, or a function (`FunctionReward`).
     name: what the run calls it, where that differs from its own name.
     A reward of a module or a file is loaded and called in a process of its own (`apart.RewardApart`).
-    Raises ParetuneError for an unknown name, a missing file or module, or unfit options.
+    Raises ParetuneError for an unknown name, a missing file or module, unfit options, or what is no reward.
     """
     return RewardApart(spec, name, options) if is_own(spec) else build_reward(spec, name, options)
 
@@ -90,20 +91,24 @@ def is_own(spec: str) -> bool:
     return ":" in spec and spec not in REWARDS
 
 
-def check_spec(spec: str) -> None:
-    """Raise ParetuneError where `find_reward` would; code of a user's own is imported elsewhere."""
+def check_spec(spec: str) -> bool:
+    """Raise ParetuneError where `find_reward` would; code of a user's own is imported in its own process.
+
+    Returns whether what `spec` names has a method `check`.
+    """
     if is_own(spec):
-        find_apart(spec)
-    else:
-        find_reward(spec)
+        return find_apart(spec)
+    return hasattr(find_reward(spec), "check")
 
 
 def build_reward(spec: str, name: str | None, options: dict[str, Any]) -> Reward:
     """`load_reward`, in this process."""
-    reward = _build(find_reward(spec), spec, options)
-    if name is not None:
-        reward.name = name
-    return reward
+    target, file = find_reward(spec), reward_file(spec)
+    with prints_to_stderr():
+        if file is None:
+            return build(target, spec, options, name)
+        with neighbours(file.resolve().parent):
+            return build(target, spec, options, name)
 
 
 def find_reward(spec: str) -> Any:
@@ -115,63 +120,14 @@ def find_reward(spec: str) -> Any:
             f"unknown reward {spec!r}{hint} (known: {', '.join(REWARDS)}; or give module:Name "
             "or file.py:Name)"
         )
-    return check_kind(_resolve(REWARDS.get(spec, spec)), spec)
+    with prints_to_stderr():
+        return check_kind(resolve(REWARDS.get(spec, spec)), spec)
 
 
 def reward_file(spec: str) -> Path | None:
     """The file of "file.py:Name", which may not exist; None for a reward of a module or of a known name."""
     place = REWARDS.get(spec, spec).rpartition(":")[0]
     return Path(place) if place.endswith(".py") else None
-
-
-def _resolve(path: str) -> Any:
-    """The object that "module:Name" or "file.py:Name" points to."""
-    place, _, attribute = path.rpartition(":")
-    if not place or not attribute:
-        raise ParetuneError(f"reward {path!r}: write it as module:Name or file.py:Name")
-    try:
-        module = _import_file(place) if place.endswith(".py") else importlib.import_module(place)
-    except ParetuneError:
-        raise
-    except Exception as error:
-        raise ParetuneError(f"reward {path!r}: cannot import {place}: {one_line(error)}") from error
-    if not hasattr(module, attribute):
-        near = difflib.get_close_matches(attribute, dir(module), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ParetuneError(f"reward {path!r}: {place} has no {attribute!r}{hint}")
-    return getattr(module, attribute)
-
-
-def _import_file(place: str) -> ModuleType:
-    path = Path(place)
-    if not path.is_file():
-        raise ParetuneError(f"reward file {place} does not exist")
-    spec = importlib.util.spec_from_file_location(f"paretune_reward_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ParetuneError(f"reward file {place} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _build(target: Any, spec: str, options: dict[str, Any]) -> Reward:
-    check_options(target, spec, options)
-    if inspect.isclass(target):
-        try:
-            reward: Any = target(**options)  # checked below
-        except ParetuneError:
-            raise
-        except Exception as error:
-            raise ParetuneError(f"reward {spec!r} could not be made: {one_line(error)}") from error
-        missing = [a for a in ("name", "range", "higher_is_better", "score")
-                   if not hasattr(reward, a)]
-        if missing:
-            raise ParetuneError(f"reward {spec!r} is a class without {', '.join(missing)}")
-        return reward
-    if callable(target):
-        label = getattr(target, "__name__", spec.rpartition(":")[2])
-        return FunctionReward(target, label, **options)
-    raise ParetuneError(f"reward {spec!r} is a {type(target).__name__}, not a class or function")
 
 
 # ---------------------------------------------------------------- scoring
@@ -186,6 +142,7 @@ def score_samples(
 ) -> torch.Tensor:
     """Score B samples in batches; float32 [B] on the CPU, all finite, the reward's own sign.
 
+    The reward gets copies: what it does to samples and prompts changes nothing for anybody else.
     timeout: seconds for one batch, None for no limit; the process of a user's own reward is killed when
     it takes longer, the call of another one is broken off. Raises RewardError, in one line with a prompt,
     when the reward raises, hangs, returns NaN or infinity, another number of values than samples, or
@@ -198,8 +155,13 @@ def score_samples(
     parts = []
     for start in range(0, len(prompts), batch_size):
         chunk = prompts[start : start + batch_size]
-        value = _call(reward, samples[start : start + batch_size], chunk, timeout)
-        parts.append(_checked(reward, value, chunk))
+        part = samples[start : start + batch_size]
+        if isinstance(reward, RewardApart):  # what crosses to its process is a copy, and comes back checked
+            parts.append(reward.scored(part, chunk, math.inf if timeout is None else timeout))
+            continue
+        with prints_to_stderr():
+            value = _call(reward, own_samples(part), own_prompts(chunk), timeout)
+            parts.append(checked_scores(reward, value, chunk))
     return torch.cat(parts) if parts else torch.zeros(0)
 
 
@@ -221,15 +183,6 @@ def score_all(
     }
 
 
-def applies_to(reward: Reward, prompt: Prompt) -> bool:
-    """Whether a reward can score a prompt of another reward's set; true unless it says otherwise.
-
-    A reward that needs something of the record (a word, say) has a method `applies(prompt) -> bool`.
-    """
-    applies = getattr(reward, "applies", None)
-    return True if applies is None else bool(applies(prompt))
-
-
 def oriented(reward: Reward, values: torch.Tensor) -> torch.Tensor:
     """The values with the sign that makes greater better: flipped for a reward that is a cost."""
     return values if reward.higher_is_better else -values
@@ -239,8 +192,6 @@ def _call(
     reward: Reward, samples: Samples, prompts: Sequence[Prompt], timeout: float | None
 ) -> Any:
     """What a reward returns for one batch; whatever it raises is a RewardError."""
-    if isinstance(reward, RewardApart):
-        return reward.scored(samples, prompts, math.inf if timeout is None else timeout)
     try:
         with within(timeout), torch.enable_grad():
             return reward.score(samples, prompts)
@@ -252,34 +203,3 @@ def _call(
         if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
             raise
         raise RewardError(_line(reward, f"raised {one_line(error)}", prompts[0])) from error
-
-
-def _checked(reward: Reward, value: Any, prompts: Sequence[Prompt]) -> torch.Tensor:
-    """The returned value as float32 [B], or RewardError."""
-    wanted = f"{len(prompts)} numbers"
-    try:
-        given = torch.as_tensor(value).detach()
-        if given.is_complex():
-            raise TypeError("complex scores have no order")
-        scores = given.to("cpu", torch.float32)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        told = f"returned a {type(value).__name__}, not {wanted}"
-        raise RewardError(_line(reward, told, prompts[0])) from error
-    if scores.shape != (len(prompts),):
-        told = f"returned shape {list(scores.shape)}, not {wanted}"
-        raise RewardError(_line(reward, told, prompts[0]))
-    bad = (~torch.isfinite(scores)).nonzero().flatten()
-    if len(bad):
-        row = int(bad[0])
-        raise RewardError(_line(reward, f"returned {float(scores[row])}", prompts[row]))
-    return scores
-
-
-def _line(reward: Reward, told: str, prompt: Prompt) -> str:
-    return f"reward {reward.name!r} {told} (prompt {shown(prompt)!r})"
-
-
-def one_line(error: BaseException) -> str:
-    """An exception in one line: its type and the first line of its message."""
-    first = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,8 +1,10 @@
-"""What goes wrong with a reward, each told in one line."""
+"""What a reward that fails is told by: one line that names it and a prompt."""
 
 from __future__ import annotations
 
-from paretune.types import ParetuneError
+from typing import Any
+
+from paretune.types import ParetuneError, Prompt
 
 
 class RewardError(ParetuneError):
@@ -14,3 +16,19 @@ class RewardTimeout(RewardError):
 
 
 LATE = "give it longer by executor.reward_timeout, or by --timeout of `paretune score`"
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in one line: its type and the first line of its message."""
+    try:
+        text = str(error)
+    except Exception:  # the message of a foreign exception is foreign code too
+        text = ""
+    first = next(iter(text.strip().splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def failure(reward: Any, what: str, prompt: Prompt) -> str:
+    """One line: the reward's name, what happened, and the prompt, cut to 80 characters."""
+    text = prompt.text if len(prompt.text) <= 80 else prompt.text[:77] + "..."
+    return f"reward {reward.name!r} {what} (prompt {text!r})"

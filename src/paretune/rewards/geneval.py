@@ -31,14 +31,16 @@ import torch
 
 from paretune.types import ParetuneError, Prompt
 
+from .checks import Checked
 from .detector import Detection, detect_batch, detect_shapes
+from .records import check_geneval, geneval_record
 
 __all__ = ["Detection", "GenEvalReward", "StrictGenEval", "detect_shapes", "facts", "score_record"]
 
 MARGIN = 2.0
 
 
-class GenEvalReward:
+class GenEvalReward(Checked):
     """The share of a prompt's facts that its picture shows; if `strict`, whether it shows all."""
 
     name = "geneval"
@@ -48,9 +50,10 @@ class GenEvalReward:
     def __init__(self, strict: bool = False) -> None:
         self.strict = strict
 
-    def applies(self, prompt: Prompt) -> bool:
-        """Whether the prompt has a record that asks for objects; a sign alone says nothing of them."""
-        return bool(prompt.metadata.get("include"))
+    @staticmethod
+    def check(prompts: Sequence[Prompt]) -> None:
+        """Refuse a prompt without a whole record of objects; a sign alone says nothing of them."""
+        check_geneval("geneval", prompts)
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, 3, 32, 32] in [0, 1]; prompts with GenEval records. Returns float32 [B].
@@ -58,11 +61,8 @@ class GenEvalReward:
         Raises ParetuneError for a prompt whose metadata has no `include`.
         """
         for prompt in prompts:
-            if "include" not in prompt.metadata:
-                raise ParetuneError(
-                    f"geneval needs a GenEval record with 'include', and the prompt "
-                    f"{prompt.text!r} has none: use a .jsonl prompt file"
-                )
+            if prompt.metadata.get("include") != []:
+                self.check([prompt])
         found = detect_batch(samples)
         return torch.tensor(
             [score_record(p.metadata, f, self.strict) for p, f in zip(prompts, found, strict=True)]
@@ -94,10 +94,11 @@ def facts(
     record: Mapping[str, Any], found: Sequence[Detection]
 ) -> tuple[list[bool], list[bool]]:
     """Which facts of `include` hold, and which things that the record forbids are shown."""
+    record = geneval_record(record)
     include = record["include"]
     wanted = [held for entry in include for held in _entry_facts(entry, include, found)]
     unwanted = [
-        len(_matching(entry, found)) >= entry["count"] for entry in record.get("exclude", ())
+        len(_matching(entry, found)) >= entry["count"] for entry in record["exclude"]
     ]
     classes = {entry["class"] for entry in include}
     unwanted.append(any(d.shape not in classes for d in found))

@@ -32,10 +32,12 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from paretune.types import ParetuneError, Prompt
+from paretune.types import Prompt
 
+from .checks import Checked
 from .hub import frozen, normalised, processor_settings
 from .pickscore import Clip
+from .records import check_geneval, geneval_record
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 TEMPLATES = (
@@ -66,7 +68,7 @@ class Found:
     mask: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
 
-class GenEvalPhoto:
+class GenEvalPhoto(Checked):
     """How much of its GenEval record a photograph shows; if `strict`, whether it shows all.
 
     detector, clip: hub ids or folders of a Mask2Former for instances and of a CLIP with its tokenizer.
@@ -91,6 +93,7 @@ class GenEvalPhoto:
         self._threshold, self._counting_threshold = threshold, counting_threshold
         self._detector = InstanceDetector(detector, device)
         self._colors = ColorNamer(Clip(clip, clip, device))
+        self.check = self._check_classes
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, 3, H, W] in [0, 1]; prompts with GenEval records. Returns float32 [B].
@@ -104,31 +107,24 @@ class GenEvalPhoto:
 
     def find(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> list[list[Found]]:
         """The objects of each picture, the surest first, with colours where its record names some."""
-        for prompt in prompts:
-            self._check(prompt)
+        self.check(prompts)
         thresholds = [
             self._counting_threshold if p.metadata.get("tag") == "counting" else self._threshold
             for p in prompts
         ]
         found = self._detector.detect(samples, thresholds)
         return [
-            self._colors.colored(picture, objects, prompt.metadata["include"])
+            self._colors.colored(picture, objects, geneval_record(prompt.metadata)["include"])
             for picture, objects, prompt in zip(samples, found, prompts, strict=True)
         ]
 
-    def _check(self, prompt: Prompt) -> None:
-        record = prompt.metadata
-        if not record.get("include"):
-            raise ParetuneError(
-                f"geneval_photo needs a GenEval record with 'include', and the prompt {prompt.text!r} "
-                "has none: use a .jsonl prompt file"
-            )
-        for entry in (*record["include"], *record.get("exclude", ())):
-            if class_name(entry["class"]) not in self._detector.names:
-                raise ParetuneError(
-                    f"geneval_photo: the detector knows no {entry['class']!r}, which the prompt "
-                    f"{prompt.text!r} asks about; use COCO's classes"
-                )
+    @staticmethod
+    def check(prompts: Sequence[Prompt]) -> None:
+        """Refuse a prompt without a whole record; once a detector is loaded, also a class that it lacks."""
+        check_geneval("geneval_photo", prompts)
+
+    def _check_classes(self, prompts: Sequence[Prompt]) -> None:
+        check_geneval("geneval_photo", prompts, lambda name: class_name(name) in self._detector.names)
 
 
 class InstanceDetector:
@@ -259,14 +255,16 @@ def photo_score(record: Mapping[str, Any], found: Sequence[Found], strict: bool 
 
 def is_correct(record: Mapping[str, Any], found: Sequence[Found]) -> bool:
     """GenEval's verdict."""
+    record = geneval_record(record)
     include = record["include"]
     groups = [_matched(entry, _shown(entry, found)[: entry["count"]]) for entry in include]
     held = all(group and _placed(entry, group, groups) for entry, group in zip(include, groups, strict=True))
-    return held and not any(_broken(entry, found) for entry in record.get("exclude", ()))
+    return held and not any(_broken(entry, found) for entry in record["exclude"])
 
 
 def partial_score(record: Mapping[str, Any], found: Sequence[Found]) -> float:
     """Flow-GRPO's share of what is asked; see the head of this file."""
+    record = geneval_record(record)
     include = record["include"]
     groups = [_matched(entry, _shown(entry, found)) for entry in include]
     parts = []
@@ -281,7 +279,7 @@ def partial_score(record: Mapping[str, Any], found: Sequence[Found]) -> float:
         if entry.get("position") and group:
             parts.append(float(_placed(entry, group, groups)))
     counted = {class_name(entry["class"]) for entry in include}
-    others = [e for e in record.get("exclude", ()) if class_name(e["class"]) not in counted]
+    others = [e for e in record["exclude"] if class_name(e["class"]) not in counted]
     broken = sum(_broken(entry, found) for entry in others) / max(1, len(others))
     return sum(parts) / len(parts) * (1 - 0.5 * broken)
 

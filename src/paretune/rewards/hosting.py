@@ -7,7 +7,9 @@ torch's defaults as it left them, whatever another reward did.
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
+import inspect
 import json
 import os
 import pickle
@@ -96,9 +98,12 @@ class Host:
         self._rewards[spec.number] = reward
         return facts
 
-    def find(self, spec: Spec) -> None:
-        """Import what a spec names."""
-        find_reward(spec.spec)
+    def find(self, spec: Spec) -> bool:
+        """Import what a spec names. Returns whether it has a method `check`."""
+        target = find_reward(spec.spec)
+        while isinstance(target, functools.partial):
+            target = target.func
+        return inspect.getattr_static(target, "check", None) is not None
 
     def score(self, spec: Spec, samples: Samples, prompts: Sequence[Prompt]) -> list[float]:
         """One batch; the parent looks at the clock."""

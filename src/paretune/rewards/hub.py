@@ -9,15 +9,31 @@ from typing import Any
 import torch
 
 from paretune.foreign import load
+from paretune.types import ParetuneError
+
+from .loaded import check_loaded, refuse_pickles
 
 
-def frozen(kind: Any, model: str, device: str | None = None) -> Any:
+def frozen(kind: Any, model: str, device: str | None = None, **options: Any) -> Any:
     """A class of transformers loaded from a hub id or folder for inference, in float32.
 
-    device: a GPU where there is one, unless told. The network's `device` says which it was.
+    device: a GPU where there is one, unless told. The network's `device` says which it was. options: more of
+    from_pretrained's. Raises ParetuneError for weights in pickles, and for any that are missing or damaged.
     """
     wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = load(kind, model, f"reward model {model}", dtype=torch.float32)
+    refuse_pickles(model)
+    try:
+        network, info = load(
+            kind, model, f"reward model {model}",
+            dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options,
+        )  # fmt: skip
+    except OSError as error:
+        if "safetensors" not in str(error):
+            raise
+        raise ParetuneError(
+            f"reward model {model} has no weights in safetensors, and pickles are never read: convert them"
+        ) from error
+    check_loaded(info, network, f"reward model {model}")
     return network.eval().requires_grad_(False).to(wanted)
 
 

@@ -14,16 +14,18 @@ import torch
 
 from paretune.types import Prompt
 
+from .checks import Checked
 from .detector import Detection, detect_batch
-from .ocr import edit_score
+from .ocr import edit_score, wanted_word
 from .reader import load_reader
+from .records import check_geneval, geneval_record
 
 FULL_CONTRAST = 7.0  # WCAG 2.1's ratio for enhanced contrast
 FULL_AREA = 100.0  # pixels of a large shape with a cell of its own
 LETTER_ROWS, LETTER_COLUMNS = 9, 6
 
 
-class ContrastReward:
+class ContrastReward(Checked):
     """Mean over the asked things of their WCAG contrast with their ground, log scale, 1 at 7:1 and more.
 
     A group of shapes counts by the share of it that is found. A sign counts by the letters of its word
@@ -37,9 +39,15 @@ class ContrastReward:
     def __init__(self) -> None:
         self._reader = load_reader()
 
-    def applies(self, prompt: Prompt) -> bool:
-        """Whether the prompt's record asks for shapes or a word."""
-        return bool(prompt.metadata.get("include") or prompt.metadata.get("text"))
+    @staticmethod
+    def check(prompts: Sequence[Prompt]) -> None:
+        """Refuse a prompt whose record asks for neither shapes nor a word."""
+        for prompt in prompts:
+            record = geneval_record(prompt.metadata)
+            if record["include"]:
+                check_geneval("contrast", [prompt])
+            if "text" in record or not record["include"]:
+                wanted_word(prompt, "contrast, where no shapes are asked for,")
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, 3, 32, 32] in [0, 1]; prompts with GenEval records. Returns float32 [B]."""
@@ -48,7 +56,7 @@ class ContrastReward:
         words, found = self._reader.read(pictures), detect_batch(pictures)
         return torch.tensor([
             _mean([
-                *(_group_contrast(entry, things, own) for entry in prompt.metadata.get("include", ())),
+                *(_group_contrast(e, things, own) for e in geneval_record(prompt.metadata)["include"]),
                 *(_sign_contrast(own, len(text)) * edit_score(read, text.lower())
                   for text in [prompt.metadata.get("text")] if text),
             ])
@@ -56,21 +64,22 @@ class ContrastReward:
         ])  # fmt: skip
 
 
-class ProminenceReward:
+class ProminenceReward(Checked):
     """How large the asked shapes are drawn: the mean over groups of found share x area / 100 pixels."""
 
     name = "prominence"
     range = (0.0, 1.0)
     higher_is_better = True
 
-    def applies(self, prompt: Prompt) -> bool:
-        """Whether the prompt's record asks for shapes."""
-        return bool(prompt.metadata.get("include"))
+    @staticmethod
+    def check(prompts: Sequence[Prompt]) -> None:
+        """Refuse a prompt whose record asks for no shapes."""
+        check_geneval("prominence", prompts)
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, 3, 32, 32] in [0, 1]; prompts with GenEval records. Returns float32 [B]."""
         return torch.tensor([
-            _mean([_group_size(entry, things) for entry in prompt.metadata.get("include", ())])
+            _mean([_group_size(entry, things) for entry in geneval_record(prompt.metadata)["include"]])
             for prompt, things in zip(prompts, detect_batch(samples), strict=True)
         ])  # fmt: skip
 

@@ -13,6 +13,7 @@ import torch
 
 from paretune.types import ParetuneError, Prompt
 
+from .checks import Checked
 from .reader import load_reader
 
 # Rows of the picture that hold a sign above the shapes, alone, or below them.
@@ -20,7 +21,7 @@ BANDS = ((0, 11), (10, 21), (21, 32))
 UPSCALE = 4
 
 
-class OcrReward:
+class OcrReward(Checked):
     """The edit score of the word that the world's small CNN reads (see `reader`)."""
 
     name = "ocr"
@@ -30,21 +31,23 @@ class OcrReward:
     def __init__(self) -> None:
         self._reader = load_reader()
 
+    @staticmethod
+    def check(prompts: Sequence[Prompt]) -> None:
+        """Refuse a prompt whose record has no word."""
+        for prompt in prompts:
+            wanted_word(prompt)
+
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, 3, 32, 32] in [0, 1]; prompts with a "text". Returns float32 [B]."""
         wanted = [wanted_word(prompt) for prompt in prompts]
         return _edit_scores(self.read(samples), wanted)
-
-    def applies(self, prompt: Prompt) -> bool:
-        """Whether the prompt asks for a word."""
-        return bool(prompt.metadata.get("text"))
 
     def read(self, samples: torch.Tensor) -> list[str]:
         """The words of B pictures, lower case."""
         return self._reader.read(samples.detach().to("cpu", torch.float32))
 
 
-class RapidOcrJudge:
+class RapidOcrJudge(Checked):
     """The same score from PaddleOCR's recogniser: an independent judge, never trained against.
 
     Reads each band where a sign may be, four times enlarged, and keeps the surest text. Needs
@@ -57,6 +60,12 @@ class RapidOcrJudge:
 
     def __init__(self) -> None:
         self._recognise = _rapidocr()
+
+    @staticmethod
+    def check(prompts: Sequence[Prompt]) -> None:
+        """Refuse a prompt whose record has no word."""
+        for prompt in prompts:
+            wanted_word(prompt)
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, 3, 32, 32] in [0, 1]; prompts with a "text". Returns float32 [B]."""
@@ -74,12 +83,12 @@ class RapidOcrJudge:
         return "".join(c for c in best.lower() if c.isalpha())
 
 
-def wanted_word(prompt: Prompt) -> str:
+def wanted_word(prompt: Prompt, asking: str = "the OCR reward") -> str:
     """The word that the sign should say, lower case; ParetuneError if the record has none."""
     word = prompt.metadata.get("text")
-    if not isinstance(word, str) or not word:
+    if not isinstance(word, str) or not word.strip():
         raise ParetuneError(
-            f"the OCR reward needs a record with \"text\", and the prompt {prompt.text!r} has none"
+            f"{asking} needs a record with \"text\", and the prompt {prompt.text!r} has none"
         )
     return word.lower()
 

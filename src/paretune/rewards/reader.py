@@ -12,10 +12,11 @@ import string
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from paretune.types import ParetuneError
+
+from .loaded import load_strictly
 
 SLOTS = 5
 BLANK = 26
@@ -71,9 +72,5 @@ def weights_path(name: str) -> Path:
 def load_reader() -> Reader:
     """The trained reader, in evaluation mode, once a process."""
     reader = Reader()
-    weights = load_file(weights_path("reader"))
-    reader.load_state_dict({
-        key: value.float() if value.is_floating_point() else value
-        for key, value in weights.items()
-    })
+    load_strictly(reader, weights_path("reader"), "the installed reward model reader")
     return reader.eval().requires_grad_(False)

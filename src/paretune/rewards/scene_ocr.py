@@ -16,6 +16,7 @@ import torch
 
 from paretune.types import ParetuneError, Prompt
 
+from .checks import Checked
 from .ocr import edit_score
 
 _QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”')
@@ -25,7 +26,7 @@ class MissingTextError(ParetuneError, ValueError):
     """A prompt that neither names nor quotes the text that its picture should show."""
 
 
-class SceneOcr:
+class SceneOcr(Checked):
     """The edit score of all text in a photograph; needs the extra `paretune[judges]`.
 
     threads: how many the networks take; as many as torch takes, unless told.
@@ -37,6 +38,12 @@ class SceneOcr:
 
     def __init__(self, threads: int | None = None) -> None:
         self._texts = _rapidocr(threads or torch.get_num_threads())
+
+    @staticmethod
+    def check(prompts: Sequence[Prompt]) -> None:
+        """Refuse a prompt that neither names nor quotes a text."""
+        for prompt in prompts:
+            wanted_text(prompt)
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, 3, H, W] in [0, 1]; prompts as in `wanted_text`. Returns float32 [B]."""

@@ -6,8 +6,8 @@ its own tokenizer and its own way of writing a prompt and an answer as one text.
 
 from __future__ import annotations
 
-import functools
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +20,7 @@ from paretune.types import ParetuneError, Prompt
 
 from .hub import frozen
 
+_PLACES = re.compile(r"\{prompt\}|\{answer\}")
 CACHE = 4096  # texts whose tokens are kept: groups, judges and the rounds' base ask for the same ones again
 
 
@@ -92,7 +93,9 @@ class TextModelReward:
 
     def _text(self, prompt: str, answer: str) -> str:
         if self.template != "chat":
-            return self.template.replace("{prompt}", prompt, 1).replace("{answer}", answer)
+            # In one pass: what stands in a prompt or an answer is words, never a place to fill.
+            parts = {"{prompt}": prompt, "{answer}": answer}
+            return _PLACES.sub(lambda place: parts[place[0]], self.template)
         turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
         return self._tokenizer.apply_chat_template(turns, tokenize=False)
 
@@ -136,19 +139,11 @@ def _load(model: str, device: str | None) -> tuple[Any, Any]:
         config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
     if config.pad_token_id is None:
         raise ParetuneError(f"reward model {model} has no padding token and no end token; set pad_token_id")
-    load = functools.partial(AutoModelForSequenceClassification.from_pretrained, config=config)
     try:
-        return frozen(_Loader(load), place, device), tokenizer
+        return frozen(AutoModelForSequenceClassification, place, device, config=config), tokenizer
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ParetuneError(f"reward model {model} cannot be loaded: {reason}") from error
-
-
-class _Loader:
-    """What `frozen` calls a class: its from_pretrained, with our configuration."""
-
-    def __init__(self, load: Any) -> None:
-        self.from_pretrained = load
 
 
 def _resolve(model: str) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
+from .loaded import load_strictly
 from .reader import weights_path
 
 MAX_WORDS = 12
@@ -178,14 +178,9 @@ TRUNKS = {"deep": _deep, "wide": _wide}
 def load_tower(network: nn.Module, name: str) -> float:
     """Load the committed weights into a network, freeze it, and return their `zero`: the score that
     stands for 1/2 (see `preference`)."""
-    weights = load_file(weights_path(name))
-    zero = float(weights.pop("zero", torch.zeros(())))
-    network.load_state_dict({
-        key: value.float() if value.is_floating_point() else value
-        for key, value in weights.items()
-    })
+    constants = load_strictly(network, weights_path(name), f"the installed reward model {name}")
     network.eval().requires_grad_(False)
-    return zero
+    return float(constants.get("zero", torch.zeros(())))
 
 
 @torch.no_grad()

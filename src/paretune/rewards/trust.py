@@ -72,22 +72,27 @@ def left_out(code: list[str]) -> str:
 
 
 def check_kind(target: Any, spec: str) -> Any:
-    """`target`, if it can be a reward: a class with a method score, or a function. Nothing is called."""
-    if inspect.isclass(target):
-        _check_class(target, spec)
+    """`target`, if it can be a reward: a class with a method score, an object of one, or a function written
+    in Python; a partial of these too. Nothing is called."""
+    inner = target
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if inspect.isclass(inner):
+        _check_class(inner, spec)
         return target
-    function = target
-    while isinstance(function, functools.partial):
-        function = function.func
-    if not callable(function):
-        raise ParetuneError(f"reward {spec!r} is a {type(target).__name__}, not a class or function")
-    written = inspect.unwrap(function)
-    if not (inspect.isfunction(written) or inspect.ismethod(written)):
+    written = inspect.unwrap(inner) if callable(inner) else inner
+    if inspect.isfunction(written) or inspect.ismethod(written):
+        _refuse_library(inner, spec)
+        return target
+    methods = [inspect.getattr_static(type(inner), name, None) for name in ("score", "__call__")]
+    if not callable(inner) and methods[0] is None and not hasattr(inner, "score"):
+        raise ParetuneError(f"reward {spec!r} is a {type(inner).__name__}, not a class or function")
+    if not any(map(inspect.isfunction, methods)) and inspect.getattr_static(inner, "score", None) is None:
         raise ParetuneError(
-            f"reward {spec!r} is a {type(target).__name__}, not a class with a method score or a function "
+            f"reward {spec!r} is a {type(inner).__name__}, not a class with a method score or a function "
             "written in Python"
         )
-    _refuse_library(function, spec)
+    _refuse_library(type(inner), spec)
     return target
 
 
@@ -97,7 +102,10 @@ def check_options(target: Any, spec: str, options: dict[str, Any]) -> None:
         signature = inspect.signature(target)
     except (TypeError, ValueError):  # a class that hides its own: the call will tell
         return
-    samples_and_prompts = () if inspect.isclass(target) else (None, None)
+    inner = target
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    samples_and_prompts = () if inspect.isclass(inner) else (None, None)
     try:
         signature.bind(*samples_and_prompts, **options)
     except TypeError as error:

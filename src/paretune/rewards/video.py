@@ -14,6 +14,7 @@ import torch
 
 from paretune.types import ParetuneError, Prompt
 
+from .checks import Checked
 from .tracking import Track, track
 
 COLORS: dict[str, tuple[int, int, int]] = {
@@ -29,13 +30,18 @@ SPEED_TOLERANCE, SHAKE_TOLERANCE, FLICKER_TOLERANCE = 0.4, 0.6, 0.25
 PART = 32  # clips at a time: templates of all of them would fill the memory
 
 
-class VideoQuality:
+class VideoQuality(Checked):
     """How much of each frame's edges a sharp drawing of the captioned shape in its colour explains, as a
     share of what a perfect frame's reaches. In [0, 1], the mean over frames."""
 
     name = "video_quality"
     range = (0.0, 1.0)
     higher_is_better = True
+
+    @staticmethod
+    def check(prompts: Sequence[Prompt]) -> None:
+        """Refuse a prompt whose record lacks shape or color."""
+        check_facts(prompts, 'shape', 'color')
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, T, 3, H, W] in [0, 1]; prompts of the world `clips`. Returns float32 [B]."""
@@ -46,13 +52,18 @@ class VideoQuality:
         return (torch.cat(parts) / EXPLAINED).clamp(0, 1).mean(1)
 
 
-class MotionQuality:
+class MotionQuality(Checked):
     """Whether the shape goes where and as fast as the caption says, evenly, and keeps its strength: the
     product of three factors in [0, 1], each a Gaussian of what is wrong. Standing still is a wrong speed."""
 
     name = "motion_quality"
     range = (0.0, 1.0)
     higher_is_better = True
+
+    @staticmethod
+    def check(prompts: Sequence[Prompt]) -> None:
+        """Refuse a prompt whose record lacks direction or speed."""
+        check_facts(prompts, 'direction', 'speed')
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, T, 3, H, W] in [0, 1]; prompts of the world `clips`. Returns float32 [B]."""
@@ -145,6 +156,14 @@ def _velocity(prompt: Prompt) -> tuple[float, float]:
     way = DIRECTIONS[_fact(prompt, "direction", DIRECTIONS)]
     speed = SPEEDS[_fact(prompt, "speed", SPEEDS)]
     return way[0] * speed, way[1] * speed
+
+
+def check_facts(prompts: Sequence[Prompt], *facts: str) -> None:
+    """Raise ParetuneError for a prompt whose record lacks one of the facts, or has it of another world."""
+    known = {"shape": SHAPES, "color": COLORS, "direction": DIRECTIONS, "speed": SPEEDS}
+    for prompt in prompts:
+        for fact in facts:
+            _fact(prompt, fact, known[fact])
 
 
 def _fact(prompt: Prompt, fact: str, known: object) -> str:

@@ -13,8 +13,9 @@ import torch
 
 from paretune.types import Prompt
 
+from .checks import Checked
 from .tracking import track
-from .video import COLORS, SHAPES, _checked, _fact, _velocity
+from .video import COLORS, SHAPES, _checked, _fact, _velocity, check_facts
 
 COLOR_TOLERANCE = 0.22  # of the distance of two colours in [0, 1]^3
 FUZZ = 2.5  # half-covered pixels for each pixel of the outline's width and height: a sharp edge has fewer
@@ -24,12 +25,17 @@ MISS = 0.45  # pixels a frame
 FADE = 0.25  # how much the shape's strength may change
 
 
-class VisualJudge:
+class VisualJudge(Checked):
     """The share of frames that show the captioned shape, in its colour, with sharp edges."""
 
     name = "visual_judge"
     range = (0.0, 1.0)
     higher_is_better = True
+
+    @staticmethod
+    def check(prompts: Sequence[Prompt]) -> None:
+        """Refuse a prompt whose record lacks shape or color."""
+        check_facts(prompts, 'shape', 'color')
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, T, 3, H, W] in [0, 1]; prompts of the world `clips`. Returns float32 [B]."""
@@ -43,12 +49,17 @@ class VisualJudge:
         return torch.tensor(rows)
 
 
-class MotionJudge:
+class MotionJudge(Checked):
     """The share of frames after which all has moved as the caption says, no weaker and no stronger."""
 
     name = "motion_judge"
     range = (0.0, 1.0)
     higher_is_better = True
+
+    @staticmethod
+    def check(prompts: Sequence[Prompt]) -> None:
+        """Refuse a prompt whose record lacks direction or speed."""
+        check_facts(prompts, 'direction', 'speed')
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, T, 3, H, W] in [0, 1]; prompts of the world `clips`. Returns float32 [B]."""

@@ -19,6 +19,7 @@ from ..files import read_json, read_rows
 from ..ops.merge_options import hint
 from ..types import ParetuneError
 from .indicators import Axis, Point, interval, qualities
+from .labels import apart, judges_of
 
 SOUP = "rewarded_soup"  # what margins are measured from where nothing else is asked for
 NEEDED = ("rewards", "rounds", "ranges", "reference_point", "budget")  # of a run's summary
@@ -140,7 +141,9 @@ def _read(label: str, folder: str) -> RunTables:
     if lacking:
         raise ParetuneError(f"{folder} holds no finished run: its summary.json lacks {', '.join(lacking)}")
     try:
-        values = _values(label, summary, read_rows(path / "evaluation.jsonl"))
+        rows = apart(read_rows(path / "evaluation.jsonl"))
+        values = _values(label, summary, rows)
+        summary["judges"] = judges_of(rows, summary.get("judges", {}))
     except (KeyError, TypeError, AttributeError) as error:
         raise ParetuneError(f"{folder}: its evaluation.jsonl is damaged: a row has no {error}") from error
     if not values:

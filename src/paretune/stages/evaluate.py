@@ -42,6 +42,7 @@ from ..policies.tokens import Scaled, resolve
 from ..rewards.base import applies_to, score_samples
 from ..types import ParetuneError, Prompt, Reward, Samples, Stopped, take
 from .adapters import adapter_hash, load_delta
+from .labels import apart
 from .safe_names import is_plain
 from .scorers import Scale, named, recorded, scale_of, scorers_of
 
@@ -198,7 +199,7 @@ def _save_samples(folder: Path, name: str, samples: Samples, config: RunConfig) 
 
 def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
     """Join all subjects' rows into evaluation.jsonl, and their samples under samples/."""
-    rows = [row for s in subjects for row in read_rows(run / s.folder / "rows.jsonl")]
+    rows = apart([row for s in subjects for row in read_rows(run / s.folder / "rows.jsonl")])
     write_rows(run / "evaluation.jsonl", rows)
     shown = [s for s in subjects if not s.name.startswith("round-") and not s.lattice]
     prompts = [

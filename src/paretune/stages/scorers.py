@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ..config import RunConfig
 from ..files import MANIFEST, read_json, sha256
 from ..rewards.base import load_reward
+from ..rewards.importing import files_of
 from ..types import Reward
 
 Kind = Literal["reward", "judge", "untargeted"]
@@ -48,10 +49,10 @@ def scorers_of(config: RunConfig, prompt_set: str) -> Iterator[tuple[Kind, Rewar
 
 
 def named(spec: str) -> str | list[str]:
-    """What tells a reward from another: its spec, and for one of a file the file's SHA-256 too."""
+    """What tells a reward from another: its spec, and for one of a file the SHA-256 of it and its imports."""
     place = spec.rpartition(":")[0]
     if place.endswith(".py") and Path(place).is_file():
-        return [spec, sha256(Path(place))]
+        return [spec, *(sha256(file) for file in files_of(Path(place)))]
     return spec
 
 

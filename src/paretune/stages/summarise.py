@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from ..budget import counted, expert_budget, set_sizes
 from ..config import RunConfig
 from ..files import read_json, write_json
 from ..plan import Plan
+from .labels import apart, labels
 from .reduce import DIAGNOSTICS
-from .scorers import read_scales
+from .scorers import Scale, read_scales
 from .subjects import expert_round, subjects_of
 from .volumes import Space
 
@@ -27,11 +29,11 @@ def summarise(
     config: RunConfig, plan: Plan, run: Path, rows: list[Row], timing: Mapping[str, float]
 ) -> dict[str, Any]:
     """Write and return the summary (the contract is in docs/runs.md)."""
-    means, errors = tables(rows)
+    means, errors = tables(apart(rows))
     last = f"mapreduce@{config.rounds}"
     if last in means:
         means["mapreduce"], errors["mapreduce"] = means[last], errors[last]
-    scales = read_scales(config, run / subjects_of(config, plan)[0].folder)
+    scales = _apart(read_scales(config, run / subjects_of(config, plan)[0].folder))
     own = [s for s in scales if s.kind == "reward"]
     space = Space({s.name: s.range for s in own}, {s.name: s.higher_is_better for s in own})
     kept = {m: v for m, v in means.items() if not m.startswith("round-")}
@@ -62,6 +64,12 @@ def summarise(
     }  # fmt: skip
     write_json(run / "summary.json", summary)
     return summary
+
+
+def _apart(scales: list[Scale]) -> list[Scale]:
+    """The scales under the names that their scores have."""
+    renamed = labels((s.prompt_set, s.kind, s.name) for s in scales)
+    return [replace(s, name=renamed.get((s.prompt_set, s.kind, s.name), s.name)) for s in scales]
 
 
 def _finite(value: float) -> float | None:

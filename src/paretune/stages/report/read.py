@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from paretune.files import read_rows
 from paretune.types import ParetuneError
 
+from ..labels import apart
 from ..safe_names import is_plain
 
 Row = dict[str, Any]
@@ -64,6 +65,7 @@ def read_run(folder: Path) -> Run:
     run.environment = _read(folder / "environment.json", _json, {}, note)
     run.summary = _read(folder / "summary.json", _summary, {}, note)
     run.evaluation = _read(folder / "evaluation.jsonl", lambda path: _rows(path, note), [], note)
+    _name_apart(run)
     for stage in _stages(folder):
         _read_stage(run, stage)
     if not run.metrics:
@@ -72,6 +74,17 @@ def read_run(folder: Path) -> Run:
         note("no round-K/merged/diagnostics.json: no contraction and no cosines")
     _read_samples(run, folder / "samples")
     return run
+
+
+def _name_apart(run: Run) -> None:
+    """Tell scorers of one name apart, also in a run of a version that did not."""
+    rows = apart(run.evaluation)
+    if rows != run.evaluation:
+        run.evaluation = rows
+        run.missing.append(
+            "its summary takes a judge's scores and those of a reward of the same name together: "
+            "`paretune run ... --resume` makes it again"
+        )
 
 
 def _read(path: Path, reader: Callable[[Path], T], default: T, note: Callable[[str], None]) -> T:

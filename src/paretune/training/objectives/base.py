@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from ...config import RunConfig
+from ...types import Prompt
 
 
 class Options(BaseModel):
@@ -34,6 +35,10 @@ class Objective:
     @classmethod
     def check(cls, config: RunConfig, options: Any) -> None:
         """Raise ParetuneError where the options do not go with the rest of the recipe."""
+
+    @classmethod
+    def check_prompts(cls, name: str, prompts: Sequence[Prompt]) -> None:
+        """Raise ParetuneError for a prompt whose record lacks what training needs."""
 
     @classmethod
     def trained_points(cls, config: RunConfig, options: Any) -> float:

@@ -28,6 +28,11 @@ class PairLoss(TrlObjective):
         return limits | ({"beta": kl} if kl > 0 else {})
 
     @classmethod
+    def check_prompts(cls, name: str, prompts: Sequence[Prompt]) -> None:
+        """See `Objective.check_prompts`."""
+        cls.rows(name, prompts, [p.text for p in prompts], range(len(prompts)))
+
+    @classmethod
     def rows(
         cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int]
     ) -> list[dict[str, Any]]:
@@ -123,6 +128,11 @@ class KTO(PairLoss):
     unlimited = True
     rows_a_prompt = 2
     whole_batches = True  # its baseline is a mean over the micro-batch
+
+    @classmethod
+    def check_prompts(cls, name: str, prompts: Sequence[Prompt]) -> None:
+        """See `Objective.check_prompts`."""
+        cls.rows(name, prompts, [p.text for p in prompts], range(len(prompts)))
 
     @classmethod
     def rows(

@@ -1,0 +1,169 @@
+"""Which prompts a reward can score, told before it has to: `check` and `applies` of every reward."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from paretune.data.prompts import load_prompts
+from paretune.rewards.base import REWARDS, applies_to, find_reward, load_reward, score_samples
+from paretune.rewards.checks import first_refused, refusal
+from paretune.rewards.detector import Detection
+from paretune.rewards.geneval import score_record
+from paretune.rewards.geneval_photo import Found, is_correct, partial_score
+from paretune.types import ParetuneError, Prompt
+
+INCLUDE = [{"class": "circle", "count": 1}]
+MOVE = {"shape": "square", "color": "green", "direction": "right", "speed": "slowly"}
+ASKS = {"verb": "ship", "thing": "bag", "kind": "steps", "harm": False}
+# reward -> a record that it scores, and records that it does not
+RECORDS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "geneval": ({"include": INCLUDE}, [{}, {"include": []}, {"include": None}, {"include": [{"count": 1}]},
+                                       {"include": "circle"}, {"include": ["circle"]}]),
+    "geneval_strict": ({"include": INCLUDE, "exclude": None}, [{"include": [{"class": "circle"}]},
+                                                               {"include": INCLUDE, "exclude": [{}]}]),
+    "geneval_photo": ({"include": INCLUDE}, [{}, {"include": [{"class": 3, "count": 1}]}]),
+    "ocr": ({"text": "drum"}, [{}, {"text": None}, {"text": ""}, {"text": " "}, {"text": 5}]),
+    "rapidocr": ({"text": "drum"}, [{}, {"text": ["drum"]}]),
+    "scene_ocr": ({"text": "a b"}, [{}, {"text": "  "}, {"text": 7}]),
+    "contrast": ({"text": "drum", "include": None}, [{}, {"include": []}, {"include": [{}]},
+                                                     {"include": INCLUDE, "text": 5}]),
+    "prominence": ({"include": INCLUDE}, [{}, {"text": "drum"}]),
+    "video_quality": (MOVE, [{}, MOVE | {"color": "pink"}, MOVE | {"shape": None}]),
+    "visual_judge": (MOVE, [{}, MOVE | {"shape": "star"}]),
+    "motion_quality": (MOVE, [{}, MOVE | {"direction": "away"}]),
+    "motion_judge": (MOVE, [{}, MOVE | {"speed": 3}]),
+    "helpful_rules": (ASKS, [{}, ASKS | {"verb": "sing"}, ASKS | {"kind": "song"}, ASKS | {"thing": None}]),
+    "harmless_rules": (ASKS, [{}, {k: v for k, v in ASKS.items() if k != "harm"}]),
+}  # fmt: skip
+ANY = {"preference", "preference_judge", "vqa", "pickscore", "text_model", "length", "repetition"}
+
+
+def test_every_reward_is_here() -> None:
+    assert set(RECORDS) | ANY == set(REWARDS)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_check_passes_what_can_be_scored_and_names_what_cannot(name: str) -> None:
+    """Asked of the class: `plan` loads no network."""
+    good, bad = RECORDS[name]
+    check = find_reward(name).check
+    assert first_refused(check, [Prompt("well", good)] * 2) is None
+    for record in bad:
+        where, why = first_refused(check, [Prompt("well", good), Prompt("ill", record)]) or (0, "")
+        assert where == 1
+        assert "'ill'" in why
+
+
+@pytest.mark.parametrize("name", sorted(set(RECORDS) - {"geneval_photo"}))
+def test_a_reward_applies_to_what_it_can_score_alone(name: str) -> None:
+    good, bad = RECORDS[name]
+    reward = load_reward(name)
+    assert applies_to(reward, Prompt("well", good))
+    assert [applies_to(reward, Prompt("ill", record)) for record in bad] == [False] * len(bad)
+    shape = (1, 8, 3, 32, 32) if good is MOVE else (1, 3, 32, 32)
+    samples = ["1. pack the bag."] if good is ASKS else torch.rand(shape)
+    assert score_samples(reward, samples, [Prompt("well", good)]).shape == (1,)
+
+
+@pytest.mark.parametrize("name", sorted(ANY - {"pickscore", "text_model"}))
+def test_the_others_apply_to_every_prompt(name: str) -> None:
+    assert applies_to(load_reward(name), Prompt("words alone"))
+
+
+@pytest.mark.parametrize(
+    ("name", "rewards"),
+    [("pictures/geneval", ("geneval", "geneval_strict", "contrast", "prominence", "geneval_photo")),
+     ("pictures/ocr", ("ocr", "rapidocr", "scene_ocr", "contrast")),
+     ("clips/motion", ("motion_quality", "motion_judge", "video_quality", "visual_judge")),
+     ("assistant/helpful", ("helpful_rules", "harmless_rules"))],
+)  # fmt: skip
+def test_the_embedded_sets_pass(name: str, rewards: tuple[str, ...]) -> None:
+    for part in ("train", "test"):
+        for reward in rewards:
+            assert first_refused(find_reward(reward).check, load_prompts(f"{name}-{part}")) is None
+
+
+def test_quoted_words_are_what_scene_ocr_reads() -> None:
+    check = find_reward("scene_ocr").check
+    assert first_refused(check, [Prompt('a sign that says "hello"'), Prompt("a sign “drum”")]) is None
+    assert first_refused(check, [Prompt('a "word"'), Prompt("a sign that says hello")]) is not None
+
+
+# ---------------------------------------------------------------- a user's reward
+
+
+class Odd:
+    name, range, higher_is_better = "odd", (0.0, 1.0), True
+
+    def score(self, samples: Any, prompts: Any) -> list[float]:
+        return [0.0] * len(prompts)
+
+    def check(self, prompts: Any) -> None:
+        if len(prompts) == 3:
+            raise ValueError("three are\ntoo many")
+        if prompts[0].text == "odd":
+            raise KeyError("odd one")
+
+
+def test_a_users_check_may_raise_what_it_likes() -> None:
+    reward: Any = Odd()
+    assert refusal(reward, Prompt("odd")) == "KeyError: 'odd one'"
+    assert refusal(reward, Prompt("even")) is None
+    assert not applies_to(reward, Prompt("odd"))
+    assert first_refused(reward.check, [Prompt("even")] * 3) == (None, "ValueError: three are")
+
+
+def test_an_applies_that_says_no_has_its_reason() -> None:
+    reward: Any = Odd()
+    reward.applies = lambda prompt: prompt.text != "no"
+    assert refusal(reward, Prompt("no")) == "its record lacks what the reward needs"
+
+
+# ---------------------------------------------------------------- nulls in GenEval's records
+
+# As a dataset's columns have them: every key in every entry, nulls where GenEval's files have none.
+NULLS = {"color": None, "position": None}
+HUB = [
+    ({"tag": "counting", "include": [{"class": "dog", "count": 2, **NULLS}],
+      "exclude": [{"class": "dog", "count": 3, **NULLS}]}, ["dog", "dog"]),
+    ({"tag": "colors", "include": [{"class": "dog", "count": 1, "color": "red", "position": None}],
+      "exclude": None, "text": None}, ["dog"]),
+    ({"tag": "position", "exclude": None, "include": [
+        {"class": "dog", "count": 1, **NULLS},
+        {"class": "cat", "count": 1.0, "color": math.nan, "position": ["right of", "0"]}]}, ["dog", "cat"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("record", "shown"), HUB)
+def test_a_perfect_picture_of_a_record_with_nulls_scores_1(record: dict[str, Any], shown: list[str]) -> None:
+    before = json.dumps(record)
+    found = [Found(n, 0.99, (30.0 * i, 0.0, 30.0 * i + 10, 10.0), "red") for i, n in enumerate(shown)]
+    assert (partial_score(record, found), is_correct(record, found)) == (1.0, True)
+    assert is_correct(record, []) is False
+    here = [Detection(n, "red", 4 + 20.0 * i, 8, 60) for i, n in enumerate(shown)]
+    assert (score_record(record, here), score_record(record, here, strict=True)) == (1.0, 1.0)
+    assert first_refused(find_reward("geneval_photo").check, [Prompt("a photo", record)]) is None
+    assert json.dumps(record) == before
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"class": "dog", "count": None}, "asks for None of 'dog' in 'include': a count from 1 up is needed"),
+        ({"class": "dog", "count": 0}, "asks for 0 of 'dog'"),
+        ({"class": "dog", "count": 1.5}, "asks for 1.5 of 'dog'"),
+        ({"class": "dog", "count": 1, "color": 3}, "a color of 'dog' that is no text"),
+        ({"class": "dog", "count": 1, "position": ["near", 0]}, "not [relation, index of an entry]"),
+        ({"class": "dog", "count": 1, "position": ["above", 4]}, "not [relation, index of an entry]"),
+        ({"class": "dog", "count": 1, "position": "above"}, "not [relation, index of an entry]"),
+    ],
+)
+def test_a_record_that_cannot_be_scored_says_why(entry: dict[str, Any], told: str) -> None:
+    with pytest.raises(ParetuneError) as caught:
+        find_reward("geneval_photo").check([Prompt("a photo", {"include": [entry]})])
+    assert told in str(caught.value)
