@@ -13,12 +13,15 @@ from .files import write_text
 from .folder import lock
 from .recipes import changed_keys, load_config, parse_config
 from .run import run
+from .seal import check_run
 from .stages.tokens import FINAL
 from .training.trainers import check_objective
 from .types import ParetuneError
 
 
-def add_tokens(out: Path, overrides: Sequence[str], report: Report) -> dict[str, Any]:
+def add_tokens(
+    out: Path, overrides: Sequence[str], report: Report, verify: bool = False
+) -> dict[str, Any]:
     """Train a token for every expert of the run in `out`, measure them, and return the new summary.
 
     overrides: "tokens.steps=800" and the like. The run's recipe gets the section, so that it is an
@@ -26,6 +29,7 @@ def add_tokens(out: Path, overrides: Sequence[str], report: Report) -> dict[str,
     """
     if not (out / "summary.json").exists() or not (out / "config.yaml").exists():
         raise ParetuneError(f"{out} holds no finished run; `paretune run ... --resume` finishes one")
+    check_run(out, verify, ("config.yaml", "summary.json", "final/manifest.json"))
     with lock(out):  # nothing is changed below another process; `run` takes the lock anew
         config = _with_tokens(out, overrides)
         check_objective(config)
@@ -40,7 +44,7 @@ def add_tokens(out: Path, overrides: Sequence[str], report: Report) -> dict[str,
             for stale in [out / FINAL, *out.glob("evaluation/rate*")]:
                 shutil.rmtree(stale, ignore_errors=True)
         write_text(out / "config.yaml", config.to_yaml())
-    return run(config, out, report, resume=True)
+    return run(config, out, report, resume=True, verify=verify)
 
 
 def _with_tokens(out: Path, overrides: Sequence[str]) -> RunConfig:

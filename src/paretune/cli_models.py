@@ -15,6 +15,10 @@ commands = typer.Typer()
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but the result.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Hash every file of a run, not only those whose size or time differ.")
+]
+
 
 def print_json(value: Any) -> None:
     """Indented, on stdout."""
@@ -45,6 +49,7 @@ def sample(
     steps: Annotated[int | None, typer.Option("--steps", help="Default: the recipe's evaluation.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Default: the recipe's.")] = None,
     as_json: AsJson = False,
+    verify: Verify = False,
 ) -> None:
     """Draw pictures, clips or answers at a preference, with their scores and their settings."""
     from .sampling.command import sample_folder
@@ -52,6 +57,7 @@ def sample(
     table = sample_folder(
         source, prompt, out,
         prefer=prefer, method=method, tokens=tokens, count=count, seed=seed, steps=steps, guidance=guidance,
+        verify=verify,
     )  # fmt: skip
     if as_json:
         print_json(table)
@@ -68,11 +74,12 @@ def demo(
     port: Annotated[int, typer.Option("--port", help="Where the page is served.")] = 7860,
     host: Annotated[str, typer.Option("--host", help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     quiet: Quiet = False,
+    verify: Verify = False,
 ) -> None:
     """A page with a slider a reward: the base beside the aligned model, scores, the measured front."""
     from .demo.serving import serve
 
-    serve(run_folder, host, port, quiet=quiet)
+    serve(run_folder, host, port, quiet=quiet, verify=verify)
 
 
 @commands.command()
@@ -83,6 +90,7 @@ def export(
     pipeline: Annotated[
         bool, typer.Option("--pipeline", help="Write the whole pipeline with the adapter folded in.")
     ] = False,
+    verify: Verify = False,
 ) -> None:
     """Write the aligned model: one adapter for peft and diffusers, or a whole diffusers pipeline."""
     from .exporting import WITHOUT_T5, export_adapter, export_pipeline
@@ -90,10 +98,10 @@ def export(
     if pipeline and rank is not None:
         raise ParetuneError("--rank compresses an adapter, and --pipeline writes none: give one of them")
     if pipeline:
-        whole = export_pipeline(run_folder, out)
+        whole = export_pipeline(run_folder, out, verify)
         typer.echo(f"pipeline: {out}")
         if not whole:
             typer.echo(WITHOUT_T5)
         return
-    error = export_adapter(run_folder, out, rank)
+    error = export_adapter(run_folder, out, rank, verify)
     typer.echo(f"adapter: {out} (relative error of the compression {error:.2e})")

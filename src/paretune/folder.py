@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from .config import RunConfig
 from .data.prompts import load_prompts, prompt_file
@@ -17,6 +19,8 @@ from .recipes import changed_keys, load_config
 from .rewards.base import applies_to, load_reward, reward_file
 from .training.trainers import check_objective
 from .types import ParetuneError
+
+LOCK = ".lock"
 
 
 def check(config: RunConfig) -> None:
@@ -81,14 +85,43 @@ def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> None:
     write_json(out / "plan.json", plan.to_json())
 
 
+class Held:
+    """The folder that a process works in. It may be removed, emptied or replaced under its hands."""
+
+    def __init__(self, out: Path, file: IO[str]) -> None:
+        self.out, self._place, self._file = out, out.resolve(), file
+
+    def check(self) -> None:
+        """Raise ParetuneError when the folder is not the one that was claimed any more."""
+        try:
+            now = (self._place / LOCK).stat()
+            same = os.path.samestat(now, os.fstat(self._file.fileno()))
+        except OSError:
+            same = False
+        if not same or not (self._place / "config.yaml").is_file():
+            raise ParetuneError(
+                f"{self.out} was removed or replaced while this run worked in it, so what lies there now is "
+                "not whole: remove it and run again"
+            )
+
+    def watching(self, report: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+        """The same report, with a check at each event: days of training into nothing end at once."""
+
+        def told(event: dict[str, Any]) -> None:
+            self.check()
+            report(event)
+
+        return told
+
+
 @contextmanager
-def lock(out: Path) -> Iterator[None]:
+def lock(out: Path) -> Iterator[Held]:
     """Hold the folder: two processes must not write one run. Released by the system if we are killed."""
     with disk_errors(out):
-        file = (out / ".lock").open("w")
+        file = (out / LOCK).open("w")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ParetuneError(f"another process is working in {out}; wait for it or stop it") from error
-        yield
+        yield Held(out, file)

@@ -16,19 +16,21 @@ from .folder import check
 from .policies.folders import resolve_path
 from .policies.sample_files import CLIPS, KINDS, read_sample
 from .rewards.base import load_reward, score_samples
+from .seal import check_adapter
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.summarise import tables
 from .types import ParetuneError
 
 
 def measure_adapters(
-    config: RunConfig, adapters: Sequence[Path], out: Path, report: Report
+    config: RunConfig, adapters: Sequence[Path], out: Path, report: Report, verify: bool = False
 ) -> dict[str, Any]:
     """Means and standard errors of the base and of each adapter over it; rows are kept in `out`."""
     check(config)
     for adapter in adapters:
         if not adapter.is_dir():
             raise ParetuneError(f"no adapter folder {adapter}")
+        check_adapter(adapter, verify)
     n = config.evaluate.prompts
     subjects = [Subject("base", "base", (), n, ())]
     subjects += [Subject(str(a).replace("/", "-"), str(a), (str(a.resolve()),), n, ()) for a in adapters]

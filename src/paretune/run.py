@@ -17,15 +17,17 @@ from typing import Any
 
 import torch
 
+from . import seal
 from .config import RunConfig
 from .environment import choose_device, describe
 from .executors.base import Executor, Report
 from .executors.local import LocalExecutor
-from .files import read_rows, write_json, write_rows
+from .files import MANIFEST, write_json, write_rows
 from .folder import claim, lock
 from .methods import build_plan
 from .plan import ExpertTask, Plan, Round
 from .policies.folders import resolve_path
+from .records import read_timing
 from .stages.evaluate import EvaluateJob, collect, evaluate_subject
 from .stages.map import MapJob, train_expert
 from .stages.reduce import Evaluate, diagnostics, reduce_round, write_final
@@ -34,19 +36,26 @@ from .stages.search import SearchJob, measure_candidates
 from .stages.subjects import subjects_of
 from .stages.summarise import summarise
 from .stages.tokens import TokenJob, token_tasks, train_token, write_final_tokens
+from .types import ParetuneError
 
 
-def run(config: RunConfig, out: Path, report: Report, resume: bool = False) -> dict[str, Any]:
+def run(
+    config: RunConfig, out: Path, report: Report, resume: bool = False, verify: bool = False
+) -> dict[str, Any]:
     """Do the whole job in the folder `out`; returns the summary.
 
     report: called with events (stage, expert's progress). Raises ParetuneError on a user's mistake and
-    executors.base.Interrupted when stopped; in both cases what was finished is kept.
+    executors.base.Interrupted when stopped; in both cases what was finished is kept. verify: hash the base
+    model's files even where their sizes and times say that they are those that the run began with.
     """
     plan = build_plan(config)
     device = choose_device(config.executor.device)
     claim(config, plan, out, resume)
-    with lock(out):
-        environment = describe(config, resolve_path(config.model.path), device)
+    with lock(out) as held:
+        report = held.watching(report)
+        base = resolve_path(config.model.path)
+        seal.begin(out, Path(base), verify)
+        environment = describe(config, base, device)
         write_json(out / "environment.json", environment)
         clock = Clock(out)
         workers = config.executor.workers or len(config.rewards)
@@ -59,6 +68,9 @@ def run(config: RunConfig, out: Path, report: Report, resume: bool = False) -> d
         summary = summarise(config, plan, out, rows, clock.seconds())
         report({"stage": "report"})
         write_report(out)
+        held.check()
+        stages.check_whole()
+        seal.finish(out)
         return summary
 
 
@@ -138,6 +150,17 @@ class Stages:
         with clock.phase("evaluate"):
             self.executor.map(evaluate_subject, jobs, report)
 
+    def check_whole(self) -> None:
+        """Raise ParetuneError for a stage whose folder was removed after it was finished."""
+        rounds = [r for method in self.plan.methods for r in method.rounds]
+        folders = [task.folder for r in rounds for task in r.tasks] + [r.merged for r in rounds]
+        folders += [task.folder for task in token_tasks(self.config, self.plan)]
+        for folder in (*folders, "final", *(s.folder for s in self.subjects)):
+            if not (self.out / folder / MANIFEST).is_file():
+                raise ParetuneError(
+                    f"{self.out / folder} was removed while this run worked: --resume makes it again"
+                )
+
     def _device(self, index: int) -> str:
         """GPUs are dealt out in turn."""
         return "cpu" if self.device == "cpu" else f"cuda:{index % torch.cuda.device_count()}"
@@ -148,7 +171,7 @@ class Clock:
 
     def __init__(self, out: Path) -> None:
         self.path = out / "timing.jsonl"
-        self.rows = read_rows(self.path)
+        self.rows = read_timing(self.path)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

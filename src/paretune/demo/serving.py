@@ -17,7 +17,12 @@ MISSING = "`paretune demo` needs gradio: pip install 'paretune[demo]'"
 
 
 def serve(
-    run: Path, host: str = "127.0.0.1", port: int = 7860, wait: bool = True, quiet: bool = False
+    run: Path,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    wait: bool = True,
+    quiet: bool = False,
+    verify: bool = False,
 ) -> Any:
     """Serve the page of a finished run until interrupted; without `wait`, return the running Gradio app."""
     if find_spec("gradio") is None:
@@ -25,7 +30,7 @@ def serve(
     if not 0 < port < 65536:
         raise ParetuneError(f"--port must be from 1 to 65535, not {port}")
     page = import_page()
-    made = page.Page(open_answers(run), run.resolve().name)
+    made = page.Page(open_answers(run, verify), run.resolve().name)
     blocks = made.blocks.queue(default_concurrency_limit=2)
     try:
         blocks.launch(
@@ -39,9 +44,9 @@ def serve(
     return blocks
 
 
-def open_answers(run: Path) -> Answers:
+def open_answers(run: Path, verify: bool = False) -> Answers:
     """The sampler of a finished run that has something to trade."""
-    source = open_source(str(run))
+    source = open_source(str(run), verify)
     if source.run is None:
         raise ParetuneError(f"{run} is a model, not a run; `paretune demo` wants a finished run's folder")
     if source.methods == ("base",):

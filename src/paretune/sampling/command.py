@@ -26,13 +26,14 @@ def sample_folder(
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
+    verify: bool = False,
 ) -> dict[str, Any]:
     """Draw `count` samples of every prompt into the new folder `out`; returns what sample.json holds."""
     check_place(out)
     read_count(count)
     if method is not None:
         read_method(method)
-    source = _adjusted(open_source(target), steps, guidance)
+    source = _adjusted(open_source(target, verify), steps, guidance)
     medium = source.medium
     texts = [read_prompt(text, medium.longest, medium.lines) for text in prompts]
     chosen = method or ("base" if source.run is None else source.methods[0])

@@ -115,15 +115,15 @@ class Source:
         return self.families[method].at(preference or self.default_preference)
 
 
-def open_source(target: str) -> Source:
-    """A run's folder, a model's folder, an embedded model's name or a hub id."""
+def open_source(target: str, verify: bool = False) -> Source:
+    """A run's folder, a model's folder, an embedded model's name or a hub id. verify: hash all of a run."""
     folder = Path(target)
     try:
         is_run = (folder / "config.yaml").exists()
     except OSError as error:  # a name that is too long, a folder that may not be read
         raise ParetuneError(f"no run or model can be at {target}: {error.strerror}") from error
     if is_run:
-        return _open_run(folder)
+        return _open_run(folder, verify)
     indices = ("model_index.json", "config.json")
     if folder.is_dir() and not any((folder / name).exists() for name in indices):
         raise ParetuneError(
@@ -136,8 +136,8 @@ def open_source(target: str) -> Source:
     return Source(target, model, steps, 1.0 if target in EMBEDDED else guidance)
 
 
-def _open_run(run: Path) -> Source:
-    config, final = open_final(run)
+def _open_run(run: Path, verify: bool) -> Source:
+    config, final = open_final(run, verify)
     bank = read_bank(final / "tokens")
     settings = config.evaluate
     guidance = config.model.guidance_scale if settings.guidance_scale is None else settings.guidance_scale

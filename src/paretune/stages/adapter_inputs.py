@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..policies.adapter_files import AdapterFile, read_adapter
 from ..policies.adapter_keys import Layout, frozen
+from ..seal import check_adapter
 from ..types import ParetuneError
 
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+(/.+\.safetensors)?$")
@@ -20,6 +21,8 @@ def open_adapter(name: str | Path) -> AdapterFile:
     Raises ParetuneError in one line when there is none.
     """
     text = str(name)
+    if Path(name).is_dir():
+        check_adapter(Path(name))
     if Path(name).exists() or not _HUB.match(text) or text.startswith("."):
         return read_adapter(name)
     return read_adapter(_download(text))

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..config import RunConfig
-from ..files import read_json, write_json
+from ..files import write_json
 from ..plan import Plan
+from ..records import read_diagnostics
 from .reduce import DIAGNOSTICS
 from .scorers import read_scales
 from .subjects import expert_round, subjects_of
@@ -90,7 +91,7 @@ def tables(rows: list[Row]) -> tuple[Table, Table]:
 def _round(
     config: RunConfig, run: Path, number: int, means: Table, errors: Table, volumes: dict[str, float]
 ) -> dict[str, Any]:
-    facts = read_json(run / f"round-{number}" / "merged" / DIAGNOSTICS)
+    facts = read_diagnostics(run / f"round-{number}" / "merged" / DIAGNOSTICS)
     name = f"mapreduce@{number}"
     experts = {r: means[f"round-{number}:{r}"] for r in config.rewards if f"round-{number}:{r}" in means}
     return {

@@ -14,7 +14,7 @@ from typing import Any
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Interrupted, Report
-from ..files import digest, finished, read_json, write_bytes, write_manifest
+from ..files import METRICS, digest, finished, read_manifest, write_bytes, write_manifest
 from ..plan import Plan, TokenTask, derive_seed
 from ..policies.memory import memory_errors, to_load, to_train
 from ..rewards.base import load_reward
@@ -83,7 +83,7 @@ def train_token(job: TokenJob, report: Report, should_stop: Callable[[], bool]) 
         raise Interrupted from error
     report({"folder": job.task.folder, "update": steps, "epochs": steps})
     return write_manifest(
-        folder, "token", inputs, trainer.student.write(folder, token),
+        folder, "token", inputs, trainer.student.write(folder, token), [METRICS], job.task.folder,
         reward=job.task.reward, steps=trainer.state.epoch, best=trainer.best(), seed=job.task.seed,
     )  # fmt: skip
 
@@ -118,7 +118,7 @@ def write_final_tokens(run: Path, tasks: Sequence[TokenTask]) -> None:
     """Copy every token to final/tokens/REWARD."""
     for task in tasks:
         source, target = run / task.folder, run / FINAL / task.reward
-        manifest = read_json(source / "manifest.json")
+        manifest = read_manifest(source)
         for name in manifest["files"]:
             write_bytes(target / name, (source / name).read_bytes())
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
-from ..files import MANIFEST, digest, disk_errors, read_json, sha256, write_bytes, write_json
+from ..files import digest, disk_errors, read_json, read_manifest, sha256, write_bytes, write_json
 from ..types import ParetuneError
 
 Tensors = dict[str, torch.Tensor]
@@ -94,7 +94,7 @@ def find_checkpoint(folder: Path, inputs: str, earlier: Path | None = None) -> C
     if (own := latest_checkpoint(folder)) is not None:
         return Checkpoint(own, inputs)
     if earlier is not None and (last := latest_checkpoint(earlier)) is not None:
-        return Checkpoint(last, read_json(earlier / MANIFEST).get("inputs", ""))
+        return Checkpoint(last, read_manifest(earlier).get("inputs", ""))
     return None
 
 
