@@ -99,7 +99,7 @@ class RoundFacts(TypedDict):
 class Summary(TypedDict):
     """summary.json. Which of the keys there must be is for the reader of them to say."""
 
-    rewards: NotRequired[list[Text]]
+    rewards: NotRequired[Annotated[list[Text], Field(min_length=1)]]
     untargeted: NotRequired[list[Text]]
     judges: NotRequired[dict[Text, Text]]
     higher_is_better: NotRequired[dict[Text, Flag]]
@@ -110,7 +110,7 @@ class Summary(TypedDict):
     reference_point: NotRequired[Means]
     rounds: NotRequired[list[RoundFacts]]
     timing: NotRequired[dict[Text, Annotated[Number, Field(ge=0)]]]
-    budget: NotRequired[dict[Text, Whole | None]]
+    budget: NotRequired[dict[Text, Whole]]
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -177,6 +177,10 @@ def read_summary(path: Path, needed: Sequence[str] = ("rewards", "methods")) -> 
     lacking = [key for key in needed if key not in summary]
     if lacking:
         raise ParetuneError(f"{path} has no {', '.join(map(repr, lacking))}: {REMAKE}")
+    reference = summary.get("reference_point")
+    lost = [] if reference is None else [r for r in summary.get("rewards", ()) if r not in reference]
+    if lost:
+        raise ParetuneError(f"{path} is damaged: its reference_point lacks {', '.join(lost)}; {REMAKE}")
     for key in {"rewards", "methods"} & set(needed):
         if not summary[key]:
             raise ParetuneError(f"{path} has no {key!r}: {REMAKE}")
