@@ -113,20 +113,22 @@ def new_folder(target: Path) -> Iterator[Path]:
         try:
             partial.mkdir()
             yield partial
-            for path in (*partial.rglob("*"), partial):  # a crash must not leave empty files in it
-                _sync(path)
-            check_new(target)  # another process may have made it meanwhile
-            os.replace(partial, target)
+            publish(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def publish(partial: Path, target: Path) -> None:
+    """Give a whole folder its name, once all of it is on the disk: a crash must not leave empty files."""
+    for path in (*partial.rglob("*"), partial):
+        if not path.is_symlink():
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+    check_new(target)  # another process may have made it meanwhile
+    os.replace(partial, target)
 
 
 def _alive(pid: int) -> bool:

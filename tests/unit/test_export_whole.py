@@ -110,10 +110,12 @@ def test_nothing_is_renamed_before_it_is_on_the_disk(tmp_path: Path, monkeypatch
 
 
 def test_a_folder_that_another_made_meanwhile_is_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(ParetuneError, match="exists already"), new_folder(tmp_path / "out") as made:
-        (made / "ours").write_text("ours")
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "theirs").write_text("theirs")
+    making = new_folder(tmp_path / "out")
+    (making.__enter__() / "ours").write_text("ours")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "theirs").write_text("theirs")
+    with pytest.raises(ParetuneError, match="exists already"):
+        making.__exit__(None, None, None)
     assert [p.relative_to(tmp_path).as_posix() for p in sorted(tmp_path.rglob("*"))] == ["out", "out/theirs"]
 
 

@@ -11,7 +11,6 @@ rank_pattern and alpha_pattern as regular expressions on a name's end; a leading
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..files import check_new, disk_errors, partial_folder
+from ..files import check_new, disk_errors, partial_folder, publish
 from ..ops.lowrank import LowRank
 from ..types import ParetuneError
 from .adapter_keys import PEFT_PREFIX, Layout
@@ -123,8 +122,7 @@ class AdapterWriter:
             (self.partial / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
             if provenance:
                 (self.partial / PROVENANCE).write_text(provenance + "\n")
-            check_new(self.folder)
-            os.replace(self.partial, self.folder)
+            publish(self.partial, self.folder)
         return self.folder
 
     def _config(self) -> dict[str, Any]:

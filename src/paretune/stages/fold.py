@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..files import check_new, disk_errors, partial_folder, sha256, write_json
+from ..files import check_new, disk_errors, partial_folder, publish, sha256, write_json
 from ..policies.adapter_files import AdapterFile
 from ..policies.tensor_files import open_tensors
 from ..types import ParetuneError
@@ -69,7 +68,7 @@ def fold_adapter(
             for file in files:
                 fold_file(file, partial / part / file.path.name, lora, places)
             write_json(partial / "fold.json", _facts(lora, adapter, base))
-            os.replace(partial, target)
+            publish(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     changed = sum(any(key in file.entries for key in places) for file in files)
