@@ -255,9 +255,10 @@ def write_manifest(
     manifest: dict[str, Any] = {"stage": stage, "inputs": inputs}
     if place:
         manifest["place"] = place
-    manifest["files"] = {name: sha256(folder / name) for name in files}
-    if kept := [name for name in logs if (folder / name).is_file()]:
-        manifest["logs"] = {name: sha256(folder / name) for name in kept}
+    with disk_errors(folder):  # it may be removed under our hands
+        manifest["files"] = {name: sha256(folder / name) for name in files}
+        if kept := [name for name in logs if (folder / name).is_file()]:
+            manifest["logs"] = {name: sha256(folder / name) for name in kept}
     manifest |= facts
     write_json(folder / MANIFEST, {**manifest, "seal": digest(manifest)})
     return manifest

@@ -14,7 +14,7 @@ from typing import Any
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Interrupted, Report
-from ..files import METRICS, digest, finished, read_manifest, write_bytes, write_manifest
+from ..files import METRICS, digest, disk_errors, finished, read_manifest, write_bytes, write_manifest
 from ..plan import Plan, TokenTask, derive_seed
 from ..policies.memory import memory_errors, to_load, to_train
 from ..rewards.base import load_reward
@@ -66,7 +66,8 @@ def train_token(job: TokenJob, report: Report, should_stop: Callable[[], bool]) 
     from ..training.checkpoint import Stopped
     from ..training.tokens import TokenTrainer
 
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     own = job.config.rewards[job.task.reward]
     reward = load_reward(own.reward, name=job.task.reward, **own.options)
     expert = load_delta([job.run / a for a in job.task.teacher])

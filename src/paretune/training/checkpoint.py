@@ -78,9 +78,9 @@ def save_checkpoint(folder: Path, state: TrainState) -> None:
         if final.exists():
             shutil.rmtree(final)
         os.replace(temporary, final)
-    for other in final.parent.iterdir():
-        if other != final:
-            shutil.rmtree(other, ignore_errors=True)
+        for other in final.parent.iterdir():
+            if other != final:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
