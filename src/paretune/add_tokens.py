@@ -14,13 +14,14 @@ from .folder import lock
 from .recipes import changed_keys, load_config, parse_config
 from .rewards.trust import require_trust
 from .run import run
+from .seal import check_run
 from .stages.tokens import FINAL
 from .training.trainers import check_objective
 from .types import ParetuneError
 
 
 def add_tokens(
-    out: Path, overrides: Sequence[str], report: Report, trust_rewards: bool = False
+    out: Path, overrides: Sequence[str], report: Report, trust_rewards: bool = False, verify: bool = False
 ) -> dict[str, Any]:
     """Train a token for every expert of the run in `out`, measure them, and return the new summary.
 
@@ -30,6 +31,7 @@ def add_tokens(
     """
     if not (out / "summary.json").exists() or not (out / "config.yaml").exists():
         raise ParetuneError(f"{out} holds no finished run; `paretune run ... --resume` finishes one")
+    check_run(out, verify, ("config.yaml", "summary.json", "final/manifest.json"))
     with lock(out):  # nothing is changed below another process; `run` takes the lock anew
         config = _with_tokens(out, overrides)
         require_trust(config, trust_rewards, f"a token of {out}")
@@ -46,7 +48,7 @@ def add_tokens(
             for stale in [*finals, *filter(_measured_tokens, out.glob("evaluation/rate*"))]:
                 shutil.rmtree(stale, ignore_errors=True)
         write_text(out / "config.yaml", config.to_yaml())
-    return run(config, out, report, resume=True)
+    return run(config, out, report, resume=True, verify=verify)
 
 
 def _with_tokens(out: Path, overrides: Sequence[str]) -> RunConfig:

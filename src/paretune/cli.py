@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from .cli_adapters import Renames
 from .cli_adapters import commands as adapter_commands
-from .cli_models import AsJson, Quiet, TrustRewards, print_json, say
+from .cli_models import AsJson, Quiet, TrustRewards, Verify, print_json, say
 from .cli_models import commands as model_commands
 from .config import RunConfig
 from .progress import make_progress
@@ -73,19 +73,22 @@ def run(
     resume: Resume = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
+    verify: Verify = False,
 ) -> None:
     """Run a recipe: K rounds of Map and Reduce, evaluation, report.
 
     Ctrl-C stops at the next checkpoint; the same command with --resume goes on, bit for bit.
     """
     config = load_config(find_recipe(recipe), set_ or ())
-    _run(config, out or Path("runs") / config.name, resume, quiet, as_json)
+    _run(config, out or Path("runs") / config.name, resume, quiet, as_json, verify)
 
 
-def _run(config: RunConfig, out: Path, resume: bool, quiet: bool, as_json: bool) -> None:
+def _run(
+    config: RunConfig, out: Path, resume: bool, quiet: bool, as_json: bool, verify: bool = False
+) -> None:
     from .run import run as run_all
 
-    _finish(lambda progress: run_all(config, out, progress, resume), out, quiet, as_json)
+    _finish(lambda progress: run_all(config, out, progress, resume, verify), out, quiet, as_json)
 
 
 @app.command()
@@ -98,6 +101,7 @@ def tokens(
     trust_rewards: TrustRewards = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
+    verify: Verify = False,
 ) -> None:
     """Train one reward token an expert (RaTE) and measure them beside the run's other models.
 
@@ -105,9 +109,10 @@ def tokens(
     """
     from .add_tokens import add_tokens
 
-    again = "the same command"
-    _finish(lambda progress: add_tokens(run_folder, set_ or (), progress, trust_rewards),
-            run_folder, quiet, as_json, again)  # fmt: skip
+    def work(progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        return add_tokens(run_folder, set_ or (), progress, trust_rewards, verify)
+
+    _finish(work, run_folder, quiet, as_json, "the same command")
 
 
 @contextmanager
@@ -217,6 +222,7 @@ def evaluate(
     trust_rewards: TrustRewards = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
+    verify: Verify = False,
 ) -> None:
     """Measure adapters on a recipe's held-out prompts, beside the base model.
 
@@ -229,7 +235,7 @@ def evaluate(
     config = load_config(found, set_ or ())
     config = registered_only(config, trust_rewards or not in_run(found), say)
     with _stoppable(out, "the same command"), make_progress(console, quiet, as_json) as progress:
-        table = measure_adapters(config, adapter or [], out, progress, rename or ())
+        table = measure_adapters(config, adapter or [], out, progress, rename or (), verify)
     if as_json:
         _print_line(table)
         return
@@ -239,13 +245,15 @@ def evaluate(
 
 
 @app.command()
-def report(run_folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="A run's folder.")], verify: Verify = False
+) -> None:
     """Make report.html of a run again, also of one made in part."""
     from .stages.report import write_report
 
     if not (run_folder / "config.yaml").exists():
         raise ParetuneError(f"{run_folder} holds no run: config.yaml is missing")
-    typer.echo(write_report(run_folder))
+    typer.echo(write_report(run_folder, verify))
 
 
 @app.command()
@@ -259,13 +267,14 @@ def compare(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("comparison.html"),
     as_json: AsJson = False,
+    verify: Verify = False,
 ) -> None:
     """Put runs into one table and one page: methods, seeds, recipes, side by side."""
     from .stages.compare import compare_runs
     from .stages.report import write_comparison
     from .tables import comparison_table
 
-    comparison = compare_runs(runs, against)
+    comparison = compare_runs(runs, against, verify=verify)
     page = write_comparison(comparison, out)
     if as_json:
         print_json(comparison)

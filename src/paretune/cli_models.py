@@ -20,6 +20,10 @@ TrustRewards = Annotated[
     typer.Option("--trust-rewards", help="Run the code of a run's rewards that are files or modules."),
 ]
 
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Hash every file of a run, not only those whose size or time differ.")
+]
+
 
 def print_json(value: Any) -> None:
     """Indented, on stdout."""
@@ -56,6 +60,7 @@ def sample(
     guidance: Annotated[float | None, typer.Option("--guidance", help="Default: the recipe's.")] = None,
     trust_rewards: TrustRewards = False,
     as_json: AsJson = False,
+    verify: Verify = False,
 ) -> None:
     """Draw pictures, clips or answers at a preference, with their scores and their settings."""
     from .sampling.command import sample_folder
@@ -63,7 +68,7 @@ def sample(
     table = sample_folder(
         source, prompt, out,
         prefer=prefer, method=method, tokens=tokens, count=count, seed=seed, steps=steps, guidance=guidance,
-        trust_rewards=trust_rewards, say=say,
+        trust_rewards=trust_rewards, verify=verify, say=say,
     )  # fmt: skip
     if as_json:
         print_json(table)
@@ -85,11 +90,12 @@ def demo(
     ] = None,
     trust_rewards: TrustRewards = False,
     quiet: Quiet = False,
+    verify: Verify = False,
 ) -> None:
     """A page with a slider a reward: the base beside the aligned model, scores, the measured front."""
     from .demo.serving import serve
 
-    serve(run_folder, host, port, quiet=quiet, trust_rewards=trust_rewards,
+    serve(run_folder, host, port, quiet=quiet, trust_rewards=trust_rewards, verify=verify,
           allow_hosts=allow_host or (), say=say)  # fmt: skip
 
 
@@ -108,6 +114,7 @@ def export(
             help="peft, diffusers, comfyui or kohya: for one tool; by default for peft and diffusers.",
         ),
     ] = None,
+    verify: Verify = False,
 ) -> None:
     """Write the aligned model: one adapter for peft and diffusers, or a whole diffusers pipeline."""
     from .exporting import WITHOUT_T5, export_adapter, export_format, export_pipeline
@@ -117,13 +124,13 @@ def export(
     if pipeline and rank is not None:
         raise ParetuneError("--rank compresses an adapter, and --pipeline writes none: give one of them")
     if pipeline:
-        whole = export_pipeline(run_folder, out)
+        whole = export_pipeline(run_folder, out, verify)
         typer.echo(f"pipeline: {out}")
         if not whole:
             typer.echo(WITHOUT_T5)
         return
     if form is not None:
-        error = export_format(run_folder, out, rank, form)
+        error = export_format(run_folder, out, rank, form, verify)
     else:
-        error = export_adapter(run_folder, out, rank)
+        error = export_adapter(run_folder, out, rank, verify)
     typer.echo(f"adapter: {out} (relative error of the compression {error:.2e})")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from .budget import check_even, set_sizes
 from .config import RunConfig
@@ -21,6 +22,8 @@ from .rewards.base import reward_file
 from .rewards.process import PATIENCE
 from .training.trainers import check_objective
 from .types import ParetuneError
+
+LOCK = ".lock"
 
 
 def check(config: RunConfig) -> None:
@@ -93,19 +96,48 @@ def claim_eval(out: Path) -> None:
         write_text(out / EVAL_MARK, _EVAL_TEXT)
 
 
+class Held:
+    """The folder that a process works in. It may be removed, emptied or replaced under its hands."""
+
+    def __init__(self, out: Path, file: IO[str]) -> None:
+        self.out, self._place, self._file = out, out.resolve(), file
+
+    def check(self) -> None:
+        """Raise ParetuneError when the folder is not the one that was claimed any more."""
+        try:
+            now = (self._place / LOCK).stat()
+            same = os.path.samestat(now, os.fstat(self._file.fileno()))
+        except OSError:
+            same = False
+        if not same or not (self._place / "config.yaml").is_file():
+            raise ParetuneError(
+                f"{self.out} was removed or replaced while this run worked in it, so what lies there now is "
+                "not whole: remove it and run again"
+            )
+
+    def watching(self, report: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+        """The same report, with a check at each event: days of training into nothing end at once."""
+
+        def told(event: dict[str, Any]) -> None:
+            self.check()
+            report(event)
+
+        return told
+
+
 @contextmanager
-def lock(out: Path) -> Iterator[None]:
+def lock(out: Path) -> Iterator[Held]:
     """Hold the folder: two processes must not write one run. Released by the system if we are killed.
 
     A link in its place is refused: opened for writing, the file that it leads to would be emptied.
     """
-    if (out / ".lock").is_symlink():
-        raise ParetuneError(f"{out / '.lock'} is a link, which no run makes; remove it")
+    if (out / LOCK).is_symlink():
+        raise ParetuneError(f"{out / LOCK} is a link, which no run makes; remove it")
     with disk_errors(out):
-        file = os.fdopen(os.open(out / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
+        file = os.fdopen(os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ParetuneError(f"another process is working in {out}; wait for it or stop it") from error
-        yield
+        yield Held(out, file)

@@ -19,6 +19,7 @@ from .policies.sample_files import CLIPS, KINDS, read_sample
 from .rewards.base import load_reward, score_samples
 from .rewards.checks import refusal
 from .rewards.process import PATIENCE
+from .seal import check_adapter
 from .stages.adapter_inputs import measurable
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.safe_names import folder_names
@@ -32,6 +33,7 @@ def measure_adapters(
     out: Path,
     report: Report,
     renames: Sequence[str] = (),
+    verify: bool = False,
 ) -> dict[str, Any]:
     """Means and standard errors of the base and of each adapter over it; rows are kept in `out`.
 
@@ -42,6 +44,8 @@ def measure_adapters(
     claim_eval(out)
     with lock(out):
         places = measurable(adapters, renames, out)  # told before the base is measured
+        for place in places:
+            check_adapter(place, verify)
         n = config.evaluate.prompts
         subjects = [Subject("base", "base", (), n, ())]
         for name, adapter, place in zip(names, adapters, places, strict=True):

@@ -15,16 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from . import seal
 from .budget import counted, set_sizes
 from .config import RunConfig
 from .environment import describe
 from .executors import open_executor
 from .executors.base import Executor, Report
-from .files import read_rows, write_json, write_rows
+from .files import MANIFEST, write_json, write_rows
 from .folder import claim, lock
 from .methods import build_plan
 from .plan import ExpertTask, Plan, Round
 from .policies.folders import resolve_path
+from .records import read_timing
 from .rewards.process import reward_process
 from .stages.evaluate import EvaluateJob, collect, evaluate_subject
 from .stages.map import MapJob, train_expert
@@ -34,20 +36,27 @@ from .stages.search import SearchJob, measure_candidates
 from .stages.subjects import subjects_of
 from .stages.summarise import summarise
 from .stages.tokens import TokenJob, token_tasks, train_token, write_final_tokens
+from .types import ParetuneError
 
 
-def run(config: RunConfig, out: Path, report: Report, resume: bool = False) -> dict[str, Any]:
+def run(
+    config: RunConfig, out: Path, report: Report, resume: bool = False, verify: bool = False
+) -> dict[str, Any]:
     """Do the whole job in the folder `out`; returns the summary.
 
     report: called with events (stage, expert's progress). Raises ParetuneError on a user's mistake and
-    types.Stopped when stopped; in both cases what was finished is kept.
+    types.Stopped when stopped; in both cases what was finished is kept. verify: hash the base model's files
+    even where their sizes and times say that they are those that the run began with.
     """
     plan = counted(config, build_plan(config), set_sizes(config))
     executor = open_executor(config, usual=len(config.rewards))
     claim(config, plan, out, resume)
     reward_process().kill()  # it has checked the rewards; each worker has one of its own
-    with lock(out):
-        environment = describe(config, resolve_path(config.model.path), executor.device)
+    with lock(out) as held:
+        report = held.watching(report)
+        base = resolve_path(config.model.path)
+        seal.begin(out, Path(base), verify)
+        environment = describe(config, base, executor.device)
         write_json(out / "environment.json", environment)
         clock = Clock(out)
         with executor:
@@ -59,6 +68,9 @@ def run(config: RunConfig, out: Path, report: Report, resume: bool = False) -> d
         summary = summarise(config, plan, out, rows, clock.seconds())
         report({"stage": "report"})
         write_report(out)
+        held.check()
+        stages.check_whole()
+        seal.finish(out)
         return summary
 
 
@@ -127,13 +139,24 @@ class Stages:
         with clock.phase("evaluate"):
             self.executor.map(evaluate_subject, jobs, report)
 
+    def check_whole(self) -> None:
+        """Raise ParetuneError for a stage whose folder was removed after it was finished."""
+        rounds = [r for method in self.plan.methods for r in method.rounds]
+        folders = [task.folder for r in rounds for task in r.tasks] + [r.merged for r in rounds]
+        folders += [task.folder for task in token_tasks(self.config, self.plan)]
+        for folder in (*folders, "final", *(s.folder for s in self.subjects)):
+            if not (self.out / folder / MANIFEST).is_file():
+                raise ParetuneError(
+                    f"{self.out / folder} was removed while this run worked: --resume makes it again"
+                )
+
 
 class Clock:
     """Seconds a phase, summed over the sittings of a resumed run (timing.jsonl)."""
 
     def __init__(self, out: Path) -> None:
         self.path = out / "timing.jsonl"
-        self.rows = read_rows(self.path)
+        self.rows = read_timing(self.path)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -9,7 +9,8 @@ import paretune
 
 ROOT = Path(paretune.__file__).parent
 LEAF = {"types", "config", "foreign", "limits"}
-MAP = {"ops", "types", "config", "plan", "files", "policies", "rewards", "data", "training"}
+RECORDS = {"files", "records", "seal"}
+MAP = RECORDS | {"ops", "types", "config", "plan", "policies", "rewards", "data", "training"}
 STAGES = MAP | {"stages", "executors", "budget"}
 
 # room -> the rooms it may import from. A new room needs a line here.
@@ -17,6 +18,8 @@ MAY: dict[str, set[str]] = {
     "types": set(),
     "ops": {"ops"},
     "files": {"types"},
+    "records": {"files", "types"},
+    "seal": {"files", "types"},
     "foreign": {"types"},
     "limits": set(),
     "yaml_text": set(),
@@ -47,7 +50,7 @@ MAY: dict[str, set[str]] = {
     "merge_search": STAGES | {"environment", "folder", "limits"},
     "exporting": STAGES | {"recipes"},
     "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
-    "demo": {"sampling", "data", "rewards", "files", "demo"} | LEAF,
+    "demo": {"sampling", "data", "rewards", "files", "records", "demo"} | LEAF,
     "add_tokens": STAGES | {"run", "recipes", "folder"},
     "cli": {"cli_adapters", "cli_models", "config", "progress", "recipes", "results", "types"},
     "cli_adapters": {"types"},

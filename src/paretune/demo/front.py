@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import Delaunay, QhullError
 
-from ..files import read_json, read_rows
+from ..records import read_evaluation, read_summary
 from ..types import ParetuneError
 
 # The method of the page that draws a measured model; `expert:R` and `rate:R` are members at one reward.
@@ -71,7 +71,7 @@ def near(a: Sequence[float], b: Sequence[float]) -> bool:
 
 def read_front(run: Path, weights: dict[str, float]) -> Front:
     """The points of summary.json, and of the grid of preferences where the run measured one."""
-    summary = read_json(run / "summary.json")
+    summary = read_summary(run / "summary.json")
     rewards = tuple(summary["rewards"])
     if rewards != tuple(weights):
         raise ParetuneError(f"{run}/summary.json names other rewards than config.yaml; resume the run")
@@ -83,7 +83,7 @@ def read_front(run: Path, weights: dict[str, float]) -> Front:
         for name, means in summary["methods"].items()
         if "@" not in name and all(means.get(r) is not None for r in rewards)
     ]  # fmt: skip
-    points += _grid(read_rows(run / "evaluation.jsonl"), rewards)
+    points += _grid(read_evaluation(run / "evaluation.jsonl"), rewards)
     return Front(rewards, higher, tuple(_ranked(points, higher)))
 
 

@@ -32,6 +32,7 @@ def serve(
     trust_rewards: bool = False,
     allow_hosts: Sequence[str] = (),
     say: Callable[[str], None] = lambda _: None,
+    verify: bool = False,
 ) -> Any:
     """Serve the page of a finished run until interrupted; without `wait`, return the running Gradio app.
 
@@ -44,7 +45,7 @@ def serve(
         raise ParetuneError(f"--port must be from 1 to 65535, not {port}")
     hosts = allowed_hosts(host, allow_hosts)
     page = import_page()
-    answers = open_answers(run, trust_rewards)
+    answers = open_answers(run, trust_rewards, verify)
     if answers.source.unscored:
         say(left_out(list(answers.source.unscored.values())))
     made = page.Page(answers, run.resolve().name)
@@ -65,9 +66,9 @@ def serve(
     return blocks
 
 
-def open_answers(run: Path, trust_rewards: bool = False) -> Answers:
-    """The sampler of a finished run that has something to trade. trust_rewards: as `open_source` has it."""
-    source = open_source(str(run), trust_rewards)
+def open_answers(run: Path, trust_rewards: bool = False, verify: bool = False) -> Answers:
+    """The sampler of a finished run that has something to trade. Both flags: as `open_source` has them."""
+    source = open_source(str(run), trust_rewards, verify)
     if source.run is None:
         raise ParetuneError(f"{run} is a model, not a run; `paretune demo` wants a finished run's folder")
     if source.methods == ("base",):

@@ -11,7 +11,6 @@ rank_pattern and alpha_pattern as regular expressions on a name's end; a leading
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections import Counter
@@ -23,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import check_new, disk_errors, partial_folder
+from ..files import check_new, disk_errors, partial_folder, publish
 from ..ops.lowrank import LowRank
 from ..types import ParetuneError
 from .adapter_keys import PEFT_PREFIX, Layout
@@ -129,8 +128,7 @@ class AdapterWriter:
             (self.partial / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
             if provenance:
                 (self.partial / PROVENANCE).write_text(provenance + "\n")
-            check_new(self.folder)
-            os.replace(self.partial, self.folder)
+            publish(self.partial, self.folder)
         return self.folder
 
     def _config(self) -> dict[str, Any]:

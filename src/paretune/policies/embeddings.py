@@ -1,8 +1,8 @@
 """Prompt embeddings on disk, so that an encoder of many gigabytes runs once for each prompt set.
 
 They lie in PARETUNE_CACHE, else ~/.cache/paretune, one safetensors file for a model, its settings and
-a list of prompts. A file that cannot be read is made again. Where nothing can be written, as in a container
-without a home, the embeddings are made each time.
+a list of prompts. Each carries a digest of its tensors: one that is damaged is made again. Where nothing
+can be written, as in a container without a home, the embeddings are made each time.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from ..files import write_bytes
 from ..types import ParetuneError
 from .flow import Conditions
 from .folders import resolve_path
+from .tensor_files import tensor_bytes
+
+DIGEST = "sha256"  # the entry of a file's metadata
 
 
 def cache_folder() -> Path:
@@ -48,8 +51,9 @@ def cached(model: str, key: list[Any], make: Callable[[], Conditions]) -> Condit
         return found
     made = make()
     tensors = {f.name: t for f in fields(made) if (t := getattr(made, f.name)) is not None}
+    kept = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
     with suppress(ParetuneError, OSError):  # a cache is no result: a run goes on without one
-        write_bytes(place, save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}))
+        write_bytes(place, save(kept, {DIGEST: _digest(kept)}))
     return made
 
 
@@ -63,8 +67,22 @@ def _identity(model: str) -> list[Any]:
 
 
 def _read(place: Path) -> Conditions | None:
+    """What is kept there; None where nothing is, or it is not what was kept."""
     try:
+        with safe_open(str(place), "pt") as file:
+            recorded = (file.metadata() or {}).get(DIGEST)
         tensors: dict[str, torch.Tensor] = load_file(place)
+        if recorded != _digest(tensors):
+            return None
         return Conditions(**tensors)  # type: ignore[arg-type]
     except (OSError, SafetensorError, TypeError):
         return None
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of the names, types, shapes and bytes of tensors."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        total.update(tensor_bytes(tensor))
+    return total.hexdigest()

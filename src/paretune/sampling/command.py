@@ -29,6 +29,7 @@ def sample_folder(
     guidance: float | None = None,
     trust_rewards: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    verify: bool = False,
 ) -> dict[str, Any]:
     """Draw `count` samples of every prompt into the new folder `out`; returns what sample.json holds.
 
@@ -38,7 +39,7 @@ def sample_folder(
     read_count(count)
     if method is not None:
         read_method(method)
-    source = _adjusted(open_source(target, trust_rewards), steps, guidance)
+    source = _adjusted(open_source(target, trust_rewards, verify), steps, guidance)
     medium = source.medium
     texts = [read_prompt(text, medium.longest, medium.lines) for text in prompts]
     chosen = method or ("base" if source.run is None else source.methods[0])

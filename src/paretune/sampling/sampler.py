@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..environment import choose_device
-from ..files import MANIFEST, finished, read_json
+from ..files import finished, read_manifest
 from ..ops.lowrank import LowRank
 from ..plan import derive_seed
 from ..policies.adapters import folded
@@ -145,13 +145,13 @@ class Sampler:
         if folder not in self._adapters:
             manifest = self._manifest(folder)
             assert self.source.run is not None
-            finished(self.source.run / folder, manifest["stage"], manifest["inputs"])
+            finished(self.source.run / folder, manifest.get("stage", ""), manifest.get("inputs", ""))
             self._adapters[folder] = load_delta([self.source.run / folder])
         return self._adapters[folder]
 
     def _manifest(self, folder: str) -> dict[str, Any]:
         assert self.source.run is not None
-        return read_json(self.source.run / folder / MANIFEST)
+        return read_manifest(self.source.run / folder)
 
 
 def _values(reward: Reward, samples: Samples, prompt: Prompt) -> Sequence[float] | str:

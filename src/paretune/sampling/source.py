@@ -114,10 +114,10 @@ class Source:
         return self.families[method].at(preference or self.default_preference)
 
 
-def open_source(target: str, trust_rewards: bool = False) -> Source:
+def open_source(target: str, trust_rewards: bool = False, verify: bool = False) -> Source:
     """A run's folder, a model's folder, an embedded model's name or a hub id.
 
-    trust_rewards: whether a run's rewards that are files or modules may be run.
+    trust_rewards: whether a run's rewards that are files or modules may be run. verify: hash all of a run.
     """
     folder = Path(target)
     try:
@@ -125,7 +125,7 @@ def open_source(target: str, trust_rewards: bool = False) -> Source:
     except OSError as error:  # a name that is too long, a folder that may not be read
         raise ParetuneError(f"no run or model can be at {target}: {error.strerror}") from error
     if is_run:
-        return _open_run(folder, trust_rewards)
+        return _open_run(folder, trust_rewards, verify)
     indices = ("model_index.json", "config.json")
     if folder.is_dir() and not any((folder / name).exists() for name in indices):
         raise ParetuneError(
@@ -139,8 +139,8 @@ def open_source(target: str, trust_rewards: bool = False) -> Source:
     return Source(target, model, steps, 1.0 if target in EMBEDDED else guidance)
 
 
-def _open_run(run: Path, trusted: bool) -> Source:
-    config, final = open_final(run)
+def _open_run(run: Path, trusted: bool, verify: bool) -> Source:
+    config, final = open_final(run, verify)
     bank = read_bank(final / "tokens")
     settings = config.evaluate
     guidance = config.model.guidance_scale if settings.guidance_scale is None else settings.guidance_scale

@@ -11,6 +11,7 @@ from ..files import digest, sha256
 from ..policies.adapter_files import PEFT_WEIGHTS, AdapterFile, read_adapter, write_adapter
 from ..policies.adapter_keys import Layout, frozen
 from ..policies.renaming import alias, read_renames, renamed
+from ..seal import check_adapter
 from ..types import ParetuneError
 
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+(/.+\.safetensors)?$")
@@ -23,6 +24,8 @@ def open_adapter(name: str | Path) -> AdapterFile:
     Raises ParetuneError in one line when there is none.
     """
     text = str(name)
+    if Path(name).is_dir():
+        check_adapter(Path(name))
     if Path(name).exists() or not _HUB.match(text) or text.startswith("."):
         return read_adapter(name)
     return read_adapter(_download(text))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..files import MANIFEST, disk_errors, read_json, sha256
+from ..files import MANIFEST, disk_errors, read_manifest, sha256
 from ..ops.lowrank import LowRank, compress, modules_of, stack
 from ..policies.adapter_files import read_adapter, write_adapter
 from ..types import ParetuneError
@@ -83,7 +83,9 @@ def user_errors() -> Iterator[None]:
 def adapter_hash(folder: Path) -> str:
     """The hash of an adapter's weights, what everything made from it depends on: recorded or computed."""
     if (folder / MANIFEST).exists():
-        return read_json(folder / MANIFEST)["files"][WEIGHTS]
+        recorded = read_manifest(folder).get("files", {})
+        if WEIGHTS in recorded:
+            return recorded[WEIGHTS]
     if folder.is_file():  # anyone's adapter, named by its file
         return sha256(folder)
     if not (folder / WEIGHTS).exists():

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..files import read_json, read_rows
 from ..ops.merge_options import hint
+from ..records import read_evaluation, read_summary
+from ..seal import check_run
 from ..types import ParetuneError
 from .indicators import Axis, Point, interval, qualities
 from .labels import apart, judges_of
@@ -39,7 +40,7 @@ class RunTables:
 
 
 def compare_runs(
-    runs: Sequence[str], against: str | None = None, draws: int = 1000
+    runs: Sequence[str], against: str | None = None, draws: int = 1000, verify: bool = False
 ) -> dict[str, Any]:
     """The comparison as plain data (docs/runs.md); `compare_table` and `write_comparison` show it.
 
@@ -47,7 +48,7 @@ def compare_runs(
     rewarded_soup, where a run has it. Raises ParetuneError for a folder without a finished run, one given
     twice, an unknown `against`, and for runs that were measured on different rewards or prompts.
     """
-    tables = [_read(*_split(run)) for run in runs]
+    tables = [_read(*_split(run), verify) for run in runs]
     if not tables:
         raise ParetuneError("nothing to compare: give at least one run")
     first = tables[0]
@@ -131,21 +132,19 @@ def _split(run: str) -> tuple[str, str]:
     return ("", run) if not equals or Path(run).exists() else (label, folder)
 
 
-def _read(label: str, folder: str) -> RunTables:
+def _read(label: str, folder: str, verify: bool) -> RunTables:
     path = Path(folder)
+    check_run(path, verify, ("summary.json", "evaluation.jsonl"))
     for name in ("summary.json", "evaluation.jsonl"):
         if not (path / name).exists():
             raise ParetuneError(f"{folder} holds no finished run: {name} is missing")
-    summary = read_json(path / "summary.json")
-    lacking = [key for key in NEEDED if not isinstance(summary, dict) or key not in summary]
+    summary = read_summary(path / "summary.json", ())
+    lacking = [key for key in NEEDED if key not in summary]
     if lacking:
         raise ParetuneError(f"{folder} holds no finished run: its summary.json lacks {', '.join(lacking)}")
-    try:
-        rows = apart(read_rows(path / "evaluation.jsonl"))
-        values = _values(label, summary, rows)
-        summary["judges"] = judges_of(rows, summary.get("judges", {}))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ParetuneError(f"{folder}: its evaluation.jsonl is damaged: a row has no {error}") from error
+    rows = apart(read_evaluation(path / "evaluation.jsonl"))
+    values = _values(label, summary, rows)
+    summary["judges"] = judges_of(rows, summary.get("judges", {}))
     if not values:
         raise ParetuneError(f"{folder} holds no finished run: its evaluation.jsonl is empty")
     return RunTables(folder, label, summary, values)

@@ -20,12 +20,10 @@ from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
 from ..files import (
-    MANIFEST,
     digest,
     disk_errors,
     finished,
-    read_json,
-    read_rows,
+    read_manifest,
     write_json,
     write_manifest,
     write_rows,
@@ -39,6 +37,7 @@ from ..policies.policy import Policy
 from ..policies.token_files import read_token
 from ..policies.token_spec import TokenUse
 from ..policies.tokens import Scaled, resolve
+from ..records import read_evaluation
 from ..rewards.base import applies_to, score_samples
 from ..types import ParetuneError, Prompt, Reward, Samples, Stopped, take
 from .adapters import adapter_hash, load_delta
@@ -126,7 +125,7 @@ def evaluate_subject(
         report({"folder": subject.folder, "update": done + 1, "epochs": len(config.rewards)})
     write_rows(folder / "rows.jsonl", rows)
     facts = {"subject": asdict(subject), **recorded(scales)}
-    write_manifest(folder, "evaluation", inputs, ["rows.jsonl", *shown], **facts)
+    write_manifest(folder, "evaluation", inputs, ["rows.jsonl", *shown], place=subject.folder, **facts)
     return subject.folder
 
 
@@ -135,7 +134,7 @@ def _inputs(job: EvaluateJob) -> str:
     tokens = subject.pop("tokens")
     extra = {}
     if tokens:
-        hashes = [read_json(job.run / "tokens" / t["name"] / MANIFEST)["files"] for t in tokens]
+        hashes = [read_manifest(job.run / "tokens" / t["name"])["files"] for t in tokens]
         extra = {"tokens": [tokens, hashes]}
     return digest(
         {
@@ -199,7 +198,9 @@ def _save_samples(folder: Path, name: str, samples: Samples, config: RunConfig) 
 
 def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
     """Join all subjects' rows into evaluation.jsonl, and their samples under samples/."""
-    rows = apart([row for s in subjects for row in read_rows(run / s.folder / "rows.jsonl")])
+    for subject in subjects:  # a folder that was removed meanwhile must not leave a shorter table
+        read_manifest(run / subject.folder)
+    rows = apart([row for s in subjects for row in read_evaluation(run / s.folder / "rows.jsonl")])
     write_rows(run / "evaluation.jsonl", rows)
     shown = [s for s in subjects if not s.name.startswith("round-") and not s.lattice]
     prompts = [

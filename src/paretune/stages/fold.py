@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..files import check_new, disk_errors, partial_folder, sha256, write_json
+from ..files import check_new, disk_errors, partial_folder, publish, sha256, write_json
 from ..policies.adapter_files import AdapterFile
 from ..policies.tensor_files import open_tensors
 from ..policies.transformers_names import names_of
@@ -83,7 +82,7 @@ def fold_adapter(
                 fold_file(file, partial / part / file.path.name, lora, parted.changes, parted.added)
             record(partial / part, parted, files)
             write_json(partial / "fold.json", _facts(lora, adapter, base))
-            os.replace(partial, target)
+            publish(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     touched = {*parted.changes, *(new.source for new in parted.added.values())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from ..files import write_bytes
 from ..ops.lowrank import cosines, gram, rank_for_energy, singular_values
 from ..policies.adapter_files import AdapterFile
 from ..types import ParetuneError
@@ -166,8 +168,7 @@ def heatmap(inspection: Inspection, path: str | Path) -> Path:
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=shade)
     axes.set_title("Cosine between adapters")
     figure.colorbar(image, ax=axes, shrink=0.8)
-    try:
-        figure.savefig(path, dpi=150, format="png")
-    except OSError as error:
-        raise ParetuneError(f"cannot write {path}: {error.strerror}") from error
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=150, format="png")
+    write_bytes(Path(path), picture.getvalue())
     return Path(path)

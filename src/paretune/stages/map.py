@@ -10,7 +10,7 @@ from typing import Any
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
-from ..files import digest, disk_errors, finished, write_manifest
+from ..files import METRICS, digest, disk_errors, finished, write_manifest
 from ..ops.lowrank import LowRank
 from ..plan import ExpertTask
 from ..policies.media import medium_of
@@ -72,7 +72,7 @@ def train_expert(
         component=medium_of(job.config.model).component,
     )  # fmt: skip
     return write_manifest(
-        folder, "expert", inputs, files,
+        folder, "expert", inputs, files, [METRICS], job.task.folder,
         reward=job.task.reward, round=job.task.round, parents=list(job.task.parents),
         updates=trainer.state.updates, seed=job.task.seed,
     )  # fmt: skip

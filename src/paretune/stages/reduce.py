@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from ..config import ReduceConfig, RunConfig
-from ..files import digest, finished, read_json, write_json, write_manifest
+from ..files import digest, finished, write_json, write_manifest
 from ..ops.lowrank import LowRank, cosines, gram, spread_of_gram
 from ..ops.merge_weights import simplex_lattice
 from ..ops.merging import DIVISIONS, REDUCERS, merge_experts
 from ..plan import Round, derive_seed
 from ..policies.media import medium_of
+from ..records import read_diagnostics
 from .adapters import MOMENTUM, adapter_hash, cut_to, load_delta, save_delta, user_errors
 
 DIAGNOSTICS = "diagnostics.json"
@@ -66,7 +67,7 @@ def reduce_round(
     if merged.state is not None:
         state_files = save_delta(folder / MOMENTUM, merged.state, base, {"state_of": method}, component)
         files += [f"{MOMENTUM}/{name}" for name in state_files]
-    before = read_json(previous / DIAGNOSTICS) if previous else None
+    before = read_diagnostics(previous / DIAGNOSTICS) if previous else None
     facts |= diagnose(deltas, merged.weights, before) | {
         "rewards": [t.reward for t in round_.tasks],
         "method": method,
@@ -75,8 +76,9 @@ def reduce_round(
     }
     write_json(folder / DIAGNOSTICS, facts)
     write_manifest(
-        folder, "merged", inputs, files, round=round_.number, method=method, weights=merged.weights
-    )
+        folder, "merged", inputs, files, place=round_.merged,
+        round=round_.number, method=method, weights=merged.weights,
+    )  # fmt: skip
 
 
 def _options(config: RunConfig, own: ReduceConfig, round_: Round) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def diagnose(
 
 def diagnostics(merged: Path) -> dict[str, Any]:
     """How a round's experts agreed: cosines of the pairs, spread d, and contraction rho after the first."""
-    facts = read_json(merged / DIAGNOSTICS)
+    facts = read_diagnostics(merged / DIAGNOSTICS)
     rows = facts["cosines"]
     pairs = [rows[i][j] for i in range(len(rows)) for j in range(i + 1, len(rows))]
     return {"cosines": pairs, "spread": facts["spread"], "contraction": facts["contraction"]}
@@ -135,6 +137,6 @@ def write_final(config: RunConfig, merged: Sequence[Path], folder: Path) -> None
     component = medium_of(config.model).component
     files = save_delta(folder, total, config.model.path, {"compression_error": error}, component)
     write_manifest(
-        folder, "final", inputs, files, compression_error=error,
+        folder, "final", inputs, files, place=folder.name, compression_error=error,
         rank=max(d.rank for d in total.values()),
     )  # fmt: skip

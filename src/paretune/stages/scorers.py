@@ -12,8 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from ..config import RunConfig
-from ..files import MANIFEST, read_json, sha256
+from ..files import MANIFEST, read_manifest, sha256
+from ..records import checked
 from ..rewards.base import load_reward
 from ..rewards.importing import files_of
 from ..types import Reward
@@ -36,6 +39,9 @@ class Scale:
     def range(self) -> tuple[float, float]:
         """The least and the greatest value, infinite where there is no bound."""
         return (-math.inf if self.low is None else self.low, math.inf if self.high is None else self.high)
+
+
+_SCALES = TypeAdapter(list[Scale])
 
 
 def scorers_of(config: RunConfig, prompt_set: str) -> Iterator[tuple[Kind, Reward]]:
@@ -72,9 +78,9 @@ def read_scales(config: RunConfig, measured: Path) -> list[Scale]:
 
     A folder of a version that recorded none is still read: then the rewards are loaded and asked.
     """
-    entries = read_json(measured / MANIFEST).get("scales")
+    entries = read_manifest(measured).get("scales")
     if entries is not None:
-        return [Scale(**entry) for entry in entries]
+        return checked(_SCALES, entries, measured / MANIFEST, f"delete {measured} and resume")
     return [
         scale_of(name, kind, scorer)
         for name in config.rewards

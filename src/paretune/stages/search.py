@@ -15,7 +15,7 @@ from pathlib import Path
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
-from ..files import digest, finished, read_rows, write_manifest, write_rows
+from ..files import digest, finished, write_manifest, write_rows
 from ..ops.lowrank import LowRank
 from ..ops.merging import Experts, merge_experts
 from ..plan import Round, derive_seed
@@ -23,6 +23,7 @@ from ..policies.adapters import folded
 from ..policies.memory import memory_errors, to_measure
 from ..policies.opening import open_policy
 from ..policies.policy import Policy
+from ..records import read_candidates
 from ..rewards.base import load_reward, score_samples
 from ..types import Prompt, Reward, Stopped
 from .adapters import adapter_hash, load_delta, sum_deltas
@@ -73,7 +74,7 @@ def measure_candidates(
     sets = validation_of(config, int(config.reduce.options.get("prompts", PROMPTS)))
     inputs = _inputs(job, sets)
     if finished(job.folder, "search", inputs):
-        return [row["value"] for row in read_rows(job.folder / ROWS)]
+        return [row["value"] for row in read_candidates(job.folder / ROWS)]
     experts = [load_delta([job.run / task.folder]) for task in tasks]
     parents = [load_delta([job.run / parent]) for parent in tasks[0].parents]
     cut = (config.reduce.rank, config.reduce.energy)
@@ -91,7 +92,8 @@ def measure_candidates(
         for w, m, v in zip(job.candidates, means, values, strict=True)
     ]
     write_rows(job.folder / ROWS, rows)
-    write_manifest(job.folder, "search", inputs, [ROWS], reference_point=reference)
+    place = job.folder.relative_to(job.run).as_posix()
+    write_manifest(job.folder, "search", inputs, [ROWS], place=place, reference_point=reference)
     return values
 
 

@@ -13,8 +13,9 @@ import numpy as np
 
 from ..budget import counted, expert_budget, set_sizes
 from ..config import RunConfig
-from ..files import read_json, write_json
+from ..files import write_json
 from ..plan import Plan
+from ..records import read_diagnostics
 from .labels import apart, labels
 from .reduce import DIAGNOSTICS
 from .scorers import Scale, read_scales
@@ -99,7 +100,7 @@ def tables(rows: list[Row]) -> tuple[Table, Table]:
 def _round(
     config: RunConfig, run: Path, number: int, means: Table, errors: Table, volumes: dict[str, float]
 ) -> dict[str, Any]:
-    facts = read_json(run / f"round-{number}" / "merged" / DIAGNOSTICS)
+    facts = read_diagnostics(run / f"round-{number}" / "merged" / DIAGNOSTICS)
     name = f"mapreduce@{number}"
     experts = {r: means[f"round-{number}:{r}"] for r in config.rewards if f"round-{number}:{r}" in means}
     return {

@@ -14,7 +14,7 @@ from typing import Any
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
-from ..files import below, digest, finished, read_json, write_bytes, write_manifest
+from ..files import METRICS, below, digest, disk_errors, finished, read_manifest, write_bytes, write_manifest
 from ..plan import Plan, TokenTask, derive_seed
 from ..policies.memory import memory_errors, to_load, to_train
 from ..rewards.base import load_reward
@@ -73,7 +73,8 @@ def train_token(
     # Imported here: a worker that only looks up a finished token needs no torch model.
     from ..training.tokens import TokenTrainer
 
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     own = job.config.rewards[job.task.reward]
     reward = load_reward(own.reward, name=job.task.reward, **own.options)
     expert = load_delta([job.run / a for a in job.task.teacher])
@@ -88,7 +89,7 @@ def train_token(
         token = trainer.run(report, should_stop)
     report({"folder": job.task.folder, "update": steps, "epochs": steps})
     return write_manifest(
-        folder, "token", inputs, trainer.student.write(folder, token),
+        folder, "token", inputs, trainer.student.write(folder, token), [METRICS], job.task.folder,
         reward=job.task.reward, steps=trainer.state.epoch, best=trainer.best(), seed=job.task.seed,
     )  # fmt: skip
 
@@ -124,7 +125,7 @@ def write_final_tokens(run: Path, tasks: Sequence[TokenTask]) -> None:
     """Copy every token to final/tokens/REWARD."""
     for task in tasks:
         source, target = run / task.folder, run / FINAL / task.reward
-        manifest = read_json(source / "manifest.json")
+        manifest = read_manifest(source)
         for name in manifest["files"]:
             write_bytes(below(target, name), below(source, name).read_bytes())
 

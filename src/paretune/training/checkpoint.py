@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
-from ..files import MANIFEST, digest, disk_errors, read_json, sha256, write_bytes, write_json
+from ..files import digest, disk_errors, read_json, read_manifest, sha256, write_bytes, write_json
 from ..types import ParetuneError, Stopped
 
 __all__ = ["Checkpoint", "Stopped", "TrainState", "find_checkpoint", "latest_checkpoint", "load_checkpoint",
@@ -78,9 +78,9 @@ def save_checkpoint(folder: Path, state: TrainState) -> None:
         if final.exists():
             shutil.rmtree(final)
         os.replace(temporary, final)
-    for other in final.parent.iterdir():
-        if other != final and _OWN.match(other.name):
-            shutil.rmtree(other, ignore_errors=True)
+        for other in final.parent.iterdir():
+            if other != final and _OWN.match(other.name):
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -94,7 +94,7 @@ def find_checkpoint(folder: Path, inputs: str, earlier: Path | None = None) -> C
     if (own := latest_checkpoint(folder)) is not None:
         return Checkpoint(own, inputs)
     if earlier is not None and (last := latest_checkpoint(earlier)) is not None:
-        return Checkpoint(last, read_json(earlier / MANIFEST).get("inputs", ""))
+        return Checkpoint(last, read_manifest(earlier).get("inputs", ""))
     return None
 
 

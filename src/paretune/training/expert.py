@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from ..config import RunConfig
-from ..files import read_rows, write_rows
+from ..files import METRICS, write_rows
 from ..ops.lowrank import LowRank
 from ..plan import ExpertTask, derive_seed
 from ..policies.adapters import attach_parents, attach_policy, fold, only, policy_deltas, swapped
 from ..policies.flow import sample
 from ..policies.quantize import is_quantized, open_to_train, quantize
+from ..records import read_metrics
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from .mixture import Mixture
 from .objectives.flow import Batch, FlowObjective, Rollouts, Setting
@@ -93,8 +94,8 @@ class ExpertTrainer:
 
     def run(self, report: Report, should_stop: Callable[[], bool]) -> dict[str, LowRank]:
         """Train to the task's last epoch. Raises Stopped after a checkpoint when asked to."""
-        metrics = self.folder / "metrics.jsonl"
-        rows = [r for r in read_rows(metrics) if r["update"] <= self.state.epoch]
+        metrics = self.folder / METRICS
+        rows = [r for r in read_metrics(metrics) if r["update"] <= self.state.epoch]
         every = self.config.train.checkpoint_every
         while self.state.epoch < self.task.epochs:
             rows.append(self.epoch())

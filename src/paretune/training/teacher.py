@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from ..files import finished, write_bytes, write_manifest
@@ -76,7 +76,9 @@ def draw_once(
 
 def _belongs(path: Path, inputs: str) -> bool:
     """Whether a part was drawn from the same inputs; files are written whole or not at all."""
-    if not path.exists():
+    try:
+        load_file(path)  # all of it is there
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("inputs") == inputs
+    except (OSError, SafetensorError):
         return False
-    with safe_open(path, "pt") as file:
-        return (file.metadata() or {}).get("inputs") == inputs

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 
 from ..config import RunConfig, TokensConfig
-from ..files import read_rows, write_rows
+from ..files import METRICS, write_rows
 from ..ops.lowrank import LowRank
 from ..plan import TokenTask, derive_seed
 from ..policies.token_files import Token
+from ..records import read_metrics
 from ..rewards.base import oriented, score_samples
 from ..types import Prompt, Reward
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
@@ -69,7 +70,7 @@ class TokenTrainer:
         found = find_checkpoint(self.folder, inputs)
         if found is not None:
             load_checkpoint(found, self.state)
-            rows = read_rows(self.folder / "metrics.jsonl")
+            rows = read_metrics(self.folder / METRICS)
             self.rows = [row for row in rows if row["update"] <= self.state.epoch]
 
     def run(self, report: Report, should_stop: Callable[[], bool]) -> Token:
@@ -93,7 +94,7 @@ class TokenTrainer:
             seconds = time.perf_counter() - start
             self.rows.append({"update": last, **totals, "reward": value, "seconds": seconds})
             # Rows before the checkpoint: one row too many is cut on resume, one too few would be lost.
-            write_rows(self.folder / "metrics.jsonl", self.rows)
+            write_rows(self.folder / METRICS, self.rows)
             save_checkpoint(self.folder, self.state)
             report({"folder": self.task.folder, "epochs": self.settings.steps, **self.rows[-1]})
             if should_stop() and last < self.settings.steps and not self.exhausted():

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from paretune.files import write_text
+from paretune.seal import check_run
 
 from .canvas import save
 from .gains import (
@@ -32,13 +33,14 @@ from .samples import first_scores, show
 SAMPLE_PROMPTS = 48  # prompts shown at most, the same number from every set
 
 
-def write_report(run_folder: Path) -> Path:
+def write_report(run_folder: Path, verify: bool = False) -> Path:
     """Writes RUN/plots/ and RUN/report.html from the run's own files; returns the page's path.
 
     Parts that the run does not have are named on the page and left out. Raises ParetuneError for a
-    folder without a run and for a damaged file.
+    folder without a run and for a damaged file. verify: hash every file of the run.
     """
     run_folder = Path(run_folder)
+    check_run(run_folder, verify)
     run = read_run(run_folder)
     figures: dict[str, list[dict[str, Any]]] = {}
     for plot in all_plots(run):

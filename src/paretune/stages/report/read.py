@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import glob
-import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from paretune.files import read_rows
+from paretune.records import (
+    read_diagnostics,
+    read_evaluation,
+    read_index,
+    read_metrics,
+    read_object,
+    read_summary,
+    read_value,
+)
 from paretune.types import ParetuneError
 
 from ..labels import apart
@@ -60,11 +68,12 @@ def read_run(folder: Path) -> Run:
         raise ParetuneError(f"{folder} holds no run: none of {', '.join(known)} is there.")
     run = Run(name=folder.resolve().name)
     note = run.missing.append
-    run.config = _read(folder / "config.yaml", lambda path: path.read_text("utf-8"), "", note)
-    run.plan = _read(folder / "plan.json", _json, None, note)
-    run.environment = _read(folder / "environment.json", _json, {}, note)
+    run.config = _read(folder / "config.yaml", _text, "", note)
+    run.plan = _read(folder / "plan.json", read_value, None, note)
+    run.environment = _read(folder / "environment.json", read_object, {}, note)
     run.summary = _read(folder / "summary.json", _summary, {}, note)
-    run.evaluation = _read(folder / "evaluation.jsonl", lambda path: _rows(path, note), [], note)
+    rows = folder / "evaluation.jsonl"
+    run.evaluation = _read(rows, lambda path: read_evaluation(path, _torn(path, note)), [], note)
     _name_apart(run)
     for stage in _stages(folder):
         _read_stage(run, stage)
@@ -88,34 +97,32 @@ def _name_apart(run: Run) -> None:
 
 
 def _read(path: Path, reader: Callable[[Path], T], default: T, note: Callable[[str], None]) -> T:
-    if not path.exists():
+    if not os.path.lexists(path):
         note(f"{path.name} is not there")
         return default
     return reader(path)
 
 
-def _json(path: Path) -> Any:
+def _text(path: Path) -> str:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ParetuneError(f"{path} is damaged, not JSON: {error}") from error
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ParetuneError(f"{path} is damaged: it is no text in UTF-8 ({error.reason})") from error
+    except OSError as error:
+        raise ParetuneError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _summary(path: Path) -> Row:
-    summary = _json(path)
-    for key in ("rewards", "methods"):
-        if not isinstance(summary, dict) or not summary.get(key):
-            raise ParetuneError(f"{path} has no '{key}': `paretune run ... --resume` makes it again")
+    summary = read_summary(path)
     for key in ("stderr", "judges", "higher_is_better", "ranges", "hypervolume", "timing", "budget"):
         summary.setdefault(key, {})
     summary.setdefault("rounds", [])
     return summary
 
 
-def _rows(path: Path, note: Callable[[str], None]) -> list[Row]:
-    """The rows of a JSON-lines file. A cut-off last line (a killed run) is left out and noted."""
-    name = f"{path.parent.name}/{path.name}"
-    return read_rows(path, lambda: note(f"{name}: its last line is cut off and was left out"))
+def _torn(path: Path, note: Callable[[str], None]) -> Callable[[], None]:
+    """What is said of a cut-off last line (a killed run), which is left out."""
+    return lambda: note(f"{path.parent.name}/{path.name}: its last line is cut off and was left out")
 
 
 def _stages(folder: Path) -> list[Path]:
@@ -127,15 +134,15 @@ def _read_stage(run: Run, stage: Path) -> None:
     experts = stage / "experts"
     for expert in sorted(experts.iterdir()) if experts.is_dir() else []:
         file = expert / "metrics.jsonl"
-        if file.exists():
-            run.metrics[stage.name, expert.name] = _rows(file, run.missing.append)
+        if os.path.lexists(file):
+            run.metrics[stage.name, expert.name] = read_metrics(file, _torn(file, run.missing.append))
         else:
             run.missing.append(f"{stage.name}/experts/{expert.name}/metrics.jsonl is not there")
     if stage.name == "soup":
         return
     file = stage / "merged" / "diagnostics.json"
-    if file.exists():
-        run.diagnostics[int(stage.name[6:])] = _json(file)
+    if os.path.lexists(file):
+        run.diagnostics[int(stage.name[6:])] = read_diagnostics(file)
     else:
         run.missing.append(f"{stage.name}/merged/diagnostics.json is not there")
 
@@ -147,10 +154,10 @@ def _own(folder: Path, method: str, name: str) -> list[Path]:
 
 
 def _read_samples(run: Run, folder: Path) -> None:
-    if not (folder / "index.json").exists():
+    if not os.path.lexists(folder / "index.json"):
         run.missing.append("samples/index.json is not there: no samples")
         return
-    index = _json(folder / "index.json")
+    index = read_index(folder / "index.json")
     run.sample_methods = list(index["methods"])
     if not all(map(is_plain, [*run.sample_methods, *(entry["set"] for entry in index["prompts"])])):
         raise ParetuneError(f"{folder / 'index.json'} names what is no folder of its own; delete it")

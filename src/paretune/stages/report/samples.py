@@ -12,6 +12,8 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
+from paretune.types import ParetuneError
+
 from .gains import number
 
 # The longest side of an inlined picture; larger ones are shrunk to keep the page light.
@@ -20,21 +22,34 @@ PICTURE_SIZE = 256
 
 def show(file: Path) -> dict[str, Any]:
     """What the template shows of a sample. kind: `words`, or `picture` or `clip` with its `uri`."""
-    if file.suffix == ".txt":
-        return {"kind": "words", "words": file.read_text("utf-8"), "uri": "", "pixels": False}
-    if file.suffix == ".mp4":
-        return {"kind": "clip", "words": "", "uri": _uri("video/mp4", file.read_bytes()), "pixels": False}
-    return {"kind": "picture", "words": "", **_picture(file)}
+    try:
+        if file.suffix == ".txt":
+            return {"kind": "words", "words": file.read_text("utf-8"), "uri": "", "pixels": False}
+        if file.suffix == ".mp4":
+            return {"kind": "clip", "words": "", "uri": _clip(file), "pixels": False}
+        return {"kind": "picture", "words": "", **_picture(file)}
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's, of PNG
+        raise ParetuneError(
+            f"{file} cannot be read as a sample; `paretune run ... --resume` copies it again"
+        ) from error
 
 
 def _uri(kind: str, content: bytes) -> Markup:
     return Markup(f"data:{kind};base64,{base64.b64encode(content).decode()}")
 
 
+def _clip(file: Path) -> Markup:
+    content = file.read_bytes()
+    if not content:
+        raise ValueError("it is empty")
+    return _uri("video/mp4", content)
+
+
 def _picture(file: Path) -> dict[str, Any]:
     """A picture as a data URI; small ones byte for byte: the browser enlarges true pixels."""
     content, kind = file.read_bytes(), "png"
     with Image.open(io.BytesIO(content)) as picture:
+        picture.load()  # all of it: a browser shows half a picture without a word
         pixels = max(picture.size) <= 128
         if max(picture.size) > PICTURE_SIZE:
             small = picture.convert("RGB")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import shutil
 import warnings
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 
 from ...config import RunConfig
 from ...data.prompts import load_prompts
-from ...files import disk_errors, partial_folder
+from ...files import disk_errors, partial_folder, publish
 from ...policies.adapters import check_targets
 from ...policies.causal_lm.policy import CausalLMPolicy
 from ...policies.media import medium_of
@@ -79,7 +78,7 @@ def supervise(
             trainer.model.merge_and_unload().save_pretrained(partial)
             policy.tokenizer.save_pretrained(partial)
             shutil.rmtree(partial / "unused", ignore_errors=True)
-            os.replace(partial, out)
+            publish(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return len(rows)

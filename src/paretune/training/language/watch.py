@@ -13,8 +13,9 @@ import torch
 from transformers import TrainerCallback
 
 from ...config import TrainConfig
-from ...files import read_rows, write_rows
+from ...files import METRICS, write_rows
 from ...plan import ExpertTask, derive_seed
+from ...records import read_metrics
 from ..checkpoint import TrainState, save_checkpoint
 from ..expert import blend
 
@@ -57,8 +58,8 @@ class Bridge(TrainerCallback):
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
-        self.metrics = watch.folder / "metrics.jsonl"
-        self.rows = [r for r in read_rows(self.metrics) if r["update"] <= watch.state.epoch]
+        self.metrics = watch.folder / METRICS
+        self.rows = [r for r in read_metrics(self.metrics) if r["update"] <= watch.state.epoch]
         self.sums: dict[str, list[float]] = defaultdict(list)
         self.begun = 0.0
 
