@@ -149,6 +149,7 @@ def plan(
     from .environment import choose_device
     from .estimate import estimate
     from .folder import missing_files
+    from .long_prompts import told_cuts
     from .methods import build_plan
     from .policies.folders import EMBEDDED
     from .policies.options import check_options
@@ -163,6 +164,7 @@ def plan(
     planned = build_plan(config)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)
+    cut = told_cuts(config)
     peak = None
     if measure:
         from .peak import measure_update
@@ -170,7 +172,7 @@ def plan(
         peak = measure_update(config, choose_device(config.executor.device))
     if as_json:
         print_json({"config": config.model_dump(mode="json"), "plan": planned.to_json(),
-                     "estimate": vars(costs), "missing": missing,
+                     "estimate": vars(costs), "missing": missing, "cut": cut,
                      **({"measured": vars(peak)} if peak else {})})  # fmt: skip
         return
     from .tables import plan_tables
@@ -179,6 +181,8 @@ def plan(
         Console().print(table)
     if missing:
         typer.echo(f"not there yet, and needed by a run: {', '.join(missing)}")
+    for line in cut:
+        typer.echo(f"note: {line}")
     if peak is not None:
         typer.echo(str(peak))
 

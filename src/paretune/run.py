@@ -23,6 +23,7 @@ from .executors.base import Executor, Report
 from .executors.local import LocalExecutor
 from .files import read_rows, write_json, write_rows
 from .folder import claim, lock
+from .long_prompts import told_cuts
 from .methods import build_plan
 from .plan import ExpertTask, Plan, Round
 from .policies.folders import resolve_path
@@ -48,6 +49,8 @@ def run(config: RunConfig, out: Path, report: Report, resume: bool = False) -> d
     with lock(out):
         environment = describe(config, resolve_path(config.model.path), device)
         write_json(out / "environment.json", environment)
+        for line in told_cuts(config):
+            report({"notice": line})
         clock = Clock(out)
         workers = config.executor.workers or len(config.rewards)
         with LocalExecutor(workers, config.executor.threads) as executor:

@@ -9,25 +9,27 @@ import paretune
 
 ROOT = Path(paretune.__file__).parent
 LEAF = {"types", "config"}
-MAP = {"ops", "types", "config", "plan", "files", "policies", "rewards", "data", "training"}
+MAP = {"ops", "types", "config", "plan", "files", "chat", "policies", "rewards", "data", "training"}
 STAGES = MAP | {"stages", "executors"}
 
 # room -> the rooms it may import from. A new room needs a line here.
 MAY: dict[str, set[str]] = {
     "types": set(),
+    "chat": {"types"},
+    "long_prompts": {"policies", "data"} | LEAF,
     "ops": {"ops"},
     "files": {"types"},
     "config": {"types", "ops"},  # ops: the reducers check their own options
     "plan": {"types", "config"},
     "methods": {"plan", "config"},
     "worlds": {"worlds"},
-    "policies": {"ops", "files", "policies"} | LEAF,
-    "rewards": {"ops", "rewards"} | LEAF,
+    "policies": {"ops", "files", "chat", "policies"} | LEAF,
+    "rewards": {"ops", "chat", "rewards"} | LEAF,
     "data": {"ops", "data"} | LEAF,
     "training": MAP | {"recipes"},
     "executors": {"types", "executors"},
     "stages": STAGES,
-    "run": STAGES | {"methods", "environment", "folder"},
+    "run": STAGES | {"methods", "environment", "folder", "long_prompts"},
     "folder": {"plan", "files", "policies", "rewards", "data", "training", "recipes"} | LEAF,
     "environment": {"files"} | LEAF,
     "recipes": {"types", "config"},
@@ -39,7 +41,7 @@ MAY: dict[str, set[str]] = {
     "measure": STAGES | {"environment", "folder"},
     "merge_search": STAGES | {"environment", "folder"},
     "exporting": STAGES | {"recipes"},
-    "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
+    "sampling": STAGES | {"methods", "environment", "exporting", "long_prompts", "sampling"},
     "demo": {"sampling", "data", "rewards", "files", "demo"} | LEAF,
     "add_tokens": STAGES | {"run", "recipes", "folder"},
     "cli": {"cli_adapters", "cli_models", "config", "progress", "recipes", "types"},

@@ -98,7 +98,7 @@ class Page:
         except ParetuneError as error:
             # What was shown before stays, with the reason above it.
             return [markup.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
-        return ["", done.samples, done.bars, done.front]
+        return [markup.message(done.note), done.samples, done.bars, done.front]
 
     def _generate(self, kept: bool, prompt: str, method: str, tokens: str, seed: float | None,
                   *weights: float) -> list[Any]:  # fmt: skip

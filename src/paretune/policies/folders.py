@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
 from ..types import ParetuneError
+from .config_files import read_config, read_model_config
 
 _WORLDS = Path(__file__).parent.parent / "worlds"
 # The name of an embedded model, and its folder in that of its world.
@@ -96,18 +96,20 @@ def check_model(path: str) -> str:
 
 def _check_parts(path: str, folder: Path, family: str) -> None:
     """Every part is in the index and in its folder, and the transformer is the family's."""
-    index = json.loads((folder / "model_index.json").read_text())
-    for part in PARTS:
-        listed = isinstance(index.get(part), list) and index[part][0] is not None
-        if not listed or not (folder / part).is_dir():
+    index = read_config(folder / "model_index.json")
+    listed = {part for part, kind in index.items() if isinstance(kind, list) and kind and kind[0] is not None}
+    # A text encoder is nothing without the tokenizer of its number.
+    needed = (*PARTS, "scheduler", *(p.replace("text_encoder", "tokenizer") for p in PARTS[2:]))
+    for part in needed:
+        if part not in listed or not (folder / part).is_dir() or not any((folder / part).iterdir()):
             raise ParetuneError(f"model.path: {path} lacks its {part}")
-        if not (folder / part / "config.json").is_file():
+    for part in sorted(listed):
+        if part in PARTS and not (folder / part / "config.json").exists():
             raise ParetuneError(f"model.path: {path} lacks its {part}/config.json")
+        for config in sorted((folder / part).glob("*config.json")):
+            read_model_config(config)
     config = folder / "transformer" / "config.json"
-    try:
-        kind = json.loads(config.read_text()).get("_class_name", TRANSFORMERS[family])
-    except (ValueError, AttributeError) as error:
-        raise ParetuneError(f"model.path: {config} is damaged") from error
+    kind = read_config(config).get("_class_name", TRANSFORMERS[family])
     if kind != TRANSFORMERS[family]:
         raise ParetuneError(
             f"model.path: model_index.json of {path} is of another model: it wants a "
@@ -117,10 +119,9 @@ def _check_parts(path: str, folder: Path, family: str) -> None:
 
 def _pipeline_family(path: str, index: Path) -> str:
     """What a model_index.json tells."""
-    try:
-        kind = json.loads(index.read_text())["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ParetuneError(f"model.path: {index} is damaged") from error
+    kind = read_config(index).get("_class_name")
+    if not isinstance(kind, str):
+        raise ParetuneError(f"model.path: {index} is damaged: its _class_name is no name")
     if kind not in PIPELINES:
         raise ParetuneError(f"model.path: {path} is a {kind}, not a {' or '.join(PIPELINES)}")
     return PIPELINES[kind]
@@ -128,11 +129,10 @@ def _pipeline_family(path: str, index: Path) -> str:
 
 def _transformers_family(path: str, config: Path) -> str:
     """What a config.json of transformers tells."""
-    try:
-        kinds = json.loads(config.read_text())["architectures"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ParetuneError(f"model.path: {config} names no architectures") from error
-    if not any(str(kind).endswith(WRITERS) for kind in kinds or ()):
+    kinds = read_model_config(config).get("architectures")
+    if kinds is None:
+        raise ParetuneError(f"model.path: {config} names no architectures")
+    if not any(kind.endswith(WRITERS) for kind in kinds):
         told = " or ".join(f"..{end}" for end in WRITERS)
         raise ParetuneError(f"model.path: {path} is a {', '.join(kinds or ['?'])}, not a {told}")
     return "causal_lm"

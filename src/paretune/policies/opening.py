@@ -25,5 +25,7 @@ def open_policy(config: ModelConfig, device: str = "cpu") -> Any:
     """
     module, name = POLICIES[family_of(config.path)].split(":")
     policy: Any = getattr(import_module(f".{module}", __package__), name)
-    with memory_errors(to_load, config):
+    from .checked import loading  # with torch: opening is imported where nothing is opened
+
+    with memory_errors(to_load, config), loading(f"model.path: {config.path} cannot be opened"):
         return policy(config, device)

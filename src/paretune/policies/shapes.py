@@ -6,7 +6,6 @@ costs is counted, before anything is loaded. A policy asks the same functions on
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..config import ModelConfig
 from ..types import ParetuneError
+from .config_files import read_model_config
 from .folders import family_of, resolve_path
 from .options import VideoOptions, read_options
 
@@ -97,7 +97,7 @@ def _facts(path: str) -> tuple[Facts, Facts] | None:
     folder = Path(resolve_path(path))
     if not folder.is_dir():
         return PUBLISHED.get(path)
-    transformer, vae = (json.loads((folder / p / "config.json").read_text()) for p in ("transformer", "vae"))
+    transformer, vae = (read_model_config(folder / p / "config.json") for p in ("transformer", "vae"))
     return transformer, vae
 
 

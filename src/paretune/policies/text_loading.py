@@ -6,12 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from ..config import ModelConfig
 from ..types import ParetuneError
+from .checked import load_checked, loading
 from .folders import check_model, quiet, resolve_path
-from .memory import out_of_memory
 
 
 def load_text_model(config: ModelConfig) -> tuple[Any, Any]:
@@ -21,18 +20,10 @@ def load_text_model(config: ModelConfig) -> tuple[Any, Any]:
     check_model(config.path)
     quiet()
     place = resolve_path(config.path)
-    try:
+    told = f"model.path: {config.path}"
+    with loading(f"{told} cannot be loaded"):
         tokenizer: Any = AutoTokenizer.from_pretrained(place)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            place, dtype=getattr(torch, config.dtype), use_safetensors=True
-        )
-    except (
-        OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError
-    ) as error:  # fmt: skip
-        if out_of_memory(error):  # its own line, by whoever opens the model
-            raise
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise ParetuneError(f"model.path: {config.path} cannot be loaded: {reason}") from error
+    model = load_checked(AutoModelForCausalLM, place, told, dtype=getattr(torch, config.dtype))
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ParetuneError(

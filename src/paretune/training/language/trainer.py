@@ -26,11 +26,12 @@ from ...policies.adapters import check_targets, fold
 from ...policies.causal_lm import CausalLMPolicy
 from ...policies.opening import open_policy
 from ...policies.peft_adapters import adapter_deltas, adapter_parameters, lora_config
+from ...policies.text_tokens import as_written
 from ...types import ParetuneError
 from ..checkpoint import Checkpoint, Stopped, TrainState, find_checkpoint, load_checkpoint
 from ..mixture import Mixture
 from ..schedule import rate_share
-from .pairs import pair_rows
+from .pairs import check_chats, pair_rows
 from .scoring import Scoring
 from .settings import OBJECTIVES, Batches, batches_of, trl_arguments, trl_classes
 from .watch import Bridge, Watch
@@ -112,7 +113,10 @@ class LanguageTrainer:
         extra: dict[str, Any] = {}
         told: dict[str, Any] = {}
         if self.kind.pairs:
-            rows = pair_rows(name, self.mixture.prompts, self.texts, index)
+            chats = self.policy.chats
+            rows = pair_rows(name, self.mixture.prompts, self.texts, index, chats)
+            if chats:
+                check_chats(self.policy.tokenizer, rows, f"model.path: {config.model.path}")
         else:
             scoring = Scoring(self.mixture, watch, config.train.group_size, config.executor.reward_timeout)
             told = {**scoring.arguments(config.objective), **self._drawing()}
@@ -120,6 +124,9 @@ class LanguageTrainer:
             rows = [{"prompt": self.texts[i], "index": i} for i in index]
         if name == "kto":  # every pair is two rows
             batches = replace(batches, micro=2 * batches.micro)
+        # GRPO's prompts are rendered already; pairs TRL renders.
+        bare = self.policy.chats and not self.kind.pairs
+        tokenizer = as_written(self.policy.tokenizer) if bare else self.policy.tokenizer
         arguments = trl_arguments(
             config, name, self.mixture.kl, batches, self.device, seed, self.folder / "trl", told
         )
@@ -128,7 +135,7 @@ class LanguageTrainer:
                 warnings.simplefilter("ignore")
                 return made(
                     model=self.policy.transformer, args=arguments, train_dataset=Dataset.from_list(rows),
-                    processing_class=self.policy.tokenizer,
+                    processing_class=tokenizer,
                     peft_config=lora_config(config.lora, self.policy.targets), **extra,
                 )  # fmt: skip
         except (ValueError, TypeError, ImportError) as error:
