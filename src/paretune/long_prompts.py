@@ -1,7 +1,7 @@
 """Prompts that a text encoder cuts: two that differ behind the cut draw the same samples. Told, once.
 
-Counted by the model's own tokenizers, which are a folder's files or already downloaded; a model that is not here
-is not asked about. A language model cuts no prompt: one that is too long is refused.
+Counted by the model's own tokenizers, where they are on this machine; a model that is not here is not asked
+about. A language model cuts no prompt: one that is too long is refused.
 """
 
 from __future__ import annotations

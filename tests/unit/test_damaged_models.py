@@ -93,6 +93,10 @@ def _put(value: float) -> Callable[[dict[str, torch.Tensor], str], None]:
     return put
 
 
+def _drop(tensors: dict[str, torch.Tensor], name: str) -> None:
+    del tensors[name]
+
+
 def _extra(tensors: dict[str, torch.Tensor], name: str) -> None:
     tensors[f"{name}.more"] = torch.zeros(2)
 
@@ -102,7 +106,7 @@ def _other_shape(tensors: dict[str, torch.Tensor], name: str) -> None:
 
 
 WRONG: dict[str, tuple[Callable[[dict[str, torch.Tensor], str], None], str]] = {
-    "missing": (lambda tensors, name: tensors.pop(name) and None, "its weights lack {name}"),
+    "missing": (_drop, "its weights lack {name}"),
     "unexpected": (_extra, "its weights hold {name}.more, which the model of its config.json has not"),
     "nan": (_put(float("nan")), "its weights hold NaN or infinite values in {name}"),
     "infinite": (_put(float("-inf")), "its weights hold NaN or infinite values in {name}"),

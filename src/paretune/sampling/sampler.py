@@ -18,8 +18,8 @@ import torch
 
 from ..environment import choose_device
 from ..files import MANIFEST, finished, read_json
-from ..ops.lowrank import LowRank
 from ..long_prompts import cuts
+from ..ops.lowrank import LowRank
 from ..plan import derive_seed
 from ..policies.adapters import folded
 from ..policies.memory import memory_errors, to_draw
