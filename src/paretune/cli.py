@@ -167,6 +167,7 @@ def plan(
     from .environment import choose_device
     from .estimate import estimate
     from .folder import missing_files
+    from .long_prompts import told_cuts
     from .methods import build_plan
     from .policies.facts import check_options
     from .policies.folders import EMBEDDED
@@ -185,6 +186,7 @@ def plan(
     planned, short = counted(config, build_plan(config), sizes), short_sets(config, sizes)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)
+    cut = told_cuts(config)
     peak = None
     if measure:
         from .peak import measure_update
@@ -192,7 +194,7 @@ def plan(
         peak = measure_update(config, choose_device(config.executor.device))
     if as_json:
         print_json({"config": config.model_dump(mode="json"), "plan": planned.to_json(),
-                     "estimate": vars(costs), "missing": missing, "short": short,
+                     "estimate": vars(costs), "missing": missing, "short": short, "cut": cut,
                      **({"measured": vars(peak)} if peak else {})})  # fmt: skip
         return
     from .tables import plan_tables
@@ -203,6 +205,8 @@ def plan(
         typer.echo(told)
     if missing:
         typer.echo(f"not there yet, and needed by a run: {', '.join(missing)}")
+    for line in cut:
+        typer.echo(f"note: {line}")
     if peak is not None:
         typer.echo(str(peak))
 

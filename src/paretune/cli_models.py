@@ -77,6 +77,8 @@ def sample(
 
     Console().print(sample_table(table))
     typer.echo(sample_places(table, out))
+    for line in table["cut"]:
+        typer.echo(f"note: {line}")
 
 
 @commands.command()

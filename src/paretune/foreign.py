@@ -20,8 +20,10 @@ def load(kind: Any, place: str | Path, what: str, **settings: Any) -> Any:
 
     what: how the line begins, such as "model.path: FOLDER". Other errors are the library's.
     """
+    # Networks of diffusers run no code, and take no such word.
+    never = {} if str(kind.__module__).startswith("diffusers.models") else {"trust_remote_code": False}
     try:
-        return kind.from_pretrained(str(place), trust_remote_code=False, **settings)
+        return kind.from_pretrained(str(place), **never, **settings)
     except Exception as error:
         text = str(error)
         unknown = "does not recognize this architecture" in text or "Unrecognized" in text

@@ -74,6 +74,8 @@ class Bars:
         """Move a bar, or name the stage that begins."""
         if "stopping" in event:
             self.console.print("stopping at the next checkpoint (Ctrl-C again: at once) ...")
+        elif "notice" in event:
+            self.console.print(f"note: {event['notice']}", markup=False, highlight=False, soft_wrap=True)
         elif "stage" in event:
             self._stage(event)
         elif "folder" in event:

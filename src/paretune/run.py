@@ -23,6 +23,7 @@ from .executors import open_executor
 from .executors.base import Executor, Report
 from .files import MANIFEST, write_json, write_rows
 from .folder import claim, lock
+from .long_prompts import told_cuts
 from .methods import build_plan
 from .plan import ExpertTask, Plan, Round
 from .policies.folders import resolve_path
@@ -58,6 +59,8 @@ def run(
         seal.begin(out, Path(base), verify)
         environment = describe(config, base, executor.device)
         write_json(out / "environment.json", environment)
+        for line in told_cuts(config):
+            report({"notice": line})
         clock = Clock(out)
         with executor:
             stages = Stages(config, plan, out, environment["model_fingerprint"], executor)

@@ -41,6 +41,13 @@ class Dialogue(str):
         return Dialogue, (self.turns,)
 
 
+def turns_of(prompt: str) -> list[dict[str, str]]:
+    """A prompt as chat templates take it: the turns of a dialogue, or one of the user's."""
+    return [dict(turn) for turn in prompt.turns] if isinstance(prompt, Dialogue) else [
+        {"role": "user", "content": prompt}
+    ]
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt. metadata: the record it came from (GenEval's JSON, say), as rewards read it."""

@@ -10,12 +10,14 @@ import paretune
 ROOT = Path(paretune.__file__).parent
 LEAF = {"types", "config", "foreign", "limits"}
 RECORDS = {"files", "records", "seal"}
-MAP = RECORDS | {"ops", "types", "config", "plan", "policies", "rewards", "data", "training"}
+MAP = RECORDS | {"ops", "types", "config", "plan", "chat", "policies", "rewards", "data", "training"}
 STAGES = MAP | {"stages", "executors", "budget"}
 
 # room -> the rooms it may import from. A new room needs a line here.
 MAY: dict[str, set[str]] = {
     "types": set(),
+    "chat": {"types"},
+    "long_prompts": {"policies", "data"} | LEAF,
     "ops": {"ops"},
     "files": {"types"},
     "records": {"files", "types"},
@@ -28,13 +30,13 @@ MAY: dict[str, set[str]] = {
     "budget": {"plan", "ops", "data"} | LEAF,
     "methods": {"plan", "budget", "config"},
     "worlds": {"worlds"},
-    "policies": {"ops", "files", "policies", "worlds"} | LEAF,  # worlds: which models are embedded
-    "rewards": {"ops", "rewards"} | LEAF,
+    "policies": {"ops", "files", "chat", "policies", "worlds"} | LEAF,  # worlds: which models are embedded
+    "rewards": {"ops", "chat", "rewards"} | LEAF,
     "data": {"ops", "data"} | LEAF,
     "training": MAP | {"recipes"},
     "executors": {"types", "config", "environment", "executors"},
     "stages": STAGES,
-    "run": STAGES | {"methods", "environment", "folder"},
+    "run": STAGES | {"methods", "environment", "folder", "long_prompts"},
     "folder": {"plan", "budget", "files", "policies", "rewards", "data", "training", "recipes"}
     | {"prompt_checks"} | LEAF,
     "prompt_checks": {"rewards", "data", "training"} | LEAF,
@@ -49,7 +51,7 @@ MAY: dict[str, set[str]] = {
     "measure": STAGES | {"environment", "folder"},
     "merge_search": STAGES | {"environment", "folder", "limits"},
     "exporting": STAGES | {"recipes"},
-    "sampling": STAGES | {"methods", "environment", "exporting", "sampling"},
+    "sampling": STAGES | {"methods", "environment", "exporting", "long_prompts", "sampling"},
     "demo": {"sampling", "data", "rewards", "files", "records", "demo"} | LEAF,
     "add_tokens": STAGES | {"run", "recipes", "folder"},
     "cli": {"cli_adapters", "cli_models", "config", "progress", "recipes", "results", "types"},

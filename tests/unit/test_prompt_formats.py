@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from paretune.training.language.pairs import pair_rows
 
 from paretune.config import ModelConfig
 from paretune.data import load_prompts
 from paretune.data.hub import load_hub
 from paretune.data.prompts import prompt_file
-from paretune.policies.causal_lm import CausalLMPolicy
+from paretune.policies.causal_lm.policy import CausalLMPolicy
+from paretune.training.objectives.preferences import DPO
 from paretune.types import Dialogue, ParetuneError
 from tests.language import make_llama
 
@@ -58,7 +58,7 @@ def refusal(place: str) -> str:
 def test_a_pair_is_the_same_however_it_is_written(tmp_path: Path, row: dict[str, Any]) -> None:
     (prompt,) = load_prompts(write(tmp_path, "a.jsonl", json.dumps(row)))
     assert (prompt.text, type(prompt.text)) == ("how do i clean", str)
-    rows = pair_rows("dpo", [prompt], ["<how do i clean>"], [0])
+    rows = DPO.rows("dpo", [prompt], ["<how do i clean>"], [0])
     assert rows == [{"prompt": "<how do i clean>", "chosen": "soap", "rejected": "wait"}]
     write(tmp_path, "train.jsonl", json.dumps(row))
     (again,) = load_hub(f"hf:{tmp_path}@train")

@@ -38,6 +38,7 @@ class Answer:
     samples: str
     bars: str
     front: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Answers:
                 drawn["base"].left_out, self.view.noun,
             ),
             front_plots(self.front, place, method, bool(typed)),
+            "; ".join(self.sampler.cuts([text])),
         )  # fmt: skip
 
     def point(self, place: Any) -> tuple[str, tuple[float, ...]]:

@@ -103,7 +103,7 @@ class Page:
             return [markup.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
         except Exception as error:
             raise gr.Error("this could not be drawn; the server's own lines say why") from error
-        return ["", done.samples, done.bars, done.front]
+        return [markup.message(done.note), done.samples, done.bars, done.front]
 
     def _generate(self, kept: Any, prompt: Any, method: Any, tokens: Any, seed: Any,
                   *weights: Any) -> list[Any]:  # fmt: skip

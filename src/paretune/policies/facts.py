@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..config import ModelConfig
 from ..types import ParetuneError
+from .config_files import read_model_config
 from .folders import family_of, resolve_path
 from .options import read_options
 from .shapes import Facts, Shape
@@ -51,7 +51,7 @@ def _facts(path: str) -> tuple[Facts, Facts] | None:
         published = family.published.get(path)
         return (published.transformer, published.vae) if published and published.transformer else None
     transformer, vae = (
-        json.loads((folder / part / "config.json").read_text()) if part in family.parts else {}
+        read_model_config(folder / part / "config.json") if part in family.parts else {}
         for part in ("transformer", "vae")
     )
     return transformer, vae

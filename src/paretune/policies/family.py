@@ -20,6 +20,7 @@ from ..config import ModelConfig
 from ..types import ParetuneError
 from .options import Options
 from .shapes import Facts, Shape
+from .text_limits import Limit
 
 GROUP = "paretune.models"
 
@@ -42,7 +43,7 @@ def _one(model: ModelConfig) -> int:
     return 1
 
 
-def _none(model: ModelConfig) -> tuple[str, ...]:
+def _none(model: ModelConfig) -> tuple[Any, ...]:
     return ()
 
 
@@ -63,6 +64,7 @@ class Family:
     published: hub id -> its sizes. known: other hub ids of this family, which are planned without sizes.
     text_tokens: how many tokens of text the transformer's sequence holds.
     cut_text: the `max_sequence_length` that the recipe sets; None: the family's own; 0: there is none.
+    limits: what each text encoder reads of a prompt; none where a prompt is never cut.
     encoders: the folders of the text encoders that are loaded. passes: forward passes of one guided step.
     smaller: the keys of a recipe that make one sample take less memory, those that can be lowered.
     draws_an_epoch_at_once: whether smaller groups take less memory.
@@ -83,6 +85,7 @@ class Family:
     known: tuple[str, ...] = ()
     text_tokens: Callable[[ModelConfig], int] = _one
     cut_text: Callable[[ModelConfig], int | None] = _one
+    limits: Callable[[ModelConfig], tuple[Limit, ...]] = _none
     encoders: Callable[[ModelConfig], tuple[str, ...]] = _none
     passes: Callable[[ModelConfig], int] = _one
     smaller: Callable[[ModelConfig], list[str]] = _nothing

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
 from ..foreign import needs_code
 from ..types import ParetuneError
 from ..worlds.embedded import EMBEDDED, SETTINGS
+from .config_files import read_config, read_model_config
 from .family import Family, by_hub_id, by_pipeline, families
 
 LIBRARIES = ("diffusers", "transformers")  # that a model_index.json may take the classes of parts from
@@ -70,19 +70,23 @@ def check_model(path: str) -> Family | None:
 
 def _check_parts(path: str, folder: Path, family: Family) -> None:
     """Every part is in the index and in its folder, and the transformer is the family's."""
-    index = json.loads((folder / "model_index.json").read_text())
+    index = read_config(folder / "model_index.json")
     _check_libraries(path, folder, index)
-    for part in family.parts:
-        listed = isinstance(index.get(part), list) and index[part][0] is not None
-        if not listed or not (folder / part).is_dir():
+    listed = {part for part, kind in index.items() if isinstance(kind, list) and kind and kind[0] is not None}
+    # A text encoder is nothing without the tokenizer of its number.
+    encoders = [part for part in family.parts if part.startswith("text_encoder")]
+    tokenizers = [part.replace("text_encoder", "tokenizer") for part in encoders]
+    scheduler = ("scheduler",) if "vae" in family.parts else ()
+    for part in (*family.parts, *scheduler, *tokenizers):
+        if part not in listed or not (folder / part).is_dir() or not any((folder / part).iterdir()):
             raise ParetuneError(f"model.path: {path} lacks its {part}")
-        if not (folder / part / "config.json").is_file():
+    for part in sorted(listed):
+        if part in family.parts and not (folder / part / "config.json").exists():
             raise ParetuneError(f"model.path: {path} lacks its {part}/config.json")
+        for config in sorted((folder / part).glob("*config.json")):
+            read_model_config(config)
     config = folder / "transformer" / "config.json"
-    try:
-        kind = json.loads(config.read_text()).get("_class_name", family.transformer)
-    except (ValueError, AttributeError) as error:
-        raise ParetuneError(f"model.path: {config} is damaged") from error
+    kind = read_config(config).get("_class_name", family.transformer)
     if kind != family.transformer:
         raise ParetuneError(
             f"model.path: model_index.json of {path} is of another model: it wants a "
@@ -101,14 +105,11 @@ def _check_libraries(path: str, folder: Path, index: dict[str, Any]) -> None:
 
 def _pipeline_family(path: str, index: Path) -> Family:
     """What a model_index.json tells."""
-    try:
-        kind = json.loads(index.read_text())["_class_name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ParetuneError(f"model.path: {index} is damaged") from error
+    kind = read_config(index).get("_class_name")
     if isinstance(kind, list):  # [file, class]: a pipeline of its own code
         raise ParetuneError(needs_code(f"model.path: the pipeline {path}", index.parent))
     if not isinstance(kind, str):
-        raise ParetuneError(f"model.path: {index} is damaged: its _class_name is no text")
+        raise ParetuneError(f"model.path: {index} is damaged: its _class_name is no name")
     known = by_pipeline()
     if kind not in known:
         raise ParetuneError(f"model.path: {path} is a {kind}, not a {' or '.join(known)}")
@@ -117,12 +118,11 @@ def _pipeline_family(path: str, index: Path) -> Family:
 
 def _transformers_family(path: str, config: Path) -> Family:
     """What a config.json of transformers tells."""
-    try:
-        facts = json.loads(config.read_text())
-        kinds, own = facts["architectures"], facts.get("auto_map")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ParetuneError(f"model.path: {config} names no architectures") from error
-    if own and not _known_writer(facts.get("model_type")):
+    facts = read_model_config(config)
+    kinds = facts.get("architectures")
+    if kinds is None:
+        raise ParetuneError(f"model.path: {config} names no architectures")
+    if facts.get("auto_map") and not _known_writer(facts.get("model_type")):
         raise ParetuneError(needs_code(f"model.path: {path}", config.parent))
     for family in families().values():
         if family.architectures and any(str(kind).endswith(family.architectures) for kind in kinds or ()):

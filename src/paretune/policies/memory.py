@@ -13,13 +13,15 @@ from ..types import ParetuneError
 from .folders import family_of
 
 P = ParamSpec("P")
+# How torch begins to say that there is not so much memory, here or at all.
+WORDS = ("DefaultCPUAllocator", "out of memory", "Storage size calculation overflowed")
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory is out: an accelerator's or, in torch's own words, the CPU's."""
     told = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in told or "out of memory" in told)
+        isinstance(error, RuntimeError) and any(words in told for words in WORDS)
     )
 
 

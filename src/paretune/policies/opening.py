@@ -15,7 +15,9 @@ from .policy import Policy
 def open_policy(config: ModelConfig, device: str = "cpu") -> Policy:
     """Load the model that a recipe names. Raises ParetuneError, one line, when it cannot be loaded."""
     family = family_of(config.path)
-    with memory_errors(to_load, config):
+    from .checked import loading  # with torch: opening is imported where nothing is opened
+
+    with memory_errors(to_load, config), loading(f"model.path: {config.path} cannot be opened"):
         return family.open(config, device)
 
 

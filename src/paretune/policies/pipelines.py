@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from safetensors import SafetensorError
 
 from .. import foreign
 from ..config import ModelConfig
 from ..types import ParetuneError
+from .checked import loading
+from .checked_parts import load_parts
 from .embeddings import cached
 from .family import Family
 from .flow import Conditions, Schedule
 from .folders import check_model, quiet, resolve_path
-from .memory import out_of_memory
 from .options import FlowOptions, read_options
 from .shapes import Shape
 from .token_files import Token
@@ -40,22 +40,12 @@ def load(kind: Any, config: ModelConfig, parts: dict[str, Any]) -> Any:
     a component, None to leave it out."""
     check_model(config.path)
     quiet()
-    try:
+    place, dtype = resolve_path(config.path), getattr(torch, config.dtype)
+    with loading(f"model.path: {config.path} cannot be loaded"):
+        own = load_parts(kind, place, dtype, parts, f"model.path: {config.path}")
         pipe = foreign.load(
-            kind,
-            resolve_path(config.path),
-            f"model.path: {config.path}",
-            dtype=getattr(torch, config.dtype),
-            use_safetensors=True,
-            **parts,
+            kind, place, f"model.path: {config.path}", dtype=dtype, use_safetensors=True, **own
         )
-    except (
-        OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError
-    ) as error:  # fmt: skip
-        if out_of_memory(error):  # its own line, by whoever opens the model
-            raise
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise ParetuneError(f"model.path: {config.path} cannot be loaded: {reason}") from error
     if pipe.vae is not None:
         pipe.vae.to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
@@ -80,6 +70,7 @@ class PipelinePolicy:
         assert isinstance(options, FlowOptions)
         self.options = options
         self.device = torch.device(device)
+        self._used = set[str]()  # parts that were seen to work
         self.pipe = self.load()
         # Any: a diffusers module, whose attributes its type does not tell.
         self.transformer: Any = self.pipe.transformer.requires_grad_(False).eval()
@@ -93,6 +84,8 @@ class PipelinePolicy:
             self.transformer.enable_gradient_checkpointing()
         self.shape = self.check_size()
         self.latent_shape = self.shape.latents
+        with loading(f"model.path: the scheduler of {config.path} does not work"):
+            self.schedule(2)
 
     def load(self) -> Any:
         """The family's pipeline, without text encoders where they are loaded later."""
@@ -128,7 +121,8 @@ class PipelinePolicy:
 
         def run() -> Conditions:
             texts = [list(prompts[i : i + batch]) for i in range(0, len(prompts), batch)]
-            with self._text, torch.set_grad_enabled(training), self.text_encoders():
+            told = f"model.path: the text encoders of {self.config.path} do not work"
+            with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(told):
                 parts = [
                     _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
                 ]
@@ -211,8 +205,19 @@ class PipelinePolicy:
 
     def run_transformer(self, x: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """The transformer's output in its own dtype, under autocast where that is asked for."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        lower = torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+        with lower, self._first("transformer"):
             return self.transformer(hidden_states=x.to(self.dtype), return_dict=False, **inputs)[0]
+
+    @contextmanager
+    def _first(self, part: str) -> Iterator[None]:
+        """The first use of a part, where a configuration that is not its own shows. One line then."""
+        if part in self._used:
+            yield
+            return
+        with loading(f"model.path: the {part} of {self.config.path} does not work as its config.json says"):
+            yield
+        self._used.add(part)
 
     def guidance_input(self, count: int, guidance: float, scale: float = 1.0) -> torch.Tensor | None:
         """The embedded guidance [count], or None for a model that has none."""
@@ -232,7 +237,9 @@ class PipelinePolicy:
         parts = []
         for z in latents.split(batch):
             z = self.unscale(z.to(self.device, self.vae.dtype))
-            parts.append((self.vae.decode(z, return_dict=False)[0] / 2 + 0.5).clamp(0, 1).float().cpu())
+            with self._first("vae"):
+                decoded = self.vae.decode(z, return_dict=False)[0]
+            parts.append((decoded / 2 + 0.5).clamp(0, 1).float().cpu())
         self.vae.to("cpu")
         _release(self.device)
         return torch.cat(parts)

@@ -6,13 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from ..config import ModelConfig
 from ..foreign import load
 from ..types import ParetuneError
+from .checked import load_checked, loading
 from .folders import check_model, quiet, resolve_path
-from .memory import out_of_memory
 
 
 def load_text_model(config: ModelConfig) -> tuple[Any, Any]:
@@ -22,17 +21,10 @@ def load_text_model(config: ModelConfig) -> tuple[Any, Any]:
     check_model(config.path)
     quiet()
     place = resolve_path(config.path)
-    try:
-        told, dtype = f"model.path: {config.path}", getattr(torch, config.dtype)
+    told = f"model.path: {config.path}"
+    with loading(f"{told} cannot be loaded"):
         tokenizer: Any = load(AutoTokenizer, place, told)
-        model: Any = load(AutoModelForCausalLM, place, told, dtype=dtype, use_safetensors=True)
-    except (
-        OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError
-    ) as error:  # fmt: skip
-        if out_of_memory(error):  # its own line, by whoever opens the model
-            raise
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise ParetuneError(f"model.path: {config.path} cannot be loaded: {reason}") from error
+    model = load_checked(AutoModelForCausalLM, place, told, dtype=getattr(torch, config.dtype))
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ParetuneError(

@@ -54,10 +54,26 @@ def with_words(tokenizer: Any, words: Sequence[str]) -> Any:
     return known
 
 
+def as_written(tokenizer: Any) -> Any:
+    """A copy of a tokenizer that adds no special tokens: for texts in which they are written out."""
+    kind = type(tokenizer)
+
+    class AsWritten(kind):
+        def __call__(self, *args: Any, **options: Any) -> Any:
+            return super().__call__(*args, **{"add_special_tokens": False, **options})
+
+    AsWritten.__name__ = kind.__name__  # as files name it
+    own = copy.deepcopy(tokenizer)
+    own.__class__ = AsWritten
+    return own
+
+
 class SoftPrompts:
     """Prompts with vectors in them, as a model takes them."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, special: bool = True) -> None:
+        """special: the tokenizer adds its special tokens; a chat template has spelt them out."""
+        self.special = special
         self.model, self.pad = model, tokenizer.pad_token_id
         self.tokenizer = with_words(tokenizer, [MARK])
         self._mark = self.tokenizer.convert_tokens_to_ids(MARK)
@@ -65,7 +81,7 @@ class SoftPrompts:
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of texts with marks in them; the marks of each are -1, -2, .. in order."""
         rows = []
-        for row in self.tokenizer(list(texts))["input_ids"]:
+        for row in self.tokenizer(list(texts), add_special_tokens=self.special)["input_ids"]:
             places = iter(range(-1, -len(row) - 1, -1))
             rows.append([next(places) if i == self._mark else i for i in row])
         return rows

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 
 from paretune import foreign
+from paretune.chat import render_chats
 from paretune.types import ParetuneError, Prompt
 
 from .hub import frozen
+from .text_length import longest
 
 _PLACES = re.compile(r"\{prompt\}|\{answer\}")
 CACHE = 4096  # texts whose tokens are kept: groups, judges and the rounds' base ask for the same ones again
@@ -55,17 +57,19 @@ class TextModelReward:
         self.repetition_penalty = repetition_penalty
         penalised = length_penalty > 0 or repetition_penalty > 0
         self.range = (-math.inf if penalised or not squash else 0.0, 1.0 if squash else math.inf)
+        self._place = model
         self._model, self._tokenizer = _load(model, device)
         if template == "chat" and not self._tokenizer.chat_template:
             raise ParetuneError(f"reward model {model}: its tokenizer has no chat template; give a template")
-        room = getattr(self._model.config, "max_position_embeddings", None)
-        self._max_length = max_length or room or 2048
+        self._tokenizer.truncation_side = "left"  # the answer is at the end
+        self._max_length = longest(self._model, self._tokenizer, max_length)
         self._tokens: OrderedDict[str, list[int]] = OrderedDict()
 
     @torch.no_grad()
     def score(self, samples: Sequence[str], prompts: Sequence[Prompt]) -> torch.Tensor:
         """[B]. Texts are scored in the order of their lengths, so that little is padding."""
-        rows = [self._encode(p.text, a) for p, a in zip(prompts, samples, strict=True)]
+        texts = self._texts([p.text for p in prompts], samples)
+        rows = [self._encode(text) for text in texts]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         scores = torch.empty(len(rows))
         for start in range(0, len(order), self.batch_size):
@@ -80,24 +84,26 @@ class TextModelReward:
         same = torch.tensor([repetition(a) for a in samples])
         return self.length_penalty * long + self.repetition_penalty * same
 
-    def _encode(self, prompt: str, answer: str) -> list[int]:
-        text = self._text(prompt, answer)
+    def _encode(self, text: str) -> list[int]:
         if text in self._tokens:
             self._tokens.move_to_end(text)
         else:
-            ids = self._tokenizer(text)["input_ids"]
-            self._tokens[text] = ids[-self._max_length :]  # the answer is at the end
+            self._tokens[text] = self._tokenizer(
+                text, truncation=True, max_length=self._max_length,
+                add_special_tokens=self.template != "chat",  # a chat template spells them out
+            )["input_ids"]  # fmt: skip
             if len(self._tokens) > CACHE:
                 self._tokens.popitem(last=False)
         return self._tokens[text]
 
-    def _text(self, prompt: str, answer: str) -> str:
+    def _texts(self, prompts: Sequence[str], answers: Sequence[str]) -> list[str]:
+        pairs = list(zip(prompts, answers, strict=True))
         if self.template != "chat":
             # In one pass: what stands in a prompt or an answer is words, never a place to fill.
-            parts = {"{prompt}": prompt, "{answer}": answer}
-            return _PLACES.sub(lambda place: parts[place[0]], self.template)
-        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-        return self._tokenizer.apply_chat_template(turns, tokenize=False)
+            parts = [{"{prompt}": p, "{answer}": a} for p, a in pairs]
+            return [_PLACES.sub(lambda place, own=own: own[place[0]], self.template) for own in parts]
+        turns = [[{"role": "user", "content": p}, {"role": "assistant", "content": a}] for p, a in pairs]
+        return render_chats(self._tokenizer, turns, f"reward model {self._place}")
 
     def _forward(self, rows: Sequence[list[int]]) -> torch.Tensor:
         """Right-padded: these models read the score at the last token that is no padding."""

@@ -18,6 +18,7 @@ import torch
 
 from ..environment import choose_device
 from ..files import finished, read_manifest
+from ..long_prompts import cuts
 from ..ops.lowrank import LowRank
 from ..plan import derive_seed
 from ..policies.adapters import folded
@@ -68,6 +69,10 @@ class Sampler:
         with self._lock, self._threads(), torch.no_grad(), memory_errors(to_draw, self.source.model), \
                 folded(transformer, self._deltas(mixed)):
             return self.medium.draw_each(self.policy, text, seeds, self.source.sampling, tokens)
+
+    def cuts(self, texts: Sequence[str]) -> list[str]:
+        """A line for every text encoder that cuts some of these words; see `long_prompts`."""
+        return cuts(self.source.model, [self.prompt(text).text for text in texts])
 
     def prompt(self, text: str) -> Prompt:
         """A user's words as the run's files have them, with blanks and a record, or as they are."""

@@ -83,6 +83,7 @@ def _fill(
     table = {
         "made": medium.name, "grid": None if sheet is None else "grid.png",
         "rewards": list(sampler.source.rewards), "requests": everything, medium.name: rows,
+        "cut": sampler.cuts([request.prompt for request in requests]),
     }  # fmt: skip
     write_json(folder / "sample.json", table)
     return table

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...chat import render_chats
 from ...config import ModelConfig
-from ...types import Dialogue, ParetuneError
+from ...types import Dialogue, ParetuneError, turns_of
+from ..checked import loading
 from ..options import read_options
 from ..text_loading import load_text_model
 from ..text_tokens import MARK, Branch, SoftPrompts, is_bare, length_of, vectors_of
@@ -40,15 +42,39 @@ class CausalLMPolicy:
         self.transformer, self.tokenizer = load_text_model(config)
         self.transformer.requires_grad_(False).eval().to(self.device)
         self.context = int(getattr(self.transformer.config, "max_position_embeddings", 0) or 1 << 20)
+        with loading(f"model.path: {config.path} does not work as its files say"):
+            self._try()
+
+    @torch.no_grad()
+    def _try(self) -> None:
+        """One word by the model's own `generate`: a configuration that is not its own shows here."""
+        self.tokenizer("a")
+        ids = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        self.transformer.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=1, do_sample=False
+        )
+        logits = self.transformer(input_ids=ids, use_cache=False).logits
+        if not bool(torch.isfinite(logits).all()):
+            raise ParetuneError(f"model.path: {self.config.path} gives NaN or infinite values")
 
     def render(self, prompts: Sequence[str]) -> list[str]:
-        """The texts that the model continues, without the tokens that its tokenizer adds by itself.
+        """The texts that the model continues; `text_ids` tokenises them.
 
         Raises ParetuneError where a prompt and an answer do not fit into the model's context.
         """
-        texts = [self._render(prompt) for prompt in prompts]
-        self._check_room(prompts, self.tokenizer(texts)["input_ids"])
+        texts = self._render(prompts)
+        self._check_room(prompts, self.text_ids(texts))
         return texts
+
+    def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokens of rendered texts. A chat template spells special tokens out; others get theirs here."""
+        return self.tokenizer(list(texts), add_special_tokens=not self.chats)["input_ids"]
+
+    @cached_property
+    def chats(self) -> bool:
+        """Whether prompts are rendered by the tokenizer's chat template."""
+        pattern = self.settings.template
+        return pattern == "chat" or (pattern == "auto" and bool(self.tokenizer.chat_template))
 
     def prompt_ids(self, prompts: Sequence[str], present: Sequence[Scaled]) -> list[list[int]]:
         """Rendered prompts with reward tokens after them, as ids; their vectors are -1, -2, .. in order.
@@ -57,14 +83,14 @@ class CausalLMPolicy:
         """
         if present and any(MARK in prompt for prompt in prompts):
             raise ParetuneError(f"a prompt holds {MARK}, which stands for reward tokens; leave it out")
-        ids = self.soft.ids([self._render(prompt) + MARK * length_of(present) for prompt in prompts])
+        ids = self.soft.ids([text + MARK * length_of(present) for text in self._render(prompts)])
         self._check_room(prompts, ids, length_of(present))
         return ids
 
     @cached_property
     def soft(self) -> SoftPrompts:
         """Prompts with reward tokens, for this model."""
-        return SoftPrompts(self.transformer, self.tokenizer)
+        return SoftPrompts(self.transformer, self.tokenizer, special=not self.chats)
 
     def _check_room(self, prompts: Sequence[str], rows: Sequence[Sequence[int]], vectors: int = 0) -> None:
         room = self.context - self.settings.max_tokens
@@ -83,32 +109,22 @@ class CausalLMPolicy:
                     f"(model.options.max_tokens) the model's context holds {room}: shorten it"
                 )
 
-    def _render(self, prompt: str) -> str:
+    def _render(self, prompts: Sequence[str]) -> list[str]:
         pattern = self.settings.template
-        if pattern == "auto":
-            pattern = "chat" if self.tokenizer.chat_template else "plain"
-        turns = prompt.turns if isinstance(prompt, Dialogue) else [{"role": "user", "content": prompt}]
-        if len(turns) > 1 and pattern != "chat":
-            raise ParetuneError(
-                f"the prompt {prompt[:60]!r} has {len(turns)} turns, which takes a chat template to read; "
-                f"with the template {pattern} give prompts of one"
-            )
-        if pattern == "plain":
-            return prompt
-        if pattern != "chat":
-            return pattern.replace("{prompt}", prompt)
+        if not self.chats:
+            for prompt in prompts:
+                if isinstance(prompt, Dialogue) and len(prompt.turns) > 1:
+                    raise ParetuneError(
+                        f"the prompt {prompt[:60]!r} has {len(prompt.turns)} turns, which takes a chat "
+                        f"template to read; with the template {pattern} give prompts of one"
+                    )
+            return [p if pattern in {"auto", "plain"} else pattern.replace("{prompt}", p) for p in prompts]
         if not self.tokenizer.chat_template:
             raise ParetuneError(
                 f"model.options.template: {self.config.path} has no chat template; say plain or a pattern"
             )
-        text = self.tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
-        start = self.tokenizer.bos_token
-        # Templates spell out the first token, which some tokenizers then add once more.
-        if start and text.startswith(start) and self.tokenizer("")["input_ids"][:1] == [
-            self.tokenizer.bos_token_id
-        ]:
-            text = text.removeprefix(start)
-        return text
+        asked = [turns_of(prompt) for prompt in prompts]
+        return render_chats(self.tokenizer, asked, f"model.path: {self.config.path}", prompt=True)
 
     @torch.no_grad()
     def answer(
@@ -150,8 +166,9 @@ class CausalLMPolicy:
         if is_bare(terms):
             texts = self.render(prompts)
             return lambda part: self.tokenizer(
-                texts[part], return_tensors="pt", padding=True, padding_side="left"
-            )
+                texts[part], return_tensors="pt", padding=True, padding_side="left",
+                add_special_tokens=not self.chats,
+            )  # fmt: skip
         branches = [
             Branch(t.weight, self.prompt_ids(prompts, t.present), vectors_of(self.transformer, t.present))
             for t in terms

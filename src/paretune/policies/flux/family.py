@@ -7,6 +7,7 @@ from ...types import ParetuneError
 from ..family import Family, Published
 from ..options import FlowOptions, read_options
 from ..shapes import Facts, Shape, latent_scale, pixel_sides
+from ..text_limits import Limit
 
 SIDE = 128  # latents a side, as FluxPipeline takes where no size is given
 T5_TOKENS = 512
@@ -31,6 +32,11 @@ def shape(model: ModelConfig, transformer: Facts, vae: Facts) -> Shape:
 
 def _cut_text(model: ModelConfig) -> int | None:
     return read_options(FlowOptions, model).max_sequence_length
+
+
+def _limits(model: ModelConfig) -> tuple[Limit, ...]:
+    length = read_options(FlowOptions, model).max_sequence_length or T5_TOKENS
+    return (Limit("tokenizer", "text_encoder"), Limit("tokenizer_2", "text_encoder_2", length))
 
 
 def _smaller(model: ModelConfig) -> list[str]:
@@ -64,6 +70,7 @@ FAMILY = Family(
     },
     text_tokens=lambda model: T5_TOKENS,
     cut_text=_cut_text,
+    limits=_limits,
     encoders=lambda model: ("text_encoder", "text_encoder_2"),
     smaller=_smaller,
     sampling=(28, 3.5),

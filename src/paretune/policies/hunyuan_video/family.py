@@ -11,11 +11,23 @@ from ...types import ParetuneError
 from ..family import Family, Published
 from ..options import FlowOptions, Positive, PositiveReal, read_options
 from ..shapes import Facts, Shape, pixel_sides
+from ..text_limits import Limit
 
 SIDE, FRAMES = 480, 53  # DanceGRPO's
 SMALL_SIDE, SMALL_FRAMES = 32, 8  # of a small model whose autoencoder compresses nothing
 PIXEL_STEP = 16  # HunyuanVideoPipeline's check_inputs
-TEXT_TOKENS = 256
+TEXT_TOKENS, CLIP_TOKENS = 256, 77
+# The words that HunyuanVideoPipeline writes around a prompt, of which it drops the first `_BEFORE` tokens.
+_WRITTEN = (
+    "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following aspects: "
+    "1. The main content and theme of the video."
+    "2. The color, shape, size, texture, quantity, text, and spatial relationships of the objects."
+    "3. Actions, events, behaviors temporal relationships, physical movement changes of the objects."
+    "4. background environment, light, style and atmosphere."
+    "5. camera angles, movements, and transitions used in the video:<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+)
+_BEFORE = 95
 
 
 class VideoOptions(FlowOptions):
@@ -55,6 +67,12 @@ def _cut_text(model: ModelConfig) -> int | None:
     return read_options(VideoOptions, model).max_sequence_length
 
 
+def _limits(model: ModelConfig) -> tuple[Limit, ...]:
+    length = read_options(VideoOptions, model).max_sequence_length or TEXT_TOKENS
+    llama = Limit("tokenizer", "text_encoder", length, _WRITTEN, _BEFORE)
+    return (llama, Limit("tokenizer_2", "text_encoder_2", CLIP_TOKENS))
+
+
 def _smaller(model: ModelConfig) -> list[str]:
     own = read_options(VideoOptions, model)
     frames = ["model.options.frames"] if own.frames != 1 else []
@@ -88,6 +106,7 @@ FAMILY = Family(
     },
     text_tokens=lambda model: TEXT_TOKENS,
     cut_text=_cut_text,
+    limits=_limits,
     encoders=lambda model: ("text_encoder", "text_encoder_2"),
     smaller=_smaller,
     sampling=(50, 6.0),

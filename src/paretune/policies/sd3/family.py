@@ -6,6 +6,7 @@ from ...config import ModelConfig
 from ..family import Family, Published
 from ..options import FlowOptions, read_options
 from ..shapes import Facts, Shape, latent_scale, pixel_sides
+from ..text_limits import Limit
 
 CLIP_TOKENS, T5_TOKENS = 77, 256
 
@@ -41,6 +42,13 @@ def _cut_text(model: ModelConfig) -> int | None:
 def _encoders(model: ModelConfig) -> tuple[str, ...]:
     t5 = ("text_encoder_3",) if read_options(SD3Options, model).load_t5 else ()
     return ("text_encoder", "text_encoder_2", *t5)
+
+
+def _limits(model: ModelConfig) -> tuple[Limit, ...]:
+    own = read_options(SD3Options, model)
+    length = T5_TOKENS if own.max_sequence_length is None else own.max_sequence_length
+    t5 = (Limit("tokenizer_3", "text_encoder_3", length),) if own.load_t5 else ()
+    return (Limit("tokenizer", "text_encoder"), Limit("tokenizer_2", "text_encoder_2"), *t5)
 
 
 def _smaller(model: ModelConfig) -> list[str]:
@@ -89,6 +97,7 @@ FAMILY = Family(
     },
     text_tokens=lambda model: CLIP_TOKENS + T5_TOKENS,
     cut_text=_cut_text,
+    limits=_limits,
     encoders=_encoders,
     passes=lambda model: 2 if model.guidance_scale > 1 else 1,
     smaller=_smaller,

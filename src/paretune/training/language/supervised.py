@@ -28,7 +28,8 @@ from ...policies.memory import memory_errors, to_train
 from ...policies.opening import open_policy
 from ...policies.peft_adapters import lora_config
 from ...recipes import find_recipe, load_config
-from ...types import ParetuneError
+from ...types import ParetuneError, turns_of
+from .chats import check_chats
 from .settings import on_device
 
 
@@ -84,18 +85,24 @@ def supervise(
     return len(rows)
 
 
-def _rows(config: RunConfig, policy: CausalLMPolicy, limit: int) -> list[dict[str, str]]:
+def _rows(config: RunConfig, policy: CausalLMPolicy, limit: int) -> list[dict[str, Any]]:
     """Prompt and preferred answer; prompts that do not fit the context are left out."""
     room = policy.context - policy.settings.max_tokens
-    rows: list[dict[str, str]] = []
+    rows: list[dict[str, Any]] = []
     for own in config.rewards.values():
         prompts = [p for p in load_prompts(own.prompts) if str(p.metadata.get("chosen") or "").strip()]
         for prompt in prompts[: limit or None]:
             if len(policy.tokenizer(prompt.text)["input_ids"]) < room:
-                text = policy.render([prompt.text])[0]
-                rows.append({"prompt": text, "completion": prompt.metadata["chosen"]})
+                answer = prompt.metadata["chosen"]
+                if policy.chats:  # ended as the chat template ends a turn
+                    said = [{"role": "assistant", "content": answer}]
+                    rows.append({"prompt": turns_of(prompt.text), "completion": said})
+                else:
+                    rows.append({"prompt": policy.render([prompt.text])[0], "completion": answer})
     if not rows:
         raise ParetuneError('no training prompt of the recipe has a "chosen" answer to learn from')
+    if policy.chats:
+        check_chats(policy.tokenizer, rows, f"model.path: {config.model.path}")
     return rows
 
 

@@ -26,11 +26,13 @@ from ...policies.adapters import check_targets, fold
 from ...policies.causal_lm.policy import CausalLMPolicy
 from ...policies.opening import open_policy
 from ...policies.peft_adapters import adapter_deltas, adapter_parameters, lora_config
+from ...policies.text_tokens import as_written
 from ...types import ParetuneError
 from ..checkpoint import Checkpoint, Stopped, TrainState, find_checkpoint, load_checkpoint
 from ..mixture import Mixture
 from ..objectives.trl import Batches
 from ..schedule import rate_share
+from .chats import check_chats
 from .scoring import Scoring
 from .settings import batches_of, trl_arguments, trl_classes, trl_objective
 from .watch import Bridge, Watch
@@ -111,12 +113,18 @@ class LanguageTrainer:
         index = torch.cat(drawn).tolist()
         extra: dict[str, Any] = {}
         told: dict[str, Any] = {}
-        rows = self.objective.rows(name, self.mixture.prompts, self.texts, index)
+        chats = self.policy.chats and not self.objective.draws
+        rows = self.objective.rows(name, self.mixture.prompts, self.texts, index, chats)
+        if chats:
+            check_chats(self.policy.tokenizer, rows, f"model.path: {config.model.path}")
         if self.objective.draws:
             scoring = Scoring(self.mixture, watch, config.train.group_size, config.executor.reward_timeout)
             told = {**scoring.arguments(config.objective), **self._drawing()}
             extra["reward_funcs"] = scoring.functions()
         batches = replace(batches, micro=self.objective.rows_a_prompt * batches.micro)
+        # GRPO's prompts are rendered already; pairs TRL renders.
+        bare = self.policy.chats and self.objective.draws
+        tokenizer = as_written(self.policy.tokenizer) if bare else self.policy.tokenizer
         arguments = trl_arguments(
             config, name, self.mixture.kl, batches, self.device, seed, self.folder / "trl", told
         )
@@ -125,7 +133,7 @@ class LanguageTrainer:
                 warnings.simplefilter("ignore")
                 return made(
                     model=self.policy.transformer, args=arguments, train_dataset=Dataset.from_list(rows),
-                    processing_class=self.policy.tokenizer,
+                    processing_class=tokenizer,
                     peft_config=lora_config(config.lora, self.policy.targets), **extra,
                 )  # fmt: skip
         except (ValueError, TypeError, ImportError) as error:

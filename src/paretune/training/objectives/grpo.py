@@ -42,7 +42,8 @@ class GRPO(TrlObjective):
 
     @classmethod
     def rows(
-        cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int]
+        cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int],
+        chats: bool = False,
     ) -> list[dict[str, Any]]:
         """The prompts, each with its number for the rewards."""
         return [{"prompt": texts[i], "index": i} for i in index]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ...config import RunConfig
-from ...types import ParetuneError, Prompt
+from ...types import ParetuneError, Prompt, turns_of
 from .trl import Batches, TrlObjective
 
 
@@ -34,11 +34,21 @@ class PairLoss(TrlObjective):
 
     @classmethod
     def rows(
-        cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int]
+        cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int],
+        chats: bool = False,
     ) -> list[dict[str, Any]]:
         """A row a pair. Raises ParetuneError for a prompt without one."""
-        pairs = [(texts[i], *pair_of(name, prompts[i])) for i in index]
+        pairs = [asked_and_pair(name, prompts[i], texts[i], chats) for i in index]
         return [dict(zip(("prompt", "chosen", "rejected"), pair, strict=True)) for pair in pairs]
+
+
+def asked_and_pair(name: str, prompt: Prompt, text: str, chats: bool) -> tuple[Any, Any, Any]:
+    """The prompt, the preferred answer and the other: texts, or conversations."""
+    answers = pair_of(name, prompt)
+    if not chats:
+        return text, *answers
+    chosen, rejected = ([{"role": "assistant", "content": answer}] for answer in answers)
+    return turns_of(prompt.text), chosen, rejected
 
 
 def pair_of(name: str, prompt: Prompt) -> tuple[str, str]:
@@ -130,18 +140,14 @@ class KTO(PairLoss):
     whole_batches = True  # its baseline is a mean over the micro-batch
 
     @classmethod
-    def check_prompts(cls, name: str, prompts: Sequence[Prompt]) -> None:
-        """See `Objective.check_prompts`."""
-        cls.rows(name, prompts, [p.text for p in prompts], range(len(prompts)))
-
-    @classmethod
     def rows(
-        cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int]
+        cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int],
+        chats: bool = False,
     ) -> list[dict[str, Any]]:
         """Two rows a pair."""
         rows: list[dict[str, Any]] = []
         for i in index:
-            chosen, rejected = pair_of(name, prompts[i])
-            rows.append({"prompt": texts[i], "completion": chosen, "label": True})
-            rows.append({"prompt": texts[i], "completion": rejected, "label": False})
+            asked, chosen, rejected = asked_and_pair(name, prompts[i], texts[i], chats)
+            rows.append({"prompt": asked, "completion": chosen, "label": True})
+            rows.append({"prompt": asked, "completion": rejected, "label": False})
         return rows

@@ -68,8 +68,9 @@ class TrlObjective(Objective):
 
     @classmethod
     def rows(
-        cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int]
-    ) -> list[dict[str, Any]]:
+        cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int],
+        chats: bool = False,
+    ) -> list[dict[str, Any]]:  # fmt: skip
         """The data set's rows for the prompts at `index`, in its order.
 
         Args:
@@ -77,5 +78,7 @@ class TrlObjective(Objective):
             prompts: all prompts of the expert, with their records.
             texts: the prompts as the model reads them.
             index: those of the whole training, epoch by epoch.
+            chats: whether the prompts have a chat template: then rows are conversations, whose answers TRL
+                ends as the template does, and not with the tokenizer's end.
         """
         raise NotImplementedError
