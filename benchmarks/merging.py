@@ -62,8 +62,8 @@ def measure(work: Callable[[], Any], modules: int, out: Path | None = None) -> M
 
 def make_adapters(folder: Path, shapes: Shapes) -> list[Path]:
     """Three random peft adapters in float32."""
+    from paretune.adapters.read import AdapterWriter
     from paretune.ops.lowrank import LowRank
-    from paretune.policies.adapter_files import AdapterWriter
 
     paths = []
     for number in range(len(WEIGHTS)):
@@ -83,7 +83,7 @@ def make_adapters(folder: Path, shapes: Shapes) -> list[Path]:
 
 def run_paretune(folder: Path, shapes: Shapes, method: str) -> Measured:
     """Files to files, all modules."""
-    from paretune.stages.merge import merge_adapters
+    from paretune.adapters.merge import merge_adapters
 
     inputs = sorted(folder.glob("adapter-*"))
     out = folder / f"out-{method}"
@@ -116,7 +116,7 @@ def run_peft(folder: Path, shapes: Shapes, names: list[str], kind: str) -> Measu
 
     from peft import LoraConfig, get_peft_model
 
-    from paretune.policies.adapter_files import read_adapter
+    from paretune.adapters.read import read_adapter
 
     warnings.simplefilter("ignore")
     config = LoraConfig(r=shapes.rank, lora_alpha=shapes.alpha, target_modules=names)
@@ -150,7 +150,7 @@ def run_average(folder: Path, shapes: Shapes, names: list[str]) -> Measured:
     """Load the base, fold every adapter into a copy, average the copies, save: file to file."""
     from safetensors.torch import load_file, save_file
 
-    from paretune.policies.adapter_files import read_adapter
+    from paretune.adapters.read import read_adapter
 
     generator = torch.Generator().manual_seed(9)
     base = {n: torch.randn(shapes.modules[n], generator=generator) * 0.02 for n in names}
@@ -174,7 +174,7 @@ def merged_delta(result: Measured, folder: Path, name: str) -> Tensor:
     """What a contender made of a module: ΔW in float64."""
     from safetensors import safe_open
 
-    from paretune.policies.adapter_files import read_adapter
+    from paretune.adapters.read import read_adapter
 
     if result.out.endswith("average.safetensors"):
         with (
@@ -188,7 +188,7 @@ def merged_delta(result: Measured, folder: Path, name: str) -> Tensor:
 
 def errors(result: Measured, folder: Path, names: list[str]) -> dict[str, float]:
     """‖merged - Σ w_i ΔW_i‖² and ‖Σ w_i ΔW_i‖² over the sampled modules, in float64."""
-    from paretune.policies.adapter_files import read_adapter
+    from paretune.adapters.read import read_adapter
 
     adapters = [read_adapter(path) for path in sorted(folder.glob("adapter-*"))]
     lost = size = 0.0

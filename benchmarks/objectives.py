@@ -18,8 +18,8 @@ import torch
 
 from paretune.config import RunConfig
 from paretune.data.prompts import load_prompts
-from paretune.methods import build_plan
-from paretune.policies.flow import Sampling, sample
+from paretune.models.flow import Sampling, sample
+from paretune.planning.methods import build_plan
 from paretune.recipes import find_recipe, load_config
 from paretune.rewards.base import load_reward, oriented, score_samples
 from paretune.training.expert import ExpertTrainer

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from paretune.config import RunConfig
-from paretune.methods import build_plan
+from paretune.planning.methods import build_plan
 from paretune.recipes import find_recipe, load_config
 from paretune.rewards.base import build_reward, load_reward, score_samples
 from paretune.stages.map import mixture_of

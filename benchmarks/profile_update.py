@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from paretune.methods import build_plan
+from paretune.planning.methods import build_plan
 from paretune.recipes import find_recipe, load_config
 from paretune.stages.map import mixture_of
 from paretune.training.expert import ExpertTrainer

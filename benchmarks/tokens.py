@@ -32,26 +32,26 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
+from paretune.adapters.store import load_delta, sum_deltas
 from paretune.config import RunConfig
 from paretune.data.prompts import load_prompts
 from paretune.files import read_json, read_rows
-from paretune.methods import build_plan
+from paretune.models.flow import Conditions, Sampling, sample
+from paretune.models.loading import open_policy
+from paretune.models.lora import folded
 from paretune.ops.lowrank import LowRank
 from paretune.ops.merge_weights import simplex_lattice
-from paretune.plan import derive_seed
-from paretune.policies.adapters import folded
-from paretune.policies.flow import Conditions, Sampling, sample
-from paretune.policies.media import medium_of
-from paretune.policies.opening import open_policy
-from paretune.policies.token_files import Token, read_bank
-from paretune.policies.tokens import Scaled, resolve
+from paretune.planning.methods import build_plan
+from paretune.planning.plan import derive_seed
 from paretune.recipes import load_config
+from paretune.reward_tokens.files import Token, read_bank
+from paretune.reward_tokens.pipelines import Scaled, resolve
 from paretune.rewards.base import load_reward, oriented, score_samples
-from paretune.stages.adapters import load_delta, sum_deltas
+from paretune.samples.media import medium_of
 from paretune.stages.evaluate import draw
-from paretune.stages.families import token_family
+from paretune.stages.menu import token_family
 from paretune.stages.tokens import token_tasks
-from paretune.training.teacher import Teacher
+from paretune.training.tokens.teacher import Teacher
 from paretune.types import ParetuneError
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)

@@ -30,10 +30,9 @@ def dark(images, prompts):
 def make_sd3(folder: Path, t5: bool) -> Path:
     """A whole random Stable Diffusion 3 folder, saved by diffusers: 16x16 pixels, one joint block."""
     from diffusers import SD3Transformer2DModel
+    from tools.worlds.pictures.model import TEXT_WIDTH, assemble, build_text_encoder
+    from tools.worlds.pictures.tokenizer import build_tokenizer
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
-
-    from paretune.worlds.pictures.build.model import TEXT_WIDTH, assemble, build_text_encoder
-    from paretune.worlds.pictures.build.tokenizer import build_tokenizer
 
     torch.manual_seed(0)
     tokenizer = build_tokenizer(folder / "vocabulary")

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import torch
 
+from paretune.adapters.store import save_delta, sum_deltas
 from paretune.config import RunConfig
-from paretune.files import read_json, write_json, write_manifest, write_rows, write_text
-from paretune.methods import build_plan
+from paretune.files import read_json, write_json, write_rows, write_text
 from paretune.ops.lowrank import LowRank
-from paretune.policies.media import medium_of
-from paretune.policies.token_files import EMBEDDING, Token, write_token
+from paretune.planning.methods import build_plan
 from paretune.recipes import load_config
+from paretune.records.manifest import write_manifest
+from paretune.reward_tokens.files import EMBEDDING, Token, write_token
+from paretune.samples.media import medium_of
 from paretune.sampling.command import sample_folder
 from paretune.sampling.source import open_source
-from paretune.stages.adapters import save_delta, sum_deltas
 from tests.conftest import tiny_recipe
 from tests.language import language_recipe
 

@@ -20,9 +20,8 @@ def make_flux(folder: Path, **scheduler: Any) -> Path:
         FluxPipeline,
         FluxTransformer2DModel,
     )
+    from tools.worlds.pictures.tokenizer import build_tokenizer
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel, T5Tokenizer
-
-    from paretune.worlds.pictures.build.tokenizer import build_tokenizer
 
     torch.manual_seed(0)
     tokenizer = build_tokenizer(folder / "vocabulary")
@@ -57,10 +56,9 @@ def make_flux(folder: Path, **scheduler: Any) -> Path:
 def make_hunyuan(folder: Path) -> Path:
     """A whole random HunyuanVideoPipeline folder: a VAE that compresses 4-fold in time, 2-fold in space."""
     from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
-
-    from paretune.worlds.clips.build.model import CLIP_TOKENS, TEXT_WIDTH, assemble, build_llama
-    from paretune.worlds.clips.build.tokenizer import build_clip_tokenizer, build_llama_tokenizer
-    from paretune.worlds.pictures.build.model import build_pooling_clip
+    from tools.worlds.clips.model import CLIP_TOKENS, TEXT_WIDTH, assemble, build_llama
+    from tools.worlds.clips.tokenizer import build_clip_tokenizer, build_llama_tokenizer
+    from tools.worlds.pictures.model import build_pooling_clip
 
     torch.manual_seed(0)
     llama_tokenizer, clip_tokenizer = build_llama_tokenizer(), build_clip_tokenizer(folder / "vocabulary")

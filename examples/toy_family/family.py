@@ -1,8 +1,8 @@
 """The record: light, so that a recipe is planned and refused without loading the model."""
 
-from paretune.policies.family import Family
-from paretune.policies.options import FlowOptions
-from paretune.policies.shapes import Shape, pixel_sides
+from paretune.models.family import Family
+from paretune.models.options import FlowOptions
+from paretune.models.shapes import Shape, pixel_sides
 
 
 def shape(model, transformer, vae):

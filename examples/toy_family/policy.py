@@ -9,8 +9,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.loaders import PeftAdapterMixin
 
-from paretune.policies.facts import read_shape
-from paretune.policies.flow import Conditions, Schedule
+from paretune.models.facts import read_shape
+from paretune.models.flow import Conditions, Schedule
 from paretune.types import ParetuneError
 
 TEXT = 16
@@ -34,7 +34,7 @@ class ToyTransformer(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
 
 class ToyPolicy:
-    """See paretune.policies.flow.FlowPolicy."""
+    """See paretune.models.flow.FlowPolicy."""
 
     targets = ("middle", "leave")  # what gets adapters where a recipe names nothing else
 

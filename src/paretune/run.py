@@ -15,24 +15,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import seal
-from .budget import counted, set_sizes
 from .config import RunConfig
 from .environment import describe
 from .executors import open_executor
 from .executors.base import Executor, Report
-from .files import MANIFEST, write_json, write_rows
-from .folder import claim, lock
-from .long_prompts import told_cuts
-from .methods import build_plan
-from .plan import ExpertTask, Plan, Round
-from .policies.folders import resolve_path
-from .records import read_timing
+from .files import write_json, write_rows
+from .models.detect import resolve_path
+from .planning.budget import counted, set_sizes
+from .planning.long_prompts import told_cuts
+from .planning.methods import build_plan
+from .planning.plan import ExpertTask, Plan, Round
+from .records import seal
+from .records.manifest import MANIFEST
+from .records.read import read_timing
+from .report import write_report
 from .rewards.process import reward_process
+from .stages.claim import claim, lock
 from .stages.evaluate import EvaluateJob, collect, evaluate_subject
 from .stages.map import MapJob, train_expert
 from .stages.reduce import Evaluate, diagnostics, reduce_round, write_final
-from .stages.report import write_report
 from .stages.search import SearchJob, measure_candidates
 from .stages.subjects import subjects_of
 from .stages.summarise import summarise

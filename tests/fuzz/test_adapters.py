@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
-from paretune.stages.inspect import inspect_adapters
-from paretune.stages.merge import merge_adapters
+from paretune.adapters.inspect import inspect_adapters
+from paretune.adapters.merge import merge_adapters
 from paretune.types import ParetuneError
 
 from .profile import long, quick, slow

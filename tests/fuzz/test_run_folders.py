@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paretune import run as runs
-from paretune.exporting import export_adapter
+from paretune.commands.export import export_adapter
 from paretune.files import read_json
 from paretune.recipes import load_config
+from paretune.report import page, write_report
+from paretune.report.compare import compare_runs
 from paretune.sampling.source import open_source
-from paretune.stages.compare import compare_runs
-from paretune.stages.report import page, write_report
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 from tests.damage import DAMAGES, WRONG, set_value

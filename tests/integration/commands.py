@@ -8,7 +8,7 @@ import sys
 
 def command(*words: object, patch: str = "") -> list[str]:
     """`paretune WORDS`, with a line of Python before it that may break it on purpose."""
-    code = f"import sys, os, signal\n{patch}\nfrom paretune.cli import main\nmain()"
+    code = f"import sys, os, signal\n{patch}\nfrom paretune.cli.app import main\nmain()"
     return [sys.executable, "-c", code, *map(str, words)]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from paretune.methods import build_plan
-from paretune.plan import ExpertTask
+from paretune.planning.methods import build_plan
+from paretune.planning.plan import ExpertTask
 from paretune.recipes import load_config
 from paretune.stages.map import mixture_of
 from paretune.training.expert import ExpertTrainer
@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from paretune.ops.policy_losses import matching_log_prob
-from paretune.policies.flow import Trajectories
+from paretune.models.flow import Trajectories
 from paretune.training.mixture import Mixture
 from paretune.training.objectives.flow import Batch, Collected, Learner
 from paretune.training.objectives.forward import Fit, ForwardObjective, ForwardOptions, Noised

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from paretune.measure import score_folder
-from paretune.policies.stamped import read_settings
+from paretune.commands.measure import score_folder
 from paretune.recipes import load_config
+from paretune.samples.stamped import read_settings
 from tests.made_run import make_run, make_tokens
 
 from .browsing import needs_chromium, served, slider, visits

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
+from paretune.adapters.store import save_delta
 from paretune.config import ModelConfig
+from paretune.models.detect import EMBEDDED
+from paretune.models.flow import Sampling, sample
+from paretune.models.lora import folded
+from paretune.models.sd3.policy import SD3Policy
 from paretune.ops.lowrank import LowRank
-from paretune.policies.adapters import folded
-from paretune.policies.flow import Sampling, sample
-from paretune.policies.folders import EMBEDDED
-from paretune.policies.sd3.policy import SD3Policy
-from paretune.policies.token_files import read_token, write_token
-from paretune.policies.tokens import Scaled
-from paretune.stages.adapters import save_delta
+from paretune.reward_tokens.files import read_token, write_token
+from paretune.reward_tokens.pipelines import Scaled
 
 DOCS = Path(__file__).parents[2] / "docs"
 PROMPT = "a sign saying kite"

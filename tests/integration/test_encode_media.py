@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from paretune.config import ModelConfig
-from paretune.policies.flow import FlowPolicy
-from paretune.policies.opening import open_policy
+from paretune.models.flow import FlowPolicy
+from paretune.models.loading import open_policy
 from paretune.types import ParetuneError
 
 EMBEDDED = ["pictures", "clips"]

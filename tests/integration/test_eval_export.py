@@ -16,10 +16,11 @@ from diffusers import StableDiffusion3Pipeline
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from paretune import cli, measure
+from paretune.adapters.store import ADAPTER_FILES, WEIGHTS, load_delta
+from paretune.cli import app as cli
+from paretune.commands import measure
 from paretune.files import read_json, read_rows
 from paretune.recipes import load_config
-from paretune.stages.adapters import ADAPTER_FILES, WEIGHTS, load_delta
 from paretune.stages.summarise import tables
 
 from .commands import call

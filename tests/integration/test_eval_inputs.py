@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from paretune import measure
+from paretune.adapters.formats import in_format
+from paretune.adapters.write import write_adapter
+from paretune.commands import measure
 from paretune.ops.lowrank import LowRank
-from paretune.policies.adapter_writer import write_adapter
 from paretune.recipes import load_config
-from paretune.stages.formats import in_format
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 

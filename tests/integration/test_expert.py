@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from paretune.files import write_manifest
-from paretune.methods import build_plan
-from paretune.plan import ExpertTask
+from paretune.planning.methods import build_plan
+from paretune.planning.plan import ExpertTask
 from paretune.recipes import load_config
+from paretune.records.manifest import write_manifest
 from paretune.rewards.base import FunctionReward
 from paretune.training.expert import ExpertTrainer, Stopped
 from paretune.training.mixture import Mixture, Source

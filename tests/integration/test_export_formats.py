@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from paretune.exporting import export_adapter, export_format
-from paretune.policies.adapter_files import read_adapter
+from paretune.adapters.read import read_adapter
+from paretune.commands.export import export_adapter, export_format
 from paretune.types import ParetuneError
 from tests.made_run import make_run, make_texts_run
 

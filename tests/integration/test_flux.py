@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from paretune.config import ModelConfig
-from paretune.policies.flow import Sampling, sample
-from paretune.policies.flux.policy import FluxPolicy
+from paretune.models.flow import Sampling, sample
+from paretune.models.flux.policy import FluxPolicy
 from tests.pipelines import make_flux
 
 PROMPTS = ["a red circle", "a sign saying kite"]
@@ -49,7 +49,7 @@ def test_the_embedded_guidance_and_both_encoders_are_heard(tiny_flux: Path) -> N
 
 def test_adapters_go_to_attention_and_feed_forward_of_both_streams(tiny_flux: Path) -> None:
     from paretune.config import LoraConfig
-    from paretune.policies.adapters import attach_policy, policy_deltas
+    from paretune.models.lora import attach_policy, policy_deltas
 
     policy = _policy(tiny_flux)
     parameters = attach_policy(policy.transformer, LoraConfig(rank=2), policy.targets, seed=0)

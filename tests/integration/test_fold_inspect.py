@@ -7,10 +7,10 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from paretune.policies.adapter_files import read_adapter
-from paretune.stages import fold_tensors
-from paretune.stages.fold import fold_adapter
-from paretune.stages.inspect import heatmap, inspect_adapters, render
+from paretune.adapters import fold_tensors
+from paretune.adapters.fold import fold_adapter
+from paretune.adapters.inspect import heatmap, inspect_adapters, render
+from paretune.adapters.read import read_adapter
 from paretune.types import ParetuneError
 
 from .peft_adapters import SETTINGS, make, peft_model, sd3

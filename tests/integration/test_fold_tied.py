@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from paretune.policies.adapters import fold as fold_in_memory
-from paretune.stages.adapters import load_delta
-from paretune.stages.fold import fold_adapter
+from paretune.adapters.fold import fold_adapter
+from paretune.adapters.store import load_delta
+from paretune.models.lora import fold as fold_in_memory
 from paretune.types import ParetuneError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")

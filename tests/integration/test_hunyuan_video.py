@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from paretune.config import ModelConfig
-from paretune.policies.flow import Conditions, Sampling, sample
-from paretune.policies.hunyuan_video.policy import HunyuanVideoPolicy
+from paretune.models.flow import Conditions, Sampling, sample
+from paretune.models.hunyuan_video.policy import HunyuanVideoPolicy
 from paretune.types import ParetuneError
 
 PROMPTS = ["a red circle moves left quickly", "an orange cross moves up"]

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from paretune.methods import build_plan
-from paretune.plan import ExpertTask
+from paretune.adapters.store import load_delta, save_delta
+from paretune.planning.methods import build_plan
+from paretune.planning.plan import ExpertTask
 from paretune.recipes import load_config
 from paretune.rewards.base import FunctionReward
-from paretune.stages.adapters import load_delta, save_delta
 from paretune.stages.map import mixture_of
 from paretune.training.checkpoint import Stopped
 from paretune.training.language.trainer import LanguageTrainer

@@ -10,22 +10,22 @@ from typing import Any, cast
 import pytest
 import torch
 
+from paretune.adapters.store import save_delta
 from paretune.config import ModelConfig, RunConfig
-from paretune.methods import build_plan
+from paretune.models import true_sizes
+from paretune.models.family import Published, by_hub_id
+from paretune.models.flux.policy import FluxPolicy
+from paretune.models.loading import open_policy
+from paretune.models.memory import memory_errors, to_draw, to_load, to_measure, to_train
+from paretune.models.sd3.policy import SD3Policy
 from paretune.ops.lowrank import LowRank
-from paretune.peak import measure_update
-from paretune.plan import TokenTask
-from paretune.policies import true_sizes
-from paretune.policies.family import Published, by_hub_id
-from paretune.policies.flux.policy import FluxPolicy
-from paretune.policies.memory import memory_errors, to_draw, to_load, to_measure, to_train
-from paretune.policies.opening import open_policy
-from paretune.policies.sd3.policy import SD3Policy
-from paretune.policies.tokens import Scaled
+from paretune.planning.methods import build_plan
+from paretune.planning.peak import measure_update
+from paretune.planning.plan import TokenTask
 from paretune.recipes import changed_keys, load_config
+from paretune.reward_tokens.pipelines import Scaled
 from paretune.sampling import Request, Sampler
 from paretune.sampling.source import open_source
-from paretune.stages.adapters import save_delta
 from paretune.stages.evaluate import EvaluateJob, Subject, evaluate_subject
 from paretune.stages.evaluate import _inputs as digest_of
 from paretune.stages.map import MapJob, expert_inputs, train_expert

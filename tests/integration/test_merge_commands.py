@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from paretune.adapters import fold_tensors
+from paretune.adapters import inputs as adapter_inputs
+from paretune.adapters import tensors as tensor_files
+from paretune.adapters.fold import fold_adapter
+from paretune.adapters.inspect import inspect_adapters
+from paretune.adapters.merge import merge_adapters
+from paretune.adapters.read import AdapterFile, read_adapter
 from paretune.ops.lowrank import distance, stack
-from paretune.policies import tensor_files
-from paretune.policies.adapter_files import AdapterFile, read_adapter
-from paretune.stages import adapter_inputs, fold_tensors
-from paretune.stages.fold import fold_adapter
-from paretune.stages.inspect import inspect_adapters
-from paretune.stages.merge import merge_adapters
 from paretune.types import ParetuneError
 
 from .peft_adapters import INPUTS, contents, make, sd3

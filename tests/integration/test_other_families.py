@@ -12,17 +12,17 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from paretune.adapters.store import save_delta
 from paretune.config import ModelConfig
-from paretune.methods import build_plan
+from paretune.models.facts import read_shape
+from paretune.models.loading import open_policy
+from paretune.models.lora import fold
 from paretune.ops.lowrank import LowRank
-from paretune.policies.adapters import fold
-from paretune.policies.facts import read_shape
-from paretune.policies.opening import open_policy
-from paretune.policies.token_files import write_token
-from paretune.policies.tokens import Scaled
+from paretune.planning.methods import build_plan
 from paretune.recipes import find_recipe, load_config
+from paretune.reward_tokens.files import write_token
+from paretune.reward_tokens.pipelines import Scaled
 from paretune.rewards.base import FunctionReward
-from paretune.stages.adapters import save_delta
 from paretune.training.expert import ExpertTrainer
 from paretune.training.mixture import Mixture, Source
 from paretune.types import Prompt

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from paretune.policies.sample_files import save_sample
-from paretune.stages.adapters import WEIGHTS
+from paretune.adapters.store import WEIGHTS
+from paretune.samples.files import save_sample
 from tests.conftest import tiny_recipe
 
 from .commands import call, command

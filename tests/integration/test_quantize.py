@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from paretune.estimate import estimate
-from paretune.methods import build_plan
+from paretune.models.facts import check_options
+from paretune.models.loading import open_policy
+from paretune.models.quantize import in_a_block, quantize
 from paretune.ops.lowrank import LowRank
-from paretune.peak import measure_update
-from paretune.plan import ExpertTask
-from paretune.policies.facts import check_options
-from paretune.policies.opening import open_policy
-from paretune.policies.quantize import in_a_block, quantize
+from paretune.planning.estimate import estimate
+from paretune.planning.methods import build_plan
+from paretune.planning.peak import measure_update
+from paretune.planning.plan import ExpertTask
 from paretune.recipes import load_config
 from paretune.rewards.base import FunctionReward
 from paretune.training.expert import ExpertTrainer

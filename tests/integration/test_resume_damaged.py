@@ -13,8 +13,8 @@ import pytest
 from paretune import run as runs
 from paretune.files import read_json
 from paretune.recipes import load_config
-from paretune.seal import check_run
-from paretune.stages.report import page
+from paretune.records.seal import check_run
+from paretune.report import page
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 from tests.damage import cut, drop_line, flip, set_value, swap

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from paretune.stages.adapters import WEIGHTS
+from paretune.adapters.store import WEIGHTS
 from tests.conftest import tiny_recipe
 
 from .commands import call, command
@@ -61,7 +61,7 @@ def test_a_run_leaves_what_the_contract_says(whole: Path) -> None:
 
 
 def test_the_final_adapter_is_the_sum_of_the_rounds(whole: Path) -> None:
-    from paretune.stages.adapters import load_delta
+    from paretune.adapters.store import load_delta
 
     final = load_delta([whole / "final"])
     rounds = [load_delta([whole / f"round-{k}" / "merged"]) for k in (1, 2)]

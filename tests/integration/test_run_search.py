@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from paretune.merge_search import merge_by_search
-from paretune.methods import build_plan
+from paretune.adapters.read import read_adapter
+from paretune.adapters.store import WEIGHTS, save_delta, sum_deltas
+from paretune.commands.merge_search import merge_by_search
+from paretune.models.lora import fold
+from paretune.models.sd3.policy import SD3Policy
 from paretune.ops.lowrank import LowRank
 from paretune.ops.merging import merge_experts
-from paretune.plan import derive_seed
-from paretune.policies.adapter_files import read_adapter
-from paretune.policies.adapters import fold
-from paretune.policies.sd3.policy import SD3Policy
+from paretune.planning.methods import build_plan
+from paretune.planning.plan import derive_seed
 from paretune.recipes import load_config
-from paretune.stages.adapters import WEIGHTS, save_delta, sum_deltas
 from paretune.stages.evaluate import draw
 from paretune.stages.search import SearchJob, means_of, measure_candidates, validation_of
 from paretune.types import Prompt

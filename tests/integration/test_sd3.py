@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from paretune.adapters.store import save_delta
 from paretune.config import ModelConfig
+from paretune.models.flow import Sampling, sample
+from paretune.models.lora import fold
+from paretune.models.sd3.policy import SD3Policy, load_pipeline
 from paretune.ops.lowrank import LowRank
-from paretune.policies.adapters import fold
-from paretune.policies.flow import Sampling, sample
-from paretune.policies.sd3.policy import SD3Policy, load_pipeline
-from paretune.stages.adapters import save_delta
 
 PROMPTS = ["a red circle", "a sign saying kite"]
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from paretune.config import ModelConfig
-from paretune.policies.causal_lm.policy import CausalLMPolicy
-from paretune.policies.text_tokens import MARK, vectors_of, with_words
-from paretune.policies.token_files import EMBEDDING, Token, read_bank, read_token, write_token
-from paretune.policies.tokens import Scaled, blends
+from paretune.models.causal_lm.policy import CausalLMPolicy
+from paretune.reward_tokens.files import EMBEDDING, Token, read_bank, read_token, write_token
+from paretune.reward_tokens.language import MARK, vectors_of, with_words
+from paretune.reward_tokens.pipelines import Scaled, blends
 from paretune.types import ParetuneError
 from tests.language import make_llama, make_opt, make_tokenizer
 

@@ -11,18 +11,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from paretune.exporting import export_adapter
+from paretune.commands.export import export_adapter
+from paretune.models.loading import open_policy
+from paretune.models.lora import fold
 from paretune.ops.lowrank import LowRank
-from paretune.plan import TokenTask, derive_seed
-from paretune.policies.adapters import fold
-from paretune.policies.opening import open_policy
-from paretune.policies.text_tokens import vectors_of
-from paretune.policies.token_files import EMBEDDING, Token
+from paretune.planning.plan import TokenTask, derive_seed
 from paretune.recipes import load_config
+from paretune.reward_tokens.files import EMBEDDING, Token
+from paretune.reward_tokens.language import vectors_of
 from paretune.rewards.base import FunctionReward
 from paretune.training.checkpoint import Stopped
-from paretune.training.language.student import NOTHING, TextStudent
-from paretune.training.tokens import TokenTrainer
+from paretune.training.tokens.answers import NOTHING, TextStudent
+from paretune.training.tokens.trainer import TokenTrainer
 from paretune.types import ParetuneError, Prompt
 from tests.language import language_recipe
 

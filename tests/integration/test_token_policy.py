@@ -13,12 +13,12 @@ from diffusers import StableDiffusion3Pipeline
 from diffusers.loaders import TextualInversionLoaderMixin
 
 from paretune.config import ModelConfig
+from paretune.models.flow import Conditions, Sampling, sample
+from paretune.models.lora import fold
+from paretune.models.sd3.policy import SD3Policy
 from paretune.ops.lowrank import LowRank
-from paretune.policies.adapters import fold
-from paretune.policies.flow import Conditions, Sampling, sample
-from paretune.policies.sd3.policy import SD3Policy
-from paretune.policies.token_files import Token, read_bank, read_token, write_token
-from paretune.policies.tokens import Scaled
+from paretune.reward_tokens.files import Token, read_bank, read_token, write_token
+from paretune.reward_tokens.pipelines import Scaled
 from paretune.types import ParetuneError
 
 PROMPTS = ["a red circle", "a sign saying kite"]

@@ -12,17 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from paretune.models.flow import sample
+from paretune.models.loading import open_policy
+from paretune.models.lora import fold
 from paretune.ops.lowrank import LowRank
-from paretune.plan import TokenTask, derive_seed
-from paretune.policies.adapters import fold
-from paretune.policies.flow import sample
-from paretune.policies.opening import open_policy
-from paretune.policies.token_files import Token
+from paretune.planning.plan import TokenTask, derive_seed
 from paretune.recipes import load_config
+from paretune.reward_tokens.files import Token
 from paretune.rewards.base import FunctionReward
 from paretune.training.checkpoint import Stopped
-from paretune.training.flow_student import FlowStudent, sampling_of
-from paretune.training.tokens import TokenTrainer, split
+from paretune.training.tokens.flow import FlowStudent, sampling_of
+from paretune.training.tokens.trainer import TokenTrainer, split
 from paretune.types import Prompt
 from tests.conftest import tiny_recipe
 

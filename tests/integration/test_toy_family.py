@@ -28,7 +28,7 @@ def outside(tmp_path: Path) -> dict[str, str]:
 
 
 def paretune(environment: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
-    code = "from paretune.cli import main; main()"
+    code = "from paretune.cli.app import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],
         capture_output=True, text=True, timeout=300, env=environment, check=False,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from paretune.adapters.read import Layout, read_adapter, write_adapter
 from paretune.ops.lowrank import LowRank, distance
-from paretune.policies.adapter_files import Layout, read_adapter, write_adapter
 from paretune.types import ParetuneError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")

@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from paretune.adapters import patterns as name_patterns
+from paretune.adapters.fold import fold_adapter
+from paretune.adapters.inspect import inspect_adapters
+from paretune.adapters.merge import merge_adapters
+from paretune.adapters.patterns import first_matches
+from paretune.adapters.read import read_adapter, write_adapter
 from paretune.ops.lowrank import LowRank
-from paretune.policies import name_patterns
-from paretune.policies.adapter_files import read_adapter, write_adapter
-from paretune.policies.name_patterns import first_matches
-from paretune.stages.fold import fold_adapter
-from paretune.stages.inspect import inspect_adapters
-from paretune.stages.merge import merge_adapters
 from paretune.types import ParetuneError
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paretune.add_tokens import add_tokens
-from paretune.folder import lock
+from paretune.commands.add_tokens import add_tokens
+from paretune.stages.claim import lock
 from paretune.types import ParetuneError
 from tests.made_run import make_run, make_tokens
 

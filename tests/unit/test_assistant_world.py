@@ -8,12 +8,12 @@ import statistics
 from pathlib import Path
 
 import pytest
+from tools.worlds.assistant.make_prompts import COUNTS, prompt_set
+from tools.worlds.assistant.train_rewards import SLIPPED, draw_pairs, draw_text
 
 from paretune.data.prompts import load_prompts
 from paretune.rewards.base import load_reward
 from paretune.types import ParetuneError, Prompt
-from paretune.worlds.assistant.build.make_prompts import COUNTS, prompt_set
-from paretune.worlds.assistant.build.train_rewards import SLIPPED, draw_pairs, draw_text
 from paretune.worlds.assistant.grammar import (
     DEEDS,
     THINGS,

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from paretune import cli
-from paretune.budget import check_even, counted, expert_budget, set_sizes, short_sets
+from paretune.cli import app as cli
 from paretune.config import RunConfig
 from paretune.files import write_json
-from paretune.methods import build_plan
 from paretune.ops.dealing import deal, dealt_always
-from paretune.plan import derive_seed
+from paretune.planning.budget import check_even, counted, expert_budget, set_sizes, short_sets
+from paretune.planning.methods import build_plan
+from paretune.planning.plan import derive_seed
 from paretune.recipes import find_recipe, load_config, parse_config
 from paretune.rewards.base import FunctionReward
 from paretune.stages.scorers import Scale, recorded

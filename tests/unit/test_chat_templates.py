@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from paretune.chat import render_chats
 from paretune.config import ModelConfig
-from paretune.policies.causal_lm.policy import CausalLMPolicy
+from paretune.foreign.chat import render_chats
+from paretune.models.causal_lm.policy import CausalLMPolicy
 from paretune.recipes import load_config
-from paretune.rewards.text import TextModelReward
+from paretune.rewards.text.reward_models import TextModelReward
 from paretune.training.objectives.preferences import DPO
 from paretune.types import ParetuneError, Prompt
 from tests.language import WORDS, language_recipe, make_llama, make_tokenizer
@@ -181,8 +181,8 @@ def _trainer(folder: Path, place: Path, objective: str) -> tuple[Any, Any]:
     from peft import LoraConfig
 
     from paretune.data.prompts import load_prompts
-    from paretune.plan import ExpertTask
-    from paretune.policies.opening import open_policy
+    from paretune.models.loading import open_policy
+    from paretune.planning.plan import ExpertTask
     from paretune.training.language.settings import OBJECTIVES as KINDS
     from paretune.training.language.settings import trl_classes
     from paretune.training.language.trainer import LanguageTrainer
@@ -217,7 +217,7 @@ def test_plain_prompts_stay_texts() -> None:
 
 
 def test_grpo_prompts_are_not_given_a_second_start(tmp_path: Path) -> None:
-    from paretune.policies.text_tokens import as_written
+    from paretune.reward_tokens.language import as_written
 
     policy = CausalLMPolicy(_config(started_llama(tmp_path / "m")))
     text, bare = policy.render(["fix"])[0], as_written(policy.tokenizer)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import typer
 
-from paretune import cli
+from paretune.cli import app as cli
 from paretune.files import write_text
 from paretune.recipes import find_recipe, load_config
 

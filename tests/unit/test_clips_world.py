@@ -7,16 +7,16 @@ import random
 
 import pytest
 import torch
+from tools.worlds.clips.drawings import means
+from tools.worlds.clips.model import build_identity_vae
+from tools.worlds.clips.tokenizer import DEFAULT_PROMPT_TEMPLATE, build_llama_tokenizer
 
 from paretune.config import ModelConfig
 from paretune.data.prompts import load_prompts
-from paretune.policies.flow import Sampling, sample
-from paretune.policies.folders import EMBEDDED
-from paretune.policies.hunyuan_video.policy import HunyuanVideoPolicy
-from paretune.rewards.tracking import track
-from paretune.worlds.clips.build.drawings import means
-from paretune.worlds.clips.build.model import build_identity_vae
-from paretune.worlds.clips.build.tokenizer import DEFAULT_PROMPT_TEMPLATE, build_llama_tokenizer
+from paretune.models.detect import EMBEDDED
+from paretune.models.flow import Sampling, sample
+from paretune.models.hunyuan_video.policy import HunyuanVideoPolicy
+from paretune.rewards.worlds.tracking import track
 from paretune.worlds.clips.scenes import Clip, all_clips, caption, mislabel
 
 

@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from paretune.cli import app
-from paretune.stages.compare import compare_runs, gain, stderr
-from paretune.stages.report import write_comparison
-from paretune.tables import comparison_table
+from paretune.cli.app import app
+from paretune.cli.tables import comparison_table
+from paretune.report import write_comparison
+from paretune.report.compare import compare_runs, gain, stderr
 from paretune.types import ParetuneError
 
 PROMPTS = ("p", "q")

@@ -15,13 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from paretune.estimate import estimate
-from paretune.methods import build_plan
-from paretune.policies.facts import check_options
-from paretune.policies.flow import Sampling
-from paretune.policies.media import medium_of
-from paretune.policies.opening import open_policy
+from paretune.models.facts import check_options
+from paretune.models.flow import Sampling
+from paretune.models.loading import open_policy
+from paretune.planning.estimate import estimate
+from paretune.planning.methods import build_plan
 from paretune.recipes import load_config
+from paretune.samples.media import medium_of
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 from tests.language import language_recipe, make_llama

@@ -11,10 +11,10 @@ import pytest
 
 from paretune.demo.front import read_front
 from paretune.files import read_json, read_rows
-from paretune.records import read_candidates, read_evaluation, read_summary, read_timing
+from paretune.records.read import read_candidates, read_evaluation, read_summary, read_timing
+from paretune.report import page, write_report
+from paretune.report.compare import compare_runs
 from paretune.run import Clock
-from paretune.stages.compare import compare_runs
-from paretune.stages.report import page, write_report
 from paretune.types import ParetuneError
 from tests.damage import DAMAGES, WRONG, copy, set_value
 from tests.unit.test_report import write_run
@@ -127,7 +127,7 @@ def test_a_table_whose_last_line_is_cut_is_refused_where_nothing_says_so(run: Pa
 
 def test_figures_as_training_leaves_them_are_read(tmp_path: Path) -> None:
     """A loss may be NaN or infinite: that is no damage."""
-    from paretune.records import read_metrics
+    from paretune.records.read import read_metrics
 
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"update": 1, "loss": Infinity, "reward": NaN, "kl": null}\n{"update": 2, "loss"')

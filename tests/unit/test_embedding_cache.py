@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from paretune.policies.embeddings import cached
-from paretune.policies.flow import Conditions
+from paretune.models.embeddings import cached
+from paretune.models.flow import Conditions
 
 WANTED = torch.arange(12, dtype=torch.float32).reshape(1, 3, 4)
 

@@ -11,10 +11,10 @@ from typing import NoReturn
 import pytest
 from safetensors import SafetensorError
 
-from paretune import exporting
-from paretune.exporting import export_adapter, export_pipeline
+from paretune.commands import export as exporting
+from paretune.commands.export import export_adapter, export_pipeline
 from paretune.files import disk_errors, new_folder
-from paretune.policies.sd3.policy import SD3Policy
+from paretune.models.sd3.policy import SD3Policy
 from paretune.types import ParetuneError
 from tests.made_run import make_run, make_tokens
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from paretune.methods import build_plan
-from paretune.policies.token_spec import TokenUse
+from paretune.planning.methods import build_plan
 from paretune.recipes import parse_config
-from paretune.stages.families import PolicyFamily, families_of, preferences, token_family
+from paretune.reward_tokens.spec import TokenUse
+from paretune.stages.menu import PolicyFamily, families_of, preferences, token_family
 from paretune.stages.subjects import subjects_of
 from tests.unit.test_plan import ALL, config
 

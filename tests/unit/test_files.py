@@ -12,17 +12,15 @@ import pytest
 
 from paretune.files import (
     digest,
-    files_digest,
-    finished,
     partial_folder,
     read_json,
     read_rows,
     write_bytes,
     write_json,
-    write_manifest,
     write_rows,
     write_text,
 )
+from paretune.records.manifest import files_digest, finished, write_manifest
 from paretune.types import ParetuneError
 
 

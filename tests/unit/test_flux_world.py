@@ -8,25 +8,25 @@ from typing import Any
 
 import pytest
 import torch
-
-from paretune.config import ModelConfig
-from paretune.data.prompts import load_prompts
-from paretune.policies.flow import Sampling, sample
-from paretune.policies.flux.policy import FluxPolicy
-from paretune.policies.folders import EMBEDDED
-from paretune.policies.opening import open_policy
-from paretune.recipes import find_recipe, load_config
-from paretune.rewards.base import load_reward, score_samples
-from paretune.worlds.pictures.build import flow_training, train_flux
-from paretune.worlds.pictures.build.data import build_bank
-from paretune.worlds.pictures.build.flux_model import (
+from tools.worlds.pictures import flow_training, train_flux
+from tools.worlds.pictures.data import build_bank
+from tools.worlds.pictures.flux_model import (
     assemble,
     build_autoencoder,
     build_t5,
     build_transformer,
 )
-from paretune.worlds.pictures.build.model import build_pooling_clip
-from paretune.worlds.pictures.build.tokenizer import MAX_TOKENS, build_t5_tokenizer, build_tokenizer
+from tools.worlds.pictures.model import build_pooling_clip
+from tools.worlds.pictures.tokenizer import MAX_TOKENS, build_t5_tokenizer, build_tokenizer
+
+from paretune.config import ModelConfig
+from paretune.data.prompts import load_prompts
+from paretune.models.detect import EMBEDDED
+from paretune.models.flow import Sampling, sample
+from paretune.models.flux.policy import FluxPolicy
+from paretune.models.loading import open_policy
+from paretune.recipes import find_recipe, load_config
+from paretune.rewards.base import load_reward, score_samples
 
 CAPTION = "a sign saying kite ok"
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from paretune import foreign
 from paretune.config import ModelConfig
 from paretune.data.hub import load_hub
-from paretune.policies.folders import check_model
-from paretune.policies.opening import open_policy
+from paretune.foreign import loading as foreign
+from paretune.models.detect import check_model
+from paretune.models.loading import open_policy
 from paretune.rewards.base import load_reward
 from paretune.types import ParetuneError
 from tests.integration.commands import command

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from paretune.policies.adapter_files import read_adapter
-from paretune.policies.original_names import TABLES, XLABS, spelled
-from paretune.stages.fold import fold_adapter
-from paretune.stages.inspect import inspect_adapters
-from paretune.stages.merge import merge_adapters
+from paretune.adapters.fold import fold_adapter
+from paretune.adapters.inspect import inspect_adapters
+from paretune.adapters.merge import merge_adapters
+from paretune.adapters.original_names import TABLES, XLABS, spelled
+from paretune.adapters.read import read_adapter
 from paretune.types import ParetuneError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")

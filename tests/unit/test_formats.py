@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from paretune.adapters.merge import merge_adapters
+from paretune.adapters.original_names import TABLES, spelled
+from paretune.adapters.read import Layout, read_adapter, write_adapter
 from paretune.ops.lowrank import LowRank
-from paretune.policies.adapter_files import Layout, read_adapter, write_adapter
-from paretune.policies.original_names import TABLES, spelled
-from paretune.stages.merge import merge_adapters
 
 from .test_cli import call
 from .test_foreign_keys import deltas
@@ -215,7 +215,7 @@ def test_tensors_stored_whole_have_no_place_in_other_tools_files(merge, tmp_path
     file = "whole/adapter_model.safetensors"
     save_file({**load_file(file), "base_model.model.head.weight": torch.ones(2, 2)}, file)
     merge_adapters(["whole"], out="merged")
-    from paretune.stages.formats import in_format
+    from paretune.adapters.formats import in_format
 
     for form, words in (("kohya", "stored whole"), ("diffusers", "whole tensors")):
         with pytest.raises(ParetuneError, match=words), in_format(Path("out"), form) as place:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paretune.stages.indicators import Axis, Point, interval, qualities
+from paretune.ops.indicators import Axis, Point, interval, qualities
 
 AXES = (Axis("a", (0, 1), True, 0.0), Axis("b", (0, 10), True, 0.0))
 

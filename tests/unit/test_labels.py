@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from paretune.files import write_json, write_rows
-from paretune.methods import build_plan
+from paretune.planning.methods import build_plan
 from paretune.recipes import parse_config
-from paretune.stages.compare import compare_runs
-from paretune.stages.labels import apart, judges_of, labels
-from paretune.stages.report import write_report
-from paretune.stages.report.read import read_run
+from paretune.records.labels import apart, judges_of, labels
+from paretune.report import write_report
+from paretune.report.compare import compare_runs
+from paretune.report.read import read_run
 from paretune.stages.scorers import Scale, recorded
 from paretune.stages.summarise import summarise, tables
 

@@ -12,24 +12,24 @@ import torch
 from peft import get_peft_model
 from safetensors.torch import load_file
 
+from paretune.adapters.fold import fold_adapter
+from paretune.adapters.store import save_delta
 from paretune.config import LoraConfig, ModelConfig, RunConfig
 from paretune.data.hub import load_hub
 from paretune.data.records import as_prompt
-from paretune.estimate import estimate
-from paretune.methods import build_plan
+from paretune.models.causal_lm.family import TextOptions
+from paretune.models.causal_lm.policy import CausalLMPolicy
+from paretune.models.detect import check_model
+from paretune.models.family import families
+from paretune.models.lora import fold
+from paretune.models.options import read_options
+from paretune.models.peft_adapters import adapter_deltas, adapter_parameters, lora_config
+from paretune.models.sizes import parameters_of
 from paretune.ops.lowrank import LowRank
-from paretune.policies.adapters import fold
-from paretune.policies.causal_lm.family import TextOptions
-from paretune.policies.causal_lm.policy import CausalLMPolicy
-from paretune.policies.family import families
-from paretune.policies.folders import check_model
-from paretune.policies.media import medium_of
-from paretune.policies.options import read_options
-from paretune.policies.peft_adapters import adapter_deltas, adapter_parameters, lora_config
-from paretune.policies.sizes import parameters_of
+from paretune.planning.estimate import estimate
+from paretune.planning.methods import build_plan
 from paretune.recipes import find_recipe, load_config
-from paretune.stages.adapters import save_delta
-from paretune.stages.fold import fold_adapter
+from paretune.samples.media import medium_of
 from paretune.stages.map import mixture_of
 from paretune.training.language import supervised
 from paretune.training.language.settings import batches_of, trl_arguments

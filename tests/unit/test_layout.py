@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from paretune.rewards.base import load_reward
-from paretune.rewards.layout import ContrastReward, ProminenceReward, contrast, luminance
+from paretune.rewards.worlds.layout import ContrastReward, ProminenceReward, contrast, luminance
 from paretune.types import Prompt
 from paretune.worlds.pictures.render import Style, render
 from paretune.worlds.pictures.scenes import Group, Scene, caption, geneval_metadata

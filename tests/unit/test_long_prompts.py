@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from paretune.cli import app
+from paretune.cli.app import app
 from paretune.config import ModelConfig
-from paretune.long_prompts import cuts
+from paretune.planning.long_prompts import cuts
 from tests.conftest import tiny_recipe
 
 LONG = "a red circle " * 200

@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from paretune.adapters.inputs import open_adapter
+from paretune.adapters.read import read_adapter
+from paretune.adapters.write import write_adapter
+from paretune.models.detect import family_of
 from paretune.ops.lowrank import LowRank
 from paretune.ops.merging import REDUCERS
-from paretune.policies.adapter_files import read_adapter
-from paretune.policies.adapter_writer import write_adapter
-from paretune.policies.folders import family_of
-from paretune.stages.adapter_inputs import open_adapter
 from paretune.types import ParetuneError
 
 from .test_cli import COMMANDS, call
@@ -205,8 +205,8 @@ def test_a_base_that_is_no_folder(
 def test_what_a_killed_merge_left_is_removed_by_the_next(merge: Any) -> None:
     code = (
         "import os, signal\n"
-        "from paretune.policies import adapter_writer\n"
-        "from paretune.stages.merge import merge_adapters\n"
+        "from paretune.models import adapter_writer\n"
+        "from paretune.adapters.merge import merge_adapters\n"
         "adapter_writer.TensorSpool.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "merge_adapters(['a', 'b'], out='out')"
     )

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from paretune.adapters.read import read_adapter
+from paretune.adapters.write import write_adapter
 from paretune.ops.lowrank import LowRank
 from paretune.ops.merging import merge_experts
-from paretune.policies.adapter_files import read_adapter
-from paretune.policies.adapter_writer import write_adapter
 
 from .test_cli import call
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from paretune.estimate import estimate
-from paretune.methods import build_plan
-from paretune.policies.family import families
-from paretune.policies.folders import check_model
+from paretune.models.detect import check_model
+from paretune.models.family import families
+from paretune.planning.estimate import estimate
+from paretune.planning.methods import build_plan
 from paretune.recipes import load_config
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe

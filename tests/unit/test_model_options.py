@@ -12,12 +12,12 @@ import pytest
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from paretune.config import ModelConfig
-from paretune.policies import folders
-from paretune.policies.facts import check_options
-from paretune.policies.family import families
-from paretune.policies.folders import family_of
-from paretune.policies.media import medium_of
+from paretune.models import detect as folders
+from paretune.models.detect import family_of
+from paretune.models.facts import check_options
+from paretune.models.family import families
 from paretune.recipes import find_recipe, load_config
+from paretune.samples.media import medium_of
 from paretune.training.trainers import STUDENTS
 from paretune.types import ParetuneError
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from paretune.policies.embeddings import cache_folder, cached
-from paretune.policies.flow import Conditions
+from paretune.models.embeddings import cache_folder, cached
+from paretune.models.flow import Conditions
 
 
 @pytest.mark.parametrize("home", ["/dev/null/home", "/proc/nonexistent"])

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from paretune.estimate import estimate
-from paretune.methods import build_plan
+from paretune.planning.estimate import estimate
+from paretune.planning.methods import build_plan
 from paretune.recipes import changed_keys, find_recipe, load_config, parse_config
 from paretune.training.objectives.base import Options
 from paretune.training.objectives.flat_keys import digest_form
@@ -107,7 +107,7 @@ def test_no_model_library_is_loaded_to_read_a_recipe_and_to_plan_it() -> None:
     code = (
         "import sys\n"
         "from paretune.recipes import find_recipe, load_config\n"
-        "from paretune.methods import build_plan\n"
+        "from paretune.planning.methods import build_plan\n"
         "from paretune.training.objectives.table import find_objective, objective_names\n"
         "for name in ('quickstart', 'assistant', 'flux1-dev'):\n"
         "    build_plan(load_config(find_recipe(name)))\n"

@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from paretune.rewards import RewardError, load_reward, score_samples
-from paretune.rewards.geneval_photo import (
+from paretune.rewards.hub import normalised
+from paretune.rewards.photo.geneval import (
     COLORS,
     ColorNamer,
     Found,
@@ -31,9 +32,8 @@ from paretune.rewards.geneval_photo import (
     photo_score,
     relations,
 )
-from paretune.rewards.hub import normalised
-from paretune.rewards.pickscore import Clip, PickScore, squared
-from paretune.rewards.scene_ocr import text_score, wanted_text
+from paretune.rewards.photo.ocr import text_score, wanted_text
+from paretune.rewards.photo.pickscore import Clip, PickScore, squared
 from paretune.types import ParetuneError, Prompt
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.3, 0.25, 0.2]

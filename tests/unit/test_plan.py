@@ -5,8 +5,8 @@ import json
 import pytest
 
 from paretune.config import RunConfig
-from paretune.methods import build_plan, mapreduce, morl_d, morl_dr, rewarded_soup, sequential
-from paretune.plan import ExpertTask, MethodPlan, derive_seed
+from paretune.planning.methods import build_plan, mapreduce, morl_d, morl_dr, rewarded_soup, sequential
+from paretune.planning.plan import ExpertTask, MethodPlan, derive_seed
 from paretune.recipes import parse_config
 
 

@@ -8,7 +8,7 @@ import json
 import pytest
 from rich.console import Console
 
-from paretune.progress import Bars, make_progress
+from paretune.cli.progress import Bars, make_progress
 
 REDUCED = {
     "stage": "reduce", "method": "mapreduce", "round": 2, "cosines": [0.1234, -0.5], "spread": 9.876,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from paretune.config import RunConfig
-from paretune.folder import check, missing_files
-from paretune.prompt_checks import check_prompts, check_unloaded
 from paretune.recipes import find_recipe, load_config
+from paretune.stages.claim import check, missing_files
+from paretune.stages.prompt_checks import check_prompts, check_unloaded
 from paretune.types import ParetuneError
 from tests.language import language_recipe, make_llama
 

@@ -12,7 +12,7 @@ from paretune.config import ModelConfig
 from paretune.data import load_prompts
 from paretune.data.hub import load_hub
 from paretune.data.prompts import prompt_file
-from paretune.policies.causal_lm.policy import CausalLMPolicy
+from paretune.models.causal_lm.policy import CausalLMPolicy
 from paretune.training.objectives.preferences import DPO
 from paretune.types import Dialogue, ParetuneError
 from tests.language import make_llama

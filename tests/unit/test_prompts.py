@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from tools.worlds.pictures.tokenizer import build_tokenizer, is_spelled
 
 from paretune.data import load_prompts, prompt_set_names
 from paretune.types import ParetuneError
-from paretune.worlds.pictures.build.tokenizer import build_tokenizer, is_spelled
 
 REWARDS = ("geneval", "ocr", "preference")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from paretune.methods import build_plan
+from paretune.planning.methods import build_plan
 from paretune.recipes import find_recipe, load_config, parse_config
 from paretune.types import ParetuneError
 from paretune.yaml_text import YamlMistake, dump_yaml, load_yaml

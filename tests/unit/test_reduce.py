@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from paretune.adapters.store import WEIGHTS, load_delta, save_delta
 from paretune.config import RunConfig
-from paretune.methods import mapreduce, rewarded_soup
+from paretune.models.lora import fold, folded
 from paretune.ops.lowrank import LowRank
 from paretune.ops.merging import REDUCERS
-from paretune.plan import derive_seed
-from paretune.policies.adapters import fold, folded
+from paretune.planning.methods import mapreduce, rewarded_soup
+from paretune.planning.plan import derive_seed
 from paretune.recipes import parse_config
-from paretune.stages.adapters import WEIGHTS, load_delta, save_delta
 from paretune.stages.reduce import reduce_round, write_final
 from paretune.types import ParetuneError
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from paretune.adapters.fold import fold_adapter
+from paretune.adapters.inspect import inspect_adapters
+from paretune.adapters.merge import merge_adapters
+from paretune.adapters.read import read_adapter
+from paretune.adapters.renaming import Rename, alias, read_renames
+from paretune.adapters.write import write_adapter
 from paretune.ops.lowrank import LowRank
-from paretune.policies.adapter_files import read_adapter
-from paretune.policies.adapter_writer import write_adapter
-from paretune.policies.renaming import Rename, alias, read_renames
-from paretune.stages.fold import fold_adapter
-from paretune.stages.inspect import inspect_adapters
-from paretune.stages.merge import merge_adapters
 from paretune.types import ParetuneError
 
 from .test_cli import call

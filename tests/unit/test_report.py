@@ -13,10 +13,10 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from paretune.stages.report import front_figure, write_report
-from paretune.stages.report.curves import tax_matrix
-from paretune.stages.report.fronts import all_rewards
-from paretune.stages.report.gains import (
+from paretune.report import front_figure, write_report
+from paretune.report.curves import tax_matrix
+from paretune.report.fronts import all_rewards
+from paretune.report.gains import (
     Change,
     changes,
     duration,
@@ -26,8 +26,8 @@ from paretune.stages.report.gains import (
     round_methods,
     shown_methods,
 )
-from paretune.stages.report.palette import FALL, RISE, method_look
-from paretune.stages.report.read import read_run
+from paretune.report.palette import FALL, RISE, method_look
+from paretune.report.read import read_run
 from paretune.types import ParetuneError
 
 THREE = ("geneval", "ocr", "preference")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from paretune.stages.report.read import read_run
-from paretune.stages.report.samples import first_scores, show
+from paretune.report.read import read_run
+from paretune.report.samples import first_scores, show
 
 
 def test_an_answer_is_words_and_a_picture_is_a_picture(tmp_path: Path) -> None:

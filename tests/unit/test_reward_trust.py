@@ -14,8 +14,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from paretune import cli
-from paretune.add_tokens import add_tokens
+from paretune.cli import app as cli
+from paretune.commands.add_tokens import add_tokens
 from paretune.demo.serving import open_answers
 from paretune.recipes import find_recipe, in_run, load_config
 from paretune.rewards import FunctionReward, load_reward, score_samples
@@ -115,7 +115,7 @@ def test_eval_of_a_runs_recipe_leaves_code_out_or_refuses(
 ) -> None:
     run = hostile(tmp_path, tiny_sd3, marker)
     measured: list[Any] = []
-    monkeypatch.setattr("paretune.measure.measure_adapters", lambda c, *_: measured.append(c) or {
+    monkeypatch.setattr("paretune.commands.measure.measure_adapters", lambda c, *_: measured.append(c) or {
         "methods": {}, "stderr": {}})  # fmt: skip
     nothing = here("eval", run / "config.yaml", "--out", tmp_path / "out", "--json")
     assert "no reward is left to score with: not scored:" in str(nothing.exception)

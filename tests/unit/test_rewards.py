@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from paretune.rewards import load_reward, oriented, score_all, score_samples
-from paretune.rewards.detector import Detection, detect_shapes
-from paretune.rewards.geneval import GenEvalReward, score_record
-from paretune.rewards.ocr import OcrReward, edit_score, levenshtein
-from paretune.rewards.preference import PreferenceJudge, PreferenceReward
-from paretune.rewards.towers import encode_words
-from paretune.rewards.vqa import CaptionJudge
+from paretune.rewards.worlds.detector import Detection, detect_shapes
+from paretune.rewards.worlds.geneval import GenEvalReward, score_record
+from paretune.rewards.worlds.ocr import OcrReward, edit_score, levenshtein
+from paretune.rewards.worlds.preference import PreferenceJudge, PreferenceReward
+from paretune.rewards.worlds.towers import encode_words
+from paretune.rewards.worlds.vqa import CaptionJudge
 from paretune.types import Prompt
 from paretune.worlds.pictures.render import BACKGROUNDS, Style, random_style, render
 from paretune.worlds.pictures.scenes import (

@@ -12,9 +12,9 @@ import torch
 from paretune.data.prompts import load_prompts
 from paretune.rewards.base import REWARDS, applies_to, find_reward, load_reward, score_samples
 from paretune.rewards.checks import first_refused, refusal
-from paretune.rewards.detector import Detection
-from paretune.rewards.geneval import score_record
-from paretune.rewards.geneval_photo import Found, is_correct, partial_score
+from paretune.rewards.photo.geneval import Found, is_correct, partial_score
+from paretune.rewards.worlds.detector import Detection
+from paretune.rewards.worlds.geneval import score_record
 from paretune.types import ParetuneError, Prompt
 
 INCLUDE = [{"class": "circle", "count": 1}]

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from paretune.rewards import reader, towers
 from paretune.rewards.base import load_reward, score_samples
 from paretune.rewards.loaded import check_loaded
-from paretune.rewards.text import TextModelReward
+from paretune.rewards.text.reward_models import TextModelReward
+from paretune.rewards.worlds import reader, towers
 from paretune.types import ParetuneError, Prompt
 from tests.language import make_gpt2_reward
 

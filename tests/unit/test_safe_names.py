@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from paretune import measure
-from paretune.add_tokens import add_tokens
-from paretune.files import below, finished, write_json, write_manifest
-from paretune.folder import claim_eval, lock
-from paretune.policies.sample_files import save_sample
+from paretune.commands import measure
+from paretune.commands.add_tokens import add_tokens
+from paretune.files import write_json
 from paretune.recipes import find_recipe, load_config
-from paretune.stages.compare import compare_runs
+from paretune.records.manifest import below, finished, write_manifest
+from paretune.records.names import folder_names, is_plain
+from paretune.report import write_comparison
+from paretune.report.canvas import Plot, blank, save
+from paretune.report.compare import compare_runs
+from paretune.report.read import read_run
+from paretune.samples.files import save_sample
+from paretune.stages.claim import claim_eval, lock
 from paretune.stages.evaluate import Subject, collect
-from paretune.stages.report import write_comparison
-from paretune.stages.report.canvas import Plot, blank, save
-from paretune.stages.report.read import read_run
-from paretune.stages.safe_names import folder_names, is_plain
 from paretune.stages.tokens import export_tokens
 from paretune.training.checkpoint import TrainState, latest_checkpoint, save_checkpoint
 from paretune.types import ParetuneError
@@ -220,7 +221,7 @@ def test_new_tokens_remove_those_of_the_run_alone(
         (run / name / "rows.jsonl").write_text("")
     facts = {"subject": {"tokens": [{"name": "red"}]}}
     write_manifest(run / "evaluation/rate-red", "evaluation", "x", ["rows.jsonl"], **facts)
-    monkeypatch.setattr("paretune.add_tokens.run", lambda *_, **__: {})
+    monkeypatch.setattr("paretune.commands.add_tokens.run", lambda *_, **__: {})
     add_tokens(run, ["tokens.steps=1"], lambda _: None, trust_rewards=True)
     assert sorted(os.listdir(run / "final/tokens")) == ["borrowed"]
     assert sorted(os.listdir(run / "evaluation")) == ["rated-by-hand"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from paretune.policies.sample_files import contact_sheet, read_clip, save_sample, write_clip
+from paretune.samples.files import contact_sheet, read_clip, save_sample, write_clip
 from paretune.types import ParetuneError
 
 RED, GREEN, BLUE = (torch.eye(3)[i].view(3, 1, 1).expand(3, 16, 16) for i in range(3))

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from paretune.measure import score_folder
-from paretune.policies.stamped import grid, read_settings
+from paretune.commands.measure import score_folder
+from paretune.samples.stamped import grid, read_settings
 from paretune.sampling import Request, Sampler
 from paretune.sampling.command import sample_folder
 from paretune.sampling.request import normalised, read_preference, read_prompt, read_seed

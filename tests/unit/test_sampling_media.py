@@ -12,19 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
+from paretune.cli.tables import sample_places, sample_table
+from paretune.commands.measure import score_folder
 from paretune.config import ModelConfig
-from paretune.measure import score_folder
-from paretune.policies.media import medium_of
-from paretune.policies.sample_files import read_clip
-from paretune.policies.stamped import read_settings
-from paretune.policies.token_files import Token, write_token
 from paretune.recipes import load_config
+from paretune.reward_tokens.files import Token, write_token
+from paretune.samples.files import read_clip
+from paretune.samples.media import medium_of
+from paretune.samples.stamped import read_settings
 from paretune.sampling import Request, Sampler
 from paretune.sampling.command import sample_folder
 from paretune.sampling.records import prompt_of
 from paretune.sampling.request import read_prompt
 from paretune.sampling.source import open_source
-from paretune.tables import sample_places, sample_table
 from paretune.types import ParetuneError, Prompt
 from tests.made_run import make_clips_run, make_texts_run, open_trusted, sample_trusted
 

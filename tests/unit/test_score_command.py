@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paretune.measure import natural, score_folder
+from paretune.commands.measure import natural, score_folder
 from paretune.types import ParetuneError
 from tests.integration.commands import call
 
@@ -93,7 +93,7 @@ def test_standard_output_holds_results_alone(folder: Path) -> None:
 
 def test_a_library_that_prints_leaves_json_alone() -> None:
     patch = (
-        "import paretune.doctor as d; old = d.examine\n"
+        "import paretune.commands.doctor as d; old = d.examine\n"
         "d.examine = lambda: (print('a library'), os.write(1, b'by number'), old())[2]"
     )
     done = call("doctor", "--json", patch=patch)

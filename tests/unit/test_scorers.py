@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from paretune.policies.media import medium_of
 from paretune.recipes import find_recipe, load_config
+from paretune.samples.media import medium_of
 from paretune.stages.evaluate import _save_samples
 from paretune.stages.scorers import named
 from paretune.types import ParetuneError

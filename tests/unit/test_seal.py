@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from paretune import seal
-from paretune.add_tokens import add_tokens
+from paretune.adapters.merge import merge_adapters
+from paretune.commands.add_tokens import add_tokens
+from paretune.commands.export import export_adapter, export_pipeline
+from paretune.commands.measure import measure_adapters
 from paretune.demo.serving import open_answers
-from paretune.exporting import export_adapter, export_pipeline
-from paretune.files import read_manifest, write_manifest
-from paretune.measure import measure_adapters
 from paretune.recipes import load_config
+from paretune.records import seal
+from paretune.records.manifest import read_manifest, write_manifest
+from paretune.report import write_report
+from paretune.report.compare import compare_runs
 from paretune.sampling.command import sample_folder
-from paretune.stages.compare import compare_runs
-from paretune.stages.merge import merge_adapters
-from paretune.stages.report import write_report
 from paretune.types import ParetuneError
 from tests.damage import DAMAGES, copy, flip, set_value, swap
 from tests.made_run import make_run, make_tokens
@@ -57,7 +57,7 @@ def refusal(work: Callable[[], object]) -> str:
 
 
 def test_a_whole_run_passes_without_hashing(run: Path, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paretune.seal.fault_of", lambda *_: pytest.fail("hashed"))
+    monkeypatch.setattr("paretune.records.seal.fault_of", lambda *_: pytest.fail("hashed"))
     seal.check_run(run, base=base)
 
 
@@ -159,7 +159,7 @@ def test_swapped_experts_are_seen_with_a_seal_and_without(run: Path, tmp_path: P
 
 
 def test_a_manifest_stands_in_its_place(tmp_path: Path) -> None:
-    from paretune.files import finished
+    from paretune.records.manifest import finished
 
     for name in ("ocr", "geneval"):
         folder = tmp_path / "round-2" / "experts" / name

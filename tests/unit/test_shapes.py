@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from paretune.estimate import estimate
-from paretune.methods import build_plan
-from paretune.policies.facts import read_backbone, read_shape
-from paretune.policies.hunyuan_video.family import time_factor
-from paretune.policies.shapes import Shape
+from paretune.models.facts import read_backbone, read_shape
+from paretune.models.hunyuan_video.family import time_factor
+from paretune.models.shapes import Shape
+from paretune.planning.estimate import estimate
+from paretune.planning.methods import build_plan
 from paretune.recipes import find_recipe, load_config
 from paretune.types import ParetuneError
 

@@ -11,7 +11,7 @@ import pytest
 
 from paretune.config import RunConfig
 from paretune.files import write_json
-from paretune.methods import build_plan
+from paretune.planning.methods import build_plan
 from paretune.recipes import parse_config
 from paretune.stages import scorers
 from paretune.stages.scorers import Scale, read_scales, recorded

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from paretune.rewards.base import RewardError, load_reward, score_samples
-from paretune.rewards.text import TextModelReward, repetition
+from paretune.rewards.text.reward_models import TextModelReward, repetition
 from paretune.types import ParetuneError, Prompt
 from tests.language import make_gpt2_reward
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from paretune.policies.token_files import Token
-from paretune.policies.token_spec import TokenUse, format_tokens, parse_tokens
-from paretune.policies.tokens import Scaled, blends, resolve
+from paretune.reward_tokens.files import Token
+from paretune.reward_tokens.pipelines import Scaled, blends, resolve
+from paretune.reward_tokens.spec import TokenUse, format_tokens, parse_tokens
 from paretune.types import ParetuneError
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from paretune.rewards.base import RewardError, load_reward, score_samples
-from paretune.rewards.tracking import track
-from paretune.rewards.video import MotionQuality, VideoQuality
-from paretune.rewards.video_judges import MotionJudge, VisualJudge, displacement
+from paretune.rewards.worlds.tracking import track
+from paretune.rewards.worlds.video import MotionQuality, VideoQuality
+from paretune.rewards.worlds.video_judges import MotionJudge, VisualJudge, displacement
 from paretune.types import Prompt
 from paretune.worlds.clips.render import Style, render
 from paretune.worlds.clips.scenes import Clip, all_clips, caption, record

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import Delaunay, QhullError
 
-from ..records import read_evaluation, read_summary
+from ..records.read import read_evaluation, read_summary
 from ..types import ParetuneError
 
 # The method of the page that draws a measured model; `expert:R` and `rate:R` are members at one reward.

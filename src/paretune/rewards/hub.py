@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from paretune.foreign import load
+from paretune.foreign.loading import load
 from paretune.types import ParetuneError
 
 from .loaded import check_loaded, refuse_pickles

@@ -16,21 +16,21 @@ from typing import Any
 
 import torch
 
+from ..adapters.store import WEIGHTS, load_delta, sum_deltas
 from ..environment import choose_device
-from ..files import finished, read_manifest
-from ..long_prompts import cuts
+from ..models.loading import open_policy
+from ..models.lora import folded
+from ..models.memory import memory_errors, to_draw
 from ..ops.lowrank import LowRank
-from ..plan import derive_seed
-from ..policies.adapters import folded
-from ..policies.memory import memory_errors, to_draw
-from ..policies.opening import open_policy
-from ..policies.stamped import restored
-from ..policies.token_spec import format_tokens
-from ..policies.tokens import resolve
+from ..planning.long_prompts import cuts
+from ..planning.plan import derive_seed
+from ..records.manifest import finished, read_manifest
+from ..reward_tokens.pipelines import resolve
+from ..reward_tokens.spec import format_tokens
 from ..rewards.base import RewardError, applies_to, load_reward, score_samples
 from ..rewards.trust import NOT_TRUSTED
-from ..stages.adapters import WEIGHTS, load_delta, sum_deltas
-from ..stages.families import Mixed
+from ..samples.stamped import restored
+from ..stages.menu import Mixed
 from ..types import ParetuneError, Prompt, Reward, Samples
 from .records import prompt_of
 from .request import Request

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..commands.export import open_final
 from ..config import ModelConfig, RunConfig
 from ..data.prompts import load_prompts
-from ..exporting import open_final
-from ..methods import build_plan
-from ..policies.flow import Sampling
-from ..policies.folders import EMBEDDED, family_of, settings_of, world_of
-from ..policies.media import Medium, medium_of
-from ..policies.token_files import Token, read_bank
-from ..policies.token_spec import parse_tokens
-from ..policies.tokens import resolve
+from ..models.detect import EMBEDDED, family_of, settings_of, world_of
+from ..models.flow import Sampling
+from ..planning.methods import build_plan
+from ..reward_tokens.files import Token, read_bank
+from ..reward_tokens.pipelines import resolve
+from ..reward_tokens.spec import parse_tokens
 from ..rewards.trust import is_code
-from ..stages.families import Mixed, PolicyFamily, token_family
+from ..samples.media import Medium, medium_of
+from ..stages.menu import Mixed, PolicyFamily, token_family
 from ..types import ParetuneError, Prompt
 from .request import Request
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import disk_errors, partial_folder, write_bytes, write_json, write_rows
-from ..policies.stamped import stamped_png
+from ..samples.stamped import stamped_png
 from ..types import ParetuneError
 from .request import Request
 from .sampler import Drawn, Sampler

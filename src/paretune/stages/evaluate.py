@@ -16,33 +16,26 @@ from typing import Any
 
 import torch
 
+from ..adapters.store import adapter_hash, load_delta
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
-from ..files import (
-    digest,
-    disk_errors,
-    finished,
-    read_manifest,
-    write_json,
-    write_manifest,
-    write_rows,
-)
-from ..plan import derive_seed
-from ..policies.adapters import fold
-from ..policies.media import medium_of
-from ..policies.memory import memory_errors, to_load, to_measure
-from ..policies.opening import open_policy
-from ..policies.policy import Policy
-from ..policies.token_files import read_token
-from ..policies.token_spec import TokenUse
-from ..policies.tokens import Scaled, resolve
-from ..records import read_evaluation
+from ..files import digest, disk_errors, write_json, write_rows
+from ..models.loading import open_policy
+from ..models.lora import fold
+from ..models.memory import memory_errors, to_load, to_measure
+from ..models.policy import Policy
+from ..planning.plan import derive_seed
+from ..records.labels import apart
+from ..records.manifest import finished, read_manifest, write_manifest
+from ..records.names import is_plain
+from ..records.read import read_evaluation
+from ..reward_tokens.files import read_token
+from ..reward_tokens.pipelines import Scaled, resolve
+from ..reward_tokens.spec import TokenUse
 from ..rewards.base import applies_to, score_samples
+from ..samples.media import medium_of
 from ..types import ParetuneError, Prompt, Reward, Samples, Stopped, take
-from .adapters import adapter_hash, load_delta
-from .labels import apart
-from .safe_names import is_plain
 from .scorers import Scale, named, recorded, scale_of, scorers_of
 
 SHOWN = 6  # samples a prompt set that the report shows

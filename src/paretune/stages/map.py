@@ -7,19 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..adapters.store import adapter_hash, load_delta, save_delta
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
-from ..files import METRICS, digest, disk_errors, finished, write_manifest
+from ..files import digest, disk_errors
+from ..models.memory import memory_errors, to_load, to_train
 from ..ops.lowrank import LowRank
-from ..plan import ExpertTask
-from ..policies.media import medium_of
-from ..policies.memory import memory_errors, to_load, to_train
+from ..planning.plan import ExpertTask
+from ..records.manifest import METRICS, finished, write_manifest
 from ..rewards.base import load_reward
+from ..samples.media import medium_of
 from ..training.mixture import Mixture, Source
 from ..training.objectives.flat_keys import digest_form
 from ..training.objectives.settings import needs_whole_batches
-from .adapters import adapter_hash, load_delta, save_delta
 from .scorers import named
 
 

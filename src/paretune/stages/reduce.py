@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
+from ..adapters.store import MOMENTUM, adapter_hash, cut_to, load_delta, save_delta, user_errors
 from ..config import ReduceConfig, RunConfig
-from ..files import digest, finished, write_json, write_manifest
+from ..files import digest, write_json
 from ..ops.lowrank import LowRank, cosines, gram, spread_of_gram
 from ..ops.merge_weights import simplex_lattice
 from ..ops.merging import DIVISIONS, REDUCERS, merge_experts
-from ..plan import Round, derive_seed
-from ..policies.media import medium_of
-from ..records import read_diagnostics
-from .adapters import MOMENTUM, adapter_hash, cut_to, load_delta, save_delta, user_errors
+from ..planning.plan import Round, derive_seed
+from ..records.manifest import finished, write_manifest
+from ..records.read import read_diagnostics
+from ..samples.media import medium_of
 
 DIAGNOSTICS = "diagnostics.json"
 # Candidate weights -> their values, all at once: measuring them is one job (stages.search).

@@ -15,8 +15,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from ..config import RunConfig
-from ..files import MANIFEST, read_manifest, sha256
-from ..records import checked
+from ..files import sha256
+from ..records.manifest import MANIFEST, read_manifest
+from ..records.read import checked
 from ..rewards.base import load_reward
 from ..rewards.importing import files_of
 from ..types import Reward

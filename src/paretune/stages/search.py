@@ -12,21 +12,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..adapters.store import adapter_hash, load_delta, sum_deltas
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
-from ..files import digest, finished, write_manifest, write_rows
+from ..files import digest, write_rows
+from ..models.loading import open_policy
+from ..models.lora import folded
+from ..models.memory import memory_errors, to_measure
+from ..models.policy import Policy
 from ..ops.lowrank import LowRank
 from ..ops.merging import Experts, merge_experts
-from ..plan import Round, derive_seed
-from ..policies.adapters import folded
-from ..policies.memory import memory_errors, to_measure
-from ..policies.opening import open_policy
-from ..policies.policy import Policy
-from ..records import read_candidates
+from ..planning.plan import Round, derive_seed
+from ..records.manifest import finished, write_manifest
+from ..records.read import read_candidates
 from ..rewards.base import load_reward, score_samples
 from ..types import Prompt, Reward, Stopped
-from .adapters import adapter_hash, load_delta, sum_deltas
 from .evaluate import draw
 from .volumes import space_of
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..config import RunConfig
-from ..plan import MethodPlan, Plan, Round
+from ..planning.plan import MethodPlan, Plan, Round
 from .evaluate import Subject
-from .families import families_of, preferences, token_family
+from .menu import families_of, preferences, token_family
 
 
 def subjects_of(config: RunConfig, plan: Plan) -> tuple[Subject, ...]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..budget import counted, expert_budget, set_sizes
 from ..config import RunConfig
 from ..files import write_json
-from ..plan import Plan
-from ..records import read_diagnostics
-from .labels import apart, labels
+from ..planning.budget import counted, expert_budget, set_sizes
+from ..planning.plan import Plan
+from ..records.labels import apart, labels
+from ..records.read import read_diagnostics
 from .reduce import DIAGNOSTICS
 from .scorers import Scale, read_scales
 from .subjects import expert_round, subjects_of

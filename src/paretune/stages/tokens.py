@@ -11,16 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..adapters.store import adapter_hash, load_delta
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
-from ..files import METRICS, below, digest, disk_errors, finished, read_manifest, write_bytes, write_manifest
-from ..plan import Plan, TokenTask, derive_seed
-from ..policies.memory import memory_errors, to_load, to_train
+from ..files import digest, disk_errors, write_bytes
+from ..models.memory import memory_errors, to_load, to_train
+from ..planning.plan import Plan, TokenTask, derive_seed
+from ..records.manifest import METRICS, below, finished, read_manifest, write_manifest
 from ..rewards.base import load_reward
 from ..training.objectives.settings import needs_whole_batches
 from ..types import ParetuneError
-from .adapters import adapter_hash, load_delta
 from .scorers import named
 from .subjects import expert_round
 
@@ -71,7 +72,7 @@ def train_token(
         report({"folder": job.task.folder, "update": steps, "epochs": steps})
         return manifest
     # Imported here: a worker that only looks up a finished token needs no torch model.
-    from ..training.tokens import TokenTrainer
+    from ..training.tokens.trainer import TokenTrainer
 
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,8 @@ import moocore
 import numpy as np
 
 from ..config import RunConfig
+from ..ops.indicators import Axis
 from ..rewards.base import load_reward
-from .indicators import Axis
 
 
 @dataclass(frozen=True)

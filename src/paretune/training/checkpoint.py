@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
-from ..files import digest, disk_errors, read_json, read_manifest, sha256, write_bytes, write_json
+from ..files import digest, disk_errors, read_json, sha256, write_bytes, write_json
+from ..records.manifest import read_manifest
 from ..types import ParetuneError, Stopped
 
 __all__ = ["Checkpoint", "Stopped", "TrainState", "find_checkpoint", "latest_checkpoint", "load_checkpoint",

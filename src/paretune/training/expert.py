@@ -16,13 +16,14 @@ from typing import Any
 import torch
 
 from ..config import RunConfig
-from ..files import METRICS, write_rows
+from ..files import write_rows
+from ..models.flow import sample
+from ..models.lora import attach_parents, attach_policy, fold, only, policy_deltas, swapped
+from ..models.quantize import is_quantized, open_to_train, quantize
 from ..ops.lowrank import LowRank
-from ..plan import ExpertTask, derive_seed
-from ..policies.adapters import attach_parents, attach_policy, fold, only, policy_deltas, swapped
-from ..policies.flow import sample
-from ..policies.quantize import is_quantized, open_to_train, quantize
-from ..records import read_metrics
+from ..planning.plan import ExpertTask, derive_seed
+from ..records.manifest import METRICS
+from ..records.read import read_metrics
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from .mixture import Mixture
 from .objectives.flow import Batch, FlowObjective, Rollouts, Setting

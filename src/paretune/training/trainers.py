@@ -9,15 +9,15 @@ from typing import Any, Protocol
 
 from ..config import RunConfig
 from ..ops.lowrank import LowRank
-from ..plan import JOINT_METHODS, METHOD_OBJECTIVES, ExpertTask, TokenTask
-from ..policies.media import medium_of
+from ..planning.plan import JOINT_METHODS, METHOD_OBJECTIVES, ExpertTask, TokenTask
+from ..samples.media import medium_of
 from ..types import ParetuneError, Prompt
 from .checkpoint import TrainState
 from .mixture import Mixture
 from .objectives.base import Objective
 from .objectives.settings import check_with_recipe, read_options, settings_for
 from .objectives.table import find_objective, objective_names
-from .student import Student
+from .tokens.student import Student
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -41,9 +41,9 @@ class Trainer(Protocol):
 
 # What a sample is -> the module:Class below this package that learns its reward tokens.
 STUDENTS = {
-    "pictures": "flow_student:FlowStudent",
-    "clips": "flow_student:FlowStudent",
-    "texts": "language.student:TextStudent",
+    "pictures": "tokens.flow:FlowStudent",
+    "clips": "tokens.flow:FlowStudent",
+    "texts": "tokens.answers:TextStudent",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...chat import render_chats
+from ...foreign.chat import render_chats
 
 
 def check_chats(tokenizer: Any, rows: Sequence[dict[str, Any]], what: str) -> None:

@@ -21,13 +21,13 @@ import torch
 from ...config import RunConfig
 from ...data.prompts import load_prompts
 from ...files import disk_errors, partial_folder, publish
-from ...policies.adapters import check_targets
-from ...policies.causal_lm.policy import CausalLMPolicy
-from ...policies.media import medium_of
-from ...policies.memory import memory_errors, to_train
-from ...policies.opening import open_policy
-from ...policies.peft_adapters import lora_config
+from ...models.causal_lm.policy import CausalLMPolicy
+from ...models.loading import open_policy
+from ...models.lora import check_targets
+from ...models.memory import memory_errors, to_train
+from ...models.peft_adapters import lora_config
 from ...recipes import find_recipe, load_config
+from ...samples.media import medium_of
 from ...types import ParetuneError, turns_of
 from .chats import check_chats
 from .settings import on_device

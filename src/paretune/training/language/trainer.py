@@ -20,13 +20,13 @@ from transformers import PrinterCallback
 
 from ...config import RunConfig
 from ...data.prompts import load_prompts
+from ...models.causal_lm.policy import CausalLMPolicy
+from ...models.loading import open_policy
+from ...models.lora import check_targets, fold
+from ...models.peft_adapters import adapter_deltas, adapter_parameters, lora_config
 from ...ops.lowrank import LowRank
-from ...plan import ExpertTask, derive_seed
-from ...policies.adapters import check_targets, fold
-from ...policies.causal_lm.policy import CausalLMPolicy
-from ...policies.opening import open_policy
-from ...policies.peft_adapters import adapter_deltas, adapter_parameters, lora_config
-from ...policies.text_tokens import as_written
+from ...planning.plan import ExpertTask, derive_seed
+from ...reward_tokens.language import as_written
 from ...types import ParetuneError
 from ..checkpoint import Checkpoint, Stopped, TrainState, find_checkpoint, load_checkpoint
 from ..mixture import Mixture

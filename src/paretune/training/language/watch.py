@@ -13,9 +13,10 @@ import torch
 from transformers import TrainerCallback
 
 from ...config import TrainConfig
-from ...files import METRICS, write_rows
-from ...plan import ExpertTask, derive_seed
-from ...records import read_metrics
+from ...files import write_rows
+from ...planning.plan import ExpertTask, derive_seed
+from ...records.manifest import METRICS
+from ...records.read import read_metrics
 from ..checkpoint import TrainState, save_checkpoint
 from ..expert import blend
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...config import ObjectiveConfig
-from ...plan import METHOD_OBJECTIVES
+from ...planning.plan import METHOD_OBJECTIVES
 from ...types import ParetuneError
 
 

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 
 from ...config import ModelConfig, ObjectiveConfig, RunConfig, TrainConfig
+from ...models.flow import Conditions, FlowPolicy, Sampling, Trajectories
 from ...ops.advantages import best_and_worst, informative_groups
-from ...plan import ExpertTask
-from ...policies.flow import Conditions, FlowPolicy, Sampling, Trajectories
+from ...planning.plan import ExpertTask
 from ..checkpoint import TrainState
 from ..mixture import Mixture, Scores
 from .base import Objective, Options

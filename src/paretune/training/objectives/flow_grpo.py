@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 
 from ...config import ModelConfig, RunConfig
 from ...limits import PositiveReal
+from ...models.flow import Sampling, stochastic_step
 from ...ops import policy_losses as losses
 from ...ops.flow_sde import random_steps
-from ...policies.flow import Sampling, stochastic_step
 from ...types import ParetuneError
 from .base import Options
 from .flow import Batch, FlowObjective, Loss, Setting

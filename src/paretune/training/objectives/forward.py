@@ -13,8 +13,8 @@ from pydantic import Field
 
 from ...config import RunConfig
 from ...limits import Positive, PositiveReal
+from ...models.flow import Conditions
 from ...ops import policy_losses as losses
-from ...policies.flow import Conditions
 from .base import Options
 from .flow import Batch, FlowObjective, Loss, Setting
 

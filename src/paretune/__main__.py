@@ -1,0 +1,5 @@
+"""`python -m paretune` is the command `paretune`."""
+
+from .cli.app import main
+
+main()

@@ -1,0 +1,1 @@
+"""Anyone's LoRA files: read, keys, write, merge, fold, inspect. Nothing here knows of a run."""

@@ -1,0 +1,149 @@
+"""`paretune fold`: a base model with an adapter folded in, as a new folder of the same layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..files import check_new, disk_errors, partial_folder, publish, sha256, write_json
+from ..types import ParetuneError
+from .fold_tensors import fold_file, locate
+from .fold_tied import part as part_shared
+from .fold_tied import record, stored_names
+from .inputs import open_adapters
+from .read import AdapterFile
+from .tensors import open_tensors
+from .transformers_names import names_of
+
+# Their attention and feed-forward layers are Conv1D, which keeps weights transposed. peft says so
+# in an adapter's config, anyone else's need not, and a square matrix does not show it.
+CONV1D = {"gpt2", "imagegpt", "openai-gpt", "decision_transformer"}
+WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """What a fold did: the new folder, the weights changed, the files they were in."""
+
+    folder: Path
+    modules: int
+    files: int
+    untied: bool = False  # whether the base's embedding and head were one weight and are two now
+
+    def line(self) -> str:
+        """The report in one line."""
+        apart = "; its embedding and its head are no longer shared" if self.untied else ""
+        return f"{self.folder}: {self.modules} weights changed in {self.files} safetensors files{apart}"
+
+
+def fold_adapter(
+    base: str | Path,
+    adapter: str | Path,
+    out: str | Path,
+    component: str | None = None,
+    renames: Sequence[str] = (),
+) -> FoldReport:
+    """Write base with the adapter folded in to a new folder `out`, which needs no adapter any more.
+
+    base: a local folder of safetensors weights (diffusers or transformers, sharded or not), or a
+    diffusers pipeline's folder, whose `component` (by default the one that the adapter names, else
+    transformer or unet) is folded and whose other parts are copied. renames: "OLD=NEW". Sums in
+    float32, rounded once to the base's dtype. Raises ParetuneError when a module is not found or does
+    not fit, when the base is quantised or has no safetensors, when out exists or the disk is full;
+    nothing is left.
+    """
+    source, target = Path(base), Path(out)
+    check_new(target)
+    if not source.is_dir():
+        raise ParetuneError(
+            f"the base {source} is not a folder: fold reads local files alone, so download a hub model "
+            "first (hf download OWNER/NAME --local-dir DIR)"
+        )
+    if target.resolve().is_relative_to(source.resolve()):
+        raise ParetuneError(f"the output {target} lies in the base {source}, which is copied; choose another")
+    lora = open_adapters([adapter], renames)[0]
+    part = _part(source, component or lora.component)
+    if _model_type(source / part) in CONV1D:
+        lora = replace(lora, config={**lora.config, "fan_in_fan_out": True})
+    files = [open_tensors(path) for path in _weight_files(source / part)]
+    names = names_of(source / part)
+    tied = stored_names(names.tied, files)
+    places = locate(lora, files, tied.shared, names.stored)
+    parted = part_shared(lora, places, tied)
+    partial = partial_folder(target)
+    try:
+        with disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(source, partial, ignore=_weights_of(source / part, whole=bool(part)))
+            for file in files:
+                fold_file(file, partial / part / file.path.name, lora, parted.changes, parted.added)
+            record(partial / part, parted, files)
+            write_json(partial / "fold.json", _facts(lora, adapter, base))
+            publish(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    touched = {*parted.changes, *(new.source for new in parted.added.values())}
+    changed = sum(not touched.isdisjoint(file.entries) for file in files)
+    return FoldReport(target, len(places), changed, parted.untied)
+
+
+def _facts(lora: AdapterFile, adapter: str | Path, base: str | Path) -> dict[str, object]:
+    return {
+        "made_by": "paretune fold",
+        "base": str(base),
+        "adapter": {"name": str(adapter), "sha256": sha256(lora.path)},
+        "modules": len(lora),
+    }
+
+
+def _model_type(folder: Path) -> str:
+    """What transformers calls the model's architecture; "" where the folder does not say."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _part(source: Path, component: str | None) -> str:
+    """The sub-folder of a pipeline to fold, "" for a folder that holds the weights itself."""
+    if not (source / "model_index.json").is_file():
+        return ""
+    for name in [component] if component else ["transformer", "unet"]:
+        if (source / name).is_dir():
+            return name
+    raise ParetuneError(f"the pipeline {source} has no folder {component or 'transformer or unet'}")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that the folder's index names, or all when it has no index."""
+    named: set[str] = set()
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        try:
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            named.update(str(Path(name)) for name in shards)  # Path refuses what is no text
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ParetuneError(f"{index} is no readable weight index") from error
+    paths = [folder / name for name in sorted(named)] or sorted(folder.glob("*.safetensors"))
+    for path in paths:
+        if path.parent != folder or not path.is_file():
+            raise ParetuneError(f"{folder} lacks {path.name}, which its index names")
+    if not paths:
+        raise ParetuneError(f"{folder} holds no safetensors weights; save the model as safetensors")
+    return paths
+
+
+def _weights_of(folder: Path, whole: bool) -> Callable[[str, list[str]], list[str]]:
+    """What copytree leaves out: the folded folder's weights, and its sub-folders unless `whole`."""
+
+    def ignore(where: str, names: list[str]) -> list[str]:
+        here = Path(where)
+        if here != folder:
+            return []
+        return [
+            n for n in names if Path(n).suffix in WEIGHTS or (not whole and (here / n).is_dir())
+        ]
+
+    return ignore

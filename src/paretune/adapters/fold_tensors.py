@@ -1,0 +1,246 @@
+"""W += B A inside a safetensors file, a block of rows at a time.
+
+The new file has the old one's header byte for byte (with the added tensors at its end, where there are
+any), so a shard is copied and changed on the way: memory is a block of W and the factors of one module,
+whatever the model, shard or matrix is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor
+
+from ..types import ParetuneError
+from .read import AdapterFile
+from .renaming import alias
+from .tensors import DTYPES, Entry, TensorFile, tensor_bytes
+
+BLOCK = 32 << 20  # bytes of base weights in memory at a time
+QUANTISED = (".qweight", ".weight_packed")  # GPTQ and AWQ; compressed-tensors
+FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one base tensor: ΔW of `module` is added, to the tensor stored `whole` where one is."""
+
+    module: str | None = None
+    whole: str | None = None  # its name in the adapter's file
+
+
+@dataclass(frozen=True)
+class Added:
+    """A tensor that the base does not store: a copy of its `source`, changed."""
+
+    source: str
+    change: Change
+
+
+def locate(
+    lora: AdapterFile,
+    files: Sequence[TensorFile],
+    shared: Mapping[str, str] | None = None,
+    stored: Mapping[str, str] | None = None,
+) -> dict[str, Change]:
+    """Base tensor name -> what the adapter does to it.
+
+    shared: further names -> the stored tensor that they mean. stored: what the model's class calls a
+    tensor -> its name in files. Names are looked for as they are, then with one outermost part added to
+    all or taken off all (checkpoints often leave it out, or add it), then as `stored` has them, then with
+    parts put in or taken out in one place.
+    Raises ParetuneError when a module is not there or does not fit, and when two tensors of the
+    adapter claim one of the base's.
+    """
+    keys = {key: entry for file in files for key, entry in file.entries.items()}
+    keys |= {name: keys[stored] for name, stored in (shared or {}).items()}
+    changes = _changes(lora)
+    rename = _renaming(lora, list(changes), keys, stored or {})
+    places = {rename(name): change for name, change in changes.items()}
+    for key, change in places.items():
+        _check_fit(lora, key, keys[key], change)
+    return places
+
+
+def _changes(lora: AdapterFile) -> dict[str, Change]:
+    """The adapter's own tensor names -> changes.
+
+    peft stores the frozen weight of an embedding M that it adapts as M.base_layer.weight: ΔW goes on that.
+    """
+    changes = {f"{module}.weight": Change(module) for module in lora}
+    for bare, stored in lora.whole.items():
+        name = bare.replace(".base_layer.", ".")
+        before = changes.get(name, Change())
+        if before.whole is not None or (before.module is not None and name == bare):
+            raise ParetuneError(f"{lora.path} changes {name} twice, by {stored} and another of its tensors")
+        changes[name] = Change(before.module, stored)
+    return changes
+
+
+def _renaming(
+    lora: AdapterFile, names: Sequence[str], keys: Mapping[str, Entry], stored: Mapping[str, str]
+) -> Callable[[str], str]:
+    """The one rule under which the base has all the names."""
+    missing = [name for name in names if name not in keys]
+    if not missing:
+        return str
+    packed = next((key for key in keys if key.endswith(QUANTISED)), None)
+    if packed is not None:
+        raise ParetuneError(
+            f"the base is quantised (it stores {packed}): fold into the float model that it was made from"
+        )
+    first = missing[0]
+    added = [key.removesuffix(first) for key in keys if key.endswith("." + first)]
+    taken = [first.removesuffix(key) for key in keys if first.endswith("." + key)]
+    candidates = [*(_Add(prefix) for prefix in added), *(_Take(prefix) for prefix in taken)]
+    rules = [rule for rule in candidates if all(rule(name) in keys for name in names)]
+    if not rules and all(stored.get(name) in keys for name in names):
+        return stored.__getitem__
+    if not rules:
+        rule = alias([name.removesuffix(".weight") for name in missing], _modules(keys))
+        found = {rule(name) for name in names} if rule is not None else set()
+        rules = [rule] if rule is not None and len(found) == len(names) and found <= keys.keys() else []
+    if len(rules) != 1:
+        lost = next((name for rule in candidates for name in missing if rule(name) not in keys), first)
+        what = f"several tensors named like {first}" if rules else f"no {lost}"
+        raise ParetuneError(
+            f"the base has {what}, which {lora.path} changes; it is for another model, "
+            "or give --rename OLD=NEW"
+        )
+    return rules[0]
+
+
+def _modules(keys: Mapping[str, Entry]) -> list[str]:
+    return [key.removesuffix(".weight") for key in keys if key.endswith(".weight")]
+
+
+@dataclass(frozen=True)
+class _Add:
+    prefix: str
+
+    def __call__(self, name: str) -> str:
+        return self.prefix + name
+
+
+@dataclass(frozen=True)
+class _Take:
+    prefix: str
+
+    def __call__(self, name: str) -> str:
+        # A name without the prefix is no part of what it names, so the rule does not hold for it.
+        return name.removeprefix(self.prefix) if name.startswith(self.prefix) else ""
+
+
+def _check_fit(lora: AdapterFile, key: str, base: Entry, change: Change) -> None:
+    stored = lora.file.entries[change.whole] if change.whole is not None else base
+    if stored.shape != base.shape:
+        raise ParetuneError(f"{change.whole} of {lora.path} has another shape than the base's {key}")
+    for entry in (base, stored):
+        if entry.dtype not in FLOATS and (change.module is not None or base.dtype != stored.dtype):
+            raise ParetuneError(
+                f"{key} of the base is stored as {base.dtype}; fold into a float model"
+                if entry is base
+                else f"{change.whole} of {lora.path} is stored as {stored.dtype}, which is no float"
+            )
+    if change.module is not None:
+        _orient(base, lora, change.module)
+
+
+def _orient(entry: Entry, lora: AdapterFile, module: str) -> bool:
+    """Whether W holds ΔWᵀ: embeddings, and GPT-2's Conv1D (peft's fan_in_fan_out)."""
+    rows, columns = lora.shape(module)
+    flat = (entry.shape[0], math.prod(entry.shape[1:])) if len(entry.shape) > 1 else (0, 0)
+    transposed = lora.layouts[module].kind == "embedding"
+    if lora.layouts[module].kind == "linear":
+        # peft's flag is one for all modules and may be stale; only a square matrix needs it.
+        square = rows == columns
+        transposed = bool(lora.config.get("fan_in_fan_out")) if square else flat == (columns, rows)
+    if flat != ((columns, rows) if transposed else (rows, columns)):
+        raise ParetuneError(
+            f"{module} of {lora.path} is {rows} x {columns}, the base's weight is "
+            f"{list(entry.shape)}; it is for another model"
+        )
+    return transposed
+
+
+def fold_file(
+    file: TensorFile,
+    path: Path,
+    lora: AdapterFile,
+    places: Mapping[str, Change],
+    added: Mapping[str, Added] | None = None,
+) -> None:
+    """Copy a safetensors file to path, with the changes in places (see `locate`) and the added tensors."""
+    own = {name: new for name, new in (added or {}).items() if new.source in file.entries}
+    header = _longer_header(file, own) if own else file.header
+    with file.path.open("rb") as base, lora.path.open("rb") as adapter, path.open("wb") as sink:
+        sink.write(struct.pack("<Q", len(header)) + header)
+        work = [(entry, places.get(key, Change())) for key, entry in file.entries.items()]
+        for entry, change in [*work, *((file.entries[new.source], new.change) for new in own.values())]:
+            source, stored = base, entry
+            if change.whole is not None:
+                source, stored = adapter, lora.file.entries[change.whole]
+            source.seek(stored.start)
+            if change.module is not None:
+                _add(source, sink, stored, entry.dtype, lora, change.module)
+            elif change.whole is not None:
+                sink.write(tensor_bytes(_cast(lora, change.whole, entry.dtype)))
+            else:
+                _copy(source, sink, entry.end - entry.start)
+
+
+def _longer_header(file: TensorFile, added: Mapping[str, Added]) -> bytes:
+    """The file's header with records of the added tensors, which lie behind the others."""
+    header = json.loads(file.header)
+    end = max(record["data_offsets"][1] for key, record in header.items() if key != "__metadata__")
+    for name, new in added.items():
+        entry = file.entries[new.source]
+        start, end = end, end + entry.end - entry.start
+        header[name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def _cast(lora: AdapterFile, name: str, dtype: str) -> Tensor:
+    """A tensor that the adapter stores whole, in the base's dtype. Refuses what that cannot hold."""
+    tensor = lora.file.read_finite(name).to(DTYPES[dtype])
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+        raise ParetuneError(f"{name} of {lora.path} holds values too large for {dtype}")
+    return tensor
+
+
+def _copy(source: IO[bytes], sink: IO[bytes], size: int) -> None:
+    while size > 0:
+        data = source.read(min(size, BLOCK))
+        sink.write(data)
+        size -= len(data)
+
+
+def _add(
+    source: IO[bytes], sink: IO[bytes], entry: Entry, kept: str, lora: AdapterFile, module: str
+) -> None:
+    """Stream one weight [rows, width] through W += left @ right, in float32 or wider, to the dtype `kept`."""
+    delta = lora[module]
+    transposed = _orient(entry, lora, module)
+    left, right = (delta.A.T, delta.B.T) if transposed else (delta.B, delta.A)
+    dtype = DTYPES[entry.dtype]
+    wide = torch.float64 if kept == "F64" else torch.float32
+    left, right = left.to(wide), right.to(wide)
+    rows, width = left.shape[0], right.shape[1]
+    step = max(1, BLOCK // (width * dtype.itemsize))
+    for start in range(0, rows, step):
+        block = left[start : start + step]
+        data = bytearray(block.shape[0] * width * dtype.itemsize)
+        source.readinto(data)  # type: ignore[attr-defined]
+        weight: Tensor = torch.frombuffer(data, dtype=dtype).view(-1, width).to(wide)
+        folded = weight.addmm(block, right).to(DTYPES[kept])
+        if not bool(torch.isfinite(folded).all()):
+            raise ParetuneError(f"folding {module} leaves the range of {kept}, or the base holds NaN there")
+        sink.write(tensor_bytes(folded))

@@ -1,0 +1,104 @@
+"""Adapters in one tool's format: peft's, diffusers', ComfyUI's or kohya's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..files import check_new, disk_errors, partial_folder, write_json
+from ..types import ParetuneError
+from .original_names import TABLES
+from .original_writer import write_original
+from .read import DIFFUSERS_WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS, AdapterFile, read_adapter
+from .write import PROVENANCE
+
+FILES = {"peft": (PEFT_CONFIG, PEFT_WEIGHTS), "diffusers": (DIFFUSERS_WEIGHTS,)}
+FORMATS = (*FILES, "comfyui", "kohya")
+# What a base model's name tells of its family.
+_HINTS = {"flux": "flux", "hunyuan": "hunyuan_video", "diffusion-3": "sd3", "sd3": "sd3", "wan": "wan"}
+
+
+def check_format(form: str, family: str | None = None) -> None:
+    """Raise ParetuneError for a format or a family that there is not, before anything is done."""
+    if form not in FORMATS:
+        raise ParetuneError(f"--format {form} is none of {', '.join(FORMATS)}")
+    if family is not None and _key(family) not in TABLES:
+        raise ParetuneError(f"--family {family} is none of {', '.join(TABLES)}")
+
+
+def _key(family: str) -> str:
+    return family.lower().replace("-", "_")
+
+
+@contextmanager
+def in_format(out: Path, form: str, family: str | None = None) -> Iterator[Path]:
+    """A place for the block to write an adapter's folder to, which then becomes `out` in that format.
+
+    family: of the base model, where it is known. `out` appears whole or not at all; the tokens that the
+    folder has come along. Raises ParetuneError when the format cannot hold the adapter.
+    """
+    check_new(out)
+    check_format(form, family)
+    partial = partial_folder(out)
+    try:
+        with disk_errors(out):
+            partial.mkdir(parents=True)
+        yield partial / "whole"
+        done = partial / "done"
+        with disk_errors(out):
+            done.mkdir()
+            _fill(done, partial / "whole", out.name, form, family)
+            check_new(out)
+            os.replace(done, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _fill(done: Path, whole: Path, name: str, form: str, family: str | None) -> None:
+    adapter = read_adapter(whole)
+    if form in FILES:
+        for file in FILES[form]:
+            if not (whole / file).exists():
+                raise ParetuneError(
+                    f"--format {form} cannot hold this adapter: a language model's, or with whole tensors"
+                )
+            os.replace(whole / file, done / file)
+    else:
+        if adapter.whole:
+            raise ParetuneError(f"--format {form} cannot hold {next(iter(adapter.whole))}, stored whole")
+        kind = _key(family) if family else guess_family(adapter)
+        if kind not in TABLES:
+            raise ParetuneError(f"--format {form} is for {', '.join(TABLES)}, not for {kind}; write peft")
+        note = whole / PROVENANCE
+        told = {"paretune": note.read_text().strip()} if note.exists() else {}
+        write_original(done / f"{name}.safetensors", adapter, adapter.layouts, form, kind, told)
+    if (whole / PROVENANCE).exists():
+        note = json.loads((whole / PROVENANCE).read_text(encoding="utf-8"))
+        write_json(done / PROVENANCE, {**note, "format": form})
+    if (whole / "tokens").exists():
+        os.replace(whole / "tokens", done / "tokens")
+
+
+def guess_family(adapter: AdapterFile) -> str:
+    """The family of an adapter by its modules, or by its base model's name. Raises ParetuneError."""
+    modules = list(adapter)
+    if any(name.startswith("blocks.") and ".attn1." in name for name in modules):
+        return "wan"
+    if any(name.startswith("context_embedder.token_refiner.") for name in modules):
+        return "hunyuan_video"
+    if any(".attn2." in name or name == "pos_embed.proj" for name in modules):
+        return "sd3"
+    base = (adapter.base_model or "").lower()
+    named = {family for hint, family in _HINTS.items() if hint in base}
+    if len(named) == 1:
+        return named.pop()
+    if not any(name.startswith(("transformer_blocks.", "single_transformer_blocks.")) for name in modules):
+        raise ParetuneError(f"modules such as {modules[0]} are of none of {', '.join(TABLES)}: write peft")
+    raise ParetuneError(
+        f"the modules do not tell of which family they are ({modules[0]}): add --family, one of "
+        f"{', '.join(TABLES)}"
+    )

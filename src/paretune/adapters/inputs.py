@@ -1,0 +1,200 @@
+"""Adapters as a user names them: a folder, a .safetensors file, or a Hugging Face hub id."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+from ..files import digest, sha256
+from ..records.seal import check_adapter
+from ..types import ParetuneError
+from .keys import Layout, frozen
+from .read import PEFT_WEIGHTS, AdapterFile, read_adapter, write_adapter
+from .renaming import alias, read_renames, renamed
+
+_HUB = re.compile(r"^[\w.-]+/[\w.-]+(/.+\.safetensors)?$")
+
+
+def open_adapter(name: str | Path) -> AdapterFile:
+    """Open an adapter by path, by hub id "owner/name", or by "owner/name/file.safetensors".
+
+    A path that exists wins over a hub id. Only adapter files are downloaded, never a base model.
+    Raises ParetuneError in one line when there is none.
+    """
+    text = str(name)
+    if Path(name).is_dir():
+        check_adapter(Path(name))
+    if Path(name).exists() or not _HUB.match(text) or text.startswith("."):
+        return read_adapter(name)
+    return read_adapter(_download(text))
+
+
+def open_adapters(names: Sequence[str | Path], renames: Sequence[str] = ()) -> list[AdapterFile]:
+    """Open adapters, their modules renamed as told ("OLD=NEW", see `policies.renaming`)."""
+    rules = read_renames(renames)
+    return renamed([open_adapter(name) for name in names], rules)
+
+
+def measurable(names: Sequence[str | Path], renames: Sequence[str], out: Path) -> list[Path]:
+    """Where to read each adapter from in order to measure it: its file, or the folder of a peft adapter.
+
+    Renamed adapters are written below `out` first. Raises ParetuneError for tensors stored whole, which
+    an adapter on a loaded model does not replace.
+    """
+    places: list[Path] = []
+    for name, adapter in zip(names, open_adapters(names, renames), strict=True):
+        for bare in adapter.whole:
+            if frozen(bare) is None:
+                raise ParetuneError(
+                    f"{name} holds {bare} whole (modules_to_save): fold it into the base first, then measure "
+                    "that model"
+                )
+        if renames:
+            inputs = [sha256(adapter.path), *renames]
+            place = out / "adapters" / digest(inputs)[:16]
+            if not place.exists():
+                base = adapter.base_model or ""
+                write_adapter(place, adapter, base, {"renamed": list(renames)}, None, adapter.layouts)
+        else:
+            place = adapter.path.parent if adapter.path.name == PEFT_WEIGHTS else adapter.path
+        places.append(place.absolute())  # not resolve(): the hub's cache keeps links to files without names
+    return places
+
+
+def _download(text: str) -> Path:
+    """The local copy of a hub adapter's weights file (its configuration beside it)."""
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.utils import logging as hub_logging
+
+    hub_logging.set_verbosity_error()  # its retries would be twenty lines before our one
+    owner, repository, *inner = text.split("/", 2)
+    hub_id = f"{owner}/{repository}"
+    try:
+        files = HfApi().list_repo_files(hub_id)
+        weights = inner[0] if inner else _choose(hub_id, files)
+        config = str(Path(weights).with_name("adapter_config.json"))
+        if config in files:
+            hf_hub_download(hub_id, config)
+        return Path(hf_hub_download(hub_id, weights))
+    except ParetuneError:
+        raise
+    except Exception as error:  # the library raises whatever its layers raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ParetuneError(
+            f"no adapter at {text}, neither here nor on the hub: {reason}"
+        ) from error
+
+
+def _choose(hub_id: str, files: Sequence[str]) -> str:
+    """The adapter among a repository's files: the standard names first, else the only candidate."""
+    for known in ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"):
+        if known in files:
+            return known
+    found = [file for file in files if file.endswith(".safetensors") and "/" not in file]
+    if len(found) == 1:
+        return found[0]
+    what = f"several ({', '.join(found)}): name one as {hub_id}/FILE" if found else "none"
+    raise ParetuneError(f"{hub_id} should hold one safetensors adapter, it holds {what}")
+
+
+def check_together(
+    adapters: Sequence[AdapterFile],
+    names: Sequence[str],
+    base_model: str | None = None,
+    mean: bool = True,
+) -> str:
+    """Check that adapters may be merged; return the base model they share ("" when none is named).
+
+    base_model: what the user says it is, which overrides the files. mean: whether they are averaged.
+    Raises ParetuneError on different base models, different shapes or layouts of a module, one module
+    under two names, an average of adapters that share no module, and differing modules_to_save.
+    """
+    bases = {a.base_model: name for a, name in zip(adapters, names, strict=True) if a.base_model}
+    if base_model is None and len(bases) > 1:
+        told = ", ".join(f"{name}: {base}" for base, name in bases.items())
+        raise ParetuneError(
+            f"these adapters are for different base models ({told}); if they are the same model "
+            "under two names, give that as the base model"
+        )
+    seen: dict[str, tuple[str, tuple[int, int], Layout]] = {}
+    for adapter, name in zip(adapters, names, strict=True):
+        for module, layout in adapter.layouts.items():
+            first, shape, kind = seen.setdefault(module, (name, adapter.shape(module), layout))
+            if (shape, kind) != (adapter.shape(module), layout):
+                raise ParetuneError(
+                    f"{first} and {name} differ in {module}: {kind.kind} {shape} against "
+                    f"{layout.kind} {adapter.shape(module)}; they are for different base models"
+                )
+    refuse_aliases(adapters, names)
+    if mean:
+        _refuse_strangers(adapters, names)
+    _check_whole(adapters, names)
+    return base_model or next(iter(bases), "")
+
+
+def refuse_aliases(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
+    """Raise ParetuneError where two adapters call the same modules by two names."""
+    for (x, first), (y, second) in combinations(zip(adapters, names, strict=True), 2):
+        rule = alias(y.keys() - x.keys(), x.keys() - y.keys())
+        if rule is not None:
+            ours = sorted(x.keys() - y.keys())[0]
+            theirs = sorted(y.keys() - x.keys())[0]
+            raise ParetuneError(
+                f"{first} and {second} call the same modules by two names ({ours} and {theirs}): add "
+                f"--rename {rule}"
+            )
+
+
+def _refuse_strangers(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
+    """A mean of adapters that share no module would only make each of them weaker."""
+    for i, adapter in enumerate(adapters):
+        others = [j for j in range(len(adapters)) if j != i]
+        if others and not any(adapter.keys() & adapters[j].keys() for j in others):
+            j = others[0]
+            rule = alias(adapter, adapters[j], inserted_only=False)
+            offer = f"--rename {rule}" if rule else "--rename OLD=NEW"
+            raise ParetuneError(
+                f"{names[i]} and {names[j]} share no module ({next(iter(adapter))} against "
+                f"{next(iter(adapters[j]))}), so a mean would only weaken both: add {offer} where these are "
+                "two names of one, or --sum to add them up as they are"
+            )
+
+
+def refuse_whole(adapters: Sequence[AdapterFile]) -> None:
+    """Raise ParetuneError for tensors stored whole where weights would have to scale their change."""
+    for adapter in adapters:
+        for bare in adapter.whole:
+            if frozen(bare) is None:
+                raise ParetuneError(
+                    f"{adapter.path} holds {bare} whole (modules_to_save): its change cannot be scaled "
+                    "without the base; train without modules_to_save"
+                )
+
+
+def _check_whole(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
+    """Tensors stored whole can be carried over only when every adapter holds the very same ones.
+
+    A frozen weight that peft stores beside a module's factors is the base's own: who lacks it has the same.
+    """
+    every = dict.fromkeys(bare for adapter in adapters for bare in adapter.whole)
+    for bare in every:
+        holders = [
+            (adapter.file.read_finite(adapter.whole[bare]), name)
+            for adapter, name in zip(adapters, names, strict=True)
+            if bare in adapter.whole
+        ]
+        first, holder = holders[0]
+        clashing = [
+            name
+            for tensor, name in holders
+            if tensor.shape != first.shape or not bool((tensor == first).all())
+        ]
+        if frozen(bare) is None:
+            clashing += [n for a, n in zip(adapters, names, strict=True) if bare not in a.whole]
+        if clashing:
+            raise ParetuneError(
+                f"{holder} and {clashing[0]} clash in {bare}, stored whole (modules_to_save): its "
+                "change cannot be told without the base; train without modules_to_save"
+            )

@@ -1,0 +1,115 @@
+"""One model's modules under two names: what differs between them, and how one becomes the other.
+
+Libraries rename parts of their models now and then (`model.layers` became `model.language_model.layers`
+in transformers), and adapters saved before and after name the same modules differently.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ..types import ParetuneError
+from .keys import Contents
+from .read import AdapterFile
+
+
+@dataclass(frozen=True)
+class Rename:
+    """OLD=NEW, both runs of whole parts between dots.
+
+    "" for OLD puts NEW in front; "" for NEW takes OLD away.
+    """
+
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return f"{self.old}={self.new}"
+
+    def __call__(self, name: str) -> str:
+        """The name with the first OLD in it replaced; a name that is in NEW's form already stays as it is."""
+        dotted = f".{name}."
+        old, new = (f".{run}." if run else "." for run in (self.old, self.new))
+        if old not in dotted or (old in new and new in dotted):
+            return name
+        return dotted.replace(old, new, 1).strip(".") or name
+
+
+def read_renames(items: Sequence[str]) -> list[Rename]:
+    """Renames from the words of a command line, "model.layers=model.language_model.layers"."""
+    found = []
+    for item in items:
+        old, mark, new = item.partition("=")
+        old, new = old.strip("."), new.strip(".")
+        if not mark or old == new or "=" in new:
+            raise ParetuneError(
+                f"--rename wants OLD=NEW, such as model.layers=model.language_model.layers, not {item!r}"
+            )
+        found.append(Rename(old, new))
+    return found
+
+
+def renamed(adapters: Sequence[AdapterFile], renames: Sequence[Rename]) -> list[AdapterFile]:
+    """The adapters with their modules called otherwise. Refuses a rename that changes no name of any."""
+    done = list(adapters)
+    for rename in renames:
+        before, done = done, [_renamed(adapter, rename) for adapter in done]
+        if all(x.keys() == y.keys() for x, y in zip(before, done, strict=True)):
+            some = next(iter(before[0]), "none")
+            raise ParetuneError(f"--rename {rename} changes no module's name; they are called like {some}")
+    return done
+
+
+def _renamed(adapter: AdapterFile, rename: Rename) -> AdapterFile:
+    modules = {rename(name): factors for name, factors in adapter.contents.modules.items()}
+    whole = {rename(name): stored for name, stored in adapter.contents.whole.items()}
+    if len(modules) < len(adapter.contents.modules) or len(whole) < len(adapter.contents.whole):
+        raise ParetuneError(f"--rename {rename} gives two modules of {adapter.path} one name")
+    return replace(adapter, contents=Contents(modules, whole, adapter.component))
+
+
+def alias(theirs: Iterable[str], ours: Iterable[str], inserted_only: bool = True) -> Rename | None:
+    """The rename that turns most of `theirs` into names of `ours`; None where it turns less than half.
+
+    Names count as the same when one has parts more than the other, in one place (a prefix or an infix);
+    with inserted_only off, also when they begin differently. Parts that are numbers are no renaming:
+    blocks.0.q and blocks.1.q are two modules.
+    """
+    theirs, ours = list(theirs), list(ours)
+    ends: dict[str, list[str]] = {}
+    for name in ours:
+        parts = name.split(".")
+        for i in range(len(parts)):
+            ends.setdefault(".".join(parts[i:]), []).append(name)
+    count: Counter[Rename] = Counter()
+    for name in theirs:
+        parts = name.split(".")
+        common = next((e for i in range(len(parts)) if (e := ".".join(parts[i:])) in ends), None)
+        rules = {_rule(name, other, inserted_only) for other in ends[common][:8]} if common else set()
+        count.update(rule for rule in rules if rule is not None)
+    if not count:
+        return None
+    best, times = count.most_common(1)[0]
+    return best if 2 * times >= min(len(theirs), len(ours)) else None
+
+
+def _rule(name: str, other: str, inserted_only: bool) -> Rename | None:
+    """What turns one name into the other, with the part behind it so that it is met in one place alone."""
+    a, b = name.split("."), other.split(".")
+    behind = 0
+    while behind < min(len(a), len(b)) and a[-1 - behind] == b[-1 - behind]:
+        behind += 1
+    before = 0
+    while before < min(len(a), len(b)) - behind and a[before] == b[before]:
+        before += 1
+    x, y = a[before : len(a) - behind], b[before : len(b) - behind]
+    if all(part.isdigit() for part in [*x, *y]) or behind == 0:
+        return None
+    if x and y and (inserted_only or before or behind < 2 or a[-behind].isdigit()):
+        return None
+    if not before:
+        return Rename(".".join(x), ".".join(y))
+    context = a[len(a) - behind]
+    return Rename(".".join([*a[:before], *x, context]), ".".join([*b[:before], *y, context]))

@@ -1,0 +1,178 @@
+"""Write one adapter so that plain peft and plain diffusers load it with the same effect.
+
+    adapter_config.json, adapter_model.safetensors    peft: PeftModel.from_pretrained(model, folder)
+    pytorch_lora_weights.safetensors                  diffusers: pipe.load_lora_weights(folder)
+    provenance.json                                   where it came from
+
+The scale is in the factors, so alpha = rank everywhere. Where ranks differ, both libraries read
+rank_pattern and alpha_pattern as regular expressions on a name's end; a leading ^ makes them exact.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..files import check_new, disk_errors, partial_folder, publish
+from ..ops.lowrank import LowRank
+from ..types import ParetuneError
+from .keys import PEFT_PREFIX, Layout
+from .tensors import TensorSpool
+
+PROVENANCE = "provenance.json"
+# What of an input's configuration says how the base model is built, not how it was trained.
+INHERITED = ("auto_mapping", "task_type", "fan_in_fan_out", "modules_to_save", "revision")
+
+
+class AdapterWriter:
+    """Streams an adapter folder: add() modules one by one, then finish(). Holds one in memory.
+
+    Use as a context manager. folder: must not exist; it appears whole on finish(), or not at all.
+    base_model: the name to record. component: the diffusers pipeline's part ("transformer",
+    "unet"); None leaves out the diffusers file. config: an input's, to inherit INHERITED from.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        base_model: str,
+        component: str | None = "transformer",
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        check_new(self.folder)
+        self._base_model, self._component = base_model, component
+        self._inherited = {key: config[key] for key in INHERITED if config and config.get(key)}
+        self._ranks: dict[str, int] = {}
+        self._whole = 0
+        self.partial = partial_folder(self.folder)
+        with disk_errors(self.folder):
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.partial.mkdir()
+            try:
+                self._spool = TensorSpool(self.partial)
+            except OSError:
+                shutil.rmtree(self.partial, ignore_errors=True)
+                raise
+
+    def __enter__(self) -> AdapterWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._spool.close()
+        finally:
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+    def add(self, module: str, delta: LowRank, layout: Layout | None = None) -> None:
+        """Append one module's ΔW (linear unless layout says otherwise), in float32."""
+        layout = layout or Layout()
+        if delta.rank < 1:
+            raise ValueError(f"{module} has rank 0; leave modules out that do not change")
+        a, b = delta.A.float(), delta.B.float()
+        if not (bool(torch.isfinite(a).all()) and bool(torch.isfinite(b).all())):
+            raise ParetuneError(f"{self.folder}: the change of {module} holds NaN or infinite values")
+        names = (f"{module}.lora_A.weight", f"{module}.lora_B.weight")
+        if layout.kind == "embedding":
+            names = (f"{module}.lora_embedding_A", f"{module}.lora_embedding_B")
+        elif layout.kind == "conv":
+            a = a.reshape(delta.rank, -1, *layout.kernel)
+            b = b.reshape(*b.shape, *(1 for _ in layout.kernel))
+        with disk_errors(self.folder):
+            self._spool.add(names[0], a)
+            self._spool.add(names[1], b)
+        self._ranks[module] = delta.rank
+
+    def add_whole(self, name: str, tensor: Tensor) -> None:
+        """Append a tensor that is stored whole (modules_to_save). Only peft can load such files."""
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+            raise ParetuneError(f"{self.folder}: the tensor {name} holds NaN or infinite values")
+        with disk_errors(self.folder):
+            self._spool.add(name, tensor)
+        self._whole += 1
+
+    def finish(self, extra: Mapping[str, Any] | None = None) -> Path:
+        """Write the folder. extra: its provenance, as plain data. Returns the folder."""
+        if not self._ranks:
+            raise ParetuneError(f"nothing to write to {self.folder}: the adapter changes no module")
+        config = self._config()
+        provenance = json.dumps(dict(extra), indent=1) if extra else None
+        note = {"paretune": provenance} if provenance else {}
+        with disk_errors(self.folder):
+            self._spool.write(
+                self.partial / "adapter_model.safetensors", note, lambda n: PEFT_PREFIX + n
+            )
+            if self._component is not None and not self._whole:
+                prefix = self._component + "."
+                keys = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules")
+                stored = json.dumps({prefix + key: config[key] for key in keys}, sort_keys=True)
+                self._spool.write(
+                    self.partial / "pytorch_lora_weights.safetensors",
+                    {**note, "lora_adapter_metadata": stored},
+                    lambda n: prefix + n,
+                )
+            (self.partial / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
+            if provenance:
+                (self.partial / PROVENANCE).write_text(provenance + "\n")
+            publish(self.partial, self.folder)
+        return self.folder
+
+    def _config(self) -> dict[str, Any]:
+        """peft's LoraConfig of what was added: the commonest rank, the others by exact pattern."""
+        common = Counter(self._ranks.values()).most_common(1)[0][0]
+        other = {f"^{_escaped(name)}": rank for name, rank in self._ranks.items() if rank != common}
+        return {
+            "peft_type": "LORA",
+            "base_model_name_or_path": self._base_model,
+            "r": common,
+            "lora_alpha": common,
+            "rank_pattern": other,
+            "alpha_pattern": dict(other),
+            "target_modules": sorted(self._ranks),
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "inference_mode": True,
+            "init_lora_weights": True,
+            "use_rslora": False,
+            "use_dora": False,
+            **self._inherited,
+        }
+
+
+def _escaped(name: str) -> str:
+    """A module's name as a regular expression; the dots of ordinary names are left as they are."""
+    return name if re.fullmatch(r"[\w.-]+", name) else re.escape(name)
+
+
+def write_adapter(
+    folder: str | Path,
+    deltas: Mapping[str, LowRank],
+    base_model: str,
+    extra: Mapping[str, Any] | None = None,
+    component: str | None = "transformer",
+    layouts: Mapping[str, Layout] | None = None,
+) -> Path:
+    """Write a whole adapter at once (see `AdapterWriter`). Returns the folder.
+
+    deltas: module -> ΔW. base_model: recorded name. extra: provenance, plain data. component: None
+    for a model that is no diffusers pipeline's. layouts: for modules that are not linear.
+    Raises ParetuneError when the folder exists or the disk is full.
+    """
+    with AdapterWriter(folder, base_model, component) as writer:
+        for module, delta in deltas.items():
+            writer.add(module, delta, (layouts or {}).get(module))
+        return writer.finish(extra)

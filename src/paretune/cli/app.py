@@ -1,0 +1,336 @@
+"""The commands. No logic: each reads its arguments, calls one function, and prints what came back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ..config import RunConfig
+from ..recipes import find_recipe, in_run, load_config
+from ..types import ParetuneError
+from .adapters import Renames
+from .adapters import commands as adapter_commands
+from .models import AsJson, Quiet, TrustRewards, Verify, print_json, say
+from .models import commands as model_commands
+from .progress import make_progress
+from .results import only_results, results
+
+app = typer.Typer(
+    help="Align a generative model to several rewards at once.\n\n"
+    "Start with `paretune quickstart` (a whole run on the CPU), or `paretune plan RECIPE` to see what a "
+    "recipe will do and cost, then `paretune run RECIPE --out runs/NAME`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True)
+
+Recipe = Annotated[str, typer.Argument(help="A YAML recipe, or the name of one that ships with paretune.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key: --set train.epochs=4. May be repeated.", metavar="KEY=VALUE"),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    as_json = "--json" in sys.argv and "--help" not in sys.argv
+    try:
+        with only_results(as_json):
+            app(prog_name="paretune")
+    except ParetuneError as error:
+        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False, markup=True)
+        sys.exit(2)
+
+
+@app.command()
+def quickstart(
+    out: Out = Path("runs/quickstart"),
+    set_: Set = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """The whole job on the embedded model: train, merge, evaluate, report. Minutes on two CPU cores."""
+    _run(load_config(find_recipe("quickstart"), set_ or ()), out, resume, quiet, as_json)
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; default runs/NAME.")] = None,
+    set_: Set = None,
+    resume: Resume = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    verify: Verify = False,
+) -> None:
+    """Run a recipe: K rounds of Map and Reduce, evaluation, report.
+
+    Ctrl-C stops at the next checkpoint; the same command with --resume goes on, bit for bit.
+    """
+    config = load_config(find_recipe(recipe), set_ or ())
+    _run(config, out or Path("runs") / config.name, resume, quiet, as_json, verify)
+
+
+def _run(
+    config: RunConfig, out: Path, resume: bool, quiet: bool, as_json: bool, verify: bool = False
+) -> None:
+    from ..run import run as run_all
+
+    _finish(lambda progress: run_all(config, out, progress, resume, verify), out, quiet, as_json)
+
+
+@app.command()
+def tokens(
+    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a key: --set tokens.steps=800.", metavar="tokens.KEY=VALUE"),
+    ] = None,
+    trust_rewards: TrustRewards = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    verify: Verify = False,
+) -> None:
+    """Train one reward token an expert (RaTE) and measure them beside the run's other models.
+
+    Ctrl-C stops at the next checkpoint; the same command goes on, bit for bit.
+    """
+    from ..commands.add_tokens import add_tokens
+
+    def work(progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        return add_tokens(run_folder, set_ or (), progress, trust_rewards, verify)
+
+    _finish(work, run_folder, quiet, as_json, "the same command")
+
+
+@contextmanager
+def _stoppable(out: Path, again: str) -> Iterator[None]:
+    """Ctrl-C is no failure: say where the work is and how it goes on."""
+    from ..rewards.errors import RewardTimeout
+    from ..types import Stopped
+
+    try:
+        yield
+    except RewardTimeout as error:
+        if not (out / "config.yaml").exists():  # nothing has begun
+            raise
+        raise ParetuneError(f"{error}; checkpoints are kept in {out}: go on with {again}") from error
+    except (Stopped, KeyboardInterrupt):
+        console.print(f"stopped; finished work is kept in {out}. Go on with {again}")
+        raise typer.Exit(130) from None
+
+
+def _finish(
+    work: Callable[[Callable[[dict[str, Any]], None]], dict[str, Any]],
+    out: Path,
+    quiet: bool,
+    as_json: bool,
+    again: str = "the same command and --resume",
+) -> None:
+    """Do a run's work under its progress and print the summary that it returns."""
+    with _stoppable(out, again), make_progress(console, quiet, as_json) as progress:
+        summary = work(progress)
+    if as_json:
+        _print_line({"summary": summary, "report": str(out / "report.html")})
+    else:
+        from .tables import summary_table
+
+        wide = Console(width=None if sys.stdout.isatty() else 160)
+        wide.print(summary_table(summary, judges=wide.width >= 150))
+        typer.echo(f"report: {out / 'report.html'}   adapter: {out / 'final'}")
+
+
+@app.command()
+def plan(
+    recipe: Recipe,
+    set_: Set = None,
+    as_json: AsJson = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Do one update on this machine and tell its peak memory.")
+    ] = False,
+    trust_rewards: TrustRewards = False,
+) -> None:
+    """Print what a recipe will do: settings, experts, samples, updates, memory, hours. Runs nothing."""
+    from ..environment import choose_device
+    from ..models.detect import EMBEDDED
+    from ..models.facts import check_options
+    from ..planning.budget import counted, set_sizes, short_sets
+    from ..planning.estimate import estimate
+    from ..planning.long_prompts import told_cuts
+    from ..planning.methods import build_plan
+    from ..rewards.trust import code_of, left_out
+    from ..stages.claim import missing_files
+    from ..stages.prompt_checks import check_unloaded
+
+    found = find_recipe(recipe)
+    config = load_config(found, set_ or ())
+    check_options(config.model)
+    missing = missing_files(config)
+    trusted = trust_rewards or not in_run(found)
+    if not trusted and (code := code_of(config)):
+        say(left_out(code).replace("not scored", "not looked at", 1))
+    check_unloaded(config, missing, trusted)
+    sizes = set_sizes(config, hub=False)
+    planned, short = counted(config, build_plan(config), sizes), short_sets(config, sizes)
+    device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
+    costs = estimate(config, planned, device)
+    cut = told_cuts(config)
+    peak = None
+    if measure:
+        from ..planning.peak import measure_update
+
+        peak = measure_update(config, choose_device(config.executor.device))
+    if as_json:
+        print_json({"config": config.model_dump(mode="json"), "plan": planned.to_json(),
+                     "estimate": vars(costs), "missing": missing, "short": short, "cut": cut,
+                     **({"measured": vars(peak)} if peak else {})})  # fmt: skip
+        return
+    from .tables import plan_tables
+
+    for table in plan_tables(config, planned, costs, device):
+        Console().print(table)
+    for told in short:
+        typer.echo(told)
+    if missing:
+        typer.echo(f"not there yet, and needed by a run: {', '.join(missing)}")
+    for line in cut:
+        typer.echo(f"note: {line}")
+    if peak is not None:
+        typer.echo(str(peak))
+
+
+@app.command("eval")
+def evaluate(
+    recipe: Recipe,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", help="A LoRA folder, file or hub id over the base. May be repeated."),
+    ] = None,
+    rename: Renames = None,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for eval.json, the rows and the pictures.")
+    ] = Path("runs/eval"),
+    set_: Set = None,
+    trust_rewards: TrustRewards = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    verify: Verify = False,
+) -> None:
+    """Measure adapters on a recipe's held-out prompts, beside the base model.
+
+    Ctrl-C stops; the same command goes on with what was not measured yet.
+    """
+    from ..commands.measure import measure_adapters
+    from ..rewards.trust import registered_only
+
+    found = find_recipe(recipe)
+    config = load_config(found, set_ or ())
+    config = registered_only(config, trust_rewards or not in_run(found), say)
+    with _stoppable(out, "the same command"), make_progress(console, quiet, as_json) as progress:
+        table = measure_adapters(config, adapter or [], out, progress, rename or (), verify)
+    if as_json:
+        _print_line(table)
+        return
+    from .tables import measure_table
+
+    Console().print(measure_table(table))
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="A run's folder.")], verify: Verify = False
+) -> None:
+    """Make report.html of a run again, also of one made in part."""
+    from ..report import write_report
+
+    if not (run_folder / "config.yaml").exists():
+        raise ParetuneError(f"{run_folder} holds no run: config.yaml is missing")
+    typer.echo(write_report(run_folder, verify))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Run folders, or LABEL=FOLDER; one label is pooled.")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", help="The method that hypervolumes are measured from; rewarded_soup by default."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("comparison.html"),
+    as_json: AsJson = False,
+    verify: Verify = False,
+) -> None:
+    """Put runs into one table and one page: methods, seeds, recipes, side by side."""
+    from ..report import write_comparison
+    from ..report.compare import compare_runs
+    from .tables import comparison_table
+
+    comparison = compare_runs(runs, against, verify=verify)
+    page = write_comparison(comparison, out)
+    if as_json:
+        print_json(comparison)
+        return
+    Console().print(comparison_table(comparison))
+    typer.echo(f"page: {page}")
+
+
+@app.command()
+def score(
+    reward: Annotated[str, typer.Argument(help="A reward's name, package.module:Name, or file.py:Name.")],
+    images: Annotated[Path, typer.Argument(help="A folder of pictures, clips or .txt answers.")],
+    prompts: Annotated[Path, typer.Option("--prompts", help="One prompt a sample (.txt or .jsonl).")],
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one sample may take.")] = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Score samples with one reward: a way to try a reward of one's own."""
+    from ..commands.measure import score_folder
+
+    rows = score_folder(reward, images, str(prompts), timeout)
+    if as_json:
+        print_json(rows)
+        return
+    from .tables import shown
+
+    for row in rows:
+        typer.echo(f"{row['value']:.4f}  {shown(row['image'])}  {shown(row['prompt'])}")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check the installation: versions, CPU and GPU, disk, the embedded model, the optional judges."""
+    from ..commands.doctor import examine
+
+    findings = examine()
+    if as_json:
+        print_json([vars(f) for f in findings])
+    for finding in [] if as_json else findings:
+        mark = "[green]ok[/green]" if finding.ok else "[red]!![/red]"
+        Console().print(f"{mark} {finding.what}: {finding.told}", highlight=False)
+    if any(f.needed and not f.ok for f in findings):
+        raise typer.Exit(1)
+
+
+app.add_typer(model_commands)
+app.add_typer(adapter_commands)
+
+
+def _print_line(value: Any) -> None:
+    """The result after the lines of the progress: every line of stdout is one JSON object."""
+    typer.echo(json.dumps(value), file=results())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""The commands that use a finished run's model: sample, demo, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ..types import ParetuneError
+from .results import results
+
+commands = typer.Typer()
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but the result.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+TrustRewards = Annotated[
+    bool,
+    typer.Option("--trust-rewards", help="Run the code of a run's rewards that are files or modules."),
+]
+
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Hash every file of a run, not only those whose size or time differ.")
+]
+
+
+def print_json(value: Any) -> None:
+    """Indented, on stdout."""
+    typer.echo(json.dumps(value, indent=1), file=results())
+
+
+def say(line: str) -> None:
+    """A line on stderr, beside the result."""
+    typer.echo(line, err=True)
+
+
+@commands.command()
+def sample(
+    source: Annotated[str, typer.Argument(help="A finished run's folder, a model's folder, or a hub id.")],
+    prompt: Annotated[list[str], typer.Option("--prompt", help="What is asked for. May be repeated.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    prefer: Annotated[
+        str | None, typer.Option("--prefer", help="Weights of the run's rewards, as \"ocr=0.7 beauty=0.3\".")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            help="mapreduce (the default of a run), mix (experts mixed by the preference), rate (reward "
+            "tokens), or base.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        str, typer.Option("--tokens", help="Reward tokens by hand, beside any method: \"ocr:2 beauty@0.5\".")
+    ] = "",
+    count: Annotated[int, typer.Option("-n", "--count", help="Samples a prompt.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
+    steps: Annotated[int | None, typer.Option("--steps", help="Default: the recipe's evaluation.")] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance", help="Default: the recipe's.")] = None,
+    trust_rewards: TrustRewards = False,
+    as_json: AsJson = False,
+    verify: Verify = False,
+) -> None:
+    """Draw pictures, clips or answers at a preference, with their scores and their settings."""
+    from ..sampling.command import sample_folder
+
+    table = sample_folder(
+        source, prompt, out,
+        prefer=prefer, method=method, tokens=tokens, count=count, seed=seed, steps=steps, guidance=guidance,
+        trust_rewards=trust_rewards, verify=verify, say=say,
+    )  # fmt: skip
+    if as_json:
+        print_json(table)
+        return
+    from .tables import sample_places, sample_table
+
+    Console().print(sample_table(table))
+    typer.echo(sample_places(table, out))
+    for line in table["cut"]:
+        typer.echo(f"note: {line}")
+
+
+@commands.command()
+def demo(
+    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    port: Annotated[int, typer.Option("--port", help="Where the page is served.")] = 7860,
+    host: Annotated[str, typer.Option("--host", help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="Another name that the page answers to."),
+    ] = None,
+    trust_rewards: TrustRewards = False,
+    quiet: Quiet = False,
+    verify: Verify = False,
+) -> None:
+    """A page with a slider a reward: the base beside the aligned model, scores, the measured front."""
+    from ..demo.serving import serve
+
+    serve(run_folder, host, port, quiet=quiet, trust_rewards=trust_rewards, verify=verify,
+          allow_hosts=allow_host or (), say=say)  # fmt: skip
+
+
+@commands.command()
+def export(
+    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    rank: Annotated[int | None, typer.Option("--rank", help="Compress the adapter to this rank.")] = None,
+    pipeline: Annotated[
+        bool, typer.Option("--pipeline", help="Write the whole pipeline with the adapter folded in.")
+    ] = False,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="peft, diffusers, comfyui or kohya: for one tool; by default for peft and diffusers.",
+        ),
+    ] = None,
+    verify: Verify = False,
+) -> None:
+    """Write the aligned model: one adapter for peft and diffusers, or a whole diffusers pipeline."""
+    from ..commands.export import WITHOUT_T5, export_adapter, export_format, export_pipeline
+
+    if pipeline and form is not None:
+        raise ParetuneError("--format is an adapter's, and --pipeline writes none: give one of them")
+    if pipeline and rank is not None:
+        raise ParetuneError("--rank compresses an adapter, and --pipeline writes none: give one of them")
+    if pipeline:
+        whole = export_pipeline(run_folder, out, verify)
+        typer.echo(f"pipeline: {out}")
+        if not whole:
+            typer.echo(WITHOUT_T5)
+        return
+    if form is not None:
+        error = export_format(run_folder, out, rank, form, verify)
+    else:
+        error = export_adapter(run_folder, out, rank, verify)
+    typer.echo(f"adapter: {out} (relative error of the compression {error:.2e})")

@@ -1,0 +1,159 @@
+"""Results as tables for the terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from ..config import RunConfig
+from ..planning.estimate import SUSTAINED_TFLOPS, Estimate
+from ..planning.plan import Plan
+from ..training.objectives.settings import read_options
+from ..training.objectives.table import find_objective
+
+
+def summary_table(summary: dict[str, Any], judges: bool) -> Table:
+    """Methods by rewards (and their judges): mean and standard error; hypervolume; samples."""
+    judge = summary["judges"] if judges else {}
+    columns = [c for r in summary["rewards"] for c in (r, judge.get(r)) if c]
+    table = Table(title="held-out prompts, mean ± standard error", title_justify="left")
+    table.add_column("method", no_wrap=True)
+    for column in columns:
+        table.add_column(escape(column), justify="right")
+    table.add_column("hypervolume", justify="right")
+    table.add_column("samples", justify="right")
+    for method, means in summary["methods"].items():
+        errors = summary["stderr"][method]
+        cells = [f"{means[c]:.3f} ± {errors[c]:.3f}" if c in means else "" for c in columns]
+        samples = summary["budget"].get(method)
+        table.add_row(
+            method, *cells, f"{summary['hypervolume'][method]:.4f}",
+            "" if samples is None else f"{samples:,}",
+        )  # fmt: skip
+    return table
+
+
+def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> list[Table]:
+    """The settings, and the methods side by side."""
+    settings = Table(title=f"recipe {config.name}", show_header=False, title_justify="left")
+    model, train, objective, lora = config.model, config.train, config.objective, config.lora
+    guidance = model.guidance_scale
+    size = "" if model.height is None else f"{model.width}x{model.height} pixels, "
+    kls = {name: objective.kl if r.kl is None else r.kl for name, r in config.rewards.items()}
+    facts = [model.dtype, *(f"{key} {value}" for key, value in model.options.items())]
+    rows = {
+        "model": f"{model.path} ({', '.join(facts)})",
+        "sampling": costs.sampling
+        or f"{size}{model.steps} steps, guidance {guidance:g}; evaluation {config.evaluate.steps} steps",
+        "objective": f"{objective.name}{_described(config)}, KL to the {objective.anchor}: "
+        + ", ".join(f"{n} {k:g}" for n, k in kls.items()),
+        "advantages": f"over the {objective.advantage_std} standard deviation, clipped at "
+        f"{objective.advantage_clip:g}",
+        "adapter": f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",
+        "optimiser": f"AdamW, {train.lr_scheduler} learning rate {train.learning_rate:g}, "
+        f"weight decay {train.weight_decay:g}, average {train.ema_decay:g} every {train.ema_every}"
+        f"{', bf16 autocast' if train.autocast else ''}",
+        "an epoch": f"{train.prompts_per_epoch} prompts x {train.group_size} samples, "
+        f"{train.updates_per_epoch} updates, micro-batches of {train.micro_batch}",
+        "rounds": f"{config.rounds} of {train.epochs} epochs, reduce: {config.reduce.method}",
+        "memory": "unknown model" if costs.memory_gb is None
+        else f"about {costs.memory_gb:.1f} GB an expert",
+    }
+    for key, value in rows.items():
+        settings.add_row(key, value)
+    budget = Table(
+        title=f"methods (hours of one {device} at {SUSTAINED_TFLOPS[device]:g} TFLOP/s sustained)",
+        title_justify="left",
+    )
+    for name in ("method", "rounds", "experts", "samples", "updates", "device-hours"):
+        budget.add_column(name, justify="left" if name == "method" else "right")
+    for method in plan.methods:
+        experts = sum(len(r.tasks) for r in method.rounds)
+        hours = costs.hours.get(method.name)
+        budget.add_row(
+            method.name, str(len(method.rounds)), str(experts), f"{method.samples:,}",
+            f"{method.updates:,}", "" if hours is None else f"{hours:,.2f}",
+        )  # fmt: skip
+    if config.tokens is not None:
+        own, hours = config.tokens.options, costs.hours.get("tokens")
+        budget.add_row(
+            "tokens", "", "", f"{own.samples * len(config.rewards):,}",
+            f"{config.tokens.steps * len(config.rewards):,}", "" if hours is None else f"{hours:,.2f}",
+        )  # fmt: skip
+    return [settings, budget]
+
+
+def _described(config: RunConfig) -> str:
+    """What the objective shows of its options, in brackets."""
+    own = config.objective
+    told = find_objective(own.name).describe(read_options(own))
+    return f" ({told})" if told else ""
+
+
+def measure_table(table: dict[str, Any]) -> Table:
+    """`paretune eval`: adapters by rewards."""
+    rendered = Table(title="held-out prompts, mean ± standard error", title_justify="left")
+    rendered.add_column("model")
+    columns = list(next(iter(table["methods"].values())))
+    for column in columns:
+        rendered.add_column(escape(column), justify="right")
+    for name, means in table["methods"].items():
+        errors = table["stderr"][name]
+        rendered.add_row(escape(name), *(f"{means[c]:.3f} ± {errors[c]:.3f}" for c in columns))
+    return rendered
+
+
+def sample_table(table: dict[str, Any]) -> Table:
+    """`paretune sample`: the mean score of each prompt's samples, and of texts the first."""
+    made = table["made"]
+    rendered = Table(title=f"mean score of each prompt's {made}", title_justify="left")
+    rendered.add_column("prompt")
+    rendered.add_column(made, justify="right")
+    for reward in table["rewards"]:
+        rendered.add_column(reward, justify="right")
+    if made == "texts":
+        rendered.add_column("the first")
+    for number, request in enumerate(table["requests"]):
+        rows = [row for row in table[made] if row["request"] == number]
+        scores = {r: [row["scores"][r] for row in rows if r in row["scores"]] for r in table["rewards"]}
+        means = [f"{sum(values) / len(values):.3f}" if values else "–" for values in scores.values()]
+        first = [escape(shown(row["text"].strip())) for row in rows[:1] if "text" in row]
+        rendered.add_row(escape(shown(request["prompt"])), str(len(rows)), *means, *first)
+    return rendered
+
+
+def shown(text: str) -> str:
+    """A text for the terminal: one line, and no character that steers it."""
+    return "".join(" " if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text)
+
+
+def sample_places(table: dict[str, Any], out: Path) -> str:
+    """Where `paretune sample` wrote what."""
+    made, grid = table["made"], table["grid"]
+    places = {made: out / made, **({"grid": out / grid} if grid else {}), "scores": out / "sample.json"}
+    return "   ".join(f"{name}: {place}" for name, place in places.items())
+
+
+def comparison_table(comparison: dict[str, Any]) -> Table:
+    """`paretune compare`: the rewards and the margin; judges and the rest are on the page."""
+    rewards, against = comparison["rewards"], comparison["against"]
+    reference = ", ".join(f"{r} {value:g}" for r, value in comparison["reference_point"].items())
+    rendered = Table(
+        title="held-out prompts, mean ± standard error", title_justify="left",
+        caption=f"hypervolume from the point {reference}", caption_justify="left",
+    )  # fmt: skip
+    rendered.add_column("method", no_wrap=True)
+    for column in ("runs", *rewards, "hypervolume", *([f"over {against}"] if against else [])):
+        rendered.add_column(column, justify="right")
+    for name, method in comparison["methods"].items():
+        cells = [f"{method['means'][r]:.3f} ± {method['stderr'][r]:.3f}" for r in rewards]
+        cells.append(f"{method['hypervolume']:.4f}")
+        if against:
+            margin, error = method["margin"], method["margin_stderr"]
+            cells.append("" if margin is None else f"{margin:+.4f} ± {error:.4f}")
+        rendered.add_row(escape(name), str(method["runs"]), *cells)
+    return rendered

@@ -1,0 +1,72 @@
+"""`paretune tokens`: add reward tokens to a finished run, as if its recipe had asked for them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import RunConfig, TokensConfig
+from ..executors.base import Report
+from ..files import read_json, write_text
+from ..recipes import changed_keys, load_config, parse_config
+from ..records.manifest import MANIFEST
+from ..records.seal import check_run
+from ..rewards.trust import require_trust
+from ..run import run
+from ..stages.claim import lock
+from ..stages.tokens import FINAL
+from ..training.trainers import check_objective
+from ..types import ParetuneError
+
+
+def add_tokens(
+    out: Path, overrides: Sequence[str], report: Report, trust_rewards: bool = False, verify: bool = False
+) -> dict[str, Any]:
+    """Train a token for every expert of the run in `out`, measure them, and return the new summary.
+
+    overrides: "tokens.steps=800" and the like. The run's recipe gets the section, so that it is an
+    ordinary run afterwards: what is finished is skipped, what was stopped goes on. trust_rewards: run the
+    code of rewards that are files or modules, which the tokens are chosen and measured by.
+    """
+    if not (out / "summary.json").exists() or not (out / "config.yaml").exists():
+        raise ParetuneError(f"{out} holds no finished run; `paretune run ... --resume` finishes one")
+    check_run(out, verify, ("config.yaml", "summary.json", "final/manifest.json"))
+    with lock(out):  # nothing is changed below another process; `run` takes the lock anew
+        config = _with_tokens(out, overrides)
+        require_trust(config, trust_rewards, f"a token of {out}")
+        check_objective(config)
+        before = load_config(out / "config.yaml")
+        changed = changed_keys(before, config)
+        if changed and (out / "tokens").exists():
+            raise ParetuneError(
+                f"{out} holds tokens that were trained with other settings ({', '.join(changed)}); "
+                f"move {out / 'tokens'} away to train new ones"
+            )
+        if not (out / "tokens").exists():  # what was made of tokens that are no more
+            finals = [out / FINAL / reward for reward in config.rewards]
+            for stale in [*finals, *filter(_measured_tokens, out.glob("evaluation/rate*"))]:
+                shutil.rmtree(stale, ignore_errors=True)
+        write_text(out / "config.yaml", config.to_yaml())
+    return run(config, out, report, resume=True, verify=verify)
+
+
+def _with_tokens(out: Path, overrides: Sequence[str]) -> RunConfig:
+    """The run's recipe with the section, changed as asked."""
+    for item in overrides:
+        if not item.startswith("tokens."):
+            raise ParetuneError(f"--set {item}: only tokens.* can be set for a run that is finished")
+    config = load_config(out / "config.yaml", overrides)
+    if config.tokens is not None:
+        return config
+    section = {"tokens": TokensConfig.model_validate({}).model_dump(mode="json")}
+    return parse_config(config.model_dump(mode="json") | section, str(out / "config.yaml"))
+
+
+def _measured_tokens(folder: Path) -> bool:
+    """Whether a run measured tokens here: what a user put beside its folders stays."""
+    try:
+        return bool(read_json(folder / MANIFEST)["subject"]["tokens"])
+    except (ParetuneError, KeyError, TypeError):
+        return False

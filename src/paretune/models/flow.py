@@ -1,0 +1,241 @@
+"""What all flow-matching policies share: conditions, schedules, and sampling with or without noise.
+
+A policy answers four questions: what is this prompt's condition, what is the velocity at (x, sigma), which
+sigmas does its schedule take, how do latents become samples. Everything else is here. Shapes: x [B, ...]
+latents, of a picture [C, h, w], packed into tokens [N, C], or of a clip [C, t, h, w]; sigma in (0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import torch
+from torch.nn.functional import pad
+
+from ..ops.flow_sde import Step, cps_step, dance_step, euler_step, sde_step
+from ..reward_tokens.pipelines import Scaled
+from .policy import Policy
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Prompt embeddings. embeds [P, T, D], pooled [P, D]; negative_*: [1, ..], or None without guidance.
+
+    mask: [P, T], 1 where `embeds` holds a token of the prompt; None for a model that looks at all of them.
+    negative_mask: [1, T'], the same of the negative prompt. pooled: None for a model without such a vector.
+    """
+
+    embeds: torch.Tensor
+    pooled: torch.Tensor | None = None
+    negative_embeds: torch.Tensor | None = None
+    negative_pooled: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    negative_mask: torch.Tensor | None = None
+
+    def select(self, index: torch.Tensor) -> Conditions:
+        """The conditions of the prompts in `index` (repeats allowed)."""
+        index = index.to(self.embeds.device)
+        return replace(
+            self,
+            embeds=self.embeds[index],
+            pooled=None if self.pooled is None else self.pooled[index],
+            mask=None if self.mask is None else self.mask[index],
+        )
+
+    @staticmethod
+    def join(parts: Sequence[Conditions], empty: Conditions | None = None) -> Conditions:
+        """One batch of several, such as prompts with different tokens.
+
+        Parts with masks may differ in length: the shorter are filled up with what the mask hides.
+        empty: the empty prompt's, for guidance; else the negative is the first part's.
+        """
+        masks = [p.mask for p in parts if p.mask is not None]
+        embeds = [p.embeds for p in parts]
+        if masks:
+            longest = max(e.shape[1] for e in embeds)
+            embeds = [pad(e, (0, 0, 0, longest - e.shape[1])) for e in embeds]
+            masks = [pad(mask, (0, longest - mask.shape[1])) for mask in masks]
+        pooled = [p.pooled for p in parts if p.pooled is not None]
+        first = parts[0]
+        negative = (first.negative_embeds, first.negative_pooled, first.negative_mask)
+        if empty is not None:
+            negative = (empty.embeds, empty.pooled, empty.mask)
+        return Conditions(
+            torch.cat(embeds),
+            torch.cat(pooled) if pooled else None,
+            negative[0],
+            negative[1],
+            torch.cat(masks) if masks else None,
+            negative[2],
+        )
+
+    def to(self, device: torch.device) -> Conditions:
+        """The same on another device."""
+        present = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        return replace(self, **{name: value.to(device) for name, value in present.items()})
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """sigmas: N + 1 values from 1 to 0. dts: the N steps between them, as the scheduler rounds them."""
+
+    sigmas: tuple[float, ...]
+    dts: tuple[float, ...]
+
+    @classmethod
+    def from_tensor(cls, sigmas: torch.Tensor) -> Schedule:
+        """sigmas: float32 [N + 1]."""
+        s = sigmas.float().cpu()
+        return cls(tuple(s.tolist()), tuple((s[1:] - s[:-1]).tolist()))
+
+    @property
+    def steps(self) -> int:
+        """N."""
+        return len(self.dts)
+
+
+class FlowPolicy(Policy, Protocol):
+    """What a flow model must offer to be sampled and trained."""
+
+    def encode(
+        self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = ()
+    ) -> Conditions:
+        """Embed prompts once, with reward tokens after each. No tokens: nothing of them is to be seen."""
+        ...
+
+    def free_text(self) -> None:
+        """Let the text encoders go, once all prompts are embedded."""
+        ...
+
+    def velocity(
+        self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
+    ) -> torch.Tensor:
+        """v at x; sigma: [B]. float32, of the shape of x."""
+        ...
+
+    def schedule(self, steps: int) -> Schedule:
+        """The sigmas that the model's own scheduler takes for so many steps."""
+        ...
+
+    def initial_noise(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """[count, ...], drawn on the CPU so that seeds mean the same on every device."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents -> samples as `types` says: pictures or clips in [0, 1], float32, on the CPU."""
+        ...
+
+    def encode_media(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Samples as `decode` gives them -> latents, float32, on the CPU; nothing is drawn by lot."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How rollouts are drawn. window: the [first, last) stochastic steps; empty for an ODE."""
+
+    steps: int
+    guidance: float
+    window: tuple[int, int] = (0, 0)
+    sampler: str = "sde"
+    eta: float = 0.7
+    batch: int = 64
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """clean: the last latents [B, ...]. states: [B, W + 1, ...] around the window's W steps.
+
+    log_probs: [B, W] of the stochastic steps under the policy that drew them. means: [B, W, ...].
+    """
+
+    clean: torch.Tensor
+    states: torch.Tensor | None = None
+    log_probs: torch.Tensor | None = None
+    means: torch.Tensor | None = None
+
+    def select(self, index: torch.Tensor) -> Trajectories:
+        """Those of the samples in `index`."""
+        states, log_probs, means = (
+            None if x is None else x[index] for x in (self.states, self.log_probs, self.means)
+        )
+        return Trajectories(self.clean[index], states, log_probs, means)
+
+
+def stochastic_step(
+    schedule: Schedule,
+    index: int,
+    sampling: Sampling,
+    x: torch.Tensor,
+    v: torch.Tensor,
+    noise: torch.Tensor | None = None,
+    sample: torch.Tensor | None = None,
+) -> Step:
+    """Step `index` of the schedule by the chosen sampler."""
+    s, s_next = schedule.sigmas[index], schedule.sigmas[index + 1]
+    if sampling.sampler == "cps":
+        return cps_step(x, v, s, s_next, sampling.eta, noise=noise, sample=sample)
+    if sampling.sampler == "dance":
+        return dance_step(x, v, s, s_next, sampling.eta, noise=noise, sample=sample)
+    second = schedule.sigmas[1]
+    return sde_step(x, v, s, s_next, sampling.eta, second, noise=noise, sample=sample)
+
+
+@torch.no_grad()
+def sample(
+    policy: FlowPolicy,
+    conditions: Conditions,
+    noise: torch.Tensor,
+    sampling: Sampling,
+    generator: torch.Generator | None = None,
+) -> Trajectories:
+    """Draw samples. conditions: of B prompts; noise: [B, ...]; generator: for stochastic steps."""
+    schedule = policy.schedule(sampling.steps)
+    # Drawn for all at once: how the samples are cut into batches changes no draw.
+    added = [torch.randn(noise.shape, generator=generator) for _ in range(*sampling.window)]
+    parts = []
+    for start in range(0, len(noise), sampling.batch):
+        index = torch.arange(start, min(start + sampling.batch, len(noise)))
+        x = noise[index].to(policy.device)
+        own = [z[index] for z in added]
+        parts.append(_sample_batch(policy, conditions.select(index), x, schedule, sampling, own))
+    window = (_join([getattr(p, f) for p in parts]) for f in ("states", "log_probs", "means"))
+    return Trajectories(torch.cat([p.clean for p in parts]), *window)
+
+
+def _join(parts: list[torch.Tensor | None]) -> torch.Tensor | None:
+    present = [p for p in parts if p is not None]
+    return torch.cat(present) if present else None
+
+
+def _sample_batch(
+    policy: FlowPolicy,
+    conditions: Conditions,
+    x: torch.Tensor,
+    schedule: Schedule,
+    sampling: Sampling,
+    added: Sequence[torch.Tensor],
+) -> Trajectories:
+    """added: the noise of each stochastic step."""
+    first, last = sampling.window
+    states, log_probs, means = [], [], []
+    for i in range(schedule.steps):
+        sigma = torch.full((len(x),), schedule.sigmas[i], device=x.device)
+        v = policy.velocity(x, sigma, conditions, sampling.guidance)
+        if not first <= i < last:
+            x = euler_step(x, v, schedule.dts[i])
+            continue
+        if not states:
+            states.append(x)
+        z = added[i - first].to(x.device)
+        step = stochastic_step(schedule, i, sampling, x, v, noise=z)
+        x = step.sample
+        states.append(x)
+        log_probs.append(step.log_prob)
+        means.append(step.mean)
+    if not states:
+        return Trajectories(x)
+    stacked = (torch.stack(t, dim=1) for t in (states, log_probs, means))
+    return Trajectories(x, *stacked)

@@ -1,0 +1,107 @@
+"""HunyuanVideo as a policy: any HunyuanVideoPipeline folder or hub id. Latents: [B, C, t, h, w].
+
+A prompt is put into the pipeline's system text and read by Llama, whose first 95 tokens, the system text, are
+dropped; CLIP gives the pooled vector. Guidance is one of the model's inputs.
+"""
+# pyright: reportPrivateImportUsage=false
+# diffusers fills its namespace lazily, so that its public names look private.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import HunyuanVideoPipeline
+
+from ...reward_tokens.pipelines import Scaled
+from ...types import ParetuneError
+from ..flow import Conditions
+from ..options import read_options
+from ..pipelines import PipelinePolicy
+from ..shapes import Shape
+from .family import FAMILY, TEXT_TOKENS, VideoOptions, time_factor
+
+# The text refiner's attention ends in the same names, and gets adapters too.
+TARGETS = (
+    "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
+    "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
+)  # fmt: skip
+
+
+class HunyuanVideoPolicy(PipelinePolicy):
+    """See `flow.FlowPolicy`."""
+
+    kind = HunyuanVideoPipeline
+    family = FAMILY
+    targets: tuple[str, ...] = TARGETS
+    encoders = ("text_encoder", "text_encoder_2")
+
+    def check_size(self) -> Shape:
+        """Latents [C, t, h, w]. Large clips are decoded in tiles."""
+        # Blending of tiles in time counts on the nominal factor: without it, clips are taken whole.
+        nominal = self.vae.temporal_compression_ratio
+        self.vae.use_framewise_decoding = time_factor(self.vae.config) == nominal
+        self.vae.use_framewise_encoding = self.vae.use_framewise_decoding
+        if self.pipe.vae_scale_factor_spatial > 1:
+            self.vae.enable_tiling()
+        return super().check_size()
+
+    def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        """Llama's sequence with its mask, and CLIP's pooled vector."""
+        embeds, pooled, mask = self.pipe.encode_prompt(
+            texts, device=self.device, max_sequence_length=self.options.max_sequence_length or TEXT_TOKENS
+        )
+        return {"embeds": embeds, "pooled": pooled, "mask": mask.float()}
+
+    def encode(
+        self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
+    ) -> Conditions:
+        """See `PipelinePolicy.encode`. What no prompt reaches is cut off: nothing looks at it."""
+        whole = super().encode(prompts, guidance, tokens, batch)
+        assert whole.mask is not None
+        longest = int(whole.mask.sum(1).max())
+        return Conditions(whole.embeds[:, :longest], whole.pooled, mask=whole.mask[:, :longest])
+
+    def text_widths(self) -> dict[str, int]:
+        """See `PipelinePolicy.text_widths`."""
+        facts = self.transformer.config
+        return {"embeds": facts.text_embed_dim, "pooled": facts.pooled_projection_dim}
+
+    def velocity(
+        self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
+    ) -> torch.Tensor:
+        """The transformer's output at an embedded guidance. float32 [B, C, t, h, w]."""
+        assert conditions.mask is not None
+        assert conditions.pooled is not None
+        strength = self.guidance_input(len(x), guidance, 1000.0)
+        v = self.run_transformer(
+            x,
+            timestep=sigma * 1000,
+            guidance=None if strength is None else strength.to(self.dtype),
+            pooled_projections=conditions.pooled.to(self.dtype),
+            encoder_hidden_states=conditions.embeds.to(self.dtype),
+            encoder_attention_mask=conditions.mask.to(self.dtype),
+        )
+        return v.float()
+
+    def set_timesteps(self, scheduler: Any, steps: int) -> None:
+        """As HunyuanVideoPipeline does: even sigmas down to 1/N, then the scheduler's shift."""
+        shift = read_options(VideoOptions, self.config).shift
+        if shift is not None:
+            scheduler.set_shift(shift)
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
+
+    def decode(self, latents: torch.Tensor, batch: int = 8) -> torch.Tensor:
+        """Clips float32 [B, T, 3, H, W] in [0, 1]."""
+        return super().decode(latents, batch).transpose(1, 2).contiguous()
+
+    def encode_media(self, pixels: torch.Tensor, batch: int = 1) -> torch.Tensor:
+        """Clips [B, T, 3, H, W] in [0, 1] -> latents. Raises ParetuneError for other sizes."""
+        if pixels.shape[1] != self.shape.frames:
+            raise ParetuneError(
+                f"a clip of {pixels.shape[1]} frames cannot be encoded: the model's have {self.shape.frames} "
+                "(model.options.frames)"
+            )
+        return super().encode_media(pixels.transpose(1, 2), batch)

@@ -1,0 +1,28 @@
+"""The policy of a recipe's model, loaded by its family's record."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from ..config import ModelConfig
+from ..types import ParetuneError
+from .detect import family_of
+from .flow import FlowPolicy
+from .memory import memory_errors, to_load
+from .policy import Policy
+
+
+def open_policy(config: ModelConfig, device: str = "cpu") -> Policy:
+    """Load the model that a recipe names. Raises ParetuneError, one line, when it cannot be loaded."""
+    family = family_of(config.path)
+    from .checked import loading  # with torch: opening is imported where nothing is opened
+
+    with memory_errors(to_load, config), loading(f"model.path: {config.path} cannot be opened"):
+        return family.open(config, device)
+
+
+def open_flow_policy(config: ModelConfig, device: str = "cpu") -> FlowPolicy:
+    """The same of a flow model. Raises ParetuneError for a model that draws in no latents."""
+    if family_of(config.path).shape is None:
+        raise ParetuneError(f"model.path: {config.path} is no flow model")
+    return cast("FlowPolicy", open_policy(config, device))

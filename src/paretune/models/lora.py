@@ -1,0 +1,206 @@
+"""LoRA on a diffusers transformer, through peft: attach, fold, read, swap, switch off.
+
+Two adapters may live on the model: "policy", the expert in training, and "parents", the folded rounds
+kept apart so that the original base can still be evaluated (needed only for a KL to the base).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from ..adapters.transformers_names import own_weight
+from ..config import LoraConfig
+from ..ops.lowrank import LowRank
+from ..types import ParetuneError
+
+POLICY, PARENTS = "policy", "parents"
+
+
+def attach_policy(
+    transformer: nn.Module, config: LoraConfig, targets: Sequence[str], seed: int
+) -> dict[str, nn.Parameter]:
+    """Add a fresh expert (its change is zero at first) and return its float32 parameters by name."""
+    check_targets(transformer, targets)
+    transformer.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]), _as_meant():
+        torch.manual_seed(seed)
+        _mixed_in(transformer).add_adapter(
+            PeftLoraConfig(
+                r=config.rank,
+                lora_alpha=cast(int, config.alpha),  # peft divides it by the rank: a fraction serves
+                init_lora_weights="gaussian" if config.init == "gaussian" else True,
+                target_modules=list(targets),
+            ),
+            adapter_name=POLICY,
+        )
+    activate(transformer, policy=True)
+    parameters = policy_parameters(transformer)
+    for parameter in parameters.values():
+        parameter.data = parameter.data.float()  # adapters train in float32 whatever the base is
+    return parameters
+
+
+@contextmanager
+def _as_meant() -> Iterator[None]:
+    """Without peft's warnings of a second adapter, and of a quantised base that nothing merges into."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated without")
+        yield
+
+
+def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
+    """Raise ParetuneError where none of the targets is the end of a module's name, as peft reads them."""
+    names = [name for name, _ in model.named_modules()]
+    if not any(name == target or name.endswith(f".{target}") for target in targets for name in names):
+        ends = dict.fromkeys(
+            name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)
+        )
+        raise ParetuneError(
+            f"lora.targets: this model has no module {', '.join(targets)}; name some of its own: "
+            f"{', '.join(ends) or 'it has no linear ones'}"
+        )
+
+
+def policy_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of the adapter in training, in the order of the modules."""
+    return {n: p for n, p in transformer.named_parameters() if f".{POLICY}." in n}
+
+
+def attach_parents(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
+    """Add the earlier rounds as one frozen adapter instead of folding them."""
+    ranks = {name: delta.rank for name, delta in deltas.items()}
+    # peft matches the ends of names; the anchor makes each pattern mean one module alone.
+    patterns = {f"^{name}$": rank for name, rank in ranks.items()}
+    with _as_meant():
+        _mixed_in(transformer).add_adapter(
+            PeftLoraConfig(
+                r=max(ranks.values()),
+                lora_alpha=max(ranks.values()),
+                target_modules=list(ranks),
+                rank_pattern=patterns,
+                alpha_pattern=patterns,  # alpha = rank: scale 1, the factors hold the whole change
+            ),
+            adapter_name=PARENTS,
+        )
+    with torch.no_grad():
+        for name, delta in deltas.items():
+            layer: Any = transformer.get_submodule(name)
+            layer.lora_A[PARENTS].weight.copy_(delta.A)
+            layer.lora_B[PARENTS].weight.copy_(delta.B)
+
+
+def activate(transformer: nn.Module, policy: bool, parents: bool = True) -> None:
+    """Choose which of the adapters that the model has take part in its forward pass."""
+    model = _mixed_in(transformer)
+    wanted = [
+        name for name, on in ((PARENTS, parents), (POLICY, policy)) if on and name in model.peft_config
+    ]
+    if not wanted:
+        model.disable_adapters()
+        return
+    model.enable_adapters()
+    model.set_adapter(wanted)
+    for name, parameter in transformer.named_parameters():
+        parameter.requires_grad_(f".{POLICY}." in name)
+
+
+@contextmanager
+def only(transformer: nn.Module, policy: bool, parents: bool = True) -> Iterator[None]:
+    """`activate` for the length of a block, then everything again."""
+    activate(transformer, policy, parents)
+    try:
+        yield
+    finally:
+        activate(transformer, policy=True)
+
+
+def fold(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
+    """Add low-rank changes to the weights they name, in float32, rounding once. In place.
+
+    Raises ParetuneError for a change of another shape or of no module, which belongs to another model.
+    """
+    head = getattr(transformer, "get_output_embeddings", lambda: None)()
+    with torch.no_grad():
+        for name, delta in deltas.items():
+            module = _target(transformer, name)
+            weight = cast(torch.Tensor, module.weight)
+            if module is head or isinstance(module, nn.Embedding):
+                # What is tied to it stays as it is, as under peft's adapter.
+                weight = own_weight(transformer, module)
+            change = delta.dense().to(weight.device)
+            if isinstance(module, Conv1D | nn.Embedding):  # both keep their weights transposed
+                change = change.T
+            if change.shape != (weight.shape[0], weight[0].numel()):
+                raise ParetuneError(
+                    f"the adapter's change of {name} is {tuple(change.shape)}, the model's weight "
+                    f"{tuple(weight.shape)}: it is for another model"
+                )
+            weight.copy_((weight.float() + change.reshape(weight.shape)).to(weight.dtype))
+
+
+def _target(transformer: nn.Module, name: str) -> nn.Module:
+    try:
+        return transformer.get_submodule(name)
+    except AttributeError as error:
+        raise ParetuneError(
+            f"the adapter changes {name}, which the model does not have: it is for another model"
+        ) from error
+
+
+@contextmanager
+def folded(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> Iterator[None]:
+    """`fold` for the length of a block; then the weights are what they were, bit for bit."""
+    modules = {name: _target(transformer, name) for name in deltas}
+    kept = {name: cast(torch.Tensor, module.weight).detach().clone() for name, module in modules.items()}
+    fold(transformer, deltas)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, module in modules.items():
+                cast(torch.Tensor, module.weight).copy_(kept[name])
+
+
+def policy_deltas(
+    transformer: nn.Module, values: Mapping[str, torch.Tensor]
+) -> dict[str, LowRank]:
+    """The expert as module -> low-rank change, its scale folded into B. values: by parameter name."""
+    deltas: dict[str, LowRank] = {}
+    for name, a in values.items():
+        if ".lora_A." not in name:
+            continue
+        module = name.split(".lora_A.")[0]
+        layer: Any = transformer.get_submodule(module)
+        scale = layer.scaling[POLICY]
+        b = values[name.replace(".lora_A.", ".lora_B.")]
+        deltas[module] = LowRank(b.detach().cpu().float() * scale, a.detach().cpu().float())
+    return deltas
+
+
+def _mixed_in(transformer: nn.Module) -> Any:
+    """The same model, untyped: diffusers mixes in peft's methods, of which nn.Module's type knows nothing."""
+    return transformer
+
+
+@contextmanager
+def swapped(
+    parameters: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]
+) -> Iterator[None]:
+    """Run a block with other values in the parameters (an averaged copy, say), then put theirs back."""
+    kept = {name: p.data for name, p in parameters.items()}
+    for name, p in parameters.items():
+        p.data = values[name]
+    try:
+        yield
+    finally:
+        for name, p in parameters.items():
+            p.data = kept[name]

@@ -1,0 +1,284 @@
+"""What every policy on a diffusers pipeline shares: loading, devices, embeddings, noise, decoding.
+
+The transformer stays on the device. Text encoders go there to embed prompts and then leave for good, and the
+autoencoder visits it to decode: beside a large transformer there is room for neither.
+"""
+# pyright: reportPrivateImportUsage=false
+# diffusers fills its namespace lazily, so that its public names look private.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from ..config import ModelConfig
+from ..foreign import loading as foreign
+from ..reward_tokens.files import Token
+from ..reward_tokens.pipelines import Scaled, encode_with, needs_gradient, new_token, row_scales
+from ..types import ParetuneError
+from .checked import loading
+from .checked_parts import load_parts
+from .detect import check_model, quiet, resolve_path
+from .embeddings import cached
+from .family import Family
+from .flow import Conditions, Schedule
+from .options import FlowOptions, read_options
+from .shapes import Shape
+
+ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+
+def load(kind: Any, config: ModelConfig, parts: dict[str, Any]) -> Any:
+    """A pipeline of the class `kind` in `config.dtype`, its VAE in float32. parts: what takes the place of
+    a component, None to leave it out."""
+    check_model(config.path)
+    quiet()
+    place, dtype = resolve_path(config.path), getattr(torch, config.dtype)
+    with loading(f"model.path: {config.path} cannot be loaded"):
+        own = load_parts(kind, place, dtype, parts, f"model.path: {config.path}")
+        pipe = foreign.load(
+            kind, place, f"model.path: {config.path}", dtype=dtype, use_safetensors=True, **own
+        )
+    if pipe.vae is not None:
+        pipe.vae.to(torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+class PipelinePolicy:
+    """See `flow.FlowPolicy`. A family says which pipeline, targets and encoders, and how to embed."""
+
+    kind: Any
+    family: Family
+    targets: tuple[str, ...]
+    # Encoders that a family's pipeline has; those of a large model are loaded when they are needed.
+    encoders: tuple[str, ...] = ENCODERS
+    lazy_text = True
+    # Whether guidance above 1 runs the model twice; else it is one of the model's inputs.
+    two_pass_guidance = False
+
+    def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
+        self.config = config
+        options = read_options(self.family.options, config)
+        assert isinstance(options, FlowOptions)
+        self.options = options
+        self.device = torch.device(device)
+        self._used = set[str]()  # parts that were seen to work
+        self.pipe = self.load()
+        # Any: a diffusers module, whose attributes its type does not tell.
+        self.transformer: Any = self.pipe.transformer.requires_grad_(False).eval()
+        self.vae: Any = self.pipe.vae.requires_grad_(False).eval()
+        self.transformer.to(self.device)
+        self.dtype = self.transformer.dtype
+        self.autocast = False
+        self._text_stays = not self.lazy_text
+        self._text = RLock()  # tokens are put into shared encoders: one prompt batch at a time
+        if config.gradient_checkpointing:
+            self.transformer.enable_gradient_checkpointing()
+        self.shape = self.check_size()
+        self.latent_shape = self.shape.latents
+        with loading(f"model.path: the scheduler of {config.path} does not work"):
+            self.schedule(2)
+
+    def load(self) -> Any:
+        """The family's pipeline, without text encoders where they are loaded later."""
+        return load(self.kind, self.config, dict.fromkeys(self.encoders) if self.lazy_text else {})
+
+    def check_size(self) -> Shape:
+        """Of one sample. Raises ParetuneError for sizes that the model cannot draw."""
+        assert self.family.shape is not None
+        return self.family.shape(self.config, self.transformer.config, self.vae.config)
+
+    def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        """The pipeline's own encoding of P prompts: embeds [P, T, D], and pooled [P, D] and mask [P, T] where
+        the model has them."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------ text
+
+    @property
+    def text_key(self) -> list[Any]:
+        """What else than the prompts decides an embedding."""
+        return [self.config.dtype, self.options.max_sequence_length]
+
+    def encode(
+        self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
+    ) -> Conditions:
+        """Embed prompts through the pipeline's own encoders; the empty prompt once for guidance.
+
+        tokens: put after every prompt, not after the empty one. Gradients flow where one is in training.
+        """
+        negative = guidance and self.two_pass_guidance
+        training = torch.is_grad_enabled() and needs_gradient(tokens)
+        self._text_stays |= training  # one step of training a token encodes more than once
+
+        def run() -> Conditions:
+            texts = [list(prompts[i : i + batch]) for i in range(0, len(prompts), batch)]
+            told = f"model.path: the text encoders of {self.config.path} do not work"
+            with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(told):
+                parts = [
+                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
+                ]
+                empty = _conditions(self.embed([""])) if negative else None
+            return Conditions.join(parts, empty)
+
+        if tokens or not self.lazy_text:
+            return run()
+        key = [*self.text_key, negative, list(prompts)]
+        return cached(self.config.path, key, run).to(self.device)
+
+    def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
+        """See `tokens.new_token`."""
+        self.load_text()
+        return new_token(self.pipe, name, vectors, init, generator)
+
+    def row_scales(self) -> dict[str, float]:
+        """See `tokens.row_scales`."""
+        self.load_text()
+        return row_scales(self.pipe)
+
+    def load_text(self) -> None:
+        """Load the text encoders, unless they are there."""
+        if all(getattr(self.pipe, name, None) is not None for name in self.encoders):
+            return
+        others = {"transformer": None, "vae": None}
+        loaded = load(self.kind, self.config, others)
+        missing = [n for n in self.encoders if getattr(loaded, n, None) is None]
+        if missing:
+            raise ParetuneError(f"model.path: {self.config.path} lacks its {' and '.join(missing)}")
+        self.pipe.register_modules(**{name: getattr(loaded, name) for name in self.encoders})
+
+    @contextmanager
+    def text_encoders(self) -> Iterator[None]:
+        """The text encoders on the device for the length of a block, or from now on where they stay."""
+        self.load_text()
+        present = [e for n in self.encoders if (e := getattr(self.pipe, n, None)) is not None]
+        for encoder in present:
+            encoder.requires_grad_(False).to(self.device)
+        try:
+            yield
+        finally:
+            for encoder in () if self._text_stays else present:
+                encoder.to("cpu")
+            _release(self.device)
+
+    def free_text(self) -> None:
+        """Let the text encoders go: embeddings are computed once, and T5 alone is 9 GB."""
+        for name in self.encoders:
+            setattr(self.pipe, name, None)
+        _release(self.device)
+
+    def save_pretrained(self, folder: Path) -> bool:
+        """Write the pipeline as diffusers does. Returns whether none of its text encoders was left out."""
+        self.load_text()
+        self.pipe.save_pretrained(folder)
+        return all(getattr(self.pipe, name, None) is not None for name in self.encoders)
+
+    def text_widths(self) -> dict[str, int]:
+        """The last sizes of what `embed` gives, by name."""
+        facts = self.transformer.config
+        return {"embeds": facts.joint_attention_dim, "pooled": facts.pooled_projection_dim}
+
+    # ------------------------------------------------------------ latents
+
+    def schedule(self, steps: int) -> Schedule:
+        """The sigmas of the pipeline's own scheduler, its shift included."""
+        # Any: diffusers' type says a pair, which it gives only with return_unused_kwargs.
+        scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(self.pipe.scheduler.config)
+        self.set_timesteps(scheduler, steps)
+        return Schedule.from_tensor(scheduler.sigmas)
+
+    def set_timesteps(self, scheduler: Any, steps: int) -> None:
+        """As the family's pipeline calls it."""
+        scheduler.set_timesteps(steps)
+
+    def initial_noise(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Standard normal latents, drawn on the CPU. [count, ...]."""
+        return torch.randn((count, *self.latent_shape), generator=generator)
+
+    def run_transformer(self, x: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        """The transformer's output in its own dtype, under autocast where that is asked for."""
+        lower = torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+        with lower, self._first("transformer"):
+            return self.transformer(hidden_states=x.to(self.dtype), return_dict=False, **inputs)[0]
+
+    @contextmanager
+    def _first(self, part: str) -> Iterator[None]:
+        """The first use of a part, where a configuration that is not its own shows. One line then."""
+        if part in self._used:
+            yield
+            return
+        with loading(f"model.path: the {part} of {self.config.path} does not work as its config.json says"):
+            yield
+        self._used.add(part)
+
+    def guidance_input(self, count: int, guidance: float, scale: float = 1.0) -> torch.Tensor | None:
+        """The embedded guidance [count], or None for a model that has none."""
+        if not self.transformer.config.guidance_embeds:
+            return None
+        return torch.full((count,), guidance * scale, device=self.device)
+
+    def unscale(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents as the autoencoder takes them."""
+        config = self.vae.config
+        return latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor, batch: int = 64) -> torch.Tensor:
+        """As the pipeline decodes: unscale, VAE, [-1, 1] -> [0, 1]. Pictures float32 [B, 3, H, W]."""
+        self.vae.to(self.device)
+        parts = []
+        for z in latents.split(batch):
+            z = self.unscale(z.to(self.device, self.vae.dtype))
+            with self._first("vae"):
+                decoded = self.vae.decode(z, return_dict=False)[0]
+            parts.append((decoded / 2 + 0.5).clamp(0, 1).float().cpu())
+        self.vae.to("cpu")
+        _release(self.device)
+        return torch.cat(parts)
+
+    def scale(self, latents: torch.Tensor) -> torch.Tensor:
+        """The inverse of `unscale`: the autoencoder's latents as the transformer takes them."""
+        config = self.vae.config
+        return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
+
+    @torch.no_grad()
+    def encode_media(self, pixels: torch.Tensor, batch: int = 8) -> torch.Tensor:
+        """Samples [B, .., 3, H, W] in [0, 1] -> latents, as the pipeline's image-to-image variant encodes.
+
+        The mean of the autoencoder's distribution, so that the same pixels give the same latents. Raises
+        ParetuneError for pixels of another size than the model's samples.
+        """
+        wanted = (self.shape.height, self.shape.width)
+        if tuple(pixels.shape[-2:]) != wanted:
+            raise ParetuneError(
+                f"samples of {pixels.shape[-1]}x{pixels.shape[-2]} pixels cannot be encoded: the model's are "
+                f"{wanted[1]}x{wanted[0]} (model.width, model.height)"
+            )
+        self.vae.to(self.device)
+        parts = []
+        for x in pixels.split(batch):
+            z = self.vae.encode(2 * x.to(self.device, self.vae.dtype) - 1).latent_dist.mode()
+            parts.append(self.scale(z).float().cpu())
+        self.vae.to("cpu")
+        _release(self.device)
+        return torch.cat(parts)
+
+
+def _conditions(parts: Mapping[str, torch.Tensor]) -> Conditions:
+    """Of what `embed` gives. A mask that was blended of several is 1 where any of them looks."""
+    mask = (parts["mask"].abs() > 1e-3).long() if "mask" in parts else None
+    return Conditions(parts["embeds"], parts.get("pooled"), mask=mask)
+
+
+def _release(device: torch.device) -> None:
+    """Give memory that nothing holds back to the accelerator."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,45 @@
+"""How many parameters a transformers model has, without loading it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..types import ParetuneError
+from .detect import resolve_path
+from .family import by_hub_id
+
+
+def parameters_of(path: str) -> float | None:
+    """Parameters of a model: of a folder by its files' headers, of a known hub id by its family's record."""
+    folder = Path(resolve_path(path))
+    if not path or not folder.is_dir():
+        known = by_hub_id().get(path)
+        published = known.published.get(path) if known else None
+        return None if published is None else 1e9 * published.billions["transformer"]
+    return parameters_in(folder)
+
+
+def parameters_in(folder: Path) -> float:
+    """Parameters in a folder's safetensors, read from their headers."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                    total += math.prod(file.get_slice(name).get_shape())
+        except (SafetensorError, OSError) as error:
+            raise ParetuneError(f"model.path: {path} {_damage(path)}") from error
+    return float(total)
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a weights file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            pointer = file.read(24).startswith(b"version https://git-lfs")
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "is a pointer to its weights: run `git lfs pull` there" if pointer else "is damaged"

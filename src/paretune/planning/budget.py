@@ -1,0 +1,140 @@
+"""What training draws: samples and updates of an expert, a method and a plan, by the length of its files.
+
+An epoch draws no prompt twice. So a file that is shorter than its share of `train.prompts_per_epoch` gives
+fewer, and less is trained than the recipe's figures say: the budget is what was drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from ..config import RunConfig
+from ..data.hub import PREFIX
+from ..data.prompts import load_prompts
+from ..ops.dealing import deal, dealt_always
+from ..training.objectives.settings import draws_samples
+from ..types import ParetuneError
+from .plan import ExpertTask, MethodPlan, Plan, Round, derive_seed
+
+JOINT = {"morl_d", "morl_dr"}
+
+
+class Budget(NamedTuple):
+    """samples: drawn in training (of pairs: trained on). updates: at most, where no group is left out."""
+
+    samples: int
+    updates: int
+
+
+def set_sizes(config: RunConfig, hub: bool = True) -> dict[str, int]:
+    """How many prompts each reward's training set has, without those that cannot be read.
+
+    hub: whether datasets of the hub are loaded, which downloads them; else they are left out.
+    """
+    sizes: dict[str, int] = {}
+    for name, own in config.rewards.items():
+        if own.prompts.startswith(PREFIX) and not hub:
+            continue
+        try:
+            sizes[name] = len(load_prompts(own.prompts))
+        except ParetuneError:  # told where prompts are checked
+            continue
+    return sizes
+
+
+def method_plan(
+    config: RunConfig, name: str, rounds: tuple[Round, ...], model: tuple[str, ...]
+) -> MethodPlan:
+    """A method with what it costs where no set is short."""
+    return MethodPlan(name, rounds, model, *_of_rounds(config, rounds, {}))
+
+
+def counted(config: RunConfig, plan: Plan, sizes: Mapping[str, int]) -> Plan:
+    """The plan with what is drawn from sets of these sizes; a set without one is taken to be long enough."""
+    return Plan(
+        tuple(
+            replace(m, **_of_rounds(config, m.rounds, sizes)._asdict()) for m in plan.methods
+        )
+    )
+
+
+def expert_budget(
+    config: RunConfig, task: ExpertTask, sizes: Mapping[str, int], begin: int = 0
+) -> Budget:
+    """What an expert draws from epoch `begin` to its last."""
+    prompts = _prompts(config, task, sizes, begin)
+    per_prompt = config.train.group_size if draws_samples(config.objective) else 1
+    updates = (_updates(config, count) * epochs for count, epochs in prompts.items())
+    return Budget(sum(count * epochs for count, epochs in prompts.items()) * per_prompt, sum(updates))
+
+
+def short_sets(config: RunConfig, sizes: Mapping[str, int]) -> list[str]:
+    """A line for every training set that is shorter than what an epoch asks of it."""
+    singly = bool(set(config.methods) - JOINT)
+    wanted = config.train.prompts_per_epoch // (1 if singly else len(config.rewards))
+    return [
+        f"{config.rewards[name].prompts} holds {size} prompts, and an epoch asks for {wanted} "
+        f"(train.prompts_per_epoch): only {size} are drawn for {name}"
+        for name, size in sizes.items()
+        if size < wanted
+    ]
+
+
+def check_even(config: RunConfig, sizes: Mapping[str, int]) -> None:
+    """Raise ParetuneError where the epochs of a language model cannot be cut alike, as TRL wants them."""
+    train = config.train
+    sets: list[Sequence[str]] = [(name,) for name in config.rewards] if set(config.methods) - JOINT else []
+    if set(config.methods) & JOINT:
+        sets.append(tuple(config.rewards))
+    for names in sets:
+        prompts = dealt_always(train.prompts_per_epoch, _lengths(config, names, sizes))
+        if prompts is None:
+            raise ParetuneError(
+                f"train.prompts_per_epoch: {train.prompts_per_epoch} prompts of {len(names)} sets, some of "
+                f"them short, are not as many every epoch, which TRL needs: give a multiple of {len(names)}"
+            )
+        samples = prompts * (train.group_size if draws_samples(config.objective) else 1)
+        if samples % train.updates_per_epoch:
+            raise ParetuneError(
+                f"train.updates_per_epoch: {train.updates_per_epoch} does not divide the {samples} samples "
+                f"of an epoch of {', '.join(names)}, which TRL needs"
+            )
+
+
+def _of_rounds(config: RunConfig, rounds: Sequence[Round], sizes: Mapping[str, int]) -> Budget:
+    """Every expert's whole training, shared beginnings included."""
+    length = {task.folder: task.epochs for r in rounds for task in r.tasks}
+    parts = [
+        expert_budget(config, task, sizes, length.get(task.continues or "", 0))
+        for r in rounds for task in r.tasks
+    ]  # fmt: skip
+    return Budget(sum(p.samples for p in parts), sum(p.updates for p in parts))
+
+
+def _prompts(
+    config: RunConfig, task: ExpertTask, sizes: Mapping[str, int], begin: int
+) -> dict[int, int]:
+    """Prompts an epoch -> in how many epochs."""
+    count, lengths = config.train.prompts_per_epoch, _lengths(config, task.rewards, sizes)
+    always = dealt_always(count, lengths)
+    if always is not None:
+        return {always: task.epochs - begin}
+    found: dict[int, int] = {}
+    for epoch in range(begin, task.epochs):  # the lot decides, and the epoch's seed decides the lot
+        generator = torch.Generator().manual_seed(derive_seed(task.seed, epoch))
+        drawn = sum(deal(count, lengths, generator))
+        found[drawn] = found.get(drawn, 0) + 1
+    return found
+
+
+def _lengths(config: RunConfig, names: Sequence[str], sizes: Mapping[str, int]) -> list[int]:
+    return [sizes.get(name, config.train.prompts_per_epoch) for name in names]
+
+
+def _updates(config: RunConfig, prompts: int) -> int:
+    """Of an epoch: whole groups are dealt to them, and each has as many but for the last."""
+    return -(-prompts // -(-prompts // config.train.updates_per_epoch))

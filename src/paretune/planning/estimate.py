@@ -1,0 +1,131 @@
+"""What a recipe will cost before it runs: samples, updates, memory and hours, by stated formulas.
+
+Floating-point work of one transformer forward pass is taken as 2 x parameters x tokens a picture, a training
+pass with adapters as 3 of them (forward, and the gradient of activations through frozen weights costs
+about two more with checkpointing). Hours assume the given sustained TFLOP/s; they are an estimate, not a
+measurement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import RunConfig
+from ..models.detect import family_of, resolve_path
+from ..models.facts import read_backbone, read_shape
+from ..models.family import Family
+from ..models.quantize import is_quantized
+from ..models.sizes import parameters_in
+from ..samples.media import Cost, medium_of
+from ..training.objectives.settings import draws_samples, settings_for
+from ..training.objectives.settings import read_options as read_objective
+from ..training.objectives.table import find_objective
+from .plan import METHOD_OBJECTIVES, Plan
+
+KEPT = 40  # values that training keeps of a token for each unit of a block, about
+SMALL, SMALL_TEXT_TOKENS = 1e9, 16  # parameters of a transformer whose prompts are short
+SUSTAINED_TFLOPS = {"cuda": 300.0, "cpu": 0.05}  # an H100 in bfloat16 at about 30 %; one CPU core
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """parameters: of the transformer, or None when unknown. memory_gb: of one expert. hours: all experts.
+
+    sampling: how samples are drawn, in words, where the settings of flow models do not tell.
+    """
+
+    parameters: float | None
+    tokens: int | None
+    memory_gb: float | None
+    hours: dict[str, float]
+    sampling: str = ""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Parameters of a model's parts, and tokens of a sample with its text."""
+
+    transformer: float
+    vae: float
+    text: float
+
+
+def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
+    """Memory of one expert and device-hours of each method."""
+    own = medium_of(config.model).cost(config, draws_samples(config.objective))
+    if own is not None:
+        return _estimate(config, plan, device, own)
+    family = family_of(config.model.path)
+    facts, backbone = _model_facts(config, family), read_backbone(config.model)
+    if facts is None or backbone is None:
+        return Estimate(None, None, None, {})
+    sizes, tokens = facts
+    bytes_each = 2 if config.model.dtype == "bfloat16" else 4
+    activations = config.train.micro_batch * tokens * _kept(config, *backbone) * bytes_each
+    # Text encoders are gone when training begins; the autoencoder, in float32, visits between epochs.
+    beside = max(sizes.text * bytes_each, sizes.vae * 4, activations)
+    forward = 2 * sizes.transformer * tokens * family.passes(config.model)
+    rate = SUSTAINED_TFLOPS[device] * 1e12
+    hours = {m.name: m.samples * _passes(config, m.name) * forward / rate / 3600 for m in plan.methods}
+    hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
+    base = 1 if is_quantized(config.model) else bytes_each
+    memory = sizes.transformer * base + beside
+    return Estimate(sizes.transformer, tokens, memory / 1e9, hours)
+
+
+def _passes(config: RunConfig, method: str) -> float:
+    """Forward passes that a sample of a method takes: to draw it, and to train on it by its objective."""
+    settings = settings_for(config.objective, METHOD_OBJECTIVES.get(method))
+    points = find_objective(settings.name).trained_points(config, read_objective(settings))
+    return config.model.steps + points * (3 + (1 if settings.kl > 0 else 0))
+
+
+def _kept(config: RunConfig, blocks: int, units: int) -> int:
+    """Values kept of a token; with checkpointing the input of every block, and one block at a time."""
+    return units * (blocks + KEPT if config.model.gradient_checkpointing else blocks * KEPT)
+
+
+def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimate:
+    """By the same formulas, of what the medium says a sample costs."""
+    if cost.parameters is None:
+        return Estimate(None, cost.tokens, None, {}, cost.told)
+    bytes_each = 2 if config.model.dtype == "bfloat16" else 4
+    activations = config.train.micro_batch * cost.tokens * 2e5 * bytes_each
+    memory = (cost.parameters + cost.others) * bytes_each + activations
+    forward = 2 * cost.parameters * cost.tokens
+    rate = SUSTAINED_TFLOPS[device] * 1e12
+    work = {m.name: m.samples * (cost.draw + 3 * cost.train) * forward for m in plan.methods}
+    hours = {name: flops / rate / 3600 for name, flops in work.items()}
+    hours |= _token_hours(config, cost.draw, cost.train, forward / rate)
+    return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.told)
+
+
+def _token_hours(config: RunConfig, draw: float, train: float, seconds: float) -> dict[str, float]:
+    """Of all reward tokens at their full number of steps, beside what their experts cost.
+
+    draw, train: forward passes to draw a sample, and to train on it; seconds: of one of them.
+    """
+    if config.tokens is None:
+        return {}
+    own = config.tokens.options
+    drawn = own.samples + own.validation * -(-config.tokens.steps // own.every)
+    trained = config.tokens.steps * min(own.batch_size, own.samples)
+    passes = 4 if config.tokens.loss == "velocity" else 3  # the teacher looks at the same points too
+    return {"tokens": len(config.rewards) * (drawn * draw + trained * passes * train) * seconds / 3600}
+
+
+def _model_facts(config: RunConfig, family: Family) -> tuple[Sizes, int] | None:
+    """Parameters, and tokens of a sample with its text; None of a hub model that is not known."""
+    folder, model = Path(resolve_path(config.model.path)), config.model
+    shape, published = read_shape(model), family.published.get(model.path)
+    encoders = family.encoders(model)
+    if folder.is_dir():
+        size = {part: parameters_in(folder / part) for part in ("transformer", "vae", *encoders)}
+    elif published is not None:
+        size = {part: 1e9 * published.billions.get(part, 0.0) for part in ("transformer", "vae", *encoders)}
+    else:
+        return None
+    sizes = Sizes(size["transformer"], size["vae"], sum(size[part] for part in encoders))
+    text_tokens = SMALL_TEXT_TOKENS if sizes.transformer < SMALL else family.text_tokens(model)
+    return None if shape is None else (sizes, shape.tokens + text_tokens)

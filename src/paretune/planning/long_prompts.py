@@ -1,0 +1,72 @@
+"""Prompts that a text encoder cuts: two that differ behind the cut draw the same samples. Told, once.
+
+Counted by the model's own tokenizers, where they are on this machine; a model that is not here is not asked
+about. A language model cuts no prompt: one that is too long is refused.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import ModelConfig, RunConfig
+from ..data.prompts import load_prompts
+from ..foreign.loading import load
+from ..models.detect import family_of, resolve_path
+from ..models.text_limits import Limit
+from ..types import ParetuneError
+
+
+def told_cuts(config: RunConfig) -> list[str]:
+    """A line for every prompt file of a run, and every encoder, that has prompts cut; [] where none is."""
+    files = dict.fromkeys(file for own in config.rewards.values() for file in (own.prompts, own.eval_prompts))
+    lines: list[str] = []
+    for file in files:
+        try:
+            prompts = [prompt.text for prompt in load_prompts(file)]
+        except ParetuneError:  # told by whoever needs the file
+            continue
+        lines += [f"{file}: {line}" for line in cuts(config.model, prompts)]
+    return lines
+
+
+def cuts(model: ModelConfig, prompts: Sequence[str]) -> list[str]:
+    """A line for every text encoder that cuts some of the prompts."""
+    lines = []
+    for limit in family_of(model.path).limits(model):
+        tokenizer = _tokenizer(resolve_path(model.path), limit.tokenizer)
+        if tokenizer is None:
+            continue
+        longest = _longest(tokenizer, limit)
+        texts = [limit.written.replace("{}", prompt) for prompt in prompts]
+        rows = tokenizer(texts, truncation=False, verbose=False)["input_ids"] if texts else []
+        count = sum(len(row) > longest for row in rows)
+        if count:
+            shown = longest - limit.before
+            lines.append(
+                f"{count} of {len(prompts)} prompts {'is' if count == 1 else 'are'} longer than the {shown} "
+                f"tokens that {limit.encoder} reads: what follows them is cut"
+            )
+    return lines
+
+
+def _longest(tokenizer: Any, limit: Limit) -> int:
+    """Tokens of a text that an encoder reads, those before the prompt included."""
+    return limit.tokens + limit.before if limit.tokens else int(tokenizer.model_max_length)
+
+
+@functools.lru_cache(maxsize=16)
+def _tokenizer(place: str, part: str) -> Any:
+    """A pipeline's tokenizer; None where it is not on this machine, or does not load: opening tells that."""
+    from importlib import import_module
+
+    folder = Path(place)
+    if folder.is_dir() and not (folder / part).is_dir():
+        return None
+    kind = import_module("transformers").AutoTokenizer
+    try:
+        return load(kind, place, place, subfolder=part, local_files_only=True)
+    except Exception:  # a damaged one raises what it likes
+        return None

@@ -1,0 +1,160 @@
+"""Each method only builds a plan: which experts train on what, and what is averaged when.
+
+All methods of a run have the same budget: as many samples and updates as K rounds of MapReduce LoRA, where no
+prompt set is shorter than an epoch (`budget`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import takewhile
+
+from ..config import RunConfig
+from .budget import method_plan
+from .plan import (
+    METHOD_OBJECTIVES,
+    ExpertTask,
+    MethodPlan,
+    Plan,
+    Round,
+    derive_seed,
+    expert_epochs,
+)  # fmt: skip
+
+
+def mapreduce(config: RunConfig) -> MethodPlan:
+    """K rounds of: train one expert a reward on the current model, average, fold.
+
+    The learning rate falls over all of them, as over the whole training of every other method.
+    """
+    rounds: list[Round] = []
+    for number in range(1, config.rounds + 1):
+        parents = tuple(r.merged for r in rounds)
+        tasks = tuple(_round_expert(config, number, reward, parents) for reward in config.rewards)
+        merged = f"round-{number}/merged"
+        rounds.append(Round(number, tasks, merged, _weights(config), config.reduce.method))
+    return method_plan(config, "mapreduce", tuple(rounds), tuple(r.merged for r in rounds))
+
+
+def rewarded_soup(config: RunConfig) -> MethodPlan:
+    """One round with the whole budget of K, averaged once (Rame et al. 2023).
+
+    After MapReduce its experts are those of the first round, trained on K times as long from the same
+    seed and by the same learning rates, so the shared beginning is computed once.
+    """
+    shared = "mapreduce" in takewhile(lambda name: name != "rewarded_soup", config.methods)
+    tasks = tuple(
+        ExpertTask(
+            folder=f"soup/experts/{reward}",
+            rewards=(reward,),
+            round=1,
+            seed=derive_seed(config.seed, "round", 1, reward),
+            epochs=expert_epochs(config, reward) * config.rounds,
+            continues=f"round-1/experts/{reward}" if shared else None,
+        )
+        for reward in config.rewards
+    )
+    return _one_round(config, "rewarded_soup", "soup", tasks, _weights(config))
+
+
+def morl_d(config: RunConfig) -> MethodPlan:
+    """One policy on the mixed prompt sets, each prompt scored by its own set's reward."""
+    return _joint(config, "morl_d", "own")
+
+
+def morl_dr(config: RunConfig) -> MethodPlan:
+    """One policy on the mixed prompt sets, every sample scored by the weighted sum of all rewards."""
+    return _joint(config, "morl_dr", "all")
+
+
+def sequential(config: RunConfig) -> MethodPlan:
+    """One adapter trained on the first reward, then on the second, and so on, in the recipe's order."""
+    rounds: list[Round] = []
+    epochs = 0
+    for number, reward in enumerate(config.rewards, start=1):
+        begins, epochs = epochs, epochs + expert_epochs(config, reward) * config.rounds
+        task = ExpertTask(
+            folder=f"sequential/experts/{reward}",
+            rewards=(reward,),
+            round=number,
+            seed=derive_seed(config.seed, "sequential"),
+            epochs=epochs,
+            falls=(begins, epochs),
+            continues=rounds[-1].tasks[0].folder if rounds else None,
+        )
+        rounds.append(Round(number, (task,), f"sequential/merged-{number}", (1.0,)))
+    return method_plan(config, "sequential", tuple(rounds), (rounds[-1].merged,))
+
+
+def selma(config: RunConfig) -> MethodPlan:
+    """SELMA-style (Li et al. 2024): supervised experts on the base's best samples, averaged once.
+
+    Each expert draws as many samples as a reinforcement-learning expert would, all from the base, and
+    is fine-tuned on the best of each group by its reward (objective `sft`).
+    """
+    tasks = tuple(
+        ExpertTask(
+            folder=f"selma/experts/{reward}",
+            rewards=(reward,),
+            round=1,
+            seed=derive_seed(config.seed, "selma", reward),
+            epochs=expert_epochs(config, reward) * config.rounds,
+            objective=METHOD_OBJECTIVES["selma"],
+        )
+        for reward in config.rewards
+    )
+    return _one_round(config, "selma", "selma", tasks, _weights(config))
+
+
+def _round_expert(config: RunConfig, number: int, reward: str, parents: tuple[str, ...]) -> ExpertTask:
+    epochs = expert_epochs(config, reward)
+    gone = (number - 1) * epochs
+    constant = config.train.lr_scheduler == "constant"  # then a round more changes none of the earlier
+    return ExpertTask(
+        folder=f"round-{number}/experts/{reward}",
+        rewards=(reward,),
+        round=number,
+        seed=derive_seed(config.seed, "round", number, reward),
+        epochs=epochs,
+        falls=None if constant else (-gone, config.rounds * epochs - gone),
+        parents=parents,
+    )
+
+
+def _joint(config: RunConfig, name: str, scoring: str) -> MethodPlan:
+    """One expert with every reward's epochs."""
+    task = ExpertTask(
+        folder=f"{name}/experts/joint",
+        rewards=tuple(config.rewards),
+        round=1,
+        seed=derive_seed(config.seed, name),
+        epochs=sum(expert_epochs(config, reward) for reward in config.rewards) * config.rounds,
+        scoring="all" if scoring == "all" else "own",
+    )
+    return _one_round(config, name, name, (task,), (1.0,))
+
+
+def _one_round(
+    config: RunConfig, name: str, folder: str, tasks: tuple[ExpertTask, ...], weights: tuple[float, ...]
+) -> MethodPlan:
+    merged = f"{folder}/merged"
+    return method_plan(config, name, (Round(1, tasks, merged, weights),), (merged,))
+
+
+def _weights(config: RunConfig) -> tuple[float, ...]:
+    return tuple(config.weights().values())
+
+
+METHODS: dict[str, Callable[[RunConfig], MethodPlan]] = {
+    "mapreduce": mapreduce,
+    "rewarded_soup": rewarded_soup,
+    "morl_d": morl_d,
+    "morl_dr": morl_dr,
+    "sequential": sequential,
+    "selma": selma,
+}
+
+
+def build_plan(config: RunConfig) -> Plan:
+    """The plan of every method that the recipe names."""
+    return Plan(tuple(METHODS[name](config) for name in config.methods))

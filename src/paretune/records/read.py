@@ -1,0 +1,258 @@
+"""What a run recorded, read back and checked: the one place that knows the types of those files.
+
+Whatever was cut, edited or replaced raises ParetuneError, one line that names the file, the place in it and
+what to do. A reader that returns has values that the tables and plots can use as they are; keys that other
+versions write beside them are let through.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
+
+from ..files import parse_json, read_rows
+from ..types import ParetuneError
+
+Row = dict[str, Any]
+T = TypeVar("T")
+REMAKE = "`paretune run ... --resume` makes it again"
+LARGEST = 1e30  # of a recorded figure: its square and sums of many are numbers still
+
+
+def _is_measured(value: float) -> float:
+    """Training may run into NaN or infinity, and that is shown; no float of ours is larger than LARGEST."""
+    if math.isfinite(value) and abs(value) > LARGEST:
+        raise ValueError(f"should be below {LARGEST:g}")
+    return value
+
+
+Text = Annotated[str, Strict()]
+Whole = Annotated[int, Strict(), Field(ge=0, le=2**63)]
+Flag = Annotated[bool, Strict()]
+Number = Annotated[float, Strict(), Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Logged = Annotated[float, Strict(), AfterValidator(_is_measured)]
+Means = dict[Text, Number]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Measured(TypedDict):
+    """A row of evaluation.jsonl or of a measured model's rows.jsonl."""
+
+    method: Text
+    reward: Text
+    prompt: Text
+    value: Number
+    round: NotRequired[Whole | None]
+    preference: NotRequired[list[Number]]
+    prompt_set: NotRequired[Text]
+    seed: NotRequired[Whole]
+    kind: NotRequired[Text]
+    lattice: NotRequired[Flag]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Epoch(TypedDict):
+    """A row of metrics.jsonl."""
+
+    update: Whole
+    reward: NotRequired[Logged | None]
+    reward_std: NotRequired[Logged | None]
+    kl: NotRequired[Logged | None]
+    loss: NotRequired[Logged | None]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Candidate(TypedDict):
+    """A row of a search's candidates.jsonl."""
+
+    weights: list[Number]
+    value: Number
+
+
+@with_config(ConfigDict(extra="allow"))
+class Phase(TypedDict):
+    """A row of timing.jsonl."""
+
+    phase: Text
+    seconds: Annotated[Number, Field(ge=0)]
+
+
+@with_config(ConfigDict(extra="allow"))
+class RoundFacts(TypedDict):
+    """An entry of summary.json's `rounds`."""
+
+    round: NotRequired[Whole]
+    means: NotRequired[Means]
+    stderr: NotRequired[Means]
+    contraction: NotRequired[Number | None]
+    spread: NotRequired[Number | None]
+    hypervolume: NotRequired[Number | None]
+    expert_means: NotRequired[dict[Text, Means]]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Summary(TypedDict):
+    """summary.json. Which of the keys there must be is for the reader of them to say."""
+
+    rewards: NotRequired[Annotated[list[Text], Field(min_length=1)]]
+    untargeted: NotRequired[list[Text]]
+    judges: NotRequired[dict[Text, Text]]
+    higher_is_better: NotRequired[dict[Text, Flag]]
+    ranges: NotRequired[dict[Text, Annotated[list[Number | None], Field(min_length=2, max_length=2)]]]
+    methods: NotRequired[dict[Text, Means]]
+    stderr: NotRequired[dict[Text, Means]]
+    hypervolume: NotRequired[dict[Text, Number | None]]
+    reference_point: NotRequired[Means]
+    rounds: NotRequired[list[RoundFacts]]
+    timing: NotRequired[dict[Text, Annotated[Number, Field(ge=0)]]]
+    budget: NotRequired[dict[Text, Whole]]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Agreement(TypedDict):
+    """A round's diagnostics.json."""
+
+    spread: Number
+    contraction: NotRequired[Number | None]
+    cosines: NotRequired[list[list[Logged]]]
+    rewards: NotRequired[list[Text]]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Shown(TypedDict):
+    """A prompt of samples/index.json."""
+
+    set: Text
+    index: Whole
+    text: Text
+
+
+@with_config(ConfigDict(extra="allow"))
+class Index(TypedDict):
+    """samples/index.json."""
+
+    methods: list[Text]
+    prompts: list[Shown]
+
+
+_MEASURED = TypeAdapter(list[Measured])
+_EPOCHS = TypeAdapter(list[Epoch])
+_CANDIDATES = TypeAdapter(list[Candidate])
+_PHASES = TypeAdapter(list[Phase])
+_SUMMARY = TypeAdapter(Summary)
+_AGREEMENT = TypeAdapter(Agreement)
+_INDEX = TypeAdapter(Index)
+
+
+def read_evaluation(path: Path, torn: Callable[[], None] | None = None) -> list[Row]:
+    """Rows of measured values. A last line that is cut off raises, or calls `torn` where that is given."""
+    return _rows(_MEASURED, path, REMAKE, torn)
+
+
+def read_metrics(path: Path, torn: Callable[[], None] = lambda: None) -> list[Row]:
+    """The rows of an expert's or token's training; an unfinished last one, of a kill, is left out."""
+    return _rows(_EPOCHS, path, f"delete {path.parent} and resume to make it again", torn)
+
+
+def read_candidates(path: Path) -> list[Row]:
+    """The rows of a search."""
+    return _rows(_CANDIDATES, path, f"delete {path.parent} and resume to make it again", None)
+
+
+def read_timing(path: Path) -> list[Row]:
+    """The phases of a run; none where there is no file."""
+    return _rows(_PHASES, path, "delete it and resume: only the times told are lost", lambda: None)
+
+
+def read_summary(path: Path, needed: Sequence[str] = ("rewards", "methods")) -> Row:
+    """summary.json, with the keys that are `needed` and not empty."""
+    summary = read_value(path)
+    summary = summary if isinstance(summary, dict) else {}
+    checked(_SUMMARY, summary, path, REMAKE)
+    lacking = [key for key in needed if key not in summary]
+    if lacking:
+        raise ParetuneError(f"{path} has no {', '.join(map(repr, lacking))}: {REMAKE}")
+    reference = summary.get("reference_point")
+    lost = [] if reference is None else [r for r in summary.get("rewards", ()) if r not in reference]
+    if lost:
+        raise ParetuneError(f"{path} is damaged: its reference_point lacks {', '.join(lost)}; {REMAKE}")
+    for key in {"rewards", "methods"} & set(needed):
+        if not summary[key]:
+            raise ParetuneError(f"{path} has no {key!r}: {REMAKE}")
+    return summary
+
+
+def read_diagnostics(path: Path) -> Row:
+    """How a round's experts agreed."""
+    return _read(_AGREEMENT, path, f"delete {path.parent} and resume to make it again")
+
+
+def read_index(path: Path) -> Row:
+    """Which samples the page shows. Their names are of files: none leads out of the folder."""
+    index = _read(_INDEX, path, REMAKE)
+    for name in (*index["methods"], *(entry["set"] for entry in index["prompts"])):
+        if "/" in name or "\0" in name or name in {"", ".", ".."}:
+            raise ParetuneError(f"{path} is damaged: {name!r} is no name of a sample; {REMAKE}")
+    return index
+
+
+def read_object(path: Path) -> Row:
+    """A record of which nothing more is known: plan.json, environment.json."""
+    value = read_value(path)
+    if not isinstance(value, dict):
+        raise ParetuneError(f"{path} is damaged: it is no object in braces; {REMAKE}")
+    return value
+
+
+def read_value(path: Path) -> Any:
+    """Any JSON. Raises ParetuneError for a file that cannot be read, or is none."""
+    try:
+        return parse_json(path.read_bytes())
+    except OSError as error:
+        raise ParetuneError(f"{path} cannot be read: {error.strerror}; {REMAKE}") from error
+    except ValueError as error:
+        told = str(error).replace("\n", " ")
+        raise ParetuneError(f"{path} is damaged, not JSON: {told}; {REMAKE}") from error
+
+
+def checked(kind: TypeAdapter[T], value: Any, path: Path, remedy: str, line: bool = False) -> T:
+    """A value as its type has it. line: whether it is rows, whose places are lines of the file."""
+    try:
+        return kind.validate_python(value)
+    except (ValidationError, OverflowError) as error:
+        told = _first(error, line) if isinstance(error, ValidationError) else "a number is too large"
+        raise ParetuneError(f"{path} is damaged: {told}; {remedy}") from error
+
+
+def _first(error: ValidationError, line: bool) -> str:
+    """The first fault of a validation, in words."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = [str(part) for part in first["loc"]]
+    if first["type"] == "missing" and line:
+        return f"a row has no {where[-1]!r} (line {int(where[0]) + 1})"
+    if line and where:
+        where[0] = f"line {int(where[0]) + 1}"
+    said = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+    return f"{'.'.join(where)}: {said[:1].lower()}{said[1:]}" if where else said
+
+
+def _read(kind: TypeAdapter[Any], path: Path, remedy: str) -> Row:
+    value = read_value(path)
+    checked(kind, value, path, remedy)
+    return value
+
+
+def _rows(
+    kind: TypeAdapter[Any], path: Path, remedy: str, torn: Callable[[], None] | None
+) -> list[Row]:
+    def cut() -> None:
+        raise ParetuneError(f"{path} is damaged: its last line is cut off; {remedy}")
+
+    rows = read_rows(path, torn or cut)
+    checked(kind, rows, path, remedy, line=True)
+    return rows

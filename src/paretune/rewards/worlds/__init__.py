@@ -1,0 +1,1 @@
+"""The rewards and judges of the embedded worlds."""

@@ -1,0 +1,86 @@
+"""What a language model makes: answers. How they are drawn, kept as files and counted (`media.Medium`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from ..config import ModelConfig, RunConfig
+from ..files import write_text
+from ..models.causal_lm.family import REWARD_MODELS, TextOptions
+from ..models.flow import Sampling
+from ..models.options import read_options
+from ..models.policy import Policy
+from ..models.sizes import parameters_of
+from ..reward_tokens.pipelines import Scaled
+from ..types import Prompt, Samples
+from .media import Cost
+
+if TYPE_CHECKING:
+    from ..models.causal_lm.policy import CausalLMPolicy
+
+
+class Texts:
+    """A list of answers. See `media.Medium`."""
+
+    name: str = "texts"
+    component: str | None = None
+    suffix: str = ".txt"
+    longest: int = 200_000  # a dialogue; the model's own context is what ends it
+    lines: bool = True
+
+    def draw(
+        self, policy: Policy, config: RunConfig, prompts: Sequence[Prompt], seed: int,
+        tokens: Sequence[Scaled] = (),
+    ) -> Samples:  # fmt: skip
+        """See `media.Medium.draw`."""
+        repeated = [p.text for p in prompts for _ in range(config.evaluate.samples)]
+        return cast("CausalLMPolicy", policy).answer(repeated, seed, config.evaluate.batch_size, tokens)
+
+    def draw_each(
+        self, policy: Policy, prompt: str, seeds: Sequence[int], sampling: Sampling,
+        tokens: Sequence[Scaled] = (),
+    ) -> Samples:  # fmt: skip
+        """See `media.Medium.draw_each`."""
+        text = cast("CausalLMPolicy", policy)
+        return [text.answer([prompt], seed, 1, tokens)[0] for seed in seeds]
+
+    def settings(self, model: ModelConfig, sampling: Sampling) -> dict[str, Any]:
+        """The model's options; steps and guidance are of flow models."""
+        options = read_options(TextOptions, model).model_dump()
+        return {name: options[name] for name in ("template", "max_tokens", "temperature", "top_p")}
+
+    def content(self, samples: Samples, index: int, settings: Mapping[str, Any]) -> bytes:
+        """The answer, to the letter."""
+        return str(samples[index]).encode()
+
+    def entry(self, samples: Samples, index: int) -> dict[str, Any]:
+        """The answer."""
+        return {"text": samples[index]}
+
+    def sheet(self, drawn: Sequence[Samples]) -> torch.Tensor | None:
+        """None: answers stand in the table."""
+        return None
+
+    def save(self, samples: Samples, index: int, stem: Path) -> list[Path]:
+        """A text file."""
+        path = stem.with_name(f"{stem.name}.txt")
+        write_text(path, str(samples[index]).strip())
+        return [path]
+
+    def cost(self, config: RunConfig, draws: bool = True) -> Cost | None:
+        """Drawing reads every token once; training once more, and the reference where there is an anchor."""
+        own = parameters_of(config.model.path)
+        settings = read_options(TextOptions, config.model)
+        judges = [str(r.options.get("model", "")) for r in config.rewards.values()]
+        rewards = [parameters_of(name) or 1e9 * REWARD_MODELS.get(name, 0.0) for name in judges]
+        reference = config.objective.kl > 0 or any(r.kl for r in config.rewards.values())
+        answers, drawn = (1, 1) if draws else (2, 0)  # a pair is trained on as it is
+        return Cost(
+            own, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,
+            draw=float(drawn + (answers if reference else 0)), train=float(answers),
+            told=f"answers of up to {settings.max_tokens} tokens, temperature {settings.temperature:g}",
+        )  # fmt: skip

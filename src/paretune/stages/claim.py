@@ -1,0 +1,143 @@
+"""The folder of a run: who may write into it, and what recipe it was begun with."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from ..config import RunConfig
+from ..data.prompts import prompt_file
+from ..files import disk_errors, write_json, write_text
+from ..models.facts import check_options, read_shape
+from ..planning.budget import check_even, set_sizes
+from ..planning.plan import Plan
+from ..recipes import changed_keys, load_config
+from ..rewards.base import reward_file
+from ..rewards.process import PATIENCE
+from ..samples.media import medium_of
+from ..training.trainers import check_objective
+from ..types import ParetuneError
+from .prompt_checks import check_prompts
+
+LOCK = ".lock"
+
+
+def check(config: RunConfig) -> None:
+    """Everything that can be known to be wrong before work begins: model, prompts, rewards, judges."""
+    PATIENCE.set(config.executor.reward_timeout)
+    check_options(config.model)
+    read_shape(config.model)
+    check_objective(config)
+    check_prompts(config)
+    if medium_of(config.model).name == "texts":
+        check_even(config, set_sizes(config))
+
+
+def missing_files(config: RunConfig) -> list[str]:
+    """Files of rewards and prompts that a recipe names and that are not there: a run needs them."""
+    named: list[Path | None] = []
+    for own in config.rewards.values():
+        named += [reward_file(own.reward), prompt_file(own.prompts), prompt_file(own.eval_prompts)]
+        named += [reward_file(own.judge)] if own.judge else []
+    named += [reward_file(spec) for spec in config.evaluate.untargeted]
+    return list(dict.fromkeys(str(file) for file in named if file is not None and not file.is_file()))
+
+
+def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> None:
+    """Begin a run in `out`, or make sure that going on there means the same recipe."""
+    recipe = out / "config.yaml"
+    if recipe.exists():
+        if not resume:
+            raise ParetuneError(
+                f"{out} holds a run already; continue it with --resume, or choose another --out"
+            )
+        changed = changed_keys(load_config(recipe), config)
+        if changed:
+            raise ParetuneError(
+                f"{out} was begun with another recipe; these keys differ: {', '.join(changed)}"
+            )
+        check(config)
+        write_json(out / "plan.json", plan.to_json())
+        return
+    if out.exists() and not out.is_dir():
+        raise ParetuneError(f"{out} is a file; choose another --out")
+    ours = f".{recipe.name}."  # left by a kill while the recipe was written
+    if out.exists() and any(not p.name.startswith(ours) for p in out.iterdir()):
+        raise ParetuneError(f"{out} is not empty and holds no run; choose another --out")
+    check(config)
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_text(recipe, config.to_yaml())
+    write_json(out / "plan.json", plan.to_json())
+
+
+EVAL_MARK = ".paretune-eval"
+_EVAL_TEXT = "`paretune eval` keeps its rows and pictures in this folder, and replaces them.\n"
+
+
+def claim_eval(out: Path) -> None:
+    """Begin measuring in `out`, a new or empty folder, or go on in one that a measurement was begun in.
+
+    Anything else is refused: files of a run, or of the user's, have the names that a measurement writes.
+    """
+    with disk_errors(out):
+        if out.exists() and not out.is_dir():
+            raise ParetuneError(f"{out} is a file; choose another --out")
+        if (out / "config.yaml").exists():
+            raise ParetuneError(f"{out} holds a run, whose tables eval would replace; choose another --out")
+        held = [p.name for p in out.iterdir()] if out.exists() else []
+        if held and EVAL_MARK not in held and not {"eval.json", "evaluation"} <= set(held):
+            raise ParetuneError(f"{out} is not empty and holds no measurement of eval; choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / EVAL_MARK, _EVAL_TEXT)
+
+
+class Held:
+    """The folder that a process works in. It may be removed, emptied or replaced under its hands."""
+
+    def __init__(self, out: Path, file: IO[str]) -> None:
+        self.out, self._place, self._file = out, out.resolve(), file
+
+    def check(self) -> None:
+        """Raise ParetuneError when the folder is not the one that was claimed any more."""
+        try:
+            now = (self._place / LOCK).stat()
+            same = os.path.samestat(now, os.fstat(self._file.fileno()))
+        except OSError:
+            same = False
+        if not same or not (self._place / "config.yaml").is_file():
+            raise ParetuneError(
+                f"{self.out} was removed or replaced while this run worked in it, so what lies there now is "
+                "not whole: remove it and run again"
+            )
+
+    def watching(self, report: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+        """The same report, with a check at each event: days of training into nothing end at once."""
+
+        def told(event: dict[str, Any]) -> None:
+            self.check()
+            report(event)
+
+        return told
+
+
+@contextmanager
+def lock(out: Path) -> Iterator[Held]:
+    """Hold the folder: two processes must not write one run. Released by the system if we are killed.
+
+    A link in its place is refused: opened for writing, the file that it leads to would be emptied.
+    """
+    if (out / LOCK).is_symlink():
+        raise ParetuneError(f"{out / LOCK} is a link, which no run makes; remove it")
+    with disk_errors(out):
+        file = os.fdopen(os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ParetuneError(f"another process is working in {out}; wait for it or stop it") from error
+        yield Held(out, file)

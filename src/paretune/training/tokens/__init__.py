@@ -1,0 +1,1 @@
+"""Training of reward tokens (RaTE): the loop, the teacher, and what learns."""

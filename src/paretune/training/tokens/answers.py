@@ -1,0 +1,106 @@
+"""A language model learns a reward token: a soft token after the prompt, distilled on the expert's answers.
+
+With answers y of the expert to prompts p, L̄ tokens long on average, and q the base's distribution after
+p and the token (both at the temperature that answers are drawn at):
+
+    flow      E[ -Σ_t log q(y_t | p, y_<t) ] / L̄                    cross-entropy, as published
+    velocity  E[ Σ_t KL(expert(. | p, y_<t) || q(. | p, y_<t)) ] / L̄   the expert's whole distribution
+
+Both have the same expected gradient where the expert drew from that distribution; the second has less noise
+and costs one forward pass more. Shapes: B answers of up to A tokens, V words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...files import digest
+from ...planning.plan import derive_seed
+from ...reward_tokens.files import Token
+from ...reward_tokens.language import vectors_of, with_words
+from ...types import Prompt, Samples
+from .student import Losses, Student
+from .teacher import Tensors, draw_once
+
+NOTHING = -1  # after an answer's end
+
+
+class TextStudent(Student):
+    """answers: the teacher's tokens, [S, A], then NOTHING. index: the prompt of each, [S]."""
+
+    prompts: list[str]
+    answers: Tensor
+    index: Tensor
+    length: float
+
+    def learn_from(
+        self, prompts: Sequence[Prompt], folder: Path, inputs: str, should_stop: Callable[[], bool]
+    ) -> int:
+        """See `Student`. Answers are drawn as models are measured."""
+        count, size = self.settings.options.samples, self.config.evaluate.batch_size
+        self.prompts = [p.text for p in prompts]
+        # A prompt without room for the token as well is told before anything is drawn.
+        self.asked = self.policy.prompt_ids(self.prompts, self.tokens)
+        self.plain = self.policy.prompt_ids(self.prompts, ())
+        inputs = digest([inputs, [count, size, self.task.seed], self.prompts])
+        drawn = draw_once(folder, inputs, count, size, self._draw_part, should_stop)
+        self.answers, self.index = drawn["answers"], drawn["index"]
+        self.length = float((self.answers != NOTHING).sum(1).float().mean().clamp(min=1))
+        return count
+
+    def _draw_part(self, number: int, samples: Tensor) -> Tensors:
+        index, most = samples % len(self.prompts), self.policy.settings.max_tokens
+        texts = [self.prompts[int(i)] for i in index]
+        with self.teacher.on():
+            seed = derive_seed(self.task.seed, "teacher", number)
+            rows = self.policy.answer_ids(texts, seed, len(texts))
+        return {"answers": torch.tensor([r + [NOTHING] * (most - len(r)) for r in rows]), "index": index}
+
+    def batch(self, chosen: Tensor, generator: torch.Generator) -> Losses:
+        """See `Student`. Nothing is drawn by lot."""
+        return lambda part: self.loss(self.answers[chosen[part]], self.index[chosen[part]])
+
+    def loss(self, answers: Tensor, index: Tensor) -> Tensor:
+        """The loss of B of the teacher's answers, [B, A]; index: their prompts."""
+        own = self._log_probs(self.asked, answers, index, vectors_of(self.policy.transformer, self.tokens))
+        answers = answers.to(own.device)
+        if self.settings.loss == "flow":
+            each = -own.gather(2, answers.clamp(min=0)[..., None])[..., 0]
+        else:
+            with torch.no_grad(), self.teacher.on():
+                target = self._log_probs(self.plain, answers, index, None)
+            each = (target.exp() * (target - own)).sum(2)
+        return (each * (answers != NOTHING)).sum() / (len(answers) * self.length)
+
+    def _log_probs(
+        self, asked: list[list[int]], answers: Tensor, index: Tensor, vectors: Tensor | None
+    ) -> Tensor:
+        """What the model says at each place of the answers, [B, A, V]."""
+        prompts = [asked[int(i)] for i in index]
+        rows = [
+            [*prompt, *(one for one in answer if one != NOTHING)]
+            for prompt, answer in zip(prompts, answers.tolist(), strict=True)
+        ]
+        logits = self.policy.logits(rows, vectors)
+        first = torch.tensor([len(prompt) - 1 for prompt in prompts])
+        places = (first[:, None] + torch.arange(answers.shape[1])).clamp(max=logits.shape[1] - 1)
+        said = logits[torch.arange(len(rows))[:, None], places]
+        return (said / self.policy.settings.temperature).log_softmax(2)
+
+    @torch.no_grad()
+    def draw(self, prompts: Sequence[Prompt], seed: int) -> Samples:
+        """See `Student`. An answer of each."""
+        return self.policy.answer(
+            [p.text for p in prompts], seed, self.config.evaluate.batch_size, self.tokens
+        )
+
+    def write(self, folder: Path, token: Token) -> list[str]:
+        """See `Student`; beside the vectors lies the model's tokenizer, which knows the token's words."""
+        names = super().write(folder, token)
+        tokenizer = with_words(self.policy.tokenizer, token.words)
+        files = map(Path, tokenizer.save_pretrained(folder))
+        return [*names, *(file.name for file in files if file.is_file())]
