@@ -93,7 +93,7 @@ def test_options_are_completed_and_read_as_numbers() -> None:
         ({"name": None}, "objective.name: Input should be a valid string"),
         ({"options": [1]}, "objective.options: Input should be a valid dictionary"),
         ({"options": None}, "objective.options: Input should be a valid dictionary"),
-        ([1], "objective: Input should be a valid dictionary"),
+        ([1], "objective is a section of keys, not a value"),
         ({"others": {"sft": {"shar": 1}}}, "unknown key objective.others.sft.shar; did you mean share?"),
         ({"others": {"stf": {}}}, "there is no objective stf; did you mean sft?"),
         ({"others": {"sft": 1}}, "objective.others.sft: Input should be a valid dictionary"),

@@ -124,7 +124,8 @@ def test_a_pair_with_an_empty_answer_is_told_before_training(tmp_path: Path, obj
         "'fix' has no \"chosen\" and \"rejected\" texts in its record"
     )
     good = records(tmp_path / "good.jsonl", rows[0])
-    config = load_config(place, [f"rewards.yes.prompts={file}", f"rewards.no.prompts={good}"])
+    changes = [f"rewards.yes.prompts={file}", f"rewards.no.prompts={good}", "train.updates_per_epoch=1"]
+    config = load_config(place, changes)
     assert refused(check_unloaded, config, []) == told
     assert refused(check, config) == told
     Path(file).write_text(json.dumps(rows[0]))

@@ -162,7 +162,8 @@ def test_the_constructor_and_applies_are_called_there_too(tmp_path: Path) -> Non
     reward = load_reward(_class(tmp_path), name="other")
     assert (reward.name, reward.range, reward.higher_is_better) == ("other", (0.0, 1.0), False)
     assert [applies_to(reward, Prompt("x", {"count": n})) for n in (1, 2)] == [True, False]
-    function = load_reward("statistics:mean")
+    (tmp_path / "plain.py").write_text("def half(samples, prompts):\n    return [0.5] * len(prompts)\n")
+    function = load_reward(f"{tmp_path / 'plain.py'}:half")
     assert function.range == (-math.inf, math.inf)
     assert not hasattr(function, "applies")
 

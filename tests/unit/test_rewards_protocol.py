@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from paretune.rewards.base import FunctionReward, RewardError, applies_to, load_reward, score_samples
+from paretune.rewards.process import reward_process
 from paretune.types import ParetuneError, Prompt
 
 PROMPTS = [Prompt("a red circle", {"tags": ["x"]}), Prompt("a blue square", {"tags": []})]
@@ -119,7 +120,7 @@ def reward_class(tmp_path: Path, **changed: str) -> str:
         ({"score": "0.5"}, "its score is 0.5, not a method"),
         ({"applies": "True"}, "its applies is True, not a method"),
         ({"check": "'no'"}, "its check is 'no', not a method"),
-        ({"score": "lambda self, samples: [0.0]"}, "cannot be called with samples, prompts"),
+        ({"score": "lambda self, samples: [0.0]"}, "its score must take (self, samples, prompts)"),
     ],
 )
 def test_a_declaration_that_says_nothing_is_refused(
@@ -254,8 +255,9 @@ def test_an_applies_that_writes_changes_no_record(tmp_path: Path) -> None:
 
 
 def test_what_a_reward_prints_goes_to_standard_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    reward_process().kill()  # a new one writes where standard error leads to now
     text = "print('imported')\nclass R:\n    " + HEAD + (
         "    def __init__(self): print('made')\n"
         "    def applies(self, prompt): print('asked'); return True\n"
@@ -265,6 +267,8 @@ def test_what_a_reward_prints_goes_to_standard_error(
     assert applies_to(reward, PROMPTS[0])
     score_samples(reward, SAMPLES, PROMPTS)
     sys.stdout.write("result\n")
-    out, err = capsys.readouterr()
+    sys.stdout.flush()
+    out, err = capfd.readouterr()
+    reward_process().kill()
     assert out == "result\n"
     assert err.split() == ["imported", "made", "asked", "scored"]

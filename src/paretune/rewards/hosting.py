@@ -76,11 +76,13 @@ class Host:
             with self._state_of(spec):
                 return {"value": getattr(self, method)(spec, *arguments)}
         except ParetuneError as error:
-            return {"error": str(error), "user": isinstance(error.__cause__, ParetuneError)}
+            user = isinstance(error.__cause__, ParetuneError)
+            return {"error": str(error), "user": user, "raised": str(error)}
         except BaseException as error:
             verb = "could not be loaded" if method in {"load", "find"} else "failed"
             label = spec.spec if spec.number not in self._rewards else self._rewards[spec.number].name
-            return {"error": f"reward {label!r} {verb}: {one_line(error)}", "user": False}
+            line = one_line(error)
+            return {"error": f"reward {label!r} {verb}: {line}", "user": False, "raised": line}
         finally:
             if os.getpid() != self._process:  # a reward has forked, and this is the copy
                 os._exit(1)
