@@ -205,7 +205,7 @@ def test_a_base_that_is_no_folder(
 def test_what_a_killed_merge_left_is_removed_by_the_next(merge: Any) -> None:
     code = (
         "import os, signal\n"
-        "from paretune.models import adapter_writer\n"
+        "from paretune.adapters import write as adapter_writer\n"
         "from paretune.adapters.merge import merge_adapters\n"
         "adapter_writer.TensorSpool.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "merge_adapters(['a', 'b'], out='out')"
