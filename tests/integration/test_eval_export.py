@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from paretune.commands import measure
 from paretune.files import read_json, read_rows
 from paretune.recipes import load_config
 from paretune.stages.summarise import tables
+from tests.executing import InThisProcess
 
 from .commands import call
 
@@ -31,22 +31,6 @@ def here(*words: object) -> str:
     done = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
-
-
-class InThisProcess:
-    """The executor of `paretune eval` without its processes."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def __enter__(self) -> InThisProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def map(self, function: Callable[..., Any], tasks: Sequence[Any], report: Any) -> list[Any]:
-        return [function(task, report, lambda: False, ("cpu",)) for task in tasks]
 
 
 @pytest.fixture(scope="module")

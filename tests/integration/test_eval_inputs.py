@@ -13,8 +13,7 @@ from paretune.ops.lowrank import LowRank
 from paretune.recipes import load_config
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
-
-from .test_eval_export import InThisProcess
+from tests.executing import InThisProcess
 
 MODULES = [f"transformer_blocks.0.attn.{name}" for name in ("to_q", "to_v")]
 PEFT, DIFFUSERS = "adapter_model.safetensors", "pytorch_lora_weights.safetensors"
@@ -45,7 +44,7 @@ def made(tiny_sd3, tmp_path_factory):
 @pytest.fixture
 def measured(made, monkeypatch, tmp_path):
     """Measure adapters of the folder `made`; gives back their means by name."""
-    monkeypatch.setattr(measure, "LocalExecutor", InThisProcess)
+    monkeypatch.setattr(measure, "open_executor", InThisProcess)
     monkeypatch.chdir(made[1])
 
     def run(*names: str, **options):

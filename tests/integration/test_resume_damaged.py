@@ -18,14 +18,13 @@ from paretune.report import page
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 from tests.damage import cut, drop_line, flip, set_value, swap
-
-from .test_eval_export import InThisProcess
+from tests.executing import InThisProcess
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, and a page without its plots."""
-    monkeypatch.setattr(runs, "LocalExecutor", InThisProcess)
+    monkeypatch.setattr(runs, "open_executor", InThisProcess)
     monkeypatch.setattr(page, "all_plots", lambda run: [])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 
 from paretune.commands import measure
 from paretune.commands.add_tokens import add_tokens
-from paretune.files import write_json
+from paretune.files import write_json, write_rows
 from paretune.recipes import find_recipe, load_config
 from paretune.records.manifest import below, finished, write_manifest
 from paretune.records.names import folder_names, is_plain
@@ -27,22 +26,9 @@ from paretune.stages.tokens import export_tokens
 from paretune.training.checkpoint import TrainState, latest_checkpoint, save_checkpoint
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
+from tests.executing import InThisProcess
 from tests.made_run import make_run, make_tokens
 from tests.unit.test_compare import seeds
-
-
-class InThisProcess:
-    """An executor that runs the tasks one after the other."""
-
-    def __init__(self, *_: object) -> None: ...
-
-    def __enter__(self) -> InThisProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def map(self, function: Callable[..., Any], tasks: Sequence[Any], report: Any) -> list[Any]:
-        return [function(task, report, lambda: False) for task in tasks]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -98,7 +84,7 @@ def test_a_manifest_names_files_of_its_own_folder_alone(tmp_path: Path, name: An
 
 def test_a_manifest_that_leads_out_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "manifest.json", {"stage": "final", "inputs": "x", "files": {"../a": "0"}})
-    with pytest.raises(ParetuneError, match=r"manifest.json names '../a', which is no file of its folder"):
+    with pytest.raises(ParetuneError, match=r"manifest.json was changed or damaged"):
         finished(tmp_path, "final", "x")
 
 
@@ -115,7 +101,7 @@ def test_a_report_shows_no_file_from_elsewhere(tmp_path: Path) -> None:
     assert read_run(run).samples[0].files == {}
     for changed in ({"methods": [str(secret)]}, {"methods": ["../../private"]}):
         write_json(run / "samples" / "index.json", index | changed)
-        with pytest.raises(ParetuneError, match="names what is no folder of its own"):
+        with pytest.raises(ParetuneError, match=r"index.json is damaged: .* is no name of a sample"):
             read_run(run)
 
 
@@ -135,7 +121,7 @@ def made(tiny_sd3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_adapter_called_dots_empties_nothing(
     made: Path, tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "LocalExecutor", InThisProcess)
+    monkeypatch.setattr(measure, "open_executor", InThisProcess)
     config = load_config(tiny_recipe(tmp_path / "recipe", tiny_sd3, evaluate={"prompts": 1}))
     (made / "final" / "inner").mkdir(exist_ok=True)
     monkeypatch.chdir(made / "final" / "inner")
@@ -160,10 +146,10 @@ def test_an_adapter_called_dots_empties_nothing(
 def test_what_holds_no_adapter_is_told_before_anything_is_written(
     tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "LocalExecutor", InThisProcess)
+    monkeypatch.setattr(measure, "open_executor", InThisProcess)
     config = load_config(tiny_recipe(tmp_path / "recipe", tiny_sd3, evaluate={"prompts": 1}))
     for adapter in (Path("/"), tmp_path, tmp_path / "none"):
-        with pytest.raises(ParetuneError, match="no adapter"):
+        with pytest.raises(ParetuneError, match="holds no safetensors file|no adapter"):
             measure.measure_adapters(config, [adapter], tmp_path / "out", lambda _: None)
     assert not (tmp_path / "out").exists()
 
@@ -190,6 +176,8 @@ def test_samples_of_an_earlier_evaluation_go_and_a_users_stay(made: Path, tmp_pa
     (tmp_path / "evaluation" / "base").mkdir(parents=True)
     (tmp_path / "evaluation" / "base" / "red-000.png").write_bytes(b"new")
     (target / "red-000.png").symlink_to(target / "holiday-001.png")
+    write_rows(tmp_path / "evaluation" / "base" / "rows.jsonl", [])
+    write_manifest(tmp_path / "evaluation" / "base", "evaluation", "x", ["rows.jsonl"])
     collect(config, tmp_path, (Subject("base", "base", (), 1, ()),))
     assert sorted(p.name for p in target.iterdir()) == ["holiday-001.png", "red-000.png", "red-notes.png"]
     assert (target / "holiday-001.png").read_bytes() == b"x"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..adapters.inputs import measurable
+from ..adapters.inputs import measurable, open_adapters
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..environment import fingerprint
@@ -41,9 +41,10 @@ def measure_adapters(
     """
     check(config)
     names = folder_names([Path(adapter) for adapter in adapters])
+    open_adapters(adapters, renames)  # a mistake is told before anything is written
     claim_eval(out)
     with lock(out):
-        places = measurable(adapters, renames, out)  # told before the base is measured
+        places = measurable(adapters, renames, out)
         for place in places:
             check_adapter(place, verify)
         n = config.evaluate.prompts
