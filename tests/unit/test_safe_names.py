@@ -149,7 +149,7 @@ def test_what_holds_no_adapter_is_told_before_anything_is_written(
     monkeypatch.setattr(measure, "open_executor", InThisProcess)
     config = load_config(tiny_recipe(tmp_path / "recipe", tiny_sd3, evaluate={"prompts": 1}))
     for adapter in (Path("/"), tmp_path, tmp_path / "none"):
-        with pytest.raises(ParetuneError, match="holds no safetensors file|no adapter"):
+        with pytest.raises(ParetuneError, match=r"holds no safetensors file|no adapter"):
             measure.measure_adapters(config, [adapter], tmp_path / "out", lambda _: None)
     assert not (tmp_path / "out").exists()
 
