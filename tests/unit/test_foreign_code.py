@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from transformers import LlamaForCausalLM
 
 from paretune.adapters.transformers_names import names_of
@@ -194,7 +193,7 @@ def _never(call: ast.Call) -> bool:
 
 
 def test_the_base_of_a_fold_runs_no_code(tmp_path: Path, marker: Path) -> None:
-    """transformers knows this configuration, but no language model of it: then it asks for the code's class."""
+    """transformers knows this configuration, but no language model of it: the code has one."""
     folder = infect(make_llama(tmp_path / "m"), marker, own=False)
     change(folder / "config.json", model_type="clip_text_model", architectures=None)
     assert names_of(folder).tied == []

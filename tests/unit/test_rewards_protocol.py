@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from paretune.rewards.base import FunctionReward, RewardError, applies_to, load_reward, one_line, score_samples
+from paretune.rewards.base import (
+    FunctionReward,
+    RewardError,
+    applies_to,
+    load_reward,
+    one_line,
+    score_samples,
+)
 from paretune.rewards.checks import refusal
 from paretune.rewards.process import reward_process
 from paretune.types import ParetuneError, Prompt
@@ -99,7 +106,8 @@ def test_a_method_imports_its_neighbour_when_it_is_called(tmp_path: Path, method
     rewards = []
     for folder, step in (("first", 1), ("second", 10)):
         place = tmp_path / folder
-        written(place, f"TOLD = []\ndef told():\n    TOLD.append(1)\n    return {step} * len(TOLD)\n", "late.py")
+        late = f"TOLD = []\ndef told():\n    TOLD.append(1)\n    return {step} * len(TOLD)\n"
+        written(place, late, "late.py")
         names = {"applies": "prompt", "check": "prompts", "score": "samples, prompts"}
         text = f"class R:\n    {HEAD}" + "".join(
             f"    def {name}(self, {takes}):\n"

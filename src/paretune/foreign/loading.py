@@ -45,8 +45,8 @@ def load(kind: Any, place: str | Path, what: str, **settings: Any) -> Any:
 def with_adapter(what: str) -> str:
     """The line for a network with an adapter in its own folder."""
     return (
-        f"{what} holds an adapter beside the model ({ADAPTER}), which would be used without a word: fold it in "
-        "by `paretune fold`, or move its files away"
+        f"{what} holds an adapter beside the model ({ADAPTER}), which would be used without a word: fold it "
+        "in by `paretune fold`, or move its files away"
     )
 
 
