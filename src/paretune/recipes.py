@@ -170,6 +170,9 @@ def _first_mistake(error: ValidationError) -> str:
         return f"{where} has no keys: give some, or leave it out"
     if first["type"] == "model_type":
         return f"{where or 'it'} is a section of keys, not a value (got {brief(first['input'])})"
+    if first["type"] == "string_type" and isinstance(first["input"], bool | int | float):
+        kind = "true or false" if isinstance(first["input"], bool) else "a number"
+        return f"{where} is a text, which YAML takes for {kind} ({brief(first['input'])}): write it in quotes"
     message = first["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (got {brief(first['input'])})" if where and first["type"] != "value_error" \
         else f"{where + ': ' if where else ''}{message}"

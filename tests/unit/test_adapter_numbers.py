@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from paretune.adapters import patterns as name_patterns
 from paretune.adapters.fold import fold_adapter
@@ -96,6 +96,19 @@ def test_a_change_beyond_float32_is_refused_though_its_factors_are_within(tmp_pa
     loras = [folder(tmp_path / name, 1e25) for name in "ab"]
     with pytest.raises(ParetuneError, match=r"block\.proj"):
         merge_adapters(loras, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["ties", "dare", "dare-q"])
+def test_infinite_changes_of_both_signs_are_no_merge_of_zeros(tmp_path, method):
+    """Opposite infinities elect no sign: the merged change was zero, without a word."""
+    loras = [folder(tmp_path / name, 1e25) for name in "ab"]
+    for lora, sign in zip(loras, (1, -1), strict=True):
+        tensors = load_file(lora / "adapter_model.safetensors")
+        tensors["base_model.model.block.proj.lora_B.weight"] *= sign
+        save_file(tensors, lora / "adapter_model.safetensors")
+    with pytest.raises(ParetuneError, match=r"block\.proj: an adapter's change leaves the range of float32"):
+        merge_adapters(loras, out=tmp_path / "out", method=method)
     assert not (tmp_path / "out").exists()
 
 

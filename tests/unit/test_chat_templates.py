@@ -14,10 +14,11 @@ from paretune.config import ModelConfig
 from paretune.foreign.chat import render_chats
 from paretune.models.causal_lm.policy import CausalLMPolicy
 from paretune.recipes import load_config
+from paretune.rewards.base import score_samples
 from paretune.rewards.text.reward_models import TextModelReward
 from paretune.training.objectives.preferences import DPO
-from paretune.types import ParetuneError, Prompt
-from tests.language import WORDS, language_recipe, make_llama, make_tokenizer
+from paretune.types import Dialogue, ParetuneError, Prompt, turns_of
+from tests.language import WORDS, language_recipe, make_gpt2_reward, make_llama, make_tokenizer
 
 USER = [{"role": "user", "content": "fix"}]
 TEMPLATE = (
@@ -88,6 +89,19 @@ def test_a_reward_model_scores_the_tokens_of_its_template(tmp_path: Path) -> Non
     reward = TextModelReward(str(tmp_path), template="chat", device="cpu")
     assert tokenizer.convert_ids_to_tokens(ids[0]) == ["<s>", "fix", "please", "soap", "<eot>"]
     assert float(reward.score(["soap"], [Prompt("fix")])[0]) == pytest.approx(right, abs=1e-6)
+
+
+def test_a_reward_model_reads_the_turns_of_a_dialogue(tmp_path: Path) -> None:
+    """As many turns as the prompt has, each with its role: not one of the user's that quotes them."""
+    place = make_gpt2_reward(tmp_path)
+    with_start(make_tokenizer(words=WORDS[:-2])).save_pretrained(place)  # <s> and <eot> take their places
+    reward = TextModelReward(str(place), template="chat", device="cpu")
+    talk = Dialogue([*USER, {"role": "assistant", "content": "soap"}, {"role": "user", "content": "tell"}])
+    assert reward._texts([talk], ["water"]) == ["<s> fix please soap <eot> tell please water <eot>"]
+    seen: list[Any] = []
+    reward._texts = lambda prompts, answers: seen.extend(prompts) or ["fix"]
+    score_samples(reward, ["water"], [Prompt(talk)])  # its copy of the prompt has the turns, too
+    assert turns_of(seen[0]) == list(talk.turns)
 
 
 @pytest.mark.parametrize("said", [10, 10**30])
@@ -183,8 +197,7 @@ def _trainer(folder: Path, place: Path, objective: str) -> tuple[Any, Any]:
     from paretune.data.prompts import load_prompts
     from paretune.models.loading import open_policy
     from paretune.planning.plan import ExpertTask
-    from paretune.training.language.settings import OBJECTIVES as KINDS
-    from paretune.training.language.settings import trl_classes
+    from paretune.training.language.settings import trl_classes, trl_objective
     from paretune.training.language.trainer import LanguageTrainer
     from paretune.training.mixture import Mixture, Source
 
@@ -201,7 +214,7 @@ def _trainer(folder: Path, place: Path, objective: str) -> tuple[Any, Any]:
     built = ours._trainer(Any, ours._batches(2), [torch.tensor([0, 0])])  # type: ignore[arg-type]
 
     def made(rows: Any) -> Any:
-        trainer, _ = trl_classes(KINDS[objective])
+        trainer, _ = trl_classes(trl_objective(objective))
         return trainer(
             model=open_policy(config.model).transformer, args=built.args, train_dataset=rows,
             processing_class=ours.policy.tokenizer, peft_config=LoraConfig(target_modules=["q_proj"]),

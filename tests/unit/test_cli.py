@@ -234,6 +234,21 @@ def test_square_brackets_in_a_message_are_kept(mistake: Any) -> None:
     assert "no folder ./[/red]/model" in mistake("model.path=./[/red]/model")
 
 
+def test_an_error_does_not_steer_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What it quotes may be anybody's: here the message of a reward's exception."""
+    (tmp_path / "own.py").write_text("raise ValueError('\\x1b[31mred \\x1b]0;title\\x07')\n")
+    (tmp_path / "p.txt").write_text("hello\n")
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / "a.txt").write_text("an answer")
+    words = ("score", f"{tmp_path}/own.py:f", tmp_path / "answers", "--prompts", tmp_path / "p.txt")
+    code, _, err = call(monkeypatch, capsys, *words)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "ValueError:  [31mred  ]0;title" in err
+    assert err.rstrip("\n").isprintable()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [

@@ -100,6 +100,7 @@ def test_uploads_and_all_else_that_a_page_never_posts_are_refused(path: str) -> 
 def test_files_are_not_given_and_the_pages_own_are() -> None:
     assert ask(path="/gradio_api/proxy=http://169.254.169.254/")[0] == 403
     assert ask(path="/gradio_api/file=/etc/passwd")[0] == 403
+    assert ask(path="/gradio_api/deep_link")[0] == 403  # it would keep a file for every state of a session
     assert ask(path="/assets/upload-abc.js")[0] == 200
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaForCausalLM
 
+from paretune.adapters.transformers_names import names_of
 from paretune.config import ModelConfig
 from paretune.data.hub import load_hub
 from paretune.foreign import loading as foreign
@@ -96,6 +98,30 @@ def test_a_reward_model_of_its_own_code_is_refused(tmp_path: Path, marker: Path)
     assert load_reward("text_model", model=str(known)).name == "text_model"
 
 
+@pytest.mark.parametrize("weights", ["adapter_model.safetensors", "adapter_model.bin", None])
+@pytest.mark.parametrize("kind", ["policy", "reward", "subfolder"])
+def test_an_adapter_beside_a_model_is_not_put_on_it_in_silence(
+    tmp_path: Path, kind: str, weights: str | None
+) -> None:
+    """transformers would load it, from a pickle too; a line before says to fold it in."""
+    make = make_gpt2_reward if kind == "reward" else make_llama
+    folder = make(tmp_path / "m" / "text_encoder")
+    config = {"peft_type": "LORA", "base_model_name_or_path": "nobody/nothing", "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    if weights:
+        (folder / weights).write_bytes(b"")
+    actions: dict[str, Any] = {
+        "policy": lambda: open_policy(ModelConfig(path=str(folder))),
+        "reward": lambda: load_reward("text_model", model=str(folder)),
+        "subfolder": lambda: foreign.load(LlamaForCausalLM, folder.parent, "m", subfolder="text_encoder"),
+    }
+    line = told(actions[kind])
+    if kind == "reward" and weights == "adapter_model.bin":
+        assert line.startswith(f"{folder / weights}: weights are read from safetensors alone")
+    else:
+        assert "holds an adapter beside the model (adapter_config.json)" in line
+
+
 @pytest.mark.parametrize("name", ["pickscore", "geneval_photo"])
 def test_rewards_of_pictures_too(tmp_path: Path, marker: Path, name: str) -> None:
     folder = tmp_path / "m"
@@ -134,7 +160,7 @@ def test_a_pipeline_of_its_own_code_is_refused(tiny_sd3: Path, tmp_path: Path, m
     line = told(lambda: open_policy(ModelConfig(path=str(folder))))
     assert line.startswith(f"model.path: the pipeline {folder} needs code of its own")
     change(folder / "model_index.json", _class_name={"a": 1})
-    assert "its _class_name is no text" in told(lambda: open_policy(ModelConfig(path=str(folder))))
+    assert "its _class_name is no name" in told(lambda: open_policy(ModelConfig(path=str(folder))))
 
 
 def test_a_dataset_with_a_script_runs_nothing(tmp_path: Path, marker: Path) -> None:
@@ -146,17 +172,31 @@ def test_a_dataset_with_a_script_runs_nothing(tmp_path: Path, marker: Path) -> N
 
 
 def test_nothing_is_loaded_past_the_one_door() -> None:
-    """`from_pretrained` of a class that can run a model's code is called in foreign.py alone."""
-    root = Path(foreign.__file__).parent
-    sources = [p for p in root.rglob("*.py") if "build" not in p.parts and p.name != "foreign.py"]
-    # text.py hands `frozen` a loader that is called through the door.
+    """`from_pretrained` of a class that can run a model's code is called in one file alone."""
+    door = Path(foreign.__file__)
+    sources = [p for p in door.parents[1].rglob("*.py") if p != door]
+    assert len(sources) > 100
     past = [
         p.name for p in sources for node in ast.walk(ast.parse(p.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "from_pretrained"
+        and node.func.attr in {"from_pretrained", "from_config"} and not _never(node)
+        and "Scheduler" not in ast.unparse(node.func)
     ]  # fmt: skip
     assert past == []
-    assert "trust_remote_code=False" in Path(foreign.__file__).read_text()
+    assert '"trust_remote_code": False' in door.read_text()
+
+
+def _never(call: ast.Call) -> bool:
+    """Whether a call says that no code of the model's own is run."""
+    said = [k.value for k in call.keywords if k.arg == "trust_remote_code"]
+    return bool(said) and isinstance(said[0], ast.Constant) and said[0].value is False
+
+
+def test_the_base_of_a_fold_runs_no_code(tmp_path: Path, marker: Path) -> None:
+    """transformers knows this configuration, but no language model of it: the code has one."""
+    folder = infect(make_llama(tmp_path / "m"), marker, own=False)
+    change(folder / "config.json", model_type="clip_text_model", architectures=None)
+    assert names_of(folder).tied == []
 
 
 def test_the_command_asks_nobody(tmp_path: Path, marker: Path) -> None:

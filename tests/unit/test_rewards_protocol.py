@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from paretune.rewards.base import FunctionReward, RewardError, applies_to, load_reward, score_samples
+from paretune.rewards.base import (
+    FunctionReward,
+    RewardError,
+    applies_to,
+    load_reward,
+    one_line,
+    score_samples,
+)
+from paretune.rewards.checks import refusal
 from paretune.rewards.process import reward_process
 from paretune.types import ParetuneError, Prompt
 
@@ -92,6 +100,31 @@ def test_a_class_imports_its_neighbour_when_it_is_made(tmp_path: Path) -> None:
     assert "late_helper" not in sys.modules
 
 
+@pytest.mark.parametrize("method", ["applies", "check", "score"])
+def test_a_method_imports_its_neighbour_when_it_is_called(tmp_path: Path, method: str) -> None:
+    """Two rewards of two folders, whose neighbours have one name; what a neighbour holds stays."""
+    rewards = []
+    for folder, step in (("first", 1), ("second", 10)):
+        place = tmp_path / folder
+        late = f"TOLD = []\ndef told():\n    TOLD.append(1)\n    return {step} * len(TOLD)\n"
+        written(place, late, "late.py")
+        names = {"applies": "prompt", "check": "prompts", "score": "samples, prompts"}
+        text = f"class R:\n    {HEAD}" + "".join(
+            f"    def {name}(self, {takes}):\n"
+            + ("        import late\n        late.told()\n" if name == method else "")
+            + ("        import late\n        return [late.told()] * len(prompts)\n" if name == "score" else
+               "        return True\n")
+            for name, takes in names.items()
+        )  # fmt: skip
+        rewards.append(load_reward(written(place, text) + ":R"))
+    found = []
+    for reward in [*rewards, *rewards]:
+        assert refusal(reward, PROMPTS[0]) is None
+        found.append(score_samples(reward, SAMPLES, PROMPTS).tolist()[0])
+    assert found == [2, 20, 4, 40]
+    assert "late" not in sys.modules
+
+
 # ---------------------------------------------------------------- refused
 
 
@@ -114,7 +147,9 @@ def reward_class(tmp_path: Path, **changed: str) -> str:
         ({"higher_is_better": "'lower'"}, "must be True or False, not 'lower'"),
         ({"higher_is_better": "None"}, "must be True or False, not None"),
         ({"higher_is_better": "2"}, "must be True or False, not 2"),
-        ({"name": "None"}, "its name must be a text, not None"),
+        ({"name": "None"}, "its name must be one line of at most 100 characters, not None"),
+        ({"name": "'two\\nlines'"}, "its name must be one line of at most 100 characters, not 'two\\nlines'"),
+        ({"name": "'n' * 101"}, "its name must be one line"),
         ({"name": "property(lambda self: 1 / 0)"}, "its name raised ZeroDivisionError"),
         ({"range": "property(lambda self: 1 / 0)"}, "its range raised ZeroDivisionError"),
         ({"score": "0.5"}, "its score is 0.5, not a method"),
@@ -187,6 +222,7 @@ async def later(images: torch.Tensor, prompts: list[Prompt]) -> list[float]:
         (lambda i, p: np.array([1 + 1j, 2]), "returned complex numbers"),
         (lambda i, p: torch.ones(2, dtype=torch.complex64), "returned complex numbers"),
         (lambda i, p: torch.ones(2).to_sparse(), "returned a sparse tensor, not 2 numbers"),
+        (lambda i, p: torch.nested.nested_tensor([torch.ones(1)] * 2), "returned a Tensor, not 2 numbers"),
         (lambda i, p: torch.ones(2, device="meta"), "returned a Tensor, not 2 numbers"),
         (lambda i, p: [[0.1], [0.2]], "returned shape [2, 1]"),
         (lambda i, p: [[0.1], [0.2, 0.3]], "returned a list, not 2 numbers"),
@@ -217,6 +253,16 @@ def test_an_applies_that_raises_names_the_reward_and_the_prompt(tmp_path: Path) 
     with pytest.raises(RewardError) as caught:
         applies_to(reward, PROMPTS[0])
     assert str(caught.value) == "reward 'own' raised KeyError: 'no' in applies (prompt 'a red circle')"
+
+
+def test_a_check_that_raises_is_told_in_its_own_words(tmp_path: Path) -> None:
+    spec = reward_class(tmp_path, check="lambda self, prompts: [][0]")
+    assert refusal(load_reward(spec), PROMPTS[0]) == "IndexError: list index out of range"
+
+
+def test_a_long_message_is_cut() -> None:
+    told = one_line(ValueError("x" * 100_000))
+    assert told == f"ValueError: {'x' * 397}..."
 
 
 # ---------------------------------------------------------------- a reward's own copy
@@ -257,7 +303,7 @@ def test_an_applies_that_writes_changes_no_record(tmp_path: Path) -> None:
 def test_what_a_reward_prints_goes_to_standard_error(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    reward_process().kill()  # a new one writes where standard error leads to now
+    reward_process().kill()  # another one writes to where standard error is now
     text = "print('imported')\nclass R:\n    " + HEAD + (
         "    def __init__(self): print('made')\n"
         "    def applies(self, prompt): print('asked'); return True\n"

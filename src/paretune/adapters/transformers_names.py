@@ -78,7 +78,9 @@ def _build(folder: Path, architectures: Sequence[str]) -> nn.Module | None:
             warnings.simplefilter("ignore")
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             kind: Any = getattr(transformers, architectures[0], None) if architectures else None
-            model = kind(config) if kind else transformers.AutoModelForCausalLM.from_config(config)
+            automatic: Any = transformers.AutoModelForCausalLM
+            own = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
+            model = kind(config) if own else automatic.from_config(config, trust_remote_code=False)
             model.tie_weights()
     except Exception:  # a class raises whatever it likes about a configuration that does not suit it
         return None

@@ -49,7 +49,10 @@ def main() -> None:
         with only_results(as_json):
             app(prog_name="paretune")
     except ParetuneError as error:
-        console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False, markup=True)
+        from .tables import shown
+
+        told = escape(shown(str(error)))  # it quotes files and errors of anybody's
+        console.print(f"[red]error:[/red] {told}", soft_wrap=True, highlight=False, markup=True)
         sys.exit(2)
 
 

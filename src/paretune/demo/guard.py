@@ -22,7 +22,8 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 LARGEST_BODY = 1 << 20  # bytes: of a language model's longest prompt, and much more than any other question
 ASKED = re.compile(r"/(queue/join|reset|cancel)/?\Z")  # the only paths that the page itself posts to
 NEVER = re.compile(
-    r"\A(/gradio_api)?/(upload(_progress)?/?\Z|proxy=|file[=/]|component_server|monitoring|dev/|run-history|stream)"
+    r"\A(/gradio_api)?/(upload(_progress)?/?\Z|proxy=|file[=/]|component_server|monitoring|profiling|dev/|"
+    r"run-history|stream|deep_link|vibe)"
 )  # of Gradio's paths
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

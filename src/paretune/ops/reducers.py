@@ -73,6 +73,14 @@ def from_dense(dense: Tensor) -> LowRank:
     return LowRank(dense, eye) if columns <= rows else LowRank(eye, dense)
 
 
+def _dense(delta: LowRank) -> Tensor:
+    """ΔW itself. Its factors may be finite where it is not, and infinity has neither sign nor mean."""
+    dense = delta.dense()
+    if not bool(torch.isfinite(dense).all()):
+        raise ValueError("an adapter's change leaves the range of float32")
+    return dense
+
+
 def ties(deltas: Deltas, weights: Sequence[float], *, density: float = 0.2) -> LowRank:
     """TIES: trim each ΔW_i to its top `density` share by magnitude, elect signs, disjoint mean.
 
@@ -87,7 +95,7 @@ def ties(deltas: Deltas, weights: Sequence[float], *, density: float = 0.2) -> L
     kept: list[float] = []
     for delta, share in zip(deltas, shares, strict=True):
         if delta is not None and share > 0:
-            dense = delta.dense()
+            dense = _dense(delta)
             keep = max(1, int(density * dense.numel()))
             least = dense.abs().flatten().kthvalue(dense.numel() - keep + 1).values
             trimmed.append(torch.where(dense.abs() >= least, dense, 0.0))
@@ -104,7 +112,7 @@ def ties(deltas: Deltas, weights: Sequence[float], *, density: float = 0.2) -> L
 
 
 def _masked(delta: LowRank, density: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    dense = delta.dense()
+    dense = _dense(delta)
     mask = torch.bernoulli(torch.full_like(dense, density), generator=generator)
     return dense, dense * mask
 

@@ -22,7 +22,7 @@ from .checks import applies_to
 from .deadline import Late, within
 from .errors import LATE, RewardError, RewardTimeout, one_line
 from .errors import failure as _line
-from .importing import neighbours, resolve
+from .importing import Modules, neighbours, resolve
 from .printing import prints_to_stderr
 from .scores import checked_scores, own_prompts, own_samples
 from .trust import check_kind
@@ -101,17 +101,19 @@ def check_spec(spec: str) -> bool:
     return hasattr(find_reward(spec), "check")
 
 
-def build_reward(spec: str, name: str | None, options: dict[str, Any]) -> Reward:
-    """`load_reward`, in this process."""
-    target, file = find_reward(spec), reward_file(spec)
+def build_reward(
+    spec: str, name: str | None, options: dict[str, Any], kept: Modules | None = None
+) -> Reward:
+    """`load_reward`, in this process. kept: see `importing.neighbours`."""
+    target, file = find_reward(spec, kept), reward_file(spec)
     with prints_to_stderr():
         if file is None:
             return build(target, spec, options, name)
-        with neighbours(file.resolve().parent):
+        with neighbours(file.resolve().parent, kept):
             return build(target, spec, options, name)
 
 
-def find_reward(spec: str) -> Any:
+def find_reward(spec: str, kept: Modules | None = None) -> Any:
     """The class or function that `spec` names, not built. Raises ParetuneError as `load_reward` does."""
     if ":" not in spec and spec not in REWARDS:
         near = difflib.get_close_matches(spec.lower(), REWARDS, n=1, cutoff=0.5)
@@ -121,7 +123,7 @@ def find_reward(spec: str) -> Any:
             "or file.py:Name)"
         )
     with prints_to_stderr():
-        return check_kind(resolve(REWARDS.get(spec, spec)), spec)
+        return check_kind(resolve(REWARDS.get(spec, spec), kept), spec)
 
 
 def reward_file(spec: str) -> Path | None:

@@ -18,13 +18,17 @@ class RewardTimeout(RewardError):
 LATE = "give it longer by executor.reward_timeout, or by --timeout of `paretune score`"
 
 
+MOST = 400  # characters of a foreign message
+
+
 def one_line(error: BaseException) -> str:
-    """An exception in one line: its type and the first line of its message."""
+    """An exception in one line: its type and the first line of its message, cut where it is long."""
     try:
         text = str(error)
     except Exception:  # the message of a foreign exception is foreign code too
         text = ""
     first = next(iter(text.strip().splitlines()), "")
+    first = first if len(first) <= MOST else f"{first[: MOST - 3]}..."
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 

@@ -18,13 +18,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
 from paretune.types import ParetuneError, Prompt, Reward, Samples
 
-from .base import build_reward, find_reward, one_line, score_samples
+from .base import applies_to, build_reward, find_reward, one_line, reward_file, score_samples
+from .importing import Modules, neighbours
 from .process import Spec
 
 # Methods that a reward may have beside `score`; a proxy has those that its reward has.
@@ -61,6 +63,7 @@ class Host:
     def __init__(self) -> None:
         self._rewards: dict[int, Reward] = {}
         self._states: dict[int, list[Any]] = {}
+        self._modules: dict[int, Modules] = {}
         self._threads = 0
         self._process = os.getpid()
 
@@ -89,7 +92,8 @@ class Host:
 
     def load(self, spec: Spec) -> dict[str, Any]:
         """Import and construct a reward; returns what it declares."""
-        reward = build_reward(spec.spec, spec.name, spec.options)
+        kept = self._modules.setdefault(spec.number, {})
+        reward = build_reward(spec.spec, spec.name, spec.options, kept)
         low, high = reward.range
         facts = {
             "name": str(reward.name),
@@ -110,17 +114,38 @@ class Host:
     def score(self, spec: Spec, samples: Samples, prompts: Sequence[Prompt]) -> list[float]:
         """One batch; the parent looks at the clock."""
         reward = self._rewards[spec.number]
-        return score_samples(reward, samples, prompts, len(prompts), timeout=None).tolist()
+        with self._neighbours(spec):
+            return score_samples(reward, samples, prompts, len(prompts), timeout=None).tolist()
 
     def call(self, spec: Spec, method: str, *arguments: Any) -> Any:
-        """One of the optional methods. What it returns is a truth, or nothing."""
-        value = getattr(self._rewards[spec.number], method)(*arguments)
-        return None if value is None else bool(value)
+        """One of the optional methods: `applies` says yes or no, `check` raises or says nothing."""
+        reward = self._rewards[spec.number]
+        with self._neighbours(spec):
+            if method == "applies":  # its failure names the reward and the prompt
+                return applies_to(reward, *arguments)
+            try:
+                getattr(reward, method)(*arguments)
+            except ParetuneError:
+                raise
+            except Exception as error:  # the message of a check of the user's is for the user
+                raise ParetuneError(one_line(error)) from error
+            return None
+
+    @contextmanager
+    def _neighbours(self, spec: Spec) -> Iterator[None]:
+        """A reward of a file may import what lies beside it at any time."""
+        file = reward_file(spec.spec)
+        if file is None:
+            yield
+            return
+        with neighbours((Path(spec.folder) / file).resolve().parent, self._modules[spec.number]):
+            yield
 
     def _drop(self, numbers: Sequence[int]) -> None:
         for number in numbers:
             self._rewards.pop(number, None)
             self._states.pop(number, None)
+            self._modules.pop(number, None)
         if numbers:
             gc.collect()
             if torch.cuda.is_initialized():

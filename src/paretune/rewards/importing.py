@@ -1,9 +1,9 @@
 """Find the object that "module:Name" or "file.py:Name" names.
 
 A file may import its neighbours, by their own names (`import helper`), from its package
-(`from . import helper`), or by the name of their folder (`from folder.helper import f`), as long as it does
-so when it is imported. Afterwards `sys.path` and `sys.modules` are as they were, so that the neighbours of
-one file are never taken for those of another.
+(`from . import helper`), or by the name of their folder (`from folder.helper import f`): when it is imported,
+and later while it is asked something. Afterwards `sys.path` and `sys.modules` are as they were, so that the
+neighbours of one file are never taken for those of another.
 """
 
 from __future__ import annotations
@@ -26,14 +26,19 @@ from paretune.types import ParetuneError
 from .errors import one_line
 
 PACKAGE = "paretune_reward_"  # begins the names under which files are kept in sys.modules
+Modules = dict[str, ModuleType]
 
-def resolve(path: str) -> Any:
-    """The object. Raises ParetuneError for a missing file, module or name, and for an import that fails."""
+
+def resolve(path: str, kept: Modules | None = None) -> Any:
+    """The object. Raises ParetuneError for a missing file, module or name, and for an import that fails.
+
+    kept: see `neighbours`.
+    """
     place, _, attribute = path.rpartition(":")
     if not place or not attribute:
         raise ParetuneError(f"reward {path!r}: write it as module:Name or file.py:Name")
     try:
-        module = _import_file(place) if place.endswith(".py") else importlib.import_module(place)
+        module = _import_file(place, kept) if place.endswith(".py") else importlib.import_module(place)
     except ParetuneError:
         raise
     except Exception as error:
@@ -45,7 +50,7 @@ def resolve(path: str) -> Any:
     return getattr(module, attribute)
 
 
-def _import_file(place: str) -> ModuleType:
+def _import_file(place: str, kept: Modules | None) -> ModuleType:
     path = Path(place)
     if not path.is_file():
         raise ParetuneError(f"reward file {place} does not exist")
@@ -58,7 +63,7 @@ def _import_file(place: str) -> ModuleType:
     # Dataclasses and pickle look a class up by its module's name.
     sys.modules[module.__name__] = module
     try:
-        with neighbours(path.parent):
+        with neighbours(path.parent, kept):
             spec.loader.exec_module(module)
     except BaseException:
         sys.modules.pop(module.__name__, None)
@@ -107,9 +112,15 @@ def _imported(tree: ast.AST) -> set[str]:
 
 
 @contextmanager
-def neighbours(folder: Path) -> Iterator[None]:
-    """The modules of a folder, and those of the one above by the folder's name, can be imported."""
+def neighbours(folder: Path, kept: Modules | None = None) -> Iterator[None]:
+    """The modules of a folder, and those of the one above by the folder's name, can be imported.
+
+    kept: the neighbours that one reward has imported: there again inside, and kept when they are taken out.
+    """
     before = set(sys.modules)
+    held: Modules = {} if kept is None else kept
+    for name, module in held.items():
+        sys.modules.setdefault(name, module)
     sys.path.insert(0, str(folder))
     sys.path.append(str(folder.parent))  # last: what else lies there must hide nothing that is installed
     importlib.invalidate_caches()
@@ -120,7 +131,7 @@ def neighbours(folder: Path) -> Iterator[None]:
         _drop(str(folder.parent), range(len(sys.path) - 1, -1, -1))
         for name in set(sys.modules) - before:
             if not name.startswith(PACKAGE) and _lies_in(sys.modules[name], folder):
-                del sys.modules[name]
+                held[name] = sys.modules.pop(name)
 
 
 def _drop(entry: str, order: range) -> None:

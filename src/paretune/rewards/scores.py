@@ -36,13 +36,14 @@ def checked_scores(reward: Reward, value: Any, prompts: Sequence[Prompt]) -> tor
         if scores.is_complex():
             raise RewardError(failure(reward, f"returned complex numbers, not {wanted}", prompts[0]))
         scores = scores.to("cpu", torch.float32)
+        shape = list(scores.shape)  # a nested tensor has none
     except RewardError:
         raise
     except Exception as error:  # whatever torch raises for an object that is no tensor
         what = f"returned a {type(value).__name__}, not {wanted}"
         raise RewardError(failure(reward, what, prompts[0])) from error
-    if scores.shape != (len(prompts),):
-        what = f"returned shape {list(scores.shape)}, not {wanted}"
+    if shape != [len(prompts)]:
+        what = f"returned shape {shape}, not {wanted}"
         raise RewardError(failure(reward, what, prompts[0]))
     bad = (~torch.isfinite(scores)).nonzero().flatten()
     if len(bad):

@@ -23,6 +23,7 @@ from .trust import check_options
 
 NEEDED = ("name", "range", "higher_is_better", "score")
 OPTIONAL = ("applies", "check")
+LONGEST = 100  # of a name, as recipes have it: it heads columns
 
 
 class FunctionReward:
@@ -91,8 +92,10 @@ def named(reward: Any, spec: str, name: str | None, ours: bool = False) -> Rewar
     if missing:
         raise ParetuneError(f"reward {spec!r} is a class without {', '.join(missing)}")
     own = name if name is not None else _read(reward, "name", spec)
-    if not isinstance(own, str) or not own.strip():
-        raise ParetuneError(f"reward {spec!r}: its name must be a text, not {_shown(own)}")
+    if not isinstance(own, str) or not own.strip() or not own.isprintable() or len(own) > LONGEST:
+        raise ParetuneError(
+            f"reward {spec!r}: its name must be one line of at most {LONGEST} characters, not {_shown(own)}"
+        )
     for method in ("score", *OPTIONAL):
         value = _read(reward, method, spec)
         if value is not None and not callable(value):

@@ -17,7 +17,7 @@ import torch
 
 from paretune.foreign import loading as foreign
 from paretune.foreign.chat import render_chats
-from paretune.types import ParetuneError, Prompt
+from paretune.types import ParetuneError, Prompt, turns_of
 
 from ..hub import frozen
 from .length import longest
@@ -102,7 +102,7 @@ class TextModelReward:
             # In one pass: what stands in a prompt or an answer is words, never a place to fill.
             parts = [{"{prompt}": p, "{answer}": a} for p, a in pairs]
             return [_PLACES.sub(lambda place, own=own: own[place[0]], self.template) for own in parts]
-        turns = [[{"role": "user", "content": p}, {"role": "assistant", "content": a}] for p, a in pairs]
+        turns = [[*turns_of(p), {"role": "assistant", "content": a}] for p, a in pairs]
         return render_chats(self._tokenizer, turns, f"reward model {self._place}")
 
     def _forward(self, rows: Sequence[list[int]]) -> torch.Tensor:
