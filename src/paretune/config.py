@@ -223,6 +223,7 @@ class EvaluateConfig(_Section):
 class ExecutorConfig(_Section):
     """Where the experts train."""
 
+    kind: Line = Field("local", description="a name of executors.EXECUTORS, or of a package's")
     workers: Processes = Field(0, ge=0, description="processes at a time; 0: one an expert")
     threads: Processes = Field(1, gt=0, description="CPU threads of each; part of what makes runs equal")
     device: Literal["auto", "cpu", "cuda"] = "auto"

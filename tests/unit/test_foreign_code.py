@@ -96,7 +96,7 @@ def test_a_reward_model_of_its_own_code_is_refused(tmp_path: Path, marker: Path)
     assert load_reward("text_model", model=str(known)).name == "text_model"
 
 
-@pytest.mark.parametrize("name", ["pickscore", "geneval_photo"])
+@pytest.mark.parametrize("name", ["pickscore", "geneval"])
 def test_rewards_of_pictures_too(tmp_path: Path, marker: Path, name: str) -> None:
     folder = tmp_path / "m"
     folder.mkdir()
@@ -106,7 +106,7 @@ def test_rewards_of_pictures_too(tmp_path: Path, marker: Path, name: str) -> Non
                                           "AutoModelForUniversalSegmentation": "own.Model"},
     }))  # fmt: skip
     options = {"pickscore": {"model": str(folder), "processor": str(folder)},
-               "geneval_photo": {"detector": str(folder), "clip": str(folder)}}  # fmt: skip
+               "geneval": {"detector": str(folder), "clip": str(folder)}}  # fmt: skip
     told(lambda: load_reward(name, **options[name]))
 
 

@@ -12,7 +12,7 @@ from paretune.recipes import find_recipe, load_config, parse_config
 from paretune.types import ParetuneError
 from paretune.yaml_text import YamlMistake, dump_yaml, load_yaml
 
-REWARD = {"reward": "ocr", "prompts": "a.txt", "eval_prompts": "b.txt"}
+REWARD = {"reward": "pictures.ocr", "prompts": "a.txt", "eval_prompts": "b.txt"}
 SMALL = "rewards:\n  ocr: {reward: ocr, prompts: a.txt, eval_prompts: b.txt}\n"
 LAUGHS = "".join(
     f"l{i}: &l{i} [{', '.join([f'*l{i - 1}' if i else 'ha'] * 10)}]\n" for i in range(9)
