@@ -41,10 +41,13 @@ def refused(work: Any, *words: Any) -> str:
 
 
 @pytest.mark.parametrize("part", ["prompts", "eval_prompts"])
-def test_a_prompt_without_quotes_is_told_by_plan_and_at_the_start(tmp_path: Path, part: str) -> None:
+def test_a_prompt_without_quotes_is_told_by_plan_and_at_the_start(
+    tmp_path: Path, tiny_sd3: Path, part: str
+) -> None:
     good, bad = lines(tmp_path / "good.txt", QUOTED[0]), lines(tmp_path / "bad.txt", *QUOTED)
     own = {"reward": "ocr", "prompts": good, "eval_prompts": good, part: bad}
-    config = recipe(rewards={"words": own}, methods=["mapreduce"])
+    model = {"path": str(tiny_sd3), "steps": 4}
+    config = recipe(rewards={"words": own}, methods=["mapreduce"], model=model)
     told = (
         f"{bad}, line 2: reward words cannot score 'a shop with a sign': ocr needs the wanted text, as "
         '"text" in the record or in double quotes in the prompt, and the prompt \'a shop with a sign\' has '
@@ -108,7 +111,7 @@ def test_a_users_own_check_is_asked_everywhere(tmp_path: Path) -> None:
 
 def test_plan_asks_no_hub_and_no_missing_file(tmp_path: Path) -> None:
     hub, absent = "hf:nobody/nothing@train", str(tmp_path / "no.txt")
-    own = {"reward": "ocr", "prompts": hub, "eval_prompts": absent}
+    own = {"reward": "pictures.ocr", "prompts": hub, "eval_prompts": absent}
     config = recipe(rewards={"words": own, "mine": {**own, "reward": str(tmp_path / "no.py") + ":R"}})
     check_unloaded(config, missing_files(config))
 

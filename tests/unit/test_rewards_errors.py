@@ -150,7 +150,8 @@ def test_a_file_that_does_not_parse(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("geneval", "needs a GenEval record"), ("ocr", 'needs a record with "text"')]
+    ("name", "told"),
+    [("pictures.geneval", "needs a GenEval record"), ("pictures.ocr", 'needs a record with "text"')],
 )
 def test_a_prompt_without_its_record(name: str, told: str) -> None:
     with pytest.raises(RewardError) as caught:
