@@ -146,7 +146,7 @@ class RewardConfig(_Section):
 class ReduceConfig(_Section):
     """How experts become one. The methods and their options: docs/merging.md."""
 
-    method: str = Field("exact", description="a name of ops.merging.REDUCERS")
+    method: str = Field("exact", description="a name of ops.merging.REDUCERS, or of a package's")
     rank: Positive | None = Field(None, description="cut each round's average to this rank")
     energy: Annotated[PositiveReal, Field(le=1)] | None = Field(
         None, description="or to the least rank that keeps this share of its energy"
