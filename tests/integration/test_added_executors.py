@@ -19,7 +19,8 @@ from tests.packages import EXAMPLES, example, install
 
 @pytest.fixture(autouse=True)
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = ["one_by_one = my_executor:OneByOne", "gone = no_module:Gone", "number = my_executor:NUMBER"]
+    lines = ["one_by_one = my_executor:OneByOne", "another = my_executor:OneByOne",
+             "gone = no_module:Gone", "number = my_executor:NUMBER"]  # fmt: skip
     files = example("my_executor")
     files["my_executor"] += "\n\nNUMBER = 5\n"
     install(tmp_path / "site", monkeypatch, {"paretune.executors": lines}, files)
@@ -28,9 +29,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_goes_through_it_and_on_through_another(
     tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("paretune.run.write_report", lambda out: None)
     path = tiny_recipe(tmp_path / "recipe", tiny_sd3, rounds=1, train={"epochs": 1})
     sets = ["methods=[mapreduce]", "executor.device=cpu"]
-    config = load_config(path, [*sets, "executor.kind=one_by_one"])
+    config, other = (load_config(path, [*sets, f"executor.kind={k}"]) for k in ("one_by_one", "another"))
     before = set(multiprocessing.active_children())
     events: list[Any] = []
     summary = run(config, tmp_path / "run", events.append)
@@ -39,10 +41,10 @@ def test_a_run_goes_through_it_and_on_through_another(
     assert "kind: one_by_one" in (tmp_path / "run" / "config.yaml").read_text()
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["device"] == "cpu"
     # Where it ran changes no result: the folder goes on with another executor, and nothing is made again.
-    assert changed_keys(config, load_config(path, sets)) == []
+    assert changed_keys(config, load_config(path, sets)) == []  # local
     weights = (tmp_path / "run" / "final" / "adapter_model.safetensors").read_bytes()
-    assert run(load_config(path, sets), tmp_path / "run", events.append, resume=True)["methods"] \
-        == summary["methods"]
+    again = run(other, tmp_path / "run", events.append, resume=True)
+    assert again["methods"] == summary["methods"]
     assert (tmp_path / "run" / "final" / "adapter_model.safetensors").read_bytes() == weights
 
 

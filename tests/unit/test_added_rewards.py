@@ -11,6 +11,7 @@ from paretune.planning.methods import build_plan
 from paretune.recipes import load_config
 from paretune.rewards import load_reward, score_samples
 from paretune.rewards.apart import RewardApart
+from paretune.rewards.base import find_reward
 from paretune.rewards.process import reward_process
 from paretune.rewards.trust import code_of, registered_only
 from paretune.stages.map import mixture_of
@@ -20,24 +21,17 @@ from paretune.types import ParetuneError, Prompt
 from tests.conftest import tiny_recipe
 from tests.packages import EXAMPLES, example, install
 
-BROKEN = """
-NUMBER = 5
-
-def ends(images, prompts):
-    raise SystemExit(3)
-"""
-
 
 @pytest.fixture(autouse=True)
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reward_process().kill()  # one that runs already does not see what is installed now
     lines = ["flatness = my_reward:Flatness", "ocr = my_reward:Flatness", "gone = my_reward:Missing"]
-    lines += ["number = broken_rewards:NUMBER", "ends = broken_rewards:ends"]
-    files = example("my_reward") | {"broken_rewards": BROKEN}
+    lines += ["number = broken_rewards:NUMBER"]
+    files = example("my_reward") | {"broken_rewards": "NUMBER = 5"}
     install(tmp_path / "site", monkeypatch, {"paretune.rewards": lines}, files)
 
 
 def test_it_scores_by_its_name_in_a_process_of_its_own() -> None:
+    reward_process().kill()  # one that runs already does not see what is installed now
     reward = load_reward("flatness")
     assert isinstance(reward, RewardApart)
     assert (reward.name, reward.range, reward.higher_is_better) == ("flatness", (0.0, 1.0), False)
@@ -48,6 +42,7 @@ def test_it_scores_by_its_name_in_a_process_of_its_own() -> None:
 
 
 def test_a_recipe_trains_on_it_and_its_code_needs_no_other_word(tiny_sd3: Path, tmp_path: Path) -> None:
+    reward_process().kill()
     path = tiny_recipe(tmp_path / "recipe", tiny_sd3)
     config = load_config(path, ["rewards.red.reward=flatness", "rewards.dark.reward=flatness",
                                 "rewards.red.judge=flatness"])  # fmt: skip
@@ -68,12 +63,11 @@ def test_digests_know_whose_it_is_and_a_name_of_paretunes_own_stays_its_own() ->
     ("name", "told"),
     [("flatnes", "unknown reward 'flatnes'; did you mean 'flatness'? (known: geneval, ocr, "),
      ("gone", "reward gone (my_reward:Missing) cannot be loaded: AttributeError: module 'my_reward' has no"),
-     ("number", "reward 'number' is a int, not a class or function"),
-     ("ends", "reward 'ends' raised SystemExit: 3 (prompt 'a')")],
+     ("number", "reward 'number' is a int, not a class or function")],
 )  # fmt: skip
 def test_what_is_wrong_with_one_is_a_line(name: str, told: str) -> None:
     with pytest.raises(ParetuneError) as caught:
-        score_samples(load_reward(name), torch.zeros(1, 3, 4, 4), [Prompt("a")])
+        find_reward(name)
     assert str(caught.value).startswith(told)
     assert "\n" not in str(caught.value)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from ..config import RunConfig
 from ..foreign.entry_points import added, load_added
@@ -44,7 +45,7 @@ def find_executor(kind: str) -> Callable[[int, int, str], Executor]:
         near = difflib.get_close_matches(kind, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
         raise ParetuneError(f"executor.kind: there is no executor {kind}; {hint}")
-    found = load_added("executor", others[kind])
+    found: Any = load_added("executor", others[kind])
     missing = [name for name in ("map", "__enter__", "__exit__") if not hasattr(found, name)]
     if not callable(found) or missing:
         what = f"has no {', '.join(missing)}" if missing else "cannot be called"
