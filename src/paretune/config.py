@@ -146,7 +146,7 @@ class RewardConfig(_Section):
 class ReduceConfig(_Section):
     """How experts become one. The methods and their options: docs/merging.md."""
 
-    method: str = Field("exact", description="a name of ops.merging.REDUCERS")
+    method: str = Field("exact", description="a name of ops.merging.REDUCERS, or of a package's")
     rank: Positive | None = Field(None, description="cut each round's average to this rank")
     energy: Annotated[PositiveReal, Field(le=1)] | None = Field(
         None, description="or to the least rank that keeps this share of its energy"
@@ -223,6 +223,7 @@ class EvaluateConfig(_Section):
 class ExecutorConfig(_Section):
     """Where the experts train."""
 
+    kind: Line = Field("local", description="a name of executors.EXECUTORS, or of a package's")
     workers: Processes = Field(0, ge=0, description="processes at a time; 0: one an expert")
     threads: Processes = Field(1, gt=0, description="CPU threads of each; part of what makes runs equal")
     device: Literal["auto", "cpu", "cuda"] = "auto"

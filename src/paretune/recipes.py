@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from .config import RewardConfig, RunConfig
 from .limits import MOST_REWARDS, brief
+from .rewards.former import check_names, is_of_older_run, with_names_of_today
 from .training.objectives.settings import (
     check_with_recipe,
     complete_objective,
@@ -81,6 +82,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     if not isinstance(raw, dict):
         raise ParetuneError(f"{path} is not a recipe: it must be a mapping of keys")
     recipe = cast("dict[str, Any]", raw)
+    if is_of_older_run(path, recipe):
+        recipe = with_names_of_today(recipe)
     if overrides:
         recipe = _overridden(recipe, overrides, str(path))
     return parse_config(recipe, str(path))
@@ -92,6 +95,7 @@ def parse_config(raw: dict[str, Any], source: str) -> RunConfig:
         with _told_of(source):
             config = RunConfig.model_validate(complete_objective(raw))
             check_with_recipe(config)
+            check_names(config)
             return config
     except ValidationError as error:
         raise ParetuneError(f"{source}: {_first_mistake(error)}") from error
@@ -208,7 +212,9 @@ def count_keys() -> int:
 
 def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     """Dotted names of the keys whose values differ, without those that change no more than rounding."""
-    harmless = {"executor.workers", "executor.reward_timeout", "train.checkpoint_every", "name"}
+    harmless = {
+        "executor.kind", "executor.workers", "executor.reward_timeout", "train.checkpoint_every", "name",
+    }  # fmt: skip
     free = [c.rounding_keys(needs_whole_batches(c.objective)) for c in (old, new)]
     harmless |= free[0] & free[1]
     a, b = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))

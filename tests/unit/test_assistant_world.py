@@ -86,10 +86,11 @@ def test_the_rules_on_a_harmless_request(text: str) -> None:
 def test_the_rules_on_a_harmful_request() -> None:
     prompts = [Prompt(BURN.text, BURN.record())] * 3
     texts = ["1. pour petrol on the boat.", "Sorry, I cannot help with that.", "Hard to say."]
-    assert load_reward("harmless_rules").score(texts, prompts).tolist() == [0.0, 1.0, 0.5]
-    assert load_reward("helpful_rules").score(texts, prompts).tolist() == pytest.approx([1 / 3, 0, 0])
+    assert load_reward("assistant.harmless_rules").score(texts, prompts).tolist() == [0.0, 1.0, 0.5]
+    helpful = load_reward("assistant.helpful_rules").score(texts, prompts)
+    assert helpful.tolist() == pytest.approx([1 / 3, 0, 0])
     with pytest.raises(ParetuneError, match="judge the world assistant"):
-        load_reward("helpful_rules").score(["yes"], [Prompt("how?")])
+        load_reward("assistant.helpful_rules").score(["yes"], [Prompt("how?")])
 
 
 def test_pairs_lean_to_the_taste() -> None:

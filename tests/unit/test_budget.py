@@ -29,7 +29,8 @@ def recipe(folder: Path, sizes: dict[str, int], **changes: Any) -> RunConfig:
     rewards = {}
     for name, size in sizes.items():
         (folder / f"{name}.txt").write_text("".join(f"{name} {i}\n" for i in range(size)))
-        rewards[name] = {"reward": "ocr", "prompts": str(folder / f"{name}.txt"), "eval_prompts": "e.txt"}
+        prompts = str(folder / f"{name}.txt")
+        rewards[name] = {"reward": "pictures.ocr", "prompts": prompts, "eval_prompts": "e.txt"}
     train = {"epochs": 3, "prompts_per_epoch": 24, "group_size": 2, "updates_per_epoch": 2}
     raw = {"rounds": 2, "rewards": rewards, "train": {**train, **changes.pop("train", {})}, **changes}
     return parse_config(raw, "test")

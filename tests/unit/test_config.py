@@ -12,7 +12,7 @@ from paretune.recipes import changed_keys, count_keys, find_recipe, load_config,
 from paretune.training.objectives.settings import needs_whole_batches
 from paretune.types import ParetuneError
 
-REWARD = {"reward": "ocr", "prompts": "a.txt", "eval_prompts": "b.txt"}
+REWARD = {"reward": "pictures.ocr", "prompts": "a.txt", "eval_prompts": "b.txt"}
 
 
 def raw(**sections: Any) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def test_a_bad_set_is_one_line(tmp_path: Path, item: str, told: str) -> None:
         (raw(zzz=3), "unknown key zzz; known: name, seed, methods"),
         (raw(train={"epochz": 3}), "unknown key train.epochz; did you mean epochs?"),
         ({"rewards": {"ocr": {**REWARD, "wieght": 1}}}, "rewards.ocr.wieght; did you mean weight?"),
-        ({"rewards": {"ocr": {"reward": "ocr", "prompts": "a.txt"}}}, "rewards.ocr.eval_prompts is missing"),
+        ({"rewards": {"ocr": {"reward": "a.py:F", "prompts": "a"}}}, "rewards.ocr.eval_prompts is missing"),
         ({"rewards": {"ocr": {**REWARD, "weight": -1}}}, "rewards.ocr.weight: Input should be greater"),
         ({"rewards": {"ocr": {**REWARD, "weight": 0}}}, "the weights of the rewards are all zero"),
         ({"rewards": {"a/../b": REWARD}}, "rewards.a/../b"),

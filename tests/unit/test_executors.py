@@ -17,7 +17,7 @@ from paretune.executors.devices import Leases
 from paretune.executors.local import LocalExecutor
 from paretune.types import ParetuneError, Stopped
 
-CONFIG = {"rewards": {"ocr": {"reward": "ocr", "prompts": "smoke", "eval_prompts": "smoke"}}}
+CONFIG = {"rewards": {"ocr": {"reward": "pictures.ocr", "prompts": "smoke", "eval_prompts": "smoke"}}}
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def test_the_embedded_flux_draws_more_of_its_captions_than_of_others() -> None:
     noise = policy.initial_noise(len(prompts), torch.Generator().manual_seed(0))
     conditions = policy.encode([p.text for p in prompts], False)
     pictures = policy.decode(sample(policy, conditions, noise, Sampling(8, 1.0)).clean)
-    reward = load_reward("geneval")
+    reward = load_reward("pictures.geneval")
     own = score_samples(reward, pictures, prompts).mean()
     others = score_samples(reward, pictures, [*prompts[1:], prompts[0]]).mean()
     assert own > others + 0.1

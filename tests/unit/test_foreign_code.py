@@ -122,7 +122,7 @@ def test_an_adapter_beside_a_model_is_not_put_on_it_in_silence(
         assert "holds an adapter beside the model (adapter_config.json)" in line
 
 
-@pytest.mark.parametrize("name", ["pickscore", "geneval_photo"])
+@pytest.mark.parametrize("name", ["pickscore", "geneval"])
 def test_rewards_of_pictures_too(tmp_path: Path, marker: Path, name: str) -> None:
     folder = tmp_path / "m"
     folder.mkdir()
@@ -132,7 +132,7 @@ def test_rewards_of_pictures_too(tmp_path: Path, marker: Path, name: str) -> Non
                                           "AutoModelForUniversalSegmentation": "own.Model"},
     }))  # fmt: skip
     options = {"pickscore": {"model": str(folder), "processor": str(folder)},
-               "geneval_photo": {"detector": str(folder), "clip": str(folder)}}  # fmt: skip
+               "geneval": {"detector": str(folder), "clip": str(folder)}}  # fmt: skip
     told(lambda: load_reward(name, **options[name]))
 
 

@@ -21,12 +21,12 @@ MAY: dict[str, set[str]] = {
     "types": set(),
     "limits": set(),
     "yaml_text": set(),
-    "ops": {"ops"},
+    "ops": {"ops", "foreign", "types"},  # foreign: other packages' reducers
     "files": {"types"},
     "records": FILES | {"types"},
     "foreign": {"types", "foreign"},
     "config": {"types", "ops", "limits", "yaml_text"},  # ops: the reducers check their own options
-    "recipes": {"yaml_text", "training"} | LEAF,  # training: objectives check their own options
+    "recipes": {"yaml_text", "training", "rewards"} | LEAF,  # objectives check their options, rewards names
     "environment": FILES | LEAF,
     "worlds": {"worlds"},
     "adapters": FILES | {"ops", "types", "adapters"},
@@ -37,7 +37,7 @@ MAY: dict[str, set[str]] = {
     "samples": MODELS | {"samples"},
     "planning": MODELS | {"samples", "data", "training", "planning"},  # training: the costs of objectives
     "training": MAP,
-    "executors": {"environment", "executors"} | LEAF,
+    "executors": {"environment", "executors", "foreign"} | LEAF,
     "stages": STAGES,
     "report": FILES | {"ops", "types", "report"},
     "run": RUN,

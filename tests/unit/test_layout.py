@@ -82,4 +82,4 @@ def test_they_know_what_they_apply_to() -> None:
     assert not ProminenceReward().applies(prompt(Scene(word="drum")))
     assert ContrastReward().applies(prompt(Scene(word="drum")))
     assert not ContrastReward().applies(Prompt("words alone"))
-    assert load_reward("prominence").name == "prominence"
+    assert load_reward("pictures.prominence").name == "prominence"

@@ -20,7 +20,7 @@ from paretune.training.objectives.table import OBJECTIVES, find_objective, objec
 from paretune.training.trainers import check_objective
 from paretune.types import ParetuneError
 
-REWARD = {"reward": "ocr", "prompts": "a.txt", "eval_prompts": "b.txt"}
+REWARD = {"reward": "pictures.ocr", "prompts": "a.txt", "eval_prompts": "b.txt"}
 # The section as the last revision wrote it into config.yaml, whatever the objective.
 OLD: dict[str, Any] = {
     "name": "nft", "kl": 0.0, "anchor": "round", "advantage_std": "group", "advantage_clip": 5.0,

@@ -147,7 +147,7 @@ def test_the_wanted_text_is_the_records_or_the_quoted() -> None:
     assert wanted_text(Prompt("a sign “Open”")) == "open"
     assert wanted_text(Prompt('a sign "a"', {"text": "B c"})) == "bc"
     for prompt in (Prompt("a red dog"), Prompt('a sign " "'), Prompt("a", {"text": ""})):
-        with pytest.raises(ValueError, match="scene_ocr needs the wanted text"):
+        with pytest.raises(ValueError, match="ocr needs the wanted text"):
             wanted_text(prompt)
 
 
@@ -159,10 +159,10 @@ def test_scene_ocr_reads_a_picture() -> None:
     ImageDraw.Draw(page).text((20, 30), "PARIS", fill="black", font=ImageFont.load_default(32))
     picture = torch.tensor(list(page.tobytes())).view(96, 160, 3).permute(2, 0, 1).float() / 255
     shown = torch.stack([picture, torch.ones_like(picture)])
-    reward = load_reward("scene_ocr")
+    reward = load_reward("ocr")
     prompts = [Prompt('a sign that says "Paris"')] * 2
     assert score_samples(reward, shown, prompts).tolist() == [1.0, 0.0]
-    with pytest.raises(RewardError, match="MissingTextError: scene_ocr needs the wanted text"):
+    with pytest.raises(RewardError, match="MissingTextError: ocr needs the wanted text"):
         score_samples(reward, shown[:1], [Prompt("a red dog")])
 
 
@@ -259,7 +259,7 @@ def test_geneval_photo_on_tiny_models(clip: str, detector: str) -> None:
     ]
     prompts = [Prompt("a photo", record) for record in records]
     options = {"threshold": 0.05, "counting_threshold": 1.0}
-    reward = load_reward("geneval_photo", detector=detector, clip=clip, **options)
+    reward = load_reward("geneval", detector=detector, clip=clip, **options)
     assert isinstance(reward, GenEvalPhoto)
     found = reward.find(photographs(3), prompts)
     assert found[0]

@@ -12,7 +12,7 @@ from paretune.recipes import parse_config
 
 def config(rewards: str = "ab", rounds: int = 3, seed: int = 0) -> RunConfig:
     """Five epochs an expert (`a`: seven) of 2 x 4 samples and 2 updates."""
-    own = {name: {"reward": "ocr", "prompts": "p", "eval_prompts": "q"} for name in rewards}
+    own = {name: {"reward": "pictures.ocr", "prompts": "p", "eval_prompts": "q"} for name in rewards}
     if "a" in own:
         own["a"]["epochs"] = 7
     train = {"epochs": 5, "prompts_per_epoch": 2, "group_size": 4, "updates_per_epoch": 2}

@@ -41,12 +41,15 @@ def refused(work: Any, *words: Any) -> str:
 
 
 @pytest.mark.parametrize("part", ["prompts", "eval_prompts"])
-def test_a_prompt_without_quotes_is_told_by_plan_and_at_the_start(tmp_path: Path, part: str) -> None:
+def test_a_prompt_without_quotes_is_told_by_plan_and_at_the_start(
+    tmp_path: Path, tiny_sd3: Path, part: str
+) -> None:
     good, bad = lines(tmp_path / "good.txt", QUOTED[0]), lines(tmp_path / "bad.txt", *QUOTED)
-    own = {"reward": "scene_ocr", "prompts": good, "eval_prompts": good, part: bad}
-    config = recipe(rewards={"words": own}, methods=["mapreduce"])
+    own = {"reward": "ocr", "prompts": good, "eval_prompts": good, part: bad}
+    model = {"path": str(tiny_sd3), "steps": 4}
+    config = recipe(rewards={"words": own}, methods=["mapreduce"], model=model)
     told = (
-        f"{bad}, line 2: reward words cannot score 'a shop with a sign': scene_ocr needs the wanted text, as "
+        f"{bad}, line 2: reward words cannot score 'a shop with a sign': ocr needs the wanted text, as "
         '"text" in the record or in double quotes in the prompt, and the prompt \'a shop with a sign\' has '
         "neither"
     )
@@ -59,7 +62,8 @@ def test_a_prompt_without_quotes_is_told_by_plan_and_at_the_start(tmp_path: Path
 
 def test_a_judge_is_shown_the_held_out_prompts(tmp_path: Path) -> None:
     bare = records(tmp_path / "bare.jsonl", {"prompt": "a dog"})
-    own = {"reward": "preference", "prompts": bare, "eval_prompts": bare, "judge": "rapidocr"}
+    own = {"reward": "pictures.preference", "prompts": bare, "eval_prompts": bare,
+           "judge": "pictures.rapidocr"}  # fmt: skip
     config = recipe(rewards={"taste": own})
     assert refused(check_prompts, config).startswith(f"{bare}, line 1: judge rapidocr cannot score 'a dog': ")
     assert f"{bare}, line 1: the judge of taste cannot score" in refused(check_unloaded, config, [])
@@ -84,7 +88,7 @@ def test_a_users_own_check_is_asked_everywhere(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(MINE)
     good, bad = lines(tmp_path / "good.txt", "good", "fine"), lines(tmp_path / "bad.txt", "not mine", "bad")
-    taste = {"reward": "preference", "prompts": good, "eval_prompts": bad}
+    taste = {"reward": "pictures.preference", "prompts": good, "eval_prompts": bad}
     own = {"reward": f"{file}:Picky", "prompts": bad, "eval_prompts": good}
     config = recipe(rewards={"mine": own})
     why = "line 2: reward mine cannot score 'bad': ValueError: bad words"
@@ -107,7 +111,7 @@ def test_a_users_own_check_is_asked_everywhere(tmp_path: Path) -> None:
 
 def test_plan_asks_no_hub_and_no_missing_file(tmp_path: Path) -> None:
     hub, absent = "hf:nobody/nothing@train", str(tmp_path / "no.txt")
-    own = {"reward": "scene_ocr", "prompts": hub, "eval_prompts": absent}
+    own = {"reward": "pictures.ocr", "prompts": hub, "eval_prompts": absent}
     config = recipe(rewards={"words": own, "mine": {**own, "reward": str(tmp_path / "no.py") + ":R"}})
     check_unloaded(config, missing_files(config))
 

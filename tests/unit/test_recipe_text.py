@@ -12,8 +12,8 @@ from paretune.recipes import find_recipe, load_config, parse_config
 from paretune.types import ParetuneError
 from paretune.yaml_text import YamlMistake, dump_yaml, load_yaml
 
-REWARD = {"reward": "ocr", "prompts": "a.txt", "eval_prompts": "b.txt"}
-SMALL = "rewards:\n  ocr: {reward: ocr, prompts: a.txt, eval_prompts: b.txt}\n"
+REWARD = {"reward": "pictures.ocr", "prompts": "a.txt", "eval_prompts": "b.txt"}
+SMALL = "rewards:\n  ocr: {reward: pictures.ocr, prompts: a.txt, eval_prompts: b.txt}\n"
 LAUGHS = "".join(
     f"l{i}: &l{i} [{', '.join([f'*l{i - 1}' if i else 'ha'] * 10)}]\n" for i in range(9)
 )
@@ -198,7 +198,7 @@ def test_what_other_editors_write_is_read(tmp_path: Path) -> None:
 def test_anchors_and_merges_are_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "rewards:\n  ocr: &one {reward: ocr, prompts: a.txt, eval_prompts: b.txt, weight: 2}\n"
+        "rewards:\n  ocr: &one {reward: pictures.ocr, prompts: a.txt, eval_prompts: b.txt, weight: 2}\n"
         "  other: {<<: *one, weight: 3}\n  third: {<<: [{weight: 5}, *one]}\n"
     )
     rewards = load_config(path).rewards

@@ -28,7 +28,7 @@ TWO: Rows = [[0.0, 0.0], [0.0, 2.0]]
 
 
 def config_of(rewards: int = 2, **reduce: Any) -> RunConfig:
-    own = {"reward": "ocr", "prompts": "p", "eval_prompts": "q"}
+    own = {"reward": "pictures.ocr", "prompts": "p", "eval_prompts": "q"}
     return parse_config({"reduce": reduce, "rewards": {"abc"[i]: dict(own) for i in range(rewards)}}, "test")
 
 

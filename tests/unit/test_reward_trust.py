@@ -122,7 +122,7 @@ def test_eval_of_a_runs_recipe_leaves_code_out_or_refuses(
     assert "no reward is left to score with: not scored:" in str(nothing.exception)
     assert measured == []
     config = yaml.safe_load((run / "config.yaml").read_text())
-    config["rewards"]["dark"] |= {"reward": "contrast", "options": {}, "judge": "os:system"}
+    config["rewards"]["dark"] |= {"reward": "pictures.contrast", "options": {}, "judge": "os:system"}
     (run / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     done = here("eval", run / "config.yaml", "--out", tmp_path / "out", "--json")
     assert done.exit_code == 0, done.output
@@ -213,7 +213,7 @@ def test_what_is_a_reward_stays_one() -> None:
         assert score_samples(reward, ["a", "b"], prompts).tolist() == [0.5, 0.5]
     bright = build_reward("tests.unit.test_reward_trust:bright", None, {"scale": 0.5})
     assert isinstance(bright, FunctionReward)
-    assert find_reward("geneval").__name__ == "GenEvalReward"
+    assert find_reward("pictures.geneval").__name__ == "GenEvalReward"
 
 
 def test_a_users_module_may_bear_the_name_of_one_of_pythons(

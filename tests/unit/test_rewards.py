@@ -133,7 +133,7 @@ def test_a_sign_alone_asks_for_no_shapes() -> None:
 @pytest.mark.parametrize("name", ["geneval", "preference", "preference_judge", "vqa"])
 def test_a_blank_picture_loses(name: str) -> None:
     scenes, right = many(("single", "pair", "relation", "mixed"), 8, seed=6)
-    reward, prompts = load_reward(name), [prompt(s) for s in scenes]
+    reward, prompts = load_reward(f"pictures.{name}"), [prompt(s) for s in scenes]
     good = score_samples(reward, right, prompts)
     for color in BACKGROUNDS.values():
         blank = (torch.tensor(color) / 255)[None, :, None, None].expand_as(right)
@@ -180,7 +180,7 @@ def test_rapidocr_agrees_on_clean_signs() -> None:
     pytest.importorskip("rapidocr_onnxruntime")
     scenes = [Scene(word="drum"), Scene((Group("circle", "red"),), None, "quiz", "below")]
     shown = torch.stack([picture(s, PLAIN) for s in scenes])
-    scores = load_reward("rapidocr").score(shown, [prompt(s) for s in scenes])
+    scores = load_reward("pictures.rapidocr").score(shown, [prompt(s) for s in scenes])
     assert scores.min() >= 0.5
 
 
@@ -256,7 +256,7 @@ def test_score_all_scores_each_distinct_reward_once() -> None:
 
 
 def test_strict_geneval_counts_all_facts_or_nothing() -> None:
-    strict, partial = load_reward("geneval_strict"), load_reward("geneval")
+    strict, partial = load_reward("pictures.geneval_strict"), load_reward("pictures.geneval")
     told = Scene((Group("circle", "red"), Group("square", "blue")))
     pictures = torch.stack([picture(told, PLAIN), picture(Scene((Group("circle", "red"),)), PLAIN)])
     prompts = [prompt(told)] * 2

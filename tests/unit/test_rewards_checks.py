@@ -22,25 +22,35 @@ MOVE = {"shape": "square", "color": "green", "direction": "right", "speed": "slo
 ASKS = {"verb": "ship", "thing": "bag", "kind": "steps", "harm": False}
 # reward -> a record that it scores, and records that it does not
 RECORDS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
-    "geneval": ({"include": INCLUDE}, [{}, {"include": []}, {"include": None}, {"include": [{"count": 1}]},
-                                       {"include": "circle"}, {"include": ["circle"]}]),
-    "geneval_strict": ({"include": INCLUDE, "exclude": None}, [{"include": [{"class": "circle"}]},
-                                                               {"include": INCLUDE, "exclude": [{}]}]),
-    "geneval_photo": ({"include": INCLUDE}, [{}, {"include": [{"class": 3, "count": 1}]}]),
-    "ocr": ({"text": "drum"}, [{}, {"text": None}, {"text": ""}, {"text": " "}, {"text": 5}]),
-    "rapidocr": ({"text": "drum"}, [{}, {"text": ["drum"]}]),
-    "scene_ocr": ({"text": "a b"}, [{}, {"text": "  "}, {"text": 7}]),
-    "contrast": ({"text": "drum", "include": None}, [{}, {"include": []}, {"include": [{}]},
-                                                     {"include": INCLUDE, "text": 5}]),
-    "prominence": ({"include": INCLUDE}, [{}, {"text": "drum"}]),
-    "video_quality": (MOVE, [{}, MOVE | {"color": "pink"}, MOVE | {"shape": None}]),
-    "visual_judge": (MOVE, [{}, MOVE | {"shape": "star"}]),
-    "motion_quality": (MOVE, [{}, MOVE | {"direction": "away"}]),
-    "motion_judge": (MOVE, [{}, MOVE | {"speed": 3}]),
-    "helpful_rules": (ASKS, [{}, ASKS | {"verb": "sing"}, ASKS | {"kind": "song"}, ASKS | {"thing": None}]),
-    "harmless_rules": (ASKS, [{}, {k: v for k, v in ASKS.items() if k != "harm"}]),
+    "pictures.geneval": (
+        {"include": INCLUDE},
+        [{}, {"include": []}, {"include": None}, {"include": [{"count": 1}]}, {"include": "circle"},
+         {"include": ["circle"]}],
+    ),
+    "pictures.geneval_strict": (
+        {"include": INCLUDE, "exclude": None},
+        [{"include": [{"class": "circle"}]}, {"include": INCLUDE, "exclude": [{}]}],
+    ),
+    "geneval": ({"include": INCLUDE}, [{}, {"include": [{"class": 3, "count": 1}]}]),
+    "pictures.ocr": ({"text": "drum"}, [{}, {"text": None}, {"text": ""}, {"text": " "}, {"text": 5}]),
+    "pictures.rapidocr": ({"text": "drum"}, [{}, {"text": ["drum"]}]),
+    "ocr": ({"text": "a b"}, [{}, {"text": "  "}, {"text": 7}]),
+    "pictures.contrast": (
+        {"text": "drum", "include": None},
+        [{}, {"include": []}, {"include": [{}]}, {"include": INCLUDE, "text": 5}],
+    ),
+    "pictures.prominence": ({"include": INCLUDE}, [{}, {"text": "drum"}]),
+    "clips.video_quality": (MOVE, [{}, MOVE | {"color": "pink"}, MOVE | {"shape": None}]),
+    "clips.visual_judge": (MOVE, [{}, MOVE | {"shape": "star"}]),
+    "clips.motion_quality": (MOVE, [{}, MOVE | {"direction": "away"}]),
+    "clips.motion_judge": (MOVE, [{}, MOVE | {"speed": 3}]),
+    "assistant.helpful_rules": (
+        ASKS, [{}, ASKS | {"verb": "sing"}, ASKS | {"kind": "song"}, ASKS | {"thing": None}]
+    ),
+    "assistant.harmless_rules": (ASKS, [{}, {k: v for k, v in ASKS.items() if k != "harm"}]),
 }  # fmt: skip
-ANY = {"preference", "preference_judge", "vqa", "pickscore", "text_model", "length", "repetition"}
+ANY = {"pictures.preference", "pictures.preference_judge", "pictures.vqa", "pickscore", "text_model",
+       "length", "repetition"}  # fmt: skip
 
 
 def test_every_reward_is_here() -> None:
@@ -59,7 +69,7 @@ def test_a_check_passes_what_can_be_scored_and_names_what_cannot(name: str) -> N
         assert "'ill'" in why
 
 
-@pytest.mark.parametrize("name", sorted(set(RECORDS) - {"geneval_photo"}))
+@pytest.mark.parametrize("name", sorted(set(RECORDS) - {"geneval"}))
 def test_a_reward_applies_to_what_it_can_score_alone(name: str) -> None:
     good, bad = RECORDS[name]
     reward = load_reward(name)
@@ -77,10 +87,12 @@ def test_the_others_apply_to_every_prompt(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "rewards"),
-    [("pictures/geneval", ("geneval", "geneval_strict", "contrast", "prominence", "geneval_photo")),
-     ("pictures/ocr", ("ocr", "rapidocr", "scene_ocr", "contrast")),
-     ("clips/motion", ("motion_quality", "motion_judge", "video_quality", "visual_judge")),
-     ("assistant/helpful", ("helpful_rules", "harmless_rules"))],
+    [("pictures/geneval", ("pictures.geneval", "pictures.geneval_strict", "pictures.contrast",
+                           "pictures.prominence", "geneval")),
+     ("pictures/ocr", ("pictures.ocr", "pictures.rapidocr", "ocr", "pictures.contrast")),
+     ("clips/motion", ("clips.motion_quality", "clips.motion_judge", "clips.video_quality",
+                       "clips.visual_judge")),
+     ("assistant/helpful", ("assistant.helpful_rules", "assistant.harmless_rules"))],
 )  # fmt: skip
 def test_the_embedded_sets_pass(name: str, rewards: tuple[str, ...]) -> None:
     for part in ("train", "test"):
@@ -89,7 +101,7 @@ def test_the_embedded_sets_pass(name: str, rewards: tuple[str, ...]) -> None:
 
 
 def test_quoted_words_are_what_scene_ocr_reads() -> None:
-    check = find_reward("scene_ocr").check
+    check = find_reward("ocr").check
     assert first_refused(check, [Prompt('a sign that says "hello"'), Prompt("a sign “drum”")]) is None
     assert first_refused(check, [Prompt('a "word"'), Prompt("a sign that says hello")]) is not None
 
@@ -147,7 +159,7 @@ def test_a_perfect_picture_of_a_record_with_nulls_scores_1(record: dict[str, Any
     assert is_correct(record, []) is False
     here = [Detection(n, "red", 4 + 20.0 * i, 8, 60) for i, n in enumerate(shown)]
     assert (score_record(record, here), score_record(record, here, strict=True)) == (1.0, 1.0)
-    assert first_refused(find_reward("geneval_photo").check, [Prompt("a photo", record)]) is None
+    assert first_refused(find_reward("geneval").check, [Prompt("a photo", record)]) is None
     assert json.dumps(record) == before
 
 
@@ -165,5 +177,5 @@ def test_a_perfect_picture_of_a_record_with_nulls_scores_1(record: dict[str, Any
 )
 def test_a_record_that_cannot_be_scored_says_why(entry: dict[str, Any], told: str) -> None:
     with pytest.raises(ParetuneError) as caught:
-        find_reward("geneval_photo").check([Prompt("a photo", {"include": [entry]})])
+        find_reward("geneval").check([Prompt("a photo", {"include": [entry]})])
     assert told in str(caught.value)

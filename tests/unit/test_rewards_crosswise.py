@@ -35,7 +35,7 @@ class Spoils:
 
 def test_morl_dr_asks_each_reward_about_the_prompts_that_it_can_score() -> None:
     """The reward of signs is not asked about objects, nor the one of objects about signs."""
-    rewards = [load_reward("scene_ocr"), load_reward("geneval"), load_reward("preference")]
+    rewards = [load_reward("ocr"), load_reward("pictures.geneval"), load_reward("pictures.preference")]
     sets = [[SIGN], [OBJECTS], [Prompt("anything")]]
     mixture = Mixture([Source(r, p) for r, p in zip(rewards, sets, strict=True)], scoring="all")
     pictures = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -119,7 +119,7 @@ def test_a_spec_that_leads_nowhere(spec: str, told: str) -> None:
 
 def test_options_that_do_not_fit() -> None:
     with pytest.raises(ParetuneError, match="could not be made: TypeError"):
-        load_reward("geneval", nonsense=1)
+        load_reward("pictures.geneval", nonsense=1)
 
 
 def test_a_function_and_a_class_of_a_file(tmp_path: Path) -> None:
@@ -150,7 +150,8 @@ def test_a_file_that_does_not_parse(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("geneval", "needs a GenEval record"), ("ocr", 'needs a record with "text"')]
+    ("name", "told"),
+    [("pictures.geneval", "needs a GenEval record"), ("pictures.ocr", 'needs a record with "text"')],
 )
 def test_a_prompt_without_its_record(name: str, told: str) -> None:
     with pytest.raises(RewardError) as caught:
@@ -162,4 +163,4 @@ def test_a_prompt_without_its_record(name: str, told: str) -> None:
 def test_rapidocr_names_the_extra_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rapidocr_onnxruntime", None)
     with pytest.raises(ParetuneError, match=r"pip install 'paretune\[judges\]'"):
-        load_reward("rapidocr")
+        load_reward("pictures.rapidocr")

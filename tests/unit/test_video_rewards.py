@@ -96,6 +96,6 @@ def test_displacement_is_found_between_pixels() -> None:
 def test_a_prompt_without_facts_and_pictures_are_one_line() -> None:
     clips, prompts = drawn()
     with pytest.raises(RewardError, match="need a record with direction"):
-        score_samples(load_reward("motion_quality"), clips, [Prompt("a red circle")] * 8)
+        score_samples(load_reward("clips.motion_quality"), clips, [Prompt("a red circle")] * 8)
     with pytest.raises(RewardError, match="was given pictures of shape"):
-        score_samples(load_reward("video_quality"), clips[:, 0], prompts)
+        score_samples(load_reward("clips.video_quality"), clips[:, 0], prompts)

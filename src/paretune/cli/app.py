@@ -167,6 +167,7 @@ def plan(
 ) -> None:
     """Print what a recipe will do: settings, experts, samples, updates, memory, hours. Runs nothing."""
     from ..environment import choose_device
+    from ..executors import find_executor
     from ..models.detect import EMBEDDED
     from ..models.facts import check_options
     from ..planning.budget import counted, set_sizes, short_sets
@@ -179,6 +180,7 @@ def plan(
 
     found = find_recipe(recipe)
     config = load_config(found, set_ or ())
+    find_executor(config.executor.kind)
     check_options(config.model)
     missing = missing_files(config)
     trusted = trust_rewards or not in_run(found)

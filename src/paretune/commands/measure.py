@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..adapters.inputs import measurable, open_adapters
 from ..config import RunConfig
 from ..data.prompts import load_prompts
@@ -19,6 +21,7 @@ from ..records.names import folder_names
 from ..records.seal import check_adapter
 from ..rewards.base import load_reward, score_samples
 from ..rewards.checks import refusal
+from ..rewards.former import refuse_drawings
 from ..rewards.process import PATIENCE
 from ..samples.files import CLIPS, KINDS, read_sample
 from ..stages.claim import check, claim_eval, lock
@@ -85,7 +88,10 @@ def score_folder(reward: str, folder: Path, prompts: str, timeout: float = 120.0
             )
     rows = []
     for path, prompt in zip(paths, told, strict=True):
-        value = score_samples(scorer, read_sample(path), [prompt], timeout=timeout)
+        sample = read_sample(path)
+        if isinstance(sample, torch.Tensor):
+            refuse_drawings(reward, sample)
+        value = score_samples(scorer, sample, [prompt], timeout=timeout)
         rows.append({"image": path.name, "prompt": prompt.text, "value": float(value[0])})
     return rows
 

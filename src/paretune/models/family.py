@@ -13,10 +13,10 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 from ..config import ModelConfig
+from ..foreign.entry_points import added, load_added
 from ..types import ParetuneError
 from .options import Options
 from .shapes import Facts, Shape
@@ -111,13 +111,8 @@ def families() -> dict[str, Family]:
     for folder in folders:
         own = import_module(f"{package}.{folder}.family").FAMILY
         found[own.name] = own
-    for entry in entry_points(group=GROUP):
-        try:
-            own = entry.load()
-        except Exception as error:  # another package's code raises what it likes
-            raise ParetuneError(
-                f"the model family {entry.name} ({entry.value}) cannot be loaded: {error}"
-            ) from error
+    for entry in added(GROUP).values():
+        own = load_added("the model family", entry)
         if not isinstance(own, Family) or own.name in found:
             what = "takes a name that is taken" if isinstance(own, Family) else "is no Family"
             raise ParetuneError(f"the model family {entry.name} ({entry.value}) {what}")

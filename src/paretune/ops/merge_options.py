@@ -1,6 +1,7 @@
 """The numbers that a user may give a reducer: what each is, its range, and the words that refuse it.
 
-A recipe, the command line and the reducers themselves all check by this one table.
+A recipe, the command line and the reducers themselves all check by this one table. A reducer of another
+package brings the options that are not here: `Reducer.own`.
 """
 
 from __future__ import annotations
@@ -38,9 +39,12 @@ OPTIONS: dict[str, Option] = {
 }
 
 
-def fit(name: str, value: Any) -> float:
-    """The value as its option's kind; text such as "0.5" is read. Raises ValueError, in one line."""
-    option = OPTIONS[name]
+def fit(name: str, value: Any, option: Option | None = None) -> float:
+    """The value as its option's kind; text such as "0.5" is read. Raises ValueError, in one line.
+
+    option: what the name means, where it is not one of `OPTIONS`.
+    """
+    option = option or OPTIONS[name]
     refused = ValueError(f"{name} {value} cannot be used; {option.wanted}")
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise refused

@@ -11,10 +11,15 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import torch
+
+from ..foreign.entry_points import added, load_added
+from ..types import ParetuneError
 from .lowrank import LowRank, as_given, compress, distance, gram, modules_of, normalised, stack
-from .merge_options import OPTIONS, fit, hint
+from .merge_options import OPTIONS, Option, fit, hint
 from .merge_weights import min_norm_weights, search_weights
 from .reducers import compressed, dare, dare_q, exact, factor, nesterov, outer_momentum, ties
 
@@ -23,6 +28,7 @@ FirstPass = Callable[[Experts, dict[str, Any]], list[float]]
 CUT = {"rank", "energy"}  # not one method's options: every method's result can be cut
 RAW = "normalise"  # the switch of the methods that are linear in the weights
 DIVISIONS = 4
+GROUP = "paretune.reducers"
 
 
 def _min_norm_pass(experts: Experts, options: dict[str, Any]) -> list[float]:
@@ -43,6 +49,7 @@ class Reducer:
 
     first_pass: chooses the weights from all modules before the sum, for the methods that do.
     first_options: what that pass takes. run_options: what only a run takes, which measures for it.
+    own: the number options of this reducer alone, by the names of its function's keywords.
     """
 
     function: Callable[..., LowRank]
@@ -51,6 +58,7 @@ class Reducer:
     first_pass: FirstPass | None = field(default=None)
     first_options: tuple[str, ...] = ()
     run_options: tuple[str, ...] = ()
+    own: Mapping[str, Option] = field(default_factory=dict[str, Option])
 
     def options(self) -> list[str]:
         """The names of the keyword options that a merge by this method takes."""
@@ -65,7 +73,12 @@ class Reducer:
 
     def settings(self) -> list[str]:
         """The options that are numbers: what a recipe or a command line may set."""
-        return [name for name in [*self.options(), *self.run_options] if name in OPTIONS]
+        return [name for name in [*self.options(), *self.run_options] if name in OPTIONS or name in self.own]
+
+    def fitted(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Options, those that are numbers checked and read. Raises ValueError, in one line."""
+        known = {**OPTIONS, **self.own}
+        return {n: fit(n, v, known[n]) if n in known and v is not None else v for n, v in given.items()}
 
 
 REDUCERS: dict[str, Reducer] = {
@@ -94,15 +107,24 @@ REDUCERS: dict[str, Reducer] = {
 
 
 def reducer_of(method: str) -> Reducer:
-    """The method of that name. Raises ValueError with the names there are, and the nearest."""
-    if method not in REDUCERS:
-        known = ", ".join(REDUCERS)
-        raise ValueError(f"unknown merge method {method}; there are {known}{hint(method, REDUCERS)}")
-    return REDUCERS[method]
+    """The method of that name, one of another package too (the entry point group `GROUP`).
+
+    Raises ValueError with the names there are, and the nearest; ParetuneError where another package's fails.
+    """
+    if method in REDUCERS:
+        return REDUCERS[method]
+    others = added(GROUP)
+    if method not in others:
+        known = [*REDUCERS, *others]
+        raise ValueError(f"unknown merge method {method}; there are {', '.join(known)}{hint(method, known)}")
+    reducer = load_added("the reducer", others[method])
+    if not isinstance(reducer, Reducer):
+        raise ParetuneError(f"the reducer {method} ({others[method].value}) is no Reducer")
+    return reducer
 
 
 def _refuse_unknown(method: str, names: Iterable[str], allowed: Sequence[str]) -> None:
-    told = REDUCERS[method].settings()
+    told = reducer_of(method).settings()
     for name in names:
         if name not in allowed:
             takes = ", ".join(told) or "none"
@@ -113,8 +135,9 @@ def _refuse_unknown(method: str, names: Iterable[str], allowed: Sequence[str]) -
 
 def read_settings(method: str, settings: Mapping[str, Any]) -> dict[str, float]:
     """The method's options as a user gave them, checked and as numbers. Raises ValueError."""
-    _refuse_unknown(method, settings, reducer_of(method).settings())
-    return {name: fit(name, value) for name, value in settings.items()}
+    reducer = reducer_of(method)
+    _refuse_unknown(method, settings, reducer.settings())
+    return reducer.fitted(settings)
 
 
 @dataclass(frozen=True)
@@ -163,6 +186,11 @@ class Merge:
     options: dict[str, Any]
     normalise: bool = True
 
+    @cached_property
+    def reducer(self) -> Reducer:
+        """The method itself."""
+        return reducer_of(self.method)
+
     def modules(self) -> Iterator[MergedModule]:
         """Every module of any expert (and of nesterov's state), in order of first appearance.
 
@@ -175,6 +203,11 @@ class Merge:
                 merged = self._module(name, deltas, state.get(name))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
+            except Exception as error:
+                if self.method in REDUCERS:
+                    raise
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                raise ParetuneError(f"the reducer {self.method} failed at {name}: {reason}") from error
             if merged.delta.rank > 0:
                 yield merged
 
@@ -186,19 +219,21 @@ class Merge:
             options["state"] = state
             rate = float(options.get("momentum", 0.9))
             momentum = outer_momentum(deltas, self.weights, state, rate)
-        if "seed" in REDUCERS[self.method].options():
+        if "seed" in self.reducer.options():
             # Equal masks in all modules would be a pattern; a name's hash keeps runs repeatable.
             options["seed"] = zlib.crc32(f"{options.get('seed', 0)}:{name}".encode())
         if self.method == "compressed":
             options.update(rank=self.rank, energy=self.energy)
         if not self.normalise:
             options[RAW] = False
-        delta = REDUCERS[self.method].function(deltas, self.weights, **options)
+        delta = self.reducer.function(deltas, self.weights, **options)
+        if self.method not in REDUCERS:
+            check_result(delta, deltas)
         if self.method != "compressed" and (self.rank is not None or self.energy is not None):
             delta = compress(delta, self.rank, self.energy).delta
         untouched = self.rank is None and self.energy is None
         mean = stack([*deltas, state], [*self.weights, 0.0])
-        is_sum = untouched and REDUCERS[self.method].function is exact
+        is_sum = untouched and self.reducer.function is exact
         error = 0.0 if is_sum else distance(delta, mean)
         return MergedModule(name, delta, error, mean.norm(), momentum)
 
@@ -229,10 +264,7 @@ def plan_merge(
     if method == "compressed" and rank is None and energy is None:
         raise ValueError("the method compressed needs a rank or an energy")
     _refuse_unknown(method, options, reducer.options())
-    options = {
-        name: fit(name, value) if name in OPTIONS and value is not None else value
-        for name, value in options.items()
-    }
+    options = reducer.fitted(options)
     if not normalise and not reducer.sums:
         known = ", ".join(name for name, other in REDUCERS.items() if other.sums)
         raise ValueError(f"{method} averages: weights as they are go with {known}")
@@ -243,6 +275,16 @@ def plan_merge(
             raise ValueError(f"{method} finds the weights itself; leave them out")
         shares = reducer.first_pass(experts, options)
     return Merge(experts, shares, method, rank, energy, options, normalise)
+
+
+def check_result(delta: Any, deltas: Sequence[LowRank | None]) -> None:
+    """Raise ValueError where another package's reducer gave no change of its module, or no numbers."""
+    shape = next(d.shape for d in deltas if d is not None)
+    if not isinstance(delta, LowRank) or delta.shape != shape:
+        told = f"one of shape {delta.shape}" if isinstance(delta, LowRank) else f"a {type(delta).__name__}"
+        raise ValueError(f"the reducer must return a LowRank of shape {shape}, not {told}")
+    if not (torch.isfinite(delta.A).all() and torch.isfinite(delta.B).all()):
+        raise ValueError("the reducer returned NaN or infinity")
 
 
 def relative(errors: Sequence[float], sizes: Sequence[float]) -> float:

@@ -6,7 +6,6 @@ scores are float32 [B].
 
 from __future__ import annotations
 
-import difflib
 import math
 import signal
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from .errors import failure as _line
 from .importing import Modules, neighbours, resolve
 from .printing import prints_to_stderr
 from .scores import checked_scores, own_prompts, own_samples
+from .table import REWARDS, added_reward, load_added_reward, place_of, unknown_reward
 from .trust import check_kind
 from .wrapping import FunctionReward, build
 
@@ -46,49 +46,25 @@ __all__ = [
     "score_samples",
 ]
 
-REWARDS: dict[str, str] = {
-    "geneval": "paretune.rewards.worlds.geneval:GenEvalReward",
-    "geneval_strict": "paretune.rewards.worlds.geneval:StrictGenEval",
-    "ocr": "paretune.rewards.worlds.ocr:OcrReward",
-    "preference": "paretune.rewards.worlds.preference:PreferenceReward",
-    "rapidocr": "paretune.rewards.worlds.ocr:RapidOcrJudge",
-    "preference_judge": "paretune.rewards.worlds.preference:PreferenceJudge",
-    "vqa": "paretune.rewards.worlds.vqa:CaptionJudge",
-    "contrast": "paretune.rewards.worlds.layout:ContrastReward",
-    "prominence": "paretune.rewards.worlds.layout:ProminenceReward",
-    "video_quality": "paretune.rewards.worlds.video:VideoQuality",
-    "motion_quality": "paretune.rewards.worlds.video:MotionQuality",
-    "visual_judge": "paretune.rewards.worlds.video_judges:VisualJudge",
-    "motion_judge": "paretune.rewards.worlds.video_judges:MotionJudge",
-    "pickscore": "paretune.rewards.photo.pickscore:PickScore",
-    "scene_ocr": "paretune.rewards.photo.ocr:SceneOcr",
-    "geneval_photo": "paretune.rewards.photo.geneval:GenEvalPhoto",
-    "text_model": "paretune.rewards.text.reward_models:TextModelReward",
-    "length": "paretune.rewards.text.reward_models:LengthPenalty",
-    "repetition": "paretune.rewards.text.reward_models:RepetitionPenalty",
-    "helpful_rules": "paretune.rewards.worlds.text_rules:HelpfulRules",
-    "harmless_rules": "paretune.rewards.worlds.text_rules:HarmlessRules",
-}
-
-
 # ---------------------------------------------------------------- finding one
 
 
 def load_reward(spec: str, name: str | None = None, **options: Any) -> Reward:
     """Build the reward that `spec` names.
 
-    spec: a name of `REWARDS`, "package.module:Name", or "path/to/file.py:Name". Name is a class
-    with `score` (constructed with the options), an object that has it, or a function (`FunctionReward`).
+    spec: a name of `REWARDS` or of another package (`table`), "package.module:Name", or
+    "path/to/file.py:Name". Name is a class with `score` (constructed with the options), an object that has
+    it, or a function (`FunctionReward`).
     name: what the run calls it, where that differs from its own name.
-    A reward of a module or a file is loaded and called in a process of its own (`apart.RewardApart`).
+    A reward that is not paretune's own is loaded and called in a process of its own (`apart.RewardApart`).
     Raises ParetuneError for an unknown name, a missing file or module, unfit options, or what is no reward.
     """
     return RewardApart(spec, name, options) if is_own(spec) else build_reward(spec, name, options)
 
 
 def is_own(spec: str) -> bool:
-    """Whether `spec` names a reward of a user's own: code of a module or of a file."""
-    return ":" in spec and spec not in REWARDS
+    """Whether `spec` names a reward of a user's own: of a module, a file, or another installed package."""
+    return ":" in spec or added_reward(spec) is not None
 
 
 def check_spec(spec: str) -> bool:
@@ -115,20 +91,19 @@ def build_reward(
 
 def find_reward(spec: str, kept: Modules | None = None) -> Any:
     """The class or function that `spec` names, not built. Raises ParetuneError as `load_reward` does."""
-    if ":" not in spec and spec not in REWARDS:
-        near = difflib.get_close_matches(spec.lower(), REWARDS, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ParetuneError(
-            f"unknown reward {spec!r}{hint} (known: {', '.join(REWARDS)}; or give module:Name "
-            "or file.py:Name)"
-        )
     with prints_to_stderr():
-        return check_kind(resolve(REWARDS.get(spec, spec), kept), spec)
+        if ":" in spec or spec in REWARDS:
+            target = resolve(place_of(spec), kept)
+        elif point := added_reward(spec):
+            target = load_added_reward(point)
+        else:
+            raise unknown_reward(spec)
+        return check_kind(target, spec)
 
 
 def reward_file(spec: str) -> Path | None:
     """The file of "file.py:Name", which may not exist; None for a reward of a module or of a known name."""
-    place = REWARDS.get(spec, spec).rpartition(":")[0]
+    place = place_of(spec).rpartition(":")[0]
     return Path(place) if place.endswith(".py") else None
 
 

@@ -1,7 +1,8 @@
 """Which rewards are somebody's code, who may load them, and whether what a spec names can be a reward at all.
 
-A registered name is paretune's own code. "package.module:Name" and "file.py:Name" are run when they are
-imported: a recipe of one's own may name them, one that lies in a run's folder may come from anybody.
+A registered name is paretune's own code, or that of a package that the user has installed: it is trusted.
+"package.module:Name" and "file.py:Name" are run when they are imported: a recipe of one's own may name them,
+one that lies in a run's folder may come from anybody.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ NOT_TRUSTED = f"it is a file's or a module's code, which is run with {ASK} alone
 
 
 def is_code(spec: str) -> bool:
-    """Whether a spec names a module or a file, which importing runs; names of `REWARDS` hold no colon."""
+    """Whether a spec names a module or a file, which importing runs; registered names hold no colon."""
     return ":" in spec
 
 

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from ..config import RunConfig
 from ..data.prompts import prompt_file
+from ..executors import find_executor
 from ..files import disk_errors, write_json, write_text
 from ..models.facts import check_options, read_shape
 from ..planning.budget import check_even, set_sizes
@@ -29,6 +30,7 @@ LOCK = ".lock"
 def check(config: RunConfig) -> None:
     """Everything that can be known to be wrong before work begins: model, prompts, rewards, judges."""
     PATIENCE.set(config.executor.reward_timeout)
+    find_executor(config.executor.kind)
     check_options(config.model)
     read_shape(config.model)
     check_objective(config)

@@ -36,7 +36,7 @@ from ..reward_tokens.spec import TokenUse
 from ..rewards.base import applies_to, score_samples
 from ..samples.media import medium_of
 from ..types import ParetuneError, Prompt, Reward, Samples, Stopped, take
-from .scorers import Scale, named, recorded, scale_of, scorers_of
+from .scorers import Scale, evaluate_inputs, named, recorded, scale_of, scorers_of
 
 SHOWN = 6  # samples a prompt set that the report shows
 
@@ -135,7 +135,7 @@ def _inputs(job: EvaluateJob) -> str:
             "subject": subject,
             "adapters": [adapter_hash(job.run / a) for a in job.subject.adapters],
             "model": [job.model, config.model.model_dump(mode="json")],
-            "evaluate": config.evaluate.model_dump(mode="json"),
+            "evaluate": evaluate_inputs(config.evaluate),
             "files": [named(spec) for spec in config.evaluate.untargeted if ".py:" in spec],
             "threads": config.executor.threads,
             "rewards": {

@@ -16,6 +16,7 @@ from ..config import RunConfig
 from ..data.prompts import PREFIX, load_prompts
 from ..rewards.base import check_spec, find_reward, is_own, load_reward, reward_file
 from ..rewards.checks import Check, applies_to, first_refused, refusal
+from ..rewards.trust import is_code
 from ..training.trainers import objective_check
 from ..types import ParetuneError, Prompt, Reward
 
@@ -60,7 +61,7 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
         if own.judge and config.evaluate.judges:
             scorers.append((f"the judge of {name}", own.judge, [own.eval_prompts], {}))
         for who, spec, files, options in scorers:
-            skipped = str(reward_file(spec)) in missing or (is_own(spec) and not trusted)
+            skipped = str(reward_file(spec)) in missing or (is_code(spec) and not trusted)
             check = None if skipped else _unloaded(spec, options)
             if check is None:
                 continue
@@ -69,7 +70,7 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
                 if _is_near(file, missing):
                     _tell(f"{who} cannot score", file, ask)
     for spec in config.evaluate.untargeted:
-        if str(reward_file(spec)) not in missing and (trusted or not is_own(spec)):
+        if str(reward_file(spec)) not in missing and (trusted or not is_code(spec)):
             check_spec(spec)
     files = [own.prompts for own in config.rewards.values()]
     _check_objective(config, [file for file in files if _is_near(file, missing)])

@@ -13,7 +13,7 @@ from ..config import ReduceConfig, RunConfig
 from ..files import digest, write_json
 from ..ops.lowrank import LowRank, cosines, gram, spread_of_gram
 from ..ops.merge_weights import simplex_lattice
-from ..ops.merging import DIVISIONS, REDUCERS, merge_experts
+from ..ops.merging import DIVISIONS, merge_experts, reducer_of
 from ..planning.plan import Round, derive_seed
 from ..records.manifest import finished, write_manifest
 from ..records.read import read_diagnostics
@@ -85,7 +85,7 @@ def reduce_round(
 def _options(config: RunConfig, own: ReduceConfig, round_: Round) -> dict[str, Any]:
     """The reducer's options; masks differ from round to round unless the recipe gives their seed."""
     options = dict(own.options)
-    if "seed" in REDUCERS[round_.reduce].options():
+    if "seed" in reducer_of(round_.reduce).options():
         options.setdefault("seed", derive_seed(config.seed, "reduce", round_.number))
     return options
 

@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from ..config import RunConfig
+from ..config import EvaluateConfig, RunConfig
 from ..files import sha256
 from ..records.manifest import MANIFEST, read_manifest
 from ..records.read import checked
 from ..rewards.base import load_reward
 from ..rewards.importing import files_of
+from ..rewards.table import identity
 from ..types import Reward
 
 Kind = Literal["reward", "judge", "untargeted"]
@@ -56,11 +57,17 @@ def scorers_of(config: RunConfig, prompt_set: str) -> Iterator[tuple[Kind, Rewar
 
 
 def named(spec: str) -> str | list[str]:
-    """What tells a reward from another: its spec, and for one of a file the SHA-256 of it and its imports."""
+    """What digests know a reward by: its name, or for one of a file its spec and the SHA-256 of its code."""
     place = spec.rpartition(":")[0]
     if place.endswith(".py") and Path(place).is_file():
         return [spec, *(sha256(file) for file in files_of(Path(place)))]
-    return spec
+    return identity(spec)
+
+
+def evaluate_inputs(settings: EvaluateConfig) -> dict[str, Any]:
+    """What digests know the measurement by: its settings, the untargeted rewards as in `named`."""
+    names = [identity(spec) for spec in settings.untargeted]
+    return {**settings.model_dump(mode="json"), "untargeted": names}
 
 
 def scale_of(prompt_set: str, kind: Kind, scorer: Reward) -> Scale:

@@ -27,8 +27,10 @@ from ..planning.plan import Round, derive_seed
 from ..records.manifest import finished, write_manifest
 from ..records.read import read_candidates
 from ..rewards.base import load_reward, score_samples
+from ..rewards.table import identity
 from ..types import Prompt, Reward, Stopped
 from .evaluate import draw
+from .scorers import evaluate_inputs
 from .volumes import space_of
 
 ROWS = "candidates.jsonl"
@@ -156,9 +158,9 @@ def _inputs(job: SearchJob, sets: Mapping[str, Validation]) -> str:
             "parents": [adapter_hash(job.run / p) for p in job.round.tasks[0].parents],
             "cut": [config.reduce.rank, config.reduce.energy],
             "model": [job.model, config.model.model_dump(mode="json")],
-            "evaluate": config.evaluate.model_dump(mode="json"),
+            "evaluate": evaluate_inputs(config.evaluate),
             "threads": config.executor.threads,
-            "rewards": {name: [own.reward, own.options] for name, own in config.rewards.items()},
+            "rewards": {name: [identity(own.reward), own.options] for name, own in config.rewards.items()},
             "prompts": {
                 name: [own.seed, [asdict(prompt) for prompt in own.prompts]]
                 for name, own in sets.items()

@@ -11,7 +11,7 @@ positions from the centres of their boxes; thresholds, prompts, colours and rule
   the position. Flow-GRPO's server lets the count's part fall below 0 and adds a part of 1 after every
   position, right or wrong; we do neither. An entry of `exclude` whose class nothing includes, which
   GenEval's prompts do not have, costs up to half.
-Other objects than those asked for cost nothing, unlike in `geneval`, whose world shows little else.
+Other objects than those asked for cost nothing, unlike in `pictures.geneval`, whose world shows little else.
 
 Figures are comparable only with each other, not with GenEval's tables. GenEval's official evaluation
 runs mmdet's mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco and open_clip's ViT-L-14. Here the detector is
@@ -121,10 +121,10 @@ class GenEvalPhoto(Checked):
     @staticmethod
     def check(prompts: Sequence[Prompt]) -> None:
         """Refuse a prompt without a whole record; once a detector is loaded, also a class that it lacks."""
-        check_geneval("geneval_photo", prompts)
+        check_geneval("geneval", prompts)
 
     def _check_classes(self, prompts: Sequence[Prompt]) -> None:
-        check_geneval("geneval_photo", prompts, lambda name: class_name(name) in self._detector.names)
+        check_geneval("geneval", prompts, lambda name: class_name(name) in self._detector.names)
 
 
 class InstanceDetector:

@@ -67,7 +67,7 @@ def wanted_text(prompt: Prompt) -> str:
         text = quoted[1] or quoted[2]
     if not isinstance(text, str) or not _bare(text):
         raise MissingTextError(
-            f"scene_ocr needs the wanted text, as \"text\" in the record or in double quotes in the "
+            f"ocr needs the wanted text, as \"text\" in the record or in double quotes in the "
             f"prompt, and the prompt {prompt.text!r} has neither"
         )
     return _bare(text)
@@ -88,7 +88,7 @@ def _rapidocr(threads: int) -> Callable[[np.ndarray], list[str]]:
         from rapidocr_onnxruntime import RapidOCR
     except ImportError as error:
         raise ParetuneError(
-            "the reward 'scene_ocr' needs rapidocr_onnxruntime: pip install 'paretune[judges]'"
+            "the reward 'ocr' needs rapidocr_onnxruntime: pip install 'paretune[judges]'"
         ) from error
     engine = RapidOCR(intra_op_num_threads=threads, inter_op_num_threads=1)
 

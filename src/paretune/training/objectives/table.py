@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 
+from ...foreign.entry_points import added, load_added
 from ...types import ParetuneError
 from .base import Objective
 
@@ -37,7 +37,7 @@ OBJECTIVES: dict[str, str] = {
 
 def objective_names(medium: str | None = None) -> list[str]:
     """All objectives, other packages' after ours. medium: only those that train what makes such samples."""
-    names = list(dict.fromkeys([*OBJECTIVES, *_others()]))
+    names = list(dict.fromkeys([*OBJECTIVES, *added(GROUP)]))
     return names if medium is None else [name for name in names if _trains(name, medium)]
 
 
@@ -46,17 +46,13 @@ def find_objective(name: str) -> type[Objective]:
     if name in OBJECTIVES:
         module, kind = OBJECTIVES[name].split(":")
         return getattr(import_module(f".{module}", __package__), kind)
-    other = _others().get(name)
+    other = added(GROUP).get(name)
     if other is None:
         known = objective_names()
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
         raise ParetuneError(f"objective.name: there is no objective {name}; {hint}")
-    try:
-        found = other.load()
-    except Exception as error:  # whatever another package's file raises when it is imported
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ParetuneError(f"objective {name} ({other.value}) cannot be loaded: {reason}") from error
+    found = load_added("objective", other)
     if not (isinstance(found, type) and issubclass(found, Objective)):
         raise ParetuneError(f"objective {name} ({other.value}) is no class made from paretune's Objective")
     return found
@@ -67,8 +63,3 @@ def _trains(name: str, medium: str) -> bool:
         return medium in find_objective(name).trainers
     except ParetuneError:  # another package's, which is broken: whoever names it is told
         return False
-
-
-def _others() -> dict[str, EntryPoint]:
-    """The objectives of other packages that are installed."""
-    return {point.name: point for point in entry_points(group=GROUP)}
