@@ -1,6 +1,6 @@
-"""The numbers that a user may give a reducer: what each is, its range, and the words that refuse it.
+"""The numeric options of the reducers: their meaning, their range, and the message for a wrong value.
 
-A recipe, the command line and the reducers themselves all check by this one table.
+Recipes, the command line and the reducers all check options by this one table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Option:
-    """kind: int or float. meaning: a few words. wanted: its range in words, which `fits` decides."""
+    """One option. kind: int or float. meaning: a few words. wanted: the range in words. fits: the range."""
 
     kind: type[int] | type[float]
     meaning: str
@@ -39,7 +39,7 @@ OPTIONS: dict[str, Option] = {
 
 
 def fit(name: str, value: Any) -> float:
-    """The value as its option's kind; text such as "0.5" is read. Raises ValueError, in one line."""
+    """The value as a number of its option's kind; a text such as "0.5" is converted. Raises ValueError."""
     option = OPTIONS[name]
     refused = ValueError(f"{name} {value} cannot be used; {option.wanted}")
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -56,6 +56,6 @@ def fit(name: str, value: Any) -> float:
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """The nearest right name, as the end of a sentence; "" where none is near."""
+    """The closest valid name, as the end of a sentence; "" when no name is close."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
