@@ -268,7 +268,7 @@ def broken(folder: Path, change: str) -> Path:
         ("kohya", "kohya"), ("text", "text-encoder"), ("none", "no LoRA tensors"),
         ("below", "not all numbers of zero or more"), ("auto", "auto_mapping is no mapping"),
         ("regex", r"\(proj in its alpha_pattern is no pattern"),
-        ("zero", "have rank 0"), ("alphas", r"alpha of block\.proj is no single number but \[2\]"),
+        ("zero", "have rank 0"), ("alphas", r"alpha of block\.proj is not a single number but \[2\]"),
         ("fit", "do not fit"), ("bin", "is a pickle file"), ("empty", "holds no adapter_model"),
     ],
 )  # fmt: skip
