@@ -259,7 +259,7 @@ def broken(folder: Path, change: str) -> Path:
     [
         ("dora", "DoRA"), ("bias", "biases"), ("peft_type", "LOHA"), ("init", "pissa"),
         ("alpha", "not all numbers"), ("pattern", "rank_pattern is no mapping"),
-        ("json", "no readable JSON"), ("list", "no adapter configuration"),
+        ("json", "is not readable JSON"), ("list", "is not an adapter configuration"),
         ("rank", "rank 3, its configuration says 5"),
         ("truncated", "damaged or was cut short"), ("garbage", "damaged or was cut short"),
         ("nan", "NaN or infinite values in base_model.model.block.proj"),

@@ -197,7 +197,7 @@ def read_index(path: Path) -> Row:
     index = _read(_INDEX, path, REMAKE)
     for name in (*index["methods"], *(entry["set"] for entry in index["prompts"])):
         if "/" in name or "\0" in name or name in {"", ".", ".."}:
-            raise ParetuneError(f"{path} is damaged: {name!r} is not a sample's name; {REMAKE}")
+            raise ParetuneError(f"{path} is damaged: {name!r} is no name of a sample; {REMAKE}")
     return index
 
 
