@@ -1,4 +1,4 @@
-"""What a run was made with: versions, machine, the base model and its fingerprint."""
+"""The environment of a run: package versions, the machine, the base model and its fingerprint."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PACKAGES = (
     "paretune", "torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "moocore",
     "rapidocr-onnxruntime", "av", "trl", "torchao",
 )  # fmt: skip
-WHOLE_BELOW = 64 * 2**20  # larger weight files are known by their size and name
+HASHED_BELOW = 64 * 2**20  # bytes; a larger weight file is identified by its size and name
 
 
 def describe(config: RunConfig, model_path: str, device: str) -> dict[str, Any]:
-    """environment.json."""
+    """The content of environment.json."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -44,13 +44,13 @@ def describe(config: RunConfig, model_path: str, device: str) -> dict[str, Any]:
 
 
 def fingerprint(model_path: str) -> str:
-    """A digest of a local pipeline's files; a hub id stands for itself."""
+    """A digest of a local pipeline's files; for a hub id, the id itself."""
     folder = Path(model_path)
     if not folder.is_dir():
         return model_path
     facts = [
         [str(p.relative_to(folder)), p.stat().st_size,
-         sha256(p) if p.stat().st_size < WHOLE_BELOW else None]
+         sha256(p) if p.stat().st_size < HASHED_BELOW else None]
         for p in sorted(folder.rglob("*"))
         if p.suffix in {".safetensors", ".json"}
     ]  # fmt: skip
@@ -58,7 +58,7 @@ def fingerprint(model_path: str) -> str:
 
 
 def choose_device(wanted: str) -> str:
-    """"cpu" or "cuda". Raises ParetuneError when a GPU is asked for and there is none."""
+    """"cpu" or "cuda". Raises ParetuneError when "cuda" is requested and no GPU is usable."""
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise ParetuneError("executor.device is cuda but no GPU is usable here; set it to cpu or auto")

@@ -1,9 +1,6 @@
-"""Atomic writes, hashes and manifests: a stage is done when its manifest is there and its hashes hold.
+"""Reading and writing files: atomic writes, hashes, JSON and JSON lines, one clear line for disk errors.
 
-A manifest names the stage, its place below the run, a digest of everything that went in (`inputs`), and the
-SHA-256 of every file that came out; its `seal` is a digest of all the rest of it. `finished` answers whether
-a folder can be reused, and raises when it was damaged or belongs to something else: nothing is reused
-silently. `seal` does the same for the run as a whole.
+A file or a folder is written completely or not at all. Manifests of stages are in `records.manifest`.
 """
 
 from __future__ import annotations
@@ -22,8 +19,8 @@ from typing import Any
 
 from .types import ParetuneError
 
-DEEPEST = 100  # levels of nesting in a JSON file that is read; no record of a run has ten
-# Not allowed, or no place for a file: below a file, a name too long, a file too big, ..
+DEEPEST = 100  # levels of nesting that a JSON file may have; no record of a run has ten
+# The user may not write there, or no file can be there: the parent is a file, the name is too long, ..
 _NOT_WRITABLE = {
     errno.EACCES, errno.EROFS, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENOENT, errno.EISDIR,
     errno.ENAMETOOLONG, errno.EFBIG,
@@ -43,23 +40,23 @@ def digest(value: Any) -> str:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk, or a place where no file can be, into one clear line.
+    """Turn a disk that is full or read-only, or a path where no file can be, into a ParetuneError.
 
-    Libraries that write from Rust raise errors of their own, which tell the system's number in words.
+    Libraries that write from Rust raise other classes of errors; the system's error number is in their text.
     """
     try:
         yield
     except ParetuneError:
         raise
     except Exception as raised:
-        error = raised if isinstance(raised, OSError) else _told_by_system(raised)
+        error = raised if isinstance(raised, OSError) else _system_error(raised)
         if error is None:
             raise
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise ParetuneError(
                 f"no space left to write {path}: free some and resume, finished work is kept"
             ) from raised
-        if isinstance(error, shutil.Error):  # copytree's: a list of (from, to, reason)
+        if isinstance(error, shutil.Error):  # copytree raises it with a list of (from, to, reason)
             reasons = error.args[0] if error.args and isinstance(error.args[0], list) else [(error,)]
             raise ParetuneError(f"cannot write {path}: {reasons[0][-1]}") from raised
         if error.errno in _NOT_WRITABLE:
@@ -67,27 +64,27 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def _told_by_system(error: Exception) -> OSError | None:
-    """The system's error that another library's tells of: "No space left on device (os error 28)"."""
-    found = re.search(r"\bos error (\d+)|\bOs \{ code: (\d+)", str(error))
-    if found is None:
+def _system_error(error: Exception) -> OSError | None:
+    """The system's error that another library's message quotes: "No space left on device (os error 28)"."""
+    match = re.search(r"\bos error (\d+)|\bOs \{ code: (\d+)", str(error))
+    if match is None:
         return None
-    number = int(found[1] or found[2])
+    number = int(match[1] or match[2])
     return OSError(number, os.strerror(number))
 
 
 def check_new(target: Path) -> None:
-    """Raise ParetuneError when the output is there already, or cannot be."""
+    """Raise ParetuneError when the output exists already or cannot exist."""
     with disk_errors(target):
         if target.exists() or target.is_symlink():
             raise ParetuneError(f"{target} exists already; choose another output folder")
 
 
 def partial_folder(target: Path) -> Path:
-    """The hidden folder beside `target`, .NAME.PID.partial, in which a process makes it; not made here.
+    """The path of the hidden folder beside `target`, .NAME.PID.partial, in which this process makes it.
 
-    Those that processes left which were killed are removed, and so is one of our own number: process
-    numbers come again, and a process makes one `target` at a time.
+    The folder is not created here. Such folders of killed processes are removed. A folder with this process's
+    number is removed too: numbers are reused, and a process makes one `target` at a time.
     """
     prefix, suffix = f".{target.name}.", ".partial"
     for left in target.parent.glob(f"{glob.escape(prefix)}*{suffix}"):
@@ -99,9 +96,10 @@ def partial_folder(target: Path) -> Path:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Make the folder `target` whole or not at all: yields a hidden one beside it, renamed at the end.
+    """Make the folder `target` completely or not at all.
 
-    Raises ParetuneError when there is something at `target`, and for a disk that does not take it.
+    Yields a hidden folder beside it, which is renamed at the end. Raises ParetuneError when `target` exists
+    or when the disk refuses the write.
     """
     check_new(target)
     with disk_errors(target):
@@ -116,7 +114,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def publish(partial: Path, target: Path) -> None:
-    """Give a whole folder its name, once all of it is on the disk: a crash must not leave empty files."""
+    """Rename a complete folder once all of it is on the disk, so that a crash leaves no empty files."""
     for path in (*partial.rglob("*"), partial):
         if not path.is_symlink():
             handle = os.open(path, os.O_RDONLY)
@@ -133,13 +131,13 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # the process belongs to another user
         return True
     return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -154,17 +152,17 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file completely or not at all."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON whole or not at all."""
+    """Write indented JSON completely or not at all."""
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; a damaged file is named in one line."""
+    """Read JSON. Raises ParetuneError, which names the file, when it is missing or damaged."""
     try:
         return parse_json(path.read_bytes())
     except (ValueError, OSError) as error:
@@ -172,40 +170,41 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(data: bytes) -> Any:
-    """JSON in UTF-8. Raises ValueError for anything else, and for what is nested too deeply to be ours."""
+    """JSON in UTF-8. Raises ValueError for anything else, and for a value nested more than DEEPEST levels."""
     try:
         value = json.loads(data.decode("utf-8"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    if b"\\u" in data:  # halves of a pair, which no file of ours can hold again: UnicodeEncodeError
+    if b"\\u" in data:  # half of a surrogate pair cannot be written again: UnicodeEncodeError
         json.dumps(value, ensure_ascii=False).encode()
-    if data.count(b"[") + data.count(b"{") > DEEPEST:  # else it cannot be that deep
+    if data.count(b"[") + data.count(b"{") > DEEPEST:  # with fewer brackets it cannot be that deep
         level, depth = [value], 0
         while level:
-            level = [v for x in level for v in _inner(x)]
+            level = [child for parent in level for child in _children(parent)]
             depth += 1
             if depth > DEEPEST:
                 raise ValueError("it is nested too deeply")
     return value
 
 
-def _inner(value: Any) -> list[Any]:
-    """What a value holds; of one that holds nothing, nothing."""
+def _children(value: Any) -> list[Any]:
+    """The values in a dictionary or a list; none for any other value."""
     if isinstance(value, dict):
         return list(value.values())
     return value if isinstance(value, list) else []
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write JSON lines whole or not at all."""
+    """Write JSON lines completely or not at all."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_rows(path: Path, torn: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
-    """Read JSON lines; none where there is no file.
+    """Read JSON lines; an empty list when the file does not exist.
 
-    An unfinished last line, which a killed append leaves, is left out, and `torn` is called. A damaged
-    line before the last raises ParetuneError with the file and the line: what follows it is no less true.
+    A process that is killed while it appends leaves an unfinished last line. That line is left out, and
+    `torn` is called. A damaged line before the last raises ParetuneError with the file and the line number,
+    because the rows after it are valid and must not be lost silently.
     """
     if not os.path.lexists(path):
         return []
@@ -221,31 +220,15 @@ def read_rows(path: Path, torn: Callable[[], None] = lambda: None) -> list[dict[
             rows.append(_row(line))
         except ValueError as error:
             if number < len(lines):
-                told = str(error).replace("\n", " ")
-                raise ParetuneError(f"{path}, line {number} is not JSON: {told}") from error
+                reason = str(error).replace("\n", " ")
+                raise ParetuneError(f"{path}, line {number} is not JSON: {reason}") from error
             torn()
     return rows
 
 
 def _row(line: bytes) -> dict[str, Any]:
-    """One JSON object. Raises ValueError for anything else, bytes that are no UTF-8 included."""
+    """One JSON object. Raises ValueError for anything else, such as bytes that are not UTF-8."""
     row = parse_json(line)
     if not isinstance(row, dict):
-        raise ValueError("it is no object in braces")
+        raise ValueError("it is not a JSON object")
     return row
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

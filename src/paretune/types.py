@@ -1,6 +1,6 @@
-"""The nouns of paretune: frozen dataclasses that every room shares.
+"""The types that all packages of paretune share.
 
-Shapes: P prompts, G samples a prompt (the group), B = P*G samples, prompt-major: sample b belongs to
+Shapes: P prompts, G samples per prompt (the group), B = P*G samples, prompt-major: sample b belongs to
 prompt b // G. R rewards. Pictures are float32 [B, 3, H, W] in [0, 1]; clips are [B, T, 3, H, W], so that
 clips[:, t] are pictures; texts are a list of B strings.
 """
@@ -15,34 +15,34 @@ import torch
 
 
 class ParetuneError(Exception):
-    """A mistake of the user's, or of a file: the message is one line that says what to do. Exit code 2."""
+    """A user's mistake or a faulty file. The message is one line that says what to do. Exit code 2."""
 
 
 class Stopped(Exception):
-    """The user asked to stop; what was done is kept, and can go on."""
+    """The user asked the run to stop. Finished work is kept, and the run can be resumed."""
 
 
 class Dialogue(str):
-    """The text of a prompt of several turns, for people and rewards to read; models read its `turns`.
+    """A prompt of several turns. People and rewards read it as a text; models read its `turns`.
 
-    turns: {"role": .., "content": ..}, as chat templates take them.
+    turns: {"role": .., "content": ..}, the form that chat templates take.
     """
 
     turns: tuple[Mapping[str, str], ...]
 
     def __new__(cls, turns: Sequence[Mapping[str, str]]) -> Dialogue:
-        """Its text has a paragraph a turn."""
-        made = super().__new__(cls, "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns))
-        made.turns = tuple(turns)
-        return made
+        """The text has one paragraph per turn."""
+        dialogue = super().__new__(cls, "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in turns))
+        dialogue.turns = tuple(turns)
+        return dialogue
 
     def __reduce__(self) -> tuple[type[Dialogue], tuple[tuple[Mapping[str, str], ...]]]:
-        """A copy in another process is made of the turns."""
+        """Pickling keeps the turns, from which another process rebuilds the dialogue."""
         return Dialogue, (self.turns,)
 
 
 def turns_of(prompt: str) -> list[dict[str, str]]:
-    """A prompt as chat templates take it: the turns of a dialogue, or one of the user's."""
+    """A prompt as chat templates take it: the turns of a dialogue, or a single turn of the user."""
     return [dict(turn) for turn in prompt.turns] if isinstance(prompt, Dialogue) else [
         {"role": "user", "content": prompt}
     ]
@@ -50,13 +50,14 @@ def turns_of(prompt: str) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt. metadata: the record it came from (GenEval's JSON, say), as rewards read it."""
+    """One prompt. metadata: the record that it came from (such as GenEval's JSON), which rewards read."""
 
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-# A batch of whatever a model makes. Only policies and rewards look inside: all others count, cut and pass on.
+# A batch of what a model generates. Only policies and rewards look inside; other code counts, slices and
+# passes it on.
 Samples: TypeAlias = torch.Tensor | list[str]
 
 
@@ -68,19 +69,19 @@ def take(samples: Samples, index: torch.Tensor) -> Samples:
 
 
 class Reward(Protocol):
-    """What a reward is: any object with these. Scores stay raw; nothing is pre-weighted.
+    """Any object with these members is a reward. Scores are raw values, without weights.
 
     name: unique in a run. range: the least and the greatest value (may be infinite).
-    higher_is_better: the direction; a reward that is a cost says False.
+    higher_is_better: the direction; False for a reward that is a cost.
 
-    Two more methods are optional. `applies(prompt) -> bool`: whether it can score a prompt at all, of another
-    reward's set too. `check(prompts)`: raises ParetuneError (or any error, whose message is told) for prompts
-    of its own set that it cannot score. `rewards.checks` asks them, before a run trains.
+    Two more methods are optional. `applies(prompt) -> bool` says whether the reward can score a prompt, also
+    one of another reward's prompt set. `check(prompts)` raises ParetuneError (or any error, whose message is
+    shown) for prompts of this reward's set that it cannot score. `rewards.checks` calls both before training.
     """
 
     @property
     def name(self) -> str:
-        """What the run calls it."""
+        """The reward's name in the run."""
         ...
 
     @property
@@ -93,10 +94,10 @@ class Reward(Protocol):
         """False for a cost."""
         ...
 
-    # Any: a reward is for one kind of samples, pictures say, and names the type that it takes.
+    # Any, because a reward takes one kind of samples (such as pictures) and annotates that type.
     def score(self, samples: Any, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """samples: pictures or clips in [0, 1], or texts; prompts: B, one a sample. Returns float32 [B].
+        """Score B samples: pictures or clips in [0, 1], or texts. One prompt per sample. Returns float32 [B].
 
-        Both are the reward's own copies: it may change them.
+        Both arguments are copies, which the reward may change.
         """
         ...

@@ -1,8 +1,8 @@
-"""Recipes as YAML text: read strictly, and written so that reading gives the same values back.
+"""Recipes as YAML text: read strictly, and written so that reading returns the same values.
 
-PyYAML's own reader takes a key that is given twice, makes dates and base-60 numbers of plain words, and ends
-in a traceback for a number of 5,000 digits. This one refuses, with the line, whatever a recipe cannot mean.
-Numbers such as 1e-4 are numbers here, as in YAML 1.2; PyYAML takes them for text.
+PyYAML's reader accepts duplicate keys, turns plain words into dates and base-60 numbers, and ends in a
+traceback for a number of 5,000 digits. This reader refuses what a recipe cannot mean and names the line.
+Numbers such as 1e-4 are numbers here, as in YAML 1.2; PyYAML reads them as text.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import yaml
 
 LONGEST = 256 * 1024  # characters: a recipe has a few thousand, and the reader takes seconds for a megabyte
 MOST = 20_000  # values after aliases: ten aliases of ten aliases of ten .. would fill the memory
-DEEPEST = 32  # mappings and lists within each other
-_DIGITS = 64  # of a number: no key takes one that is longer
+DEEPEST = 32  # nested mappings and lists
+_DIGITS = 64  # digits of a number: no key takes a longer one
 
 _TAG = "tag:yaml.org,2002:"
 _NUMBERS = {
@@ -29,7 +29,7 @@ _MEANT = {"bool": "true or false", "int": "a number", "float": "a number", "null
 
 
 class YamlMistake(ValueError):
-    """Why a text is no recipe, in one line."""
+    """A text is not a valid recipe; the message is one line."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -41,7 +41,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that this reader or PyYAML's own would take for something else."""
+    """Quotes every text that this reader or PyYAML's would read as another type."""
 
 
 for _tag, _pattern in _NUMBERS.items():
@@ -50,7 +50,7 @@ for _tag, _pattern in _NUMBERS.items():
 
 
 def dump_yaml(value: Any) -> str:
-    """Plain data as YAML, its keys in their order."""
+    """Plain data as YAML, with the keys in their order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
 
 
@@ -71,15 +71,15 @@ def load_yaml(text: str) -> Any:
 
 
 class _Builder:
-    """Makes values of composed nodes, and counts them."""
+    """Builds values from composed nodes and counts them."""
 
     def __init__(self) -> None:
-        self.made = 0
+        self.count = 0
 
     def build(self, node: yaml.Node, depth: int) -> Any:
-        """The node's value, and those of all in it."""
-        self.made += 1
-        if self.made > MOST:
+        """The value of a node, with the values of all nodes in it."""
+        self.count += 1
+        if self.count > MOST:
             raise YamlMistake(f"it holds more than {MOST:,} values, aliases counted each time")
         if depth > DEEPEST:
             raise YamlMistake(f"{_line(node)}: more than {DEEPEST} lists or mappings in each other")
@@ -92,28 +92,28 @@ class _Builder:
         raise YamlMistake(f"{_line(node)}: {_name(node.tag)} is nothing that a recipe can hold")
 
     def mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Any]:
-        """Its own keys, over those of the mappings that `<<` names, of which the first wins."""
+        """The mapping's keys, which override those of the mappings that `<<` names; there the first wins."""
         merged: dict[str, Any] = {}
-        own: dict[str, Any] = {}
+        direct: dict[str, Any] = {}
         lines: dict[str, str] = {}
         for key, value in node.value:
             name = _key(key)
             if name in lines:
                 raise YamlMistake(f"{_line(key)}: the key {name[:80]} is there already, in {lines[name]}")
             lines[name] = _line(key)
-            made = self.build(value, depth + 1)
+            built = self.build(value, depth + 1)
             if key.tag != f"{_TAG}merge":
-                own[name] = made
+                direct[name] = built
                 continue
-            for one in made if isinstance(made, list) else [made]:
-                if not isinstance(one, dict):
+            for source in built if isinstance(built, list) else [built]:
+                if not isinstance(source, dict):
                     raise YamlMistake(f"{_line(key)}: << wants a mapping, or a list of them")
-                merged = {**one, **merged}
-        return {**merged, **own}
+                merged = {**source, **merged}
+        return {**merged, **direct}
 
 
 def _key(node: yaml.Node) -> str:
-    """A key, which is a text."""
+    """A key, which must be a text."""
     if not isinstance(node, yaml.ScalarNode):
         raise YamlMistake(f"{_line(node)}: a key is a list or a mapping; keys are texts")
     text = node.value[:80]
@@ -135,8 +135,8 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         return _READ[kind](text)
     except (KeyError, ValueError):
         known = kind in _READ
-        told = f"{text[:80]!r} is no {kind}" if known else f"{kind} is nothing that a recipe can hold"
-        raise YamlMistake(f"{_line(node)}: {told}") from None
+        reason = f"{text[:80]!r} is no {kind}" if known else f"{kind} is nothing that a recipe can hold"
+        raise YamlMistake(f"{_line(node)}: {reason}") from None
 
 
 def _int(text: str) -> int:

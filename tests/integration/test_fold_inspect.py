@@ -196,7 +196,7 @@ def test_an_incomplete_base_is_one_line(made, tmp_path):
     with pytest.raises(ParetuneError, match=r"lacks model-1\.safetensors"):
         fold_adapter(base, root / "a", tmp_path / "out")
     index.write_text("[]")
-    with pytest.raises(ParetuneError, match="no readable weight index"):
+    with pytest.raises(ParetuneError, match="is not a readable weight index"):
         fold_adapter(base, root / "a", tmp_path / "out")
     (base / "model_index.json").write_text("{}")
     with pytest.raises(ParetuneError, match="no folder transformer or unet"):

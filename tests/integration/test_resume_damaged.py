@@ -89,7 +89,7 @@ def test_a_damaged_time_is_told_once(recipe: Path, copied: Path) -> None:
     (copied / "timing.jsonl").write_text('{"phase": "map"}\n')
     assert refusal(recipe, copied) == (
         f"{copied}/timing.jsonl was changed or damaged (its hash differs); delete it and resume: only the "
-        "times told are lost"
+        "recorded times are lost"
     )
     (copied / "timing.jsonl").unlink()
     resume(recipe, copied)

@@ -166,7 +166,7 @@ def test_files_come_back_as_they_went(policy: SD3Policy, tmp_path: Path) -> None
     with pytest.raises(ParetuneError, match="holds no token"):
         read_token(tmp_path)
     (tmp_path / "ocr" / "text_encoder.safetensors").write_bytes(b"no")
-    with pytest.raises(ParetuneError, match="no readable safetensors"):
+    with pytest.raises(ParetuneError, match="is not a readable safetensors"):
         read_token(tmp_path / "ocr")
     wide = Token("wide", {"text_encoder": torch.zeros(1, 7)})
     with pytest.raises(ParetuneError, match="trained on another model"):

@@ -259,7 +259,7 @@ def broken(folder: Path, change: str) -> Path:
     [
         ("dora", "DoRA"), ("bias", "biases"), ("peft_type", "LOHA"), ("init", "pissa"),
         ("alpha", "not all numbers"), ("pattern", "rank_pattern is no mapping"),
-        ("json", "no readable JSON"), ("list", "no adapter configuration"),
+        ("json", "is not readable JSON"), ("list", "is not an adapter configuration"),
         ("rank", "rank 3, its configuration says 5"),
         ("truncated", "damaged or was cut short"), ("garbage", "damaged or was cut short"),
         ("nan", "NaN or infinite values in base_model.model.block.proj"),
@@ -268,7 +268,7 @@ def broken(folder: Path, change: str) -> Path:
         ("kohya", "kohya"), ("text", "text-encoder"), ("none", "no LoRA tensors"),
         ("below", "not all numbers of zero or more"), ("auto", "auto_mapping is no mapping"),
         ("regex", r"\(proj in its alpha_pattern is no pattern"),
-        ("zero", "have rank 0"), ("alphas", r"alpha of block\.proj is no single number but \[2\]"),
+        ("zero", "have rank 0"), ("alphas", r"alpha of block\.proj is not a single number but \[2\]"),
         ("fit", "do not fit"), ("bin", "is a pickle file"), ("empty", "holds no adapter_model"),
     ],
 )  # fmt: skip

@@ -107,7 +107,7 @@ def _other_shape(tensors: dict[str, torch.Tensor], name: str) -> None:
 
 WRONG: dict[str, tuple[Callable[[dict[str, torch.Tensor], str], None], str]] = {
     "missing": (_drop, "its weights lack {name}"),
-    "unexpected": (_extra, "its weights hold {name}.more, which the model of its config.json has not"),
+    "unexpected": (_extra, "its weights hold {name}.more, which the model of its config.json does not have"),
     "nan": (_put(float("nan")), "its weights hold NaN or infinite values in {name}"),
     "infinite": (_put(float("-inf")), "its weights hold NaN or infinite values in {name}"),
     "shape": (_other_shape, r"its weights do not fit its config.json: {name} is \[3, "),

@@ -113,7 +113,7 @@ def test_a_time_that_is_none_is_told_and_how_to_go_on(tmp_path: Path, text: str,
         Clock(tmp_path)
     line = str(caught.value)
     assert line.startswith(f"{tmp_path}/timing.jsonl is damaged: {told}")
-    assert line.endswith("; delete it and resume: only the times told are lost")
+    assert line.endswith("; delete it and resume: only the recorded times are lost")
     (tmp_path / "timing.jsonl").unlink()
     assert Clock(tmp_path).seconds() == {"total": 0}
 

@@ -160,7 +160,7 @@ def test_a_pipeline_of_its_own_code_is_refused(tiny_sd3: Path, tmp_path: Path, m
     line = told(lambda: open_policy(ModelConfig(path=str(folder))))
     assert line.startswith(f"model.path: the pipeline {folder} needs code of its own")
     change(folder / "model_index.json", _class_name={"a": 1})
-    assert "its _class_name is no name" in told(lambda: open_policy(ModelConfig(path=str(folder))))
+    assert "its _class_name is not a name" in told(lambda: open_policy(ModelConfig(path=str(folder))))
 
 
 def test_a_dataset_with_a_script_runs_nothing(tmp_path: Path, marker: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_place_where_no_folder_can_be_is_one_line(
     ("out", "index", "told"),
     [
         ("base/sub/out", None, "the output base/sub/out lies in the base base"),
-        ("out", {"weight_map": {"m.weight": 1}}, "is no readable weight index"),
+        ("out", {"weight_map": {"m.weight": 1}}, "is not a readable weight index"),
     ],
 )
 def test_a_fold_that_cannot_be_is_one_line(

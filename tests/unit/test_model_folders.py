@@ -83,7 +83,7 @@ def _no_json(pipeline: Path) -> None:
     [
         (_truncated, r"transformer.*safetensors is damaged"),
         (_pointer, "run `git lfs pull`"),
-        (_other_family, "wants a FluxTransformer2DModel, and the transformer is a SD3Transformer2DModel"),
+        (_other_family, "needs a FluxTransformer2DModel, and the transformer is a SD3Transformer2DModel"),
         (_half_a_config, r"config\.json of .* is damaged: 'patch_size'"),
         (_no_json, r"config\.json is damaged"),
     ],

@@ -1,1 +1,1 @@
-"""Anyone's LoRA files: read, keys, write, merge, fold, inspect. Nothing here knows of a run."""
+"""LoRA files of any tool: read, translate keys, write, merge, fold, inspect. Independent of runs."""

@@ -1,4 +1,4 @@
-"""An adapter's configuration (peft's, or what a diffusers file says of itself): read, checked, resolved."""
+"""The configuration of an adapter, from peft or from a diffusers file's header: read, checked, resolved."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from ..types import ParetuneError
 from .patterns import PLACE, first_matches
 
-DEFAULT = 8  # peft's, for r and lora_alpha
+DEFAULT = 8  # peft's default of r and lora_alpha
 _FLAGS = ("use_rslora", "fan_in_fan_out", "ensure_weight_tying")
-# Settings of peft's LoraConfig with which ΔW is no longer s B A, and what would work instead.
+# Settings of peft's LoraConfig with which ΔW is not s B A -> the reason, and what the user can do.
 _UNMERGEABLE = {
     "use_dora": "DoRA's scale depends on the base weights; fold it into the base with peft",
     "lora_bias": "it trains biases beside the factors; train it with lora_bias off",
@@ -32,18 +32,18 @@ _MUTATED = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises ParetuneError when it is none."""
+    """Read a JSON object from a file. Raises ParetuneError for any other content."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ParetuneError(f"{path} is no readable JSON: {error}") from error
+        raise ParetuneError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(config, dict):
-        raise ParetuneError(f"{path} is no adapter configuration")
+        raise ParetuneError(f"{path} is not an adapter configuration")
     return config
 
 
 def check_config(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuse what is no plain LoRA, and settings that are not what they should be, by name."""
+    """Raise ParetuneError for an adapter that is not plain LoRA, and for settings with wrong values."""
     _check_numbers(path, config)
     kind = str(config.get("peft_type", "LORA")).upper()
     if kind != "LORA":
@@ -66,7 +66,7 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def _check_numbers(path: Path, config: Mapping[str, Any]) -> None:
-    """The settings that the scale comes from, before it is computed from them."""
+    """Check the settings from which the scale is computed."""
     named = [("r", "r", config.get("r", DEFAULT)), ("lora_alpha", "alpha", config.get("lora_alpha", DEFAULT))]
     for name, kind in (("rank_pattern", "r"), ("alpha_pattern", "alpha")):
         patterns = config.get(name) or {}
@@ -96,7 +96,13 @@ def _short(value: object) -> str:
 def ranks_and_alphas(
     path: Path, config: Mapping[str, Any], modules: Sequence[str]
 ) -> dict[str, tuple[int, float]]:
-    """What a checked configuration says of each module: its rank and alpha, patterns matched as peft does."""
+    """The rank and alpha of each module by a checked configuration, with patterns matched as peft does.
+
+    Args:
+        path: the adapter, for messages.
+        config: its checked configuration.
+        modules: the names of its modules.
+    """
     matched: dict[str, dict[str, str]] = {}
     for name in ("rank_pattern", "alpha_pattern"):
         try:

@@ -1,4 +1,4 @@
-"""`paretune fold`: a base model with an adapter folded in, as a new folder of the same layout."""
+"""`paretune fold`: fold an adapter into a base model, as a new folder with the same layout."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .read import AdapterFile
 from .tensors import open_tensors
 from .transformers_names import names_of
 
-# Their attention and feed-forward layers are Conv1D, which keeps weights transposed. peft says so
-# in an adapter's config, anyone else's need not, and a square matrix does not show it.
+# Models whose attention and feed-forward layers are Conv1D, which stores weights transposed. peft says so in
+# an adapter's config, but other tools may not, and a square matrix does not show it.
 CONV1D = {"gpt2", "imagegpt", "openai-gpt", "decision_transformer"}
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
 
 
 @dataclass(frozen=True)
 class FoldReport:
-    """What a fold did: the new folder, the weights changed, the files they were in."""
+    """The result of a fold: the new folder, and the numbers of changed weights and of files with them."""
 
     folder: Path
     modules: int
     files: int
-    untied: bool = False  # whether the base's embedding and head were one weight and are two now
+    untied: bool = False  # whether the base's embedding and head were tied and are now separate
 
     def line(self) -> str:
         """The report in one line."""
@@ -46,14 +46,22 @@ def fold_adapter(
     component: str | None = None,
     renames: Sequence[str] = (),
 ) -> FoldReport:
-    """Write base with the adapter folded in to a new folder `out`, which needs no adapter any more.
+    """Write a base model with an adapter folded in to a new folder.
 
-    base: a local folder of safetensors weights (diffusers or transformers, sharded or not), or a
-    diffusers pipeline's folder, whose `component` (by default the one that the adapter names, else
-    transformer or unet) is folded and whose other parts are copied. renames: "OLD=NEW". Sums in
-    float32, rounded once to the base's dtype. Raises ParetuneError when a module is not found or does
-    not fit, when the base is quantised or has no safetensors, when out exists or the disk is full;
-    nothing is left.
+    Sums are computed in float32 and rounded once to the base's dtype.
+
+    Args:
+        base: a local folder of safetensors weights (diffusers or transformers, sharded or not), or the folder
+            of a diffusers pipeline.
+        adapter: an adapter's folder, file or hub id.
+        out: the new folder.
+        component: the part of a pipeline to fold; by default the one that the adapter names, else transformer
+            or unet. The other parts are copied.
+        renames: changes of module names, "OLD=NEW".
+
+    Raises:
+        ParetuneError: a module is missing or does not fit, the base is quantised or has no safetensors, `out`
+            exists, or the disk is full. No files are left then.
     """
     source, target = Path(base), Path(out)
     check_new(target)
@@ -81,7 +89,7 @@ def fold_adapter(
             for file in files:
                 fold_file(file, partial / part / file.path.name, lora, parted.changes, parted.added)
             record(partial / part, parted, files)
-            write_json(partial / "fold.json", _facts(lora, adapter, base))
+            write_json(partial / "fold.json", _provenance(lora, adapter, base))
             publish(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -90,7 +98,7 @@ def fold_adapter(
     return FoldReport(target, len(places), changed, parted.untied)
 
 
-def _facts(lora: AdapterFile, adapter: str | Path, base: str | Path) -> dict[str, object]:
+def _provenance(lora: AdapterFile, adapter: str | Path, base: str | Path) -> dict[str, object]:
     return {
         "made_by": "paretune fold",
         "base": str(base),
@@ -100,7 +108,7 @@ def _facts(lora: AdapterFile, adapter: str | Path, base: str | Path) -> dict[str
 
 
 def _model_type(folder: Path) -> str:
-    """What transformers calls the model's architecture; "" where the folder does not say."""
+    """The model_type of a transformers configuration; "" if the folder has none."""
     try:
         return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -108,7 +116,7 @@ def _model_type(folder: Path) -> str:
 
 
 def _part(source: Path, component: str | None) -> str:
-    """The sub-folder of a pipeline to fold, "" for a folder that holds the weights itself."""
+    """The folder of a pipeline's part to fold; "" for a folder that holds the weights directly."""
     if not (source / "model_index.json").is_file():
         return ""
     for name in [component] if component else ["transformer", "unet"]:
@@ -118,14 +126,14 @@ def _part(source: Path, component: str | None) -> str:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that the folder's index names, or all when it has no index."""
+    """The safetensors files that the folder's index names, or all such files if it has no index."""
     named: set[str] = set()
     for index in sorted(folder.glob("*.safetensors.index.json")):
         try:
             shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            named.update(str(Path(name)) for name in shards)  # Path refuses what is no text
+            named.update(str(Path(name)) for name in shards)  # Path raises TypeError for anything but a text
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ParetuneError(f"{index} is no readable weight index") from error
+            raise ParetuneError(f"{index} is not a readable weight index") from error
     paths = [folder / name for name in sorted(named)] or sorted(folder.glob("*.safetensors"))
     for path in paths:
         if path.parent != folder or not path.is_file():
@@ -136,7 +144,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _weights_of(folder: Path, whole: bool) -> Callable[[str, list[str]], list[str]]:
-    """What copytree leaves out: the folded folder's weights, and its sub-folders unless `whole`."""
+    """An `ignore` function for copytree: skips weights in `folder`, and its sub-folders unless `whole`."""
 
     def ignore(where: str, names: list[str]) -> list[str]:
         here = Path(where)

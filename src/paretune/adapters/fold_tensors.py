@@ -1,8 +1,8 @@
-"""W += B A inside a safetensors file, a block of rows at a time.
+"""W += B A inside a safetensors file, one block of rows at a time.
 
-The new file has the old one's header byte for byte (with the added tensors at its end, where there are
-any), so a shard is copied and changed on the way: memory is a block of W and the factors of one module,
-whatever the model, shard or matrix is.
+The new file keeps the header of the old file byte for byte (with records of added tensors at its end, if
+any), so a shard is changed while it is copied. At any time memory holds one block of W and the factors of one
+module, however large the model, the shard or the matrix is.
 """
 
 from __future__ import annotations
@@ -30,15 +30,19 @@ FLOATS = {"F64", "F32", "F16", "BF16"}
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of one base tensor: ΔW of `module` is added, to the tensor stored `whole` where one is."""
+    """The change of one base tensor.
+
+    module: its ΔW is added. whole: the name of a tensor in the adapter's file that replaces the base tensor
+    first.
+    """
 
     module: str | None = None
-    whole: str | None = None  # its name in the adapter's file
+    whole: str | None = None
 
 
 @dataclass(frozen=True)
 class Added:
-    """A tensor that the base does not store: a copy of its `source`, changed."""
+    """A tensor that the base does not store: a changed copy of the base tensor `source`."""
 
     source: str
     change: Change
@@ -50,29 +54,37 @@ def locate(
     shared: Mapping[str, str] | None = None,
     stored: Mapping[str, str] | None = None,
 ) -> dict[str, Change]:
-    """Base tensor name -> what the adapter does to it.
+    """Find the base tensors that an adapter changes.
 
-    shared: further names -> the stored tensor that they mean. stored: what the model's class calls a
-    tensor -> its name in files. Names are looked for as they are, then with one outermost part added to
-    all or taken off all (checkpoints often leave it out, or add it), then as `stored` has them, then with
-    parts put in or taken out in one place.
-    Raises ParetuneError when a module is not there or does not fit, and when two tensors of the
-    adapter claim one of the base's.
+    Names are looked up unchanged, then with one outermost part added to or removed from all of them
+    (checkpoints often omit or add one), then by `stored`, then with parts inserted or removed at one place.
+
+    Args:
+        lora: the adapter.
+        files: the base's files.
+        shared: further names of stored tensors -> the stored name.
+        stored: name of a tensor in the model's class -> its name in files.
+
+    Returns:
+        Base tensor name -> its change.
+
+    Raises:
+        ParetuneError: a module is missing or does not fit, or two of its tensors change one base tensor.
     """
     keys = {key: entry for file in files for key, entry in file.entries.items()}
     keys |= {name: keys[stored] for name, stored in (shared or {}).items()}
     changes = _changes(lora)
     rename = _renaming(lora, list(changes), keys, stored or {})
-    places = {rename(name): change for name, change in changes.items()}
-    for key, change in places.items():
+    located = {rename(name): change for name, change in changes.items()}
+    for key, change in located.items():
         _check_fit(lora, key, keys[key], change)
-    return places
+    return located
 
 
 def _changes(lora: AdapterFile) -> dict[str, Change]:
-    """The adapter's own tensor names -> changes.
+    """Tensor name, as in the adapter -> change.
 
-    peft stores the frozen weight of an embedding M that it adapts as M.base_layer.weight: ΔW goes on that.
+    peft stores the frozen weight of an adapted embedding M as M.base_layer.weight: ΔW is added to that.
     """
     changes = {f"{module}.weight": Change(module) for module in lora}
     for bare, stored in lora.whole.items():
@@ -87,7 +99,7 @@ def _changes(lora: AdapterFile) -> dict[str, Change]:
 def _renaming(
     lora: AdapterFile, names: Sequence[str], keys: Mapping[str, Entry], stored: Mapping[str, str]
 ) -> Callable[[str], str]:
-    """The one rule under which the base has all the names."""
+    """The only rule that turns all names into names of the base."""
     missing = [name for name in names if name not in keys]
     if not missing:
         return str
@@ -105,8 +117,8 @@ def _renaming(
         return stored.__getitem__
     if not rules:
         rule = alias([name.removesuffix(".weight") for name in missing], _modules(keys))
-        found = {rule(name) for name in names} if rule is not None else set()
-        rules = [rule] if rule is not None and len(found) == len(names) and found <= keys.keys() else []
+        targets = {rule(name) for name in names} if rule is not None else set()
+        rules = [rule] if rule is not None and len(targets) == len(names) and targets <= keys.keys() else []
     if len(rules) != 1:
         lost = next((name for rule in candidates for name in missing if rule(name) not in keys), first)
         what = f"several tensors named like {first}" if rules else f"no {lost}"
@@ -134,7 +146,7 @@ class _Take:
     prefix: str
 
     def __call__(self, name: str) -> str:
-        # A name without the prefix is no part of what it names, so the rule does not hold for it.
+        # The rule does not apply to a name without the prefix.
         return name.removeprefix(self.prefix) if name.startswith(self.prefix) else ""
 
 
@@ -147,7 +159,7 @@ def _check_fit(lora: AdapterFile, key: str, base: Entry, change: Change) -> None
             raise ParetuneError(
                 f"{key} of the base is stored as {base.dtype}; fold into a float model"
                 if entry is base
-                else f"{change.whole} of {lora.path} is stored as {stored.dtype}, which is no float"
+                else f"{change.whole} of {lora.path} is stored as {stored.dtype}, which is not a float"
             )
     if change.module is not None:
         _orient(base, lora, change.module)
@@ -159,7 +171,7 @@ def _orient(entry: Entry, lora: AdapterFile, module: str) -> bool:
     flat = (entry.shape[0], math.prod(entry.shape[1:])) if len(entry.shape) > 1 else (0, 0)
     transposed = lora.layouts[module].kind == "embedding"
     if lora.layouts[module].kind == "linear":
-        # peft's flag is one for all modules and may be stale; only a square matrix needs it.
+        # peft's flag is the same for all modules and may be stale; only a square matrix needs it.
         square = rows == columns
         transposed = bool(lora.config.get("fan_in_fan_out")) if square else flat == (columns, rows)
     if flat != ((columns, rows) if transposed else (rows, columns)):
@@ -177,13 +189,22 @@ def fold_file(
     places: Mapping[str, Change],
     added: Mapping[str, Added] | None = None,
 ) -> None:
-    """Copy a safetensors file to path, with the changes in places (see `locate`) and the added tensors."""
-    own = {name: new for name, new in (added or {}).items() if new.source in file.entries}
-    header = _longer_header(file, own) if own else file.header
+    """Copy a safetensors file with the changes of an adapter.
+
+    Args:
+        file: a file of the base.
+        path: the new file.
+        lora: the adapter.
+        places: see `locate`.
+        added: tensors to add, by name; only those whose source is in this file are added.
+    """
+    new_tensors = {name: new for name, new in (added or {}).items() if new.source in file.entries}
+    header = _longer_header(file, new_tensors) if new_tensors else file.header
     with file.path.open("rb") as base, lora.path.open("rb") as adapter, path.open("wb") as sink:
         sink.write(struct.pack("<Q", len(header)) + header)
         work = [(entry, places.get(key, Change())) for key, entry in file.entries.items()]
-        for entry, change in [*work, *((file.entries[new.source], new.change) for new in own.values())]:
+        work += [(file.entries[new.source], new.change) for new in new_tensors.values()]
+        for entry, change in work:
             source, stored = base, entry
             if change.whole is not None:
                 source, stored = adapter, lora.file.entries[change.whole]
@@ -197,7 +218,7 @@ def fold_file(
 
 
 def _longer_header(file: TensorFile, added: Mapping[str, Added]) -> bytes:
-    """The file's header with records of the added tensors, which lie behind the others."""
+    """The file's header with records of the added tensors, which follow the others."""
     header = json.loads(file.header)
     end = max(record["data_offsets"][1] for key, record in header.items() if key != "__metadata__")
     for name, new in added.items():
@@ -209,7 +230,7 @@ def _longer_header(file: TensorFile, added: Mapping[str, Added]) -> bytes:
 
 
 def _cast(lora: AdapterFile, name: str, dtype: str) -> Tensor:
-    """A tensor that the adapter stores whole, in the base's dtype. Refuses what that cannot hold."""
+    """A tensor that the adapter stores whole, in the base's dtype. Raises ParetuneError on overflow."""
     tensor = lora.file.read_finite(name).to(DTYPES[dtype])
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
         raise ParetuneError(f"{name} of {lora.path} holds values too large for {dtype}")
@@ -226,7 +247,7 @@ def _copy(source: IO[bytes], sink: IO[bytes], size: int) -> None:
 def _add(
     source: IO[bytes], sink: IO[bytes], entry: Entry, kept: str, lora: AdapterFile, module: str
 ) -> None:
-    """Stream one weight [rows, width] through W += left @ right, in float32 or wider, to the dtype `kept`."""
+    """Copy one weight [rows, width] with W += left @ right, in float32 or float64. kept: the new dtype."""
     delta = lora[module]
     transposed = _orient(entry, lora, module)
     left, right = (delta.A.T, delta.B.T) if transposed else (delta.B, delta.A)

@@ -1,8 +1,8 @@
-"""Folding into a base that keeps one weight under two names: its embedding, and the head tied to it.
+"""Folding into a base with tied weights: one weight under two names, of the embedding and of the head.
 
-peft changes the module that it adapts and leaves the other one as it was, so a change of one name parts
-them: the folded base stores both and says so. They stay one where both are changed alike, which is what
-peft's `ensure_weight_tying` does.
+peft changes only the module that it adapts, so a change of one of the two names unties them: the folded base
+stores both, and its configuration says so. They stay tied if both get the same change, as with peft's
+`ensure_weight_tying`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .transformers_names import untie
 
 @dataclass(frozen=True)
 class Tied:
-    """The base's shared weights. groups: names of one weight. shared: name not stored -> name stored."""
+    """The tied weights of the base. groups: the names of each. shared: name not stored -> stored name."""
 
     groups: tuple[tuple[str, ...], ...]
     shared: dict[str, str]
@@ -32,7 +32,10 @@ class Tied:
 
 @dataclass(frozen=True)
 class Parted:
-    """What a fold does. changes: to the tensors stored. added: those that are not shared any more."""
+    """The changes of a fold.
+
+    changes: of stored tensors. added: tensors that are no longer shared. untied: whether any weight is.
+    """
 
     changes: dict[str, Change]
     added: dict[str, Added]
@@ -40,43 +43,49 @@ class Parted:
 
 
 def stored_names(groups: Sequence[Sequence[str]], files: Sequence[TensorFile]) -> Tied:
-    """The groups (see `Names.tied`) in the names of the base's files, which may lack an outer part."""
+    """The groups (see `Names.tied`) by the names in the base's files, which may lack an outer part."""
     keys = [key for file in files for key in file.entries]
-    told: list[tuple[str, ...]] = []
+    tied: list[tuple[str, ...]] = []
     shared: dict[str, str] = {}
     for group in groups:
         names = [_stored(name, keys) for name in group]
-        there = [name for name in names if name in keys]
-        if there:
-            told.append(tuple(dict.fromkeys(names)))
-            shared |= {name: there[0] for name in names if name not in keys}
-    return Tied(tuple(told), shared)
+        present = [name for name in names if name in keys]
+        if present:
+            tied.append(tuple(dict.fromkeys(names)))
+            shared |= {name: present[0] for name in names if name not in keys}
+    return Tied(tuple(tied), shared)
 
 
 def _stored(name: str, keys: Sequence[str]) -> str:
-    """The one key that is the class's name, or has its last two parts; the name itself where none does."""
+    """The key for a name of the class: the same, or the only key with its last two parts; else the name."""
     if name in keys:
         return name
     end = ".".join(name.rsplit(".", 2)[-2:])
-    found = [key for key in keys if key == end or key.endswith("." + end)]
-    return found[0] if len(found) == 1 else name
+    matches = [key for key in keys if key == end or key.endswith("." + end)]
+    return matches[0] if len(matches) == 1 else name
 
 
 def part(lora: AdapterFile, places: Mapping[str, Change], tied: Tied) -> Parted:
-    """Decide for every shared weight that the adapter changes whether it stays shared."""
+    """Decide for every tied weight that the adapter changes whether it stays tied.
+
+    Args:
+        lora: the adapter.
+        places: see `fold_tensors.locate`.
+        tied: the base's tied weights.
+    """
     changes = {name: change for name, change in places.items() if name not in tied.shared}
     added: dict[str, Added] = {}
     untied = False
     for group in tied.groups:
-        own = {name: places.get(name, Change()) for name in group}
+        wanted = {name: places.get(name, Change()) for name in group}
         if not any(name in places for name in group):
             continue
         if lora.config.get("ensure_weight_tying"):
-            # peft loads both names into one storage, the later one's values last.
-            last = [own[name] for name in group if name in places][-1]
-            own = dict.fromkeys(group, last)
-        first = own[group[0]]
-        if all(_alike(lora, first, change) for change in own.values()):
+            # peft loads both names into one storage, so the values of the later name remain.
+            last = [wanted[name] for name in group if name in places][-1]
+            wanted = dict.fromkeys(group, last)
+        first = wanted[group[0]]
+        if all(_alike(lora, first, change) for change in wanted.values()):
             changes |= {name: first for name in group if name not in tied.shared}
             continue
         if len(group) > 2:
@@ -85,13 +94,13 @@ def part(lora: AdapterFile, places: Mapping[str, Change], tied: Tied) -> Parted:
                 f"{lora.path} changes {name} alone, shared by {len(group)} weights of the base: fold it "
                 "with peft (merge_and_unload)"
             )
-        added |= {n: Added(tied.shared[n], own[n]) for n in group if n in tied.shared}
+        added |= {n: Added(tied.shared[n], wanted[n]) for n in group if n in tied.shared}
         untied = True
     return Parted(changes, added, untied)
 
 
 def _alike(lora: AdapterFile, x: Change, y: Change) -> bool:
-    """Whether two changes leave the same weight."""
+    """Whether two changes give the same weight."""
     if x == y:
         return True
     if x.module is not None or y.module is not None or x.whole is None or y.whole is None:
@@ -100,7 +109,7 @@ def _alike(lora: AdapterFile, x: Change, y: Change) -> bool:
 
 
 def record(folder: Path, parted: Parted, files: Sequence[TensorFile]) -> None:
-    """Say in the new folder's configuration and weight index what is stored apart now."""
+    """Write into the new folder's configuration and weight index which tensors are no longer tied."""
     if not parted.untied:
         return
     untie(folder)

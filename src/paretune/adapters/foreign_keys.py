@@ -1,4 +1,4 @@
-"""Adapters that other tools wrote for SD3, FLUX, HunyuanVideo and Wan, read under diffusers' names.
+"""Translation of other tools' key names for SD3, FLUX, HunyuanVideo and Wan into diffusers' names.
 
     lora_unet_double_blocks_0_img_attn_qkv        kohya's sd-scripts, musubi-tuner
     lora_transformer_transformer_blocks_0_attn_to_q   OneTrainer
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ..types import ParetuneError
 from .layout import Factors
-from .original_names import Found, diffusers_of, original_of
+from .original_names import NameMatch, diffusers_of, original_of
 
-# What a name begins with -> whose it is. The original models' own names begin with their blocks.
+# Beginning of a module's name -> the tool that writes it. Names in the original models begin with a block.
 _TOOLS = {
     "lora_unet_": "kohya",
     "lora_te": "kohya",
@@ -32,26 +32,26 @@ _TOOLS = {
 
 
 def tool_of(name: str) -> str | None:
-    """Whose key names a module's name is of; None for peft's and diffusers'."""
+    """The tool that writes such a module name; None for peft and diffusers."""
     return next((tool for start, tool in _TOOLS.items() if name.startswith(start)), None)
 
 
 def translate(path: Path, modules: Mapping[str, Factors]) -> dict[str, Factors]:
-    """The modules under diffusers' names, split where the originals keep several in one.
+    """The modules under diffusers' names, split where an original module holds several of diffusers'.
 
-    Raises ParetuneError for a name that no table has and for rows that do not split.
+    Raises ParetuneError for a name that is in no table, and for rows that cannot be split.
     """
     tool = next(tool for name in modules if (tool := tool_of(name)))
-    done: dict[str, Factors] = {}
+    translated: dict[str, Factors] = {}
     for name, factors in modules.items():
-        found = _find(name)
-        if found is None:
+        match = _find(name)
+        if match is None:
             raise ParetuneError(_unknown(path, name, tool_of(name) or tool))
-        for target, part in zip(found.targets, _split(path, name, factors, found, tool), strict=True):
-            if target in done:
+        for target, part in zip(match.targets, _split(path, name, factors, match, tool), strict=True):
+            if target in translated:
                 raise ParetuneError(f"{path} changes {target} twice, by {name} and another of its modules")
-            done[target] = part
-    return done
+            translated[target] = part
+    return translated
 
 
 def _unknown(path: Path, name: str, tool: str) -> str:
@@ -66,7 +66,7 @@ def _unknown(path: Path, name: str, tool: str) -> str:
     )
 
 
-def _find(name: str) -> Found | None:
+def _find(name: str) -> NameMatch | None:
     for start in ("lora_unet_", "model.diffusion_model.", "diffusion_model."):
         if name.startswith(start):
             rest, flat = name.removeprefix(start), start == "lora_unet_"
@@ -76,16 +76,16 @@ def _find(name: str) -> Found | None:
     return original_of(name)
 
 
-def _split(path: Path, name: str, factors: Factors, found: Found, tool: str) -> list[Factors]:
-    """The factors of each of a module's parts: the same A, and rows of B."""
+def _split(path: Path, name: str, factors: Factors, match: NameMatch, tool: str) -> list[Factors]:
+    """The factors of each part of a module: the same A, and some rows of B."""
     rows, columns = factors.shape
-    original = found.original
+    original = match.original
     swap = original.swap == "always" or (original.swap == "halves" and rows == 2 * columns)
     unit, rest = divmod(rows, sum(original.shares))
     if rest or (swap and rows % 2):
         raise ParetuneError(
             f"{path} cannot be merged ({name}): {tool} key names, but its {rows} rows do not split into "
-            f"{' and '.join(found.targets)}"
+            f"{' and '.join(match.targets)}"
         )
     if len(original.shares) == 1:
         return [replace(factors, swap=swap)]

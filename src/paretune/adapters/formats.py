@@ -1,4 +1,4 @@
-"""Adapters in one tool's format: peft's, diffusers', ComfyUI's or kohya's."""
+"""Export of adapters in the format of one tool: peft, diffusers, ComfyUI or kohya."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .write import PROVENANCE
 
 FILES = {"peft": (PEFT_CONFIG, PEFT_WEIGHTS), "diffusers": (DIFFUSERS_WEIGHTS,)}
 FORMATS = (*FILES, "comfyui", "kohya")
-# What a base model's name tells of its family.
+# Part of a base model's name -> its family.
 _HINTS = {"flux": "flux", "hunyuan": "hunyuan_video", "diffusion-3": "sd3", "sd3": "sd3", "wan": "wan"}
 
 
 def check_format(form: str, family: str | None = None) -> None:
-    """Raise ParetuneError for a format or a family that there is not, before anything is done."""
+    """Raise ParetuneError for an unknown format or family."""
     if form not in FORMATS:
         raise ParetuneError(f"--format {form} is none of {', '.join(FORMATS)}")
     if family is not None and _key(family) not in TABLES:
@@ -36,10 +36,17 @@ def _key(family: str) -> str:
 
 @contextmanager
 def in_format(out: Path, form: str, family: str | None = None) -> Iterator[Path]:
-    """A place for the block to write an adapter's folder to, which then becomes `out` in that format.
+    """Yield a path to which the block writes an adapter's folder, and convert it to `out` afterwards.
 
-    family: of the base model, where it is known. `out` appears whole or not at all; the tokens that the
-    folder has come along. Raises ParetuneError when the format cannot hold the adapter.
+    `out` is written completely or not at all. Reward tokens in the folder are kept.
+
+    Args:
+        out: the new folder.
+        form: one of FORMATS.
+        family: the family of the base model, if known.
+
+    Raises:
+        ParetuneError: the format cannot hold the adapter.
     """
     check_new(out)
     check_format(form, family)
@@ -74,8 +81,8 @@ def _fill(done: Path, whole: Path, name: str, form: str, family: str | None) -> 
         if kind not in TABLES:
             raise ParetuneError(f"--format {form} is for {', '.join(TABLES)}, not for {kind}; write peft")
         note = whole / PROVENANCE
-        told = {"paretune": note.read_text().strip()} if note.exists() else {}
-        write_original(done / f"{name}.safetensors", adapter, adapter.layouts, form, kind, told)
+        metadata = {"paretune": note.read_text().strip()} if note.exists() else {}
+        write_original(done / f"{name}.safetensors", adapter, adapter.layouts, form, kind, metadata)
     if (whole / PROVENANCE).exists():
         note = json.loads((whole / PROVENANCE).read_text(encoding="utf-8"))
         write_json(done / PROVENANCE, {**note, "format": form})
@@ -84,7 +91,7 @@ def _fill(done: Path, whole: Path, name: str, form: str, family: str | None) -> 
 
 
 def guess_family(adapter: AdapterFile) -> str:
-    """The family of an adapter by its modules, or by its base model's name. Raises ParetuneError."""
+    """The family of an adapter, from its modules or its base model's name, else a ParetuneError."""
     modules = list(adapter)
     if any(name.startswith("blocks.") and ".attn1." in name for name in modules):
         return "wan"
@@ -99,6 +106,6 @@ def guess_family(adapter: AdapterFile) -> str:
     if not any(name.startswith(("transformer_blocks.", "single_transformer_blocks.")) for name in modules):
         raise ParetuneError(f"modules such as {modules[0]} are of none of {', '.join(TABLES)}: write peft")
     raise ParetuneError(
-        f"the modules do not tell of which family they are ({modules[0]}): add --family, one of "
+        f"the modules do not show their family ({modules[0]}): add --family, one of "
         f"{', '.join(TABLES)}"
     )

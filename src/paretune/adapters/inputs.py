@@ -1,4 +1,4 @@
-"""Adapters as a user names them: a folder, a .safetensors file, or a Hugging Face hub id."""
+"""Opening adapters by a folder, a .safetensors file or a Hugging Face hub id, and checks of several."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _HUB = re.compile(r"^[\w.-]+/[\w.-]+(/.+\.safetensors)?$")
 def open_adapter(name: str | Path) -> AdapterFile:
     """Open an adapter by path, by hub id "owner/name", or by "owner/name/file.safetensors".
 
-    A path that exists wins over a hub id. Only adapter files are downloaded, never a base model.
-    Raises ParetuneError in one line when there is none.
+    An existing path takes precedence over a hub id. Only adapter files are downloaded, never a base model.
+    Raises ParetuneError if there is no such adapter.
     """
     text = str(name)
     if Path(name).is_dir():
@@ -32,18 +32,23 @@ def open_adapter(name: str | Path) -> AdapterFile:
 
 
 def open_adapters(names: Sequence[str | Path], renames: Sequence[str] = ()) -> list[AdapterFile]:
-    """Open adapters, their modules renamed as told ("OLD=NEW", see `policies.renaming`)."""
+    """Open adapters and rename their modules. renames: "OLD=NEW", see `renaming`."""
     rules = read_renames(renames)
     return renamed([open_adapter(name) for name in names], rules)
 
 
 def measurable(names: Sequence[str | Path], renames: Sequence[str], out: Path) -> list[Path]:
-    """Where to read each adapter from in order to measure it: its file, or the folder of a peft adapter.
+    """The path from which each adapter can be loaded for an evaluation: its file, or a peft adapter's folder.
 
-    Renamed adapters are written below `out` first. Raises ParetuneError for tensors stored whole, which
-    an adapter on a loaded model does not replace.
+    Args:
+        names: adapters, see `open_adapter`.
+        renames: changes of module names, "OLD=NEW".
+        out: a folder below which renamed adapters are written.
+
+    Raises:
+        ParetuneError: an adapter stores whole tensors, which are not replaced in a loaded model.
     """
-    places: list[Path] = []
+    paths: list[Path] = []
     for name, adapter in zip(names, open_adapters(names, renames), strict=True):
         for bare in adapter.whole:
             if frozen(bare) is None:
@@ -53,22 +58,22 @@ def measurable(names: Sequence[str | Path], renames: Sequence[str], out: Path) -
                 )
         if renames:
             inputs = [sha256(adapter.path), *renames]
-            place = out / "adapters" / digest(inputs)[:16]
-            if not place.exists():
+            path = out / "adapters" / digest(inputs)[:16]
+            if not path.exists():
                 base = adapter.base_model or ""
-                write_adapter(place, adapter, base, {"renamed": list(renames)}, None, adapter.layouts)
+                write_adapter(path, adapter, base, {"renamed": list(renames)}, None, adapter.layouts)
         else:
-            place = adapter.path.parent if adapter.path.name == PEFT_WEIGHTS else adapter.path
-        places.append(place.absolute())  # not resolve(): the hub's cache keeps links to files without names
-    return places
+            path = adapter.path.parent if adapter.path.name == PEFT_WEIGHTS else adapter.path
+        paths.append(path.absolute())  # resolve() would follow links of the hub's cache to nameless files
+    return paths
 
 
 def _download(text: str) -> Path:
-    """The local copy of a hub adapter's weights file (its configuration beside it)."""
+    """Download a hub adapter's weights, with its configuration beside them. Returns the weights' path."""
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.utils import logging as hub_logging
 
-    hub_logging.set_verbosity_error()  # its retries would be twenty lines before our one
+    hub_logging.set_verbosity_error()  # its retries would be twenty lines before the error message
     owner, repository, *inner = text.split("/", 2)
     hub_id = f"{owner}/{repository}"
     try:
@@ -80,7 +85,7 @@ def _download(text: str) -> Path:
         return Path(hf_hub_download(hub_id, weights))
     except ParetuneError:
         raise
-    except Exception as error:  # the library raises whatever its layers raise
+    except Exception as error:  # the library passes on any error of its layers
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ParetuneError(
             f"no adapter at {text}, neither here nor on the hub: {reason}"
@@ -88,14 +93,14 @@ def _download(text: str) -> Path:
 
 
 def _choose(hub_id: str, files: Sequence[str]) -> str:
-    """The adapter among a repository's files: the standard names first, else the only candidate."""
+    """The adapter among a repository's files: one with a standard name, else the only safetensors file."""
     for known in ("adapter_model.safetensors", "pytorch_lora_weights.safetensors"):
         if known in files:
             return known
-    found = [file for file in files if file.endswith(".safetensors") and "/" not in file]
-    if len(found) == 1:
-        return found[0]
-    what = f"several ({', '.join(found)}): name one as {hub_id}/FILE" if found else "none"
+    candidates = [file for file in files if file.endswith(".safetensors") and "/" not in file]
+    if len(candidates) == 1:
+        return candidates[0]
+    what = f"several ({', '.join(candidates)}): name one as {hub_id}/FILE" if candidates else "none"
     raise ParetuneError(f"{hub_id} should hold one safetensors adapter, it holds {what}")
 
 
@@ -105,17 +110,26 @@ def check_together(
     base_model: str | None = None,
     mean: bool = True,
 ) -> str:
-    """Check that adapters may be merged; return the base model they share ("" when none is named).
+    """Check that adapters can be merged.
 
-    base_model: what the user says it is, which overrides the files. mean: whether they are averaged.
-    Raises ParetuneError on different base models, different shapes or layouts of a module, one module
-    under two names, an average of adapters that share no module, and differing modules_to_save.
+    Args:
+        adapters: the adapters.
+        names: their names, for messages.
+        base_model: the base model that the user gives, which overrides the files.
+        mean: whether the adapters are averaged.
+
+    Returns:
+        The base model that they share, "" if none is named.
+
+    Raises:
+        ParetuneError: different base models, different shapes or layouts of a module, one module under two
+            names, an average of adapters that share no module, or different modules_to_save.
     """
     bases = {a.base_model: name for a, name in zip(adapters, names, strict=True) if a.base_model}
     if base_model is None and len(bases) > 1:
-        told = ", ".join(f"{name}: {base}" for base, name in bases.items())
+        listed = ", ".join(f"{name}: {base}" for base, name in bases.items())
         raise ParetuneError(
-            f"these adapters are for different base models ({told}); if they are the same model "
+            f"these adapters are for different base models ({listed}); if they are the same model "
             "under two names, give that as the base model"
         )
     seen: dict[str, tuple[str, tuple[int, int], Layout]] = {}
@@ -135,7 +149,7 @@ def check_together(
 
 
 def refuse_aliases(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
-    """Raise ParetuneError where two adapters call the same modules by two names."""
+    """Raise ParetuneError if two adapters have different names for the same modules."""
     for (x, first), (y, second) in combinations(zip(adapters, names, strict=True), 2):
         rule = alias(y.keys() - x.keys(), x.keys() - y.keys())
         if rule is not None:
@@ -148,7 +162,7 @@ def refuse_aliases(adapters: Sequence[AdapterFile], names: Sequence[str]) -> Non
 
 
 def _refuse_strangers(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
-    """A mean of adapters that share no module would only make each of them weaker."""
+    """Raise ParetuneError for a mean of adapters that share no module, which would only weaken each."""
     for i, adapter in enumerate(adapters):
         others = [j for j in range(len(adapters)) if j != i]
         if others and not any(adapter.keys() & adapters[j].keys() for j in others):
@@ -174,9 +188,10 @@ def refuse_whole(adapters: Sequence[AdapterFile]) -> None:
 
 
 def _check_whole(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
-    """Tensors stored whole can be carried over only when every adapter holds the very same ones.
+    """Raise ParetuneError unless all adapters hold the same whole tensors, so that these can be copied.
 
-    A frozen weight that peft stores beside a module's factors is the base's own: who lacks it has the same.
+    A frozen weight that peft stores beside a module's factors is a weight of the base, so adapters without it
+    have the same.
     """
     every = dict.fromkeys(bare for adapter in adapters for bare in adapter.whole)
     for bare in every:
@@ -196,5 +211,5 @@ def _check_whole(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:
         if clashing:
             raise ParetuneError(
                 f"{holder} and {clashing[0]} clash in {bare}, stored whole (modules_to_save): its "
-                "change cannot be told without the base; train without modules_to_save"
+                "change cannot be computed without the base; train without modules_to_save"
             )

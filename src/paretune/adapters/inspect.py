@@ -1,4 +1,4 @@
-"""`paretune inspect`: what adapters are and how they agree, from their factors alone."""
+"""`paretune inspect`: the ranks, norms and agreement of adapters, computed from their factors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENERGY = 0.99
 
 @dataclass(frozen=True)
 class ModuleSummary:
-    """One module: (m, n), stored rank, the rank that keeps 99 % of its energy, scale and ‖ΔW‖_F."""
+    """One module: shape (m, n), stored rank, the rank that keeps 99 % of its energy, scale and ‖ΔW‖_F."""
 
     name: str
     shape: tuple[int, int]
@@ -35,7 +35,7 @@ class ModuleSummary:
 
 @dataclass(frozen=True)
 class AdapterSummary:
-    """One adapter. energy_by_rank[R]: the share of ‖ΔW‖²_F left if all modules are cut to R."""
+    """One adapter. energy_by_rank[R]: the share of ‖ΔW‖²_F that is kept if all modules are cut to rank R."""
 
     name: str
     base_model: str | None
@@ -60,15 +60,15 @@ class Inspection:
     cosines: list[list[float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data for JSON."""
+        """The inspection as plain data for JSON."""
         return asdict(self)
 
 
 def inspect_adapters(inputs: Sequence[str | Path], renames: Sequence[str] = ()) -> Inspection:
-    """Read adapters (folders, files or hub ids), one module in memory at a time.
+    """Inspect adapters (folders, files or hub ids), with one module in memory at a time.
 
-    renames: "OLD=NEW". Raises ParetuneError when one cannot be read, when modules of a name differ in
-    shape, or when two adapters call the same modules by two names.
+    renames: changes of module names, "OLD=NEW". Raises ParetuneError when an adapter cannot be read, when
+    modules with the same name differ in shape, or when adapters have different names for the same modules.
     """
     if not inputs:
         raise ParetuneError("nothing to inspect: give at least one adapter")
@@ -113,7 +113,7 @@ def _summary(name: str, adapter: AdapterFile) -> AdapterSummary:
 
 
 def render(inspection: Inspection, largest: int = 5) -> RenderableType:
-    """Tables for a terminal: one row an adapter, its largest modules, and the cosine matrix."""
+    """Tables for a terminal: one row per adapter, its `largest` modules, and the cosine matrix."""
     overview = Table(title="Adapters", title_justify="left")
     for heading in ("", "adapter", "base model", "modules", "rank", "parameters", "norm"):
         overview.add_column(heading)
@@ -140,7 +140,7 @@ def render(inspection: Inspection, largest: int = 5) -> RenderableType:
 
 
 def _cosine_table(inspection: Inspection) -> Table:
-    table = Table(title="Cosines (below zero: they pull apart)", title_justify="left")
+    table = Table(title="Cosines (below zero: the adapters conflict)", title_justify="left")
     table.add_column("")
     for number in range(1, len(inspection.cosines) + 1):
         table.add_column(str(number), justify="right")

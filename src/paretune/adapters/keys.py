@@ -1,7 +1,7 @@
-"""What the tensors of an adapter file are: peft's and diffusers' key names read into modules.
+"""Parsing of an adapter file's key names, of peft and diffusers, into modules.
 
-A module's A and B may be stored as Linear factors [r, n] and [m, r], as convolutions
-[r, in, k..] and [m, r, 1..], or as an embedding's. All become the matrices of `ops.lowrank`.
+A module's A and B may be stored as linear factors [r, n] and [m, r], as convolutions [r, in, k..] and
+[m, r, 1..], or as factors of an embedding. All become the matrices of `ops.lowrank`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from .tensors import TensorFile
 PEFT_PREFIX = "base_model.model."
 COMPONENTS = ("transformer", "unet")
 _FACTOR = re.compile(
-    r"^(?P<module>.+)\.(?:lora_(?P<peft>[AB])(?:\.[\w-]+)?\.weight"  # peft may leave an adapter's name in
+    r"^(?P<module>.+)\.(?:lora_(?P<peft>[AB])(?:\.[\w-]+)?\.weight"  # peft may include an adapter's name
     r"|lora_embedding_(?P<embedding>[AB])(?:\.[\w-]+)?"
     r"|(?:lora\.|lora_|lora_linear_layer\.)(?P<diffusers>down|up)\.weight)$"
 )
 _XLABS = re.compile(r"^(?P<module>.+\.processor\.\w+_lora\d?)\.(?P<side>down|up)\.weight$")
 _SIDES = {"down": "A", "up": "B"}
-# Marks of what is no sum of B A products, and what to do instead.
+# Parts of key names of other methods than plain LoRA -> the method, and what the user can do.
 _FOREIGN = {
     "lora_magnitude_vector": "DoRA, whose scale depends on the base weights: fold it into the base",
     "dora_scale": "DoRA, whose scale depends on the base weights: fold it into the base",
@@ -42,9 +42,9 @@ _FOREIGN = {
 
 @dataclass(frozen=True)
 class Contents:
-    """A file's modules, its tensors stored whole (modules_to_save), and diffusers' component.
+    """The contents of a file: modules, tensors stored whole (modules_to_save), and diffusers' component.
 
-    translated: whether the modules had another tool's names.
+    translated: whether the modules had names of another tool.
     """
 
     modules: dict[str, Factors]
@@ -54,7 +54,7 @@ class Contents:
 
 
 def _strip(name: str) -> tuple[str, str | None]:
-    """A tensor's name without the prefix that its format adds, and diffusers' component."""
+    """A tensor's name without the prefix of its format, and diffusers' component."""
     if name.startswith(PEFT_PREFIX):
         return name.removeprefix(PEFT_PREFIX), None
     for component in COMPONENTS:
@@ -90,10 +90,10 @@ def _factor(bare: str) -> tuple[str, str, bool] | None:
 
 
 def parse(file: TensorFile, configured: bool = False) -> Contents:
-    """Sort a file's tensors into modules. Raises ParetuneError on what is not plain LoRA.
+    """Sort a file's tensors into modules. Raises ParetuneError for anything but plain LoRA.
 
-    configured: whether peft's configuration lies beside it. Then names with peft's prefix are of the model
-    that peft adapted, whatever its modules are called; all else of another tool is translated.
+    configured: whether peft's configuration is beside the file. If so, names with peft's prefix are names of
+    the adapted model and are not translated, even if they look like another tool's.
     """
     modules: dict[str, Factors] = {}
     whole: dict[str, str] = {}
@@ -139,7 +139,7 @@ def _is_foreign(module: str, factors: Factors, configured: bool) -> bool:
 
 
 def _measure(file: TensorFile, module: str, factors: Factors) -> None:
-    """Fill in rank, shape and layout from the header, checking that A and B fit."""
+    """Set rank, shape and layout from the header, and check that A and B fit."""
     missing = {"A", "B"} - factors.names.keys()
     if missing:
         raise ParetuneError(f"{file.path} lacks the {min(missing)} factor of {module}")
@@ -154,7 +154,7 @@ def _measure(file: TensorFile, module: str, factors: Factors) -> None:
         raise ParetuneError(f"{file.path}: the factors of {module} have rank 0; leave the module out")
     alpha = file.entries[factors.alpha].shape if factors.alpha is not None else ()
     if math.prod(alpha) != 1:
-        raise ParetuneError(f"{file.path}: the alpha of {module} is no single number but {list(alpha)}")
+        raise ParetuneError(f"{file.path}: the alpha of {module} is not a single number but {list(alpha)}")
     factors.rank, factors.shape = a[0], (b[0], math.prod(a[1:]))
     if len(a) > 2:
         factors.layout = Layout("conv", tuple(a[2:]))

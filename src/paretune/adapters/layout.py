@@ -1,4 +1,4 @@
-"""How a module's factors lie in an adapter file."""
+"""How a module's factors are stored in an adapter file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Layout:
-    """How a module's factors lie in a file. kernel: a convolution's kernel sizes, () for others."""
+    """The kind of a module, which decides the shapes of its factors. kernel: of a convolution, else ()."""
 
     kind: Literal["linear", "conv", "embedding"] = "linear"
     kernel: tuple[int, ...] = ()
@@ -16,10 +16,10 @@ class Layout:
 
 @dataclass
 class Factors:
-    """One module's tensors: their names in the file, rank, and diffusers' alpha tensor if any.
+    """The stored factors of one module: names in the file, rank, shape, and diffusers' alpha tensor if any.
 
-    told: the rank and alpha that the configuration gives it; None where there is no configuration.
-    rows: the rows of the stored B that are this module's, where a file keeps several in one; None: all.
+    configured: the rank and alpha of the configuration; None without a configuration.
+    rows: the rows of the stored B that belong to this module, if the file joins several modules; None: all.
     swap: whether the two halves of its rows are stored in the other order.
     """
 
@@ -28,6 +28,6 @@ class Factors:
     rank: int = 0
     shape: tuple[int, int] = (0, 0)
     alpha: str | None = None
-    told: tuple[int, float] | None = None
+    configured: tuple[int, float] | None = None
     rows: tuple[int, int] | None = None
     swap: bool = False

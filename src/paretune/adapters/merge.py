@@ -1,4 +1,4 @@
-"""`paretune merge`: N adapters of anyone's into one, no base model loaded, one module in memory."""
+"""`paretune merge`: merge N adapters of any tool, without a base model, with one module in memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGEST = float(torch.finfo(torch.float32).max)
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge did. relative_error: see `ops.merging.MergeResult`. weights: those used."""
+    """The result of a merge. relative_error: see `ops.merging.MergeResult`. weights: the weights used."""
 
     folder: Path
     method: str
@@ -59,17 +59,23 @@ def merge_adapters(
     state: str | Path | None = None,
     normalise: bool = True,
     renames: Sequence[str] = (),
-    told: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> MergeReport:
-    """Merge adapters into a new folder `out` that plain peft and plain diffusers load.
+    """Merge adapters into a new folder that plain peft and plain diffusers load.
 
-    inputs: adapter folders, .safetensors files or hub ids. weights: uniform when None, normalised to a
-    mean; with normalise off as they are, signs included (1 each when None: the sum). renames: "OLD=NEW".
-    method, rank, energy, options: see `ops.merging.plan_merge`. base_model: overrides the name that
-    the inputs give. state: nesterov's momentum, the output folder of the round before (its
-    `momentum/`); with nesterov a new one is written into `out`. told: what else the provenance says.
-    Raises ParetuneError, in one line; then nothing is written.
+    Args:
+        inputs: adapter folders, .safetensors files or hub ids.
+        weights: see `ops.merging.plan_merge`, as are method, rank, energy, normalise and options.
+        out: the new folder.
+        base_model: overrides the name that the inputs give.
+        state: nesterov's momentum: the output folder of the previous round, with its `momentum/`. With
+            nesterov a new one is written into `out`.
+        renames: changes of module names, "OLD=NEW".
+        provenance: further entries of the provenance.
+
+    Raises:
+        ParetuneError: the adapters cannot be merged; nothing is written then.
     """
     if method == "search" and "evaluate" not in options:
         raise ParetuneError(
@@ -95,12 +101,12 @@ def merge_adapters(
         with user_errors():
             report = _stream(merge, adapters, writer, component, base)
         extra = {"renamed": list(renames)} if renames else {}
-        writer.finish(_provenance(merge, adapters, names, report) | extra | dict(told or {}))
+        writer.finish(_provenance(merge, adapters, names, report) | extra | dict(provenance or {}))
     return report
 
 
 def read_options(method: str, items: Sequence[str]) -> dict[str, float]:
-    """A method's options from the words of a command line, "density=0.5". Raises ParetuneError."""
+    """A method's options from command-line arguments such as "density=0.5". Raises ParetuneError."""
     for item in items:
         if not item.partition("=")[0] or "=" not in item:
             raise ParetuneError(f"--option wants NAME=VALUE, such as density=0.5, not {item!r}")
@@ -115,7 +121,7 @@ def _stream(
     component: str | None,
     base: str,
 ) -> MergeReport:
-    """Write module after module, keeping only their errors."""
+    """Write one module after another, and keep only their errors in memory."""
     layouts: dict[str, Layout] = {}
     for adapter in reversed(adapters):
         layouts.update(adapter.layouts)
@@ -158,7 +164,7 @@ def _keeps(merge: Merge) -> bool:
 
 
 def _component(adapters: Sequence[AdapterFile]) -> str | None:
-    """Which diffusers part the adapters change; None for models of transformers."""
+    """The part of a diffusers pipeline that the adapters change; None for models of transformers."""
     named = {adapter.component for adapter in adapters if adapter.component}
     if len(named) > 1:
         raise ParetuneError(f"the adapters are for different parts: {' and '.join(sorted(named))}")
@@ -174,7 +180,7 @@ def _component(adapters: Sequence[AdapterFile]) -> str | None:
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as JSON: functions and adapters by name only."""
+    """Options as plain data: functions by name, adapters by hash."""
     return {
         key: value if isinstance(value, str | int | float | bool | None) else _name(value)
         for key, value in options.items()
@@ -190,7 +196,7 @@ def _name(value: Any) -> str:
 def _provenance(
     merge: Merge, adapters: Sequence[AdapterFile], names: Sequence[str], report: MergeReport
 ) -> dict[str, Any]:
-    """What went in, how it was merged, and what was lost."""
+    """The inputs of a merge, its method and its error."""
     return {
         "made_by": "paretune merge",
         "inputs": [

@@ -1,9 +1,9 @@
-"""What modules are called in the models' original code, which other tools' adapters go by, and in diffusers.
+"""Tables of module names: in the models' original code, which other tools' adapters use, and in diffusers.
 
-One table a family, used both ways: an adapter of kohya, ComfyUI, XLabs, musubi-tuner, OneTrainer or the
-original authors is read by it, and ours are written by it. The originals keep some weights in one that
-diffusers splits (queries, keys and values; FLUX's first linear layer), and order the halves of the last
-modulation otherwise.
+There is one table per family, used in both directions: to read adapters of kohya, ComfyUI, XLabs,
+musubi-tuner, OneTrainer or the original authors, and to write adapters for these tools. The original code
+joins some weights that diffusers splits (queries, keys and values; FLUX's first linear layer), and has the
+halves of the last modulation in the other order.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ QKV = (1, 1, 1)
 
 @dataclass(frozen=True)
 class Original:
-    """One module of the original model. name: with {i} for the block's number.
+    """One module of the original model.
 
-    targets: diffusers' modules, in the order of the original's rows. shares: how those rows split.
-    swap: whether diffusers has the halves of the rows in the other order: "never", "always", or
-    "halves" where it has two halves (SD3's last block; the others have six parts in equal order).
+    name: with {i} for the block's number. targets: diffusers' modules, in the order of the original's rows.
+    shares: the proportions in which the rows are split.
+    swap: whether diffusers has the halves of the rows in the other order: "never", "always", or "halves" for
+    a module with two halves (SD3's last block; the other blocks have six parts in the same order).
     """
 
     name: str
@@ -170,7 +171,7 @@ TABLES: dict[str, list[Original]] = {
         "head.head": "proj_out",
     }),
 }  # fmt: skip
-# XLabs trains FLUX's attention processors: their names, and the original modules whose rows they change.
+# XLabs trains FLUX's attention processors: their names, and diffusers' modules that they change.
 XLABS: list[Original] = [
     _qkv("double_blocks.{i}.processor.qkv_lora1", f"{_DOUBLE}.attn"),
     _qkv("double_blocks.{i}.processor.qkv_lora2", f"{_DOUBLE}.attn", _ADDED),
@@ -184,27 +185,27 @@ XLABS: list[Original] = [
 
 
 def spelled(pattern: str, number: str, flat: bool = False) -> str:
-    """A table's name with its block's number; flat: with underscores for dots, as kohya writes it."""
+    """A name of a table with the block's number. flat: with underscores for dots, as kohya writes it."""
     name = pattern.replace("{i}", number)
     return name.replace(".", "_") if flat else name
 
 
 def matcher(pattern: str, flat: bool = False) -> re.Pattern[str]:
-    """What recognises a table's name and captures its block's number."""
+    """A regular expression that matches a name of a table and captures the block's number."""
     text = re.escape(pattern.replace(".", "_") if flat else pattern)
     return re.compile(text.replace(re.escape("{i}"), r"(?P<i>\d+)") + "$")
 
 
 @dataclass(frozen=True)
-class Found:
-    """A module's original and the number of its block ("" for those outside the blocks)."""
+class NameMatch:
+    """A matched name: its entry in a table, and the number of its block ("" outside the blocks)."""
 
     original: Original
     number: str
 
     @property
     def targets(self) -> list[str]:
-        """diffusers' names of the modules that it holds."""
+        """The names in diffusers of the modules that it holds."""
         return [spelled(target, self.number) for target in self.original.targets]
 
 
@@ -215,24 +216,24 @@ def _readers(flat: bool) -> list[tuple[re.Pattern[str], Original]]:
 
 
 @cache
-def _own(flat: bool) -> list[tuple[re.Pattern[str], Original]]:
+def _diffusers_readers(flat: bool) -> list[tuple[re.Pattern[str], Original]]:
     targets = dict.fromkeys(t for table in TABLES.values() for o in table for t in o.targets)
     return [(matcher(target, flat), Original(target, (target,))) for target in targets]
 
 
-def original_of(name: str, flat: bool = False) -> Found | None:
-    """The module of that original name, whatever the family: the tables do not contradict one another."""
+def original_of(name: str, flat: bool = False) -> NameMatch | None:
+    """The module with that original name, in any family, because the tables do not contradict each other."""
     return _find(_readers(flat), name)
 
 
-def diffusers_of(name: str, flat: bool = False) -> Found | None:
-    """The module of that name in diffusers, as OneTrainer spells it flat."""
-    return _find(_own(flat), name)
+def diffusers_of(name: str, flat: bool = False) -> NameMatch | None:
+    """The module with that name in diffusers. flat: with underscores for dots, as OneTrainer writes it."""
+    return _find(_diffusers_readers(flat), name)
 
 
-def _find(table: list[tuple[re.Pattern[str], Original]], name: str) -> Found | None:
+def _find(table: list[tuple[re.Pattern[str], Original]], name: str) -> NameMatch | None:
     for pattern, original in table:
         match = pattern.match(name)
         if match:
-            return Found(original, match.groupdict().get("i") or "")
+            return NameMatch(original, match.groupdict().get("i") or "")
     return None

@@ -1,7 +1,7 @@
-"""Write an adapter in the key names of the models' original code, for ComfyUI and for kohya's tools.
+"""Writing an adapter with the key names of the models' original code, for ComfyUI and for kohya's tools.
 
-What the original keeps in one weight becomes one module: the parts' factors side by side, B block by
-block, so ΔW is exactly theirs and the rank is the sum of the ranks.
+If the original code joins several modules in one weight, their factors are joined: A stacked, B as a block
+matrix. So ΔW is exact, and the rank is the sum of the ranks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .layout import Layout
 from .original_names import TABLES, Original, matcher, spelled
 from .tensors import TensorSpool
 
-# Which factor names each tool's own files have; both are read by both, diffusers insists on these.
+# The factor names in each tool's files. Both tools read both, but diffusers requires these.
 _DOWN_UP, _A_B = ("lora_down", "lora_up"), ("lora_A", "lora_B")
 COMFYUI = {"flux": _DOWN_UP, "hunyuan_video": _A_B, "sd3": _A_B, "wan": _A_B}
 
 
 @dataclass(frozen=True)
 class Fused:
-    """A module of the original model: its name, and diffusers' modules that it holds (None: not adapted)."""
+    """A module of the original model, and the diffusers modules that it holds (None: not adapted)."""
 
     name: str
     original: Original
@@ -34,47 +34,47 @@ class Fused:
 
 
 def fused_names(modules: Mapping[str, LowRank], family: str) -> list[Fused]:
-    """The original modules that hold these. Raises ParetuneError for one that the family has not."""
+    """The original modules that hold these. Raises ParetuneError for a module that is not in the table."""
     table = [
         (matcher(target), original, place)
         for original in TABLES[family]
         for place, target in enumerate(original.targets)
     ]
-    found: dict[str, tuple[Original, dict[int, str]]] = {}
+    fused: dict[str, tuple[Original, dict[int, str]]] = {}
     for module in modules:
         hits = ((m, o, place) for pattern, o, place in table if (m := pattern.match(module)))
         match, original, place = next(hits, (None, None, 0))
         if match is None or original is None:
             raise ParetuneError(f"{module} has no name in {family}'s original code; write peft or diffusers")
         name = spelled(original.name, match.groupdict().get("i") or "")
-        found.setdefault(name, (original, {}))[1][place] = module
+        fused.setdefault(name, (original, {}))[1][place] = module
     return [
         Fused(name, original, tuple(parts.get(i) for i in range(len(original.targets))))
-        for name, (original, parts) in found.items()
+        for name, (original, parts) in fused.items()
     ]
 
 
 def fuse(deltas: Mapping[str, LowRank], module: Fused) -> LowRank:
-    """The module's ΔW as one: the parts' rows under one another, zero where there is no part."""
+    """The ΔW of an original module: the rows of its parts one below the other, zero for a missing part."""
     parts = [None if name is None else deltas[name] for name in module.parts]
     shares = module.original.shares
-    there = [(part, share) for part, share in zip(parts, shares, strict=True) if part is not None]
-    first, share = there[0]
-    unit = first.shape[0] // share
-    for part, own in there:
-        if part.shape != (unit * own, first.shape[1]):
+    present = [(part, share) for part, share in zip(parts, shares, strict=True) if part is not None]
+    first, first_share = present[0]
+    unit = first.shape[0] // first_share
+    for part, share in present:
+        if part.shape != (unit * share, first.shape[1]):
             shapes = f"{first.shape} and {part.shape}"
             raise ParetuneError(f"the parts of {module.name} do not fit together: {shapes}")
     if len(parts) > 1:
-        rows, rank = [], sum(part.rank for part, _ in there)
+        rows, rank = [], sum(part.rank for part, _ in present)
         column = 0
-        for part, own in zip(parts, shares, strict=True):
-            block = first.B.new_zeros(unit * own, rank)
+        for part, share in zip(parts, shares, strict=True):
+            block = first.B.new_zeros(unit * share, rank)
             if part is not None:
                 block[:, column : column + part.rank] = part.B
                 column += part.rank
             rows.append(block)
-        first = LowRank(torch.cat(rows), torch.cat([part.A for part, _ in there]))
+        first = LowRank(torch.cat(rows), torch.cat([part.A for part, _ in present]))
     swap = module.original.swap
     if swap == "always" or (swap == "halves" and first.shape[0] == 2 * first.shape[1]):
         first = LowRank(first.B.roll(first.shape[0] // 2, dims=0), first.A)
@@ -89,7 +89,16 @@ def write_original(
     family: str,
     metadata: Mapping[str, str],
 ) -> None:
-    """Write the file. form: "comfyui" or "kohya". layouts: of the modules that are not linear."""
+    """Write an adapter's file with original key names.
+
+    Args:
+        path: the file.
+        deltas: module name in diffusers -> ΔW.
+        layouts: of the modules that are not linear.
+        form: "comfyui" or "kohya".
+        family: a key of TABLES.
+        metadata: of the file's header.
+    """
     spool = TensorSpool(path.parent)
     try:
         for module in fused_names(deltas, family):
@@ -115,5 +124,5 @@ def _tensors(
     stem = f"lora_unet_{name.replace('.', '_')}" if kohya else f"diffusion_model.{name}"
     yield f"{stem}.{down}.weight", a
     yield f"{stem}.{up}.weight", b
-    if down == "lora_down":  # these tools divide by the rank: alpha = rank is a scale of 1
+    if down == "lora_down":  # these tools divide alpha by the rank, so alpha = rank gives scale 1
         yield f"{stem}.alpha", torch.tensor(float(delta.rank))

@@ -1,9 +1,8 @@
-"""Which of peft's patterns a module's name meets: `rank_pattern`, `alpha_pattern`.
+"""Matching of module names with peft's patterns, `rank_pattern` and `alpha_pattern`.
 
-peft reads each key as a regular expression on the name or its end, and the first that matches counts.
-Most keys are plain names, which are looked up. A real expression may take for ever, and Python's `re`
-cannot be stopped from inside (it holds the interpreter's lock), so those are matched in a process of
-their own that is ended when its time is over.
+peft reads each key as a regular expression for the name or its end, and the first match counts. Most keys are
+plain names, which are looked up. Matching any other expression may never end, and Python's `re` cannot be
+interrupted (it holds the interpreter's lock), so a separate process does it within a time limit.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Sequence
 SECONDS = 5.0
 PLACE = "among the patterns"
 _PLAIN = re.compile(r"\^?[A-Za-z0-9_-]+(?:\\?\.[A-Za-z0-9_-]+)*\$?")
-# Reads [patterns, names], prints one line a pattern: the places of the names that it matches.
+# Reads [patterns, names] and prints one line per pattern: the indices of the names that it matches.
 _CHILD = """
 import json, re, sys
 try:
@@ -37,9 +36,10 @@ for pattern in patterns:
 
 
 def first_matches(patterns: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Name -> the first pattern that it meets; names that meet none are left out.
+    """Name -> the first pattern that matches it; names without a match are left out.
 
-    Raises ValueError when one is no expression or takes too long; PLACE in its words stands for where it is.
+    Raises ValueError for an invalid pattern, and for one that takes too long. The caller replaces PLACE in
+    the message by the position of the patterns.
     """
     best: dict[str, int] = {}
     plain = {key: i for i, key in reversed(list(enumerate(patterns))) if _PLAIN.fullmatch(key)}
@@ -48,14 +48,14 @@ def first_matches(patterns: Sequence[str], names: Sequence[str]) -> dict[str, st
     for name in names:
         parts = name.split(".")
         tails = (".".join(parts[i:]) for i in range(len(parts)))
-        found = [ends[tail] for tail in tails if tail in ends] if ends else []
-        found += [exact[name]] if name in exact else []
-        if found:
-            best[name] = min(found)
+        matching = [ends[tail] for tail in tails if tail in ends] if ends else []
+        matching += [exact[name]] if name in exact else []
+        if matching:
+            best[name] = min(matching)
     others = [i for i, key in enumerate(patterns) if key not in plain]
-    for i, places in zip(others, _match([patterns[i] for i in others], names), strict=True):
-        for place in places:
-            best[names[place]] = min(best.get(names[place], i), i)
+    for i, indices in zip(others, _match([patterns[i] for i in others], names), strict=True):
+        for index in indices:
+            best[names[index]] = min(best.get(names[index], i), i)
     return {name: patterns[i] for name, i in best.items()}
 
 
@@ -64,22 +64,22 @@ def _bare(key: str) -> str:
 
 
 def _match(patterns: Sequence[str], names: Sequence[str]) -> list[list[int]]:
-    """For each pattern the places of the names that it matches, found in a process of its own."""
+    """For each pattern the indices of the names that it matches, from a separate process."""
     if not patterns:
         return []
     command = [sys.executable, "-I", "-S", "-c", _CHILD]
-    told = json.dumps([list(patterns), list(names)])
+    request = json.dumps([list(patterns), list(names)])
     try:
-        done = subprocess.run(command, input=told, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=SECONDS)
         lines, reason = done.stdout.splitlines(), "cannot be matched"
     except subprocess.TimeoutExpired as error:
         output = error.stdout or b""
         text = output.decode() if isinstance(output, bytes) else output
         lines, reason = text.splitlines(), f"takes more than {SECONDS:g} s to match: write the names out"
-    found = [json.loads(line) for line in lines]
-    for pattern, places in zip(patterns, found, strict=False):
-        if isinstance(places, str):
-            raise ValueError(f"{pattern} {PLACE} is no pattern: {places}")
-    if len(found) < len(patterns):
-        raise ValueError(f"{patterns[len(found)]} {PLACE} {reason}")
-    return found
+    results = [json.loads(line) for line in lines]
+    for pattern, result in zip(patterns, results, strict=False):
+        if isinstance(result, str):
+            raise ValueError(f"{pattern} {PLACE} is no pattern: {result}")
+    if len(results) < len(patterns):
+        raise ValueError(f"{patterns[len(results)]} {PLACE} {reason}")
+    return results

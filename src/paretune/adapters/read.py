@@ -1,8 +1,8 @@
-"""LoRA adapters on disk: read anyone's (peft folders, diffusers files), a module at a time.
+"""Reading of LoRA adapters of any tool (peft folders, diffusers files), one module at a time.
 
-An `AdapterFile` is a mapping module name -> `LowRank`, whose factors are read when asked for and
-not kept, so `ops.lowrank.gram` or `ops.merging` walk it with one module in memory. `write_adapter`
-(in `adapter_writer`) makes a folder that plain peft and plain diffusers both load.
+An `AdapterFile` is a mapping module name -> `LowRank`. It reads factors at each look-up and does not keep
+them, so `ops.lowrank.gram` and `ops.merging` need one module in memory. `write.write_adapter` makes a folder
+that plain peft and plain diffusers both load.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ DIFFUSERS_WEIGHTS, DIFFUSERS_KEY = "pytorch_lora_weights.safetensors", "lora_ada
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AdapterFile(Mapping[str, LowRank]):
-    """A LoRA adapter whose factors stay on disk. self[module] reads one module, scale folded in.
+    """A LoRA adapter whose factors stay on disk. self[module] reads one module, with its scale folded in.
 
-    config: peft's configuration, or what a diffusers file says of itself ({} when nothing).
-    base_model: the model it names, None when it names none. component: "transformer" or "unet" when
-    the file says so. whole: tensors stored whole (modules_to_save): module's tensor -> file's name.
+    file: the weights. config: peft's configuration, or that in a diffusers file's header ({} if there is
+    none). contents: the modules and other tensors of the file.
     """
 
     file: TensorFile
@@ -47,30 +46,30 @@ class AdapterFile(Mapping[str, LowRank]):
 
     @property
     def base_model(self) -> str | None:
-        """The base model that the adapter names, or None."""
+        """The base model that the configuration names, or None."""
         return str(self.config.get("base_model_name_or_path") or "").rstrip("/") or None
 
     @property
     def component(self) -> str | None:
-        """The pipeline part that a diffusers file names, or None."""
+        """The part of a pipeline that a diffusers file names, "transformer" or "unet", or None."""
         return self.contents.component
 
     @property
     def whole(self) -> dict[str, str]:
-        """Tensors stored whole: bare name -> name in the file."""
+        """Tensors stored whole (modules_to_save): name without prefix -> name in the file."""
         return self.contents.whole
 
     @property
     def layouts(self) -> dict[str, Layout]:
-        """How each module's factors lie in the file."""
+        """How each module's factors are stored in the file."""
         return {module: factors.layout for module, factors in self.contents.modules.items()}
 
     def rank(self, module: str) -> int:
-        """A module's rank, from the header alone."""
+        """A module's rank, from the header."""
         return self.contents.modules[module].rank
 
     def shape(self, module: str) -> tuple[int, int]:
-        """A module's (m, n), convolutions flattened, from the header alone."""
+        """A module's (m, n), from the header, with convolutions flattened."""
         return self.contents.modules[module].shape
 
     def scale(self, module: str) -> float:
@@ -78,9 +77,9 @@ class AdapterFile(Mapping[str, LowRank]):
         factors = self.contents.modules[module]
         if factors.alpha is not None:
             return float(self.file.read_float(factors.alpha)) / factors.rank
-        if factors.told is None:
-            return 1.0  # diffusers without metadata: the product is taken as it is
-        rank, alpha = factors.told
+        if factors.configured is None:
+            return 1.0  # diffusers uses the product without a scale if there is no metadata
+        rank, alpha = factors.configured
         if rank != factors.rank:
             raise ParetuneError(
                 f"{self.path}: {module} has rank {factors.rank}, its configuration says {rank}"
@@ -101,7 +100,7 @@ class AdapterFile(Mapping[str, LowRank]):
         return LowRank(b, a)
 
     def __contains__(self, module: object) -> bool:
-        return module in self.contents.modules  # Mapping's own would read the module's factors
+        return module in self.contents.modules  # the inherited method would read the module's factors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.contents.modules)
@@ -115,36 +114,36 @@ def _weights_of(folder: Path) -> Path:
     for name in (PEFT_WEIGHTS, DIFFUSERS_WEIGHTS):
         if (folder / name).is_file() and (name != PEFT_WEIGHTS or (folder / PEFT_CONFIG).is_file()):
             return folder / name
-    found = sorted(folder.glob("*.safetensors"))
-    if (folder / PEFT_CONFIG).is_file() or not found:
+    candidates = sorted(folder.glob("*.safetensors"))
+    if (folder / PEFT_CONFIG).is_file() or not candidates:
         for path in sorted(folder.iterdir()):
             if path.suffix in PICKLES:
                 refuse_pickle(path)
         missing = PEFT_WEIGHTS if (folder / PEFT_CONFIG).is_file() else "safetensors file"
         raise ParetuneError(f"{folder} holds no {missing}; give an adapter folder or file")
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+    if len(candidates) > 1:
+        names = ", ".join(path.name for path in candidates)
         raise ParetuneError(f"{folder} holds several safetensors files ({names}); name one of them")
-    return found[0]
+    return candidates[0]
 
 
-def _own_metadata(file: TensorFile, component: str | None) -> dict[str, Any]:
-    """The LoraConfig that diffusers stores in a file's header, its component's prefix taken off."""
+def _header_config(file: TensorFile, component: str | None) -> dict[str, Any]:
+    """The LoraConfig that diffusers stores in a file's header, without the component's prefix."""
     try:
         stored = json.loads(file.metadata.get(DIFFUSERS_KEY, "{}"))
     except (ValueError, RecursionError) as error:
-        raise ParetuneError(f"{file.path}: its {DIFFUSERS_KEY} is no JSON") from error
+        raise ParetuneError(f"{file.path}: its {DIFFUSERS_KEY} is not JSON") from error
     if not isinstance(stored, dict):
-        raise ParetuneError(f"{file.path}: its {DIFFUSERS_KEY} is no configuration")
+        raise ParetuneError(f"{file.path}: its {DIFFUSERS_KEY} is not a configuration")
     prefix = f"{component}." if component else ""
     return {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
 
 
 def _refuse_scaleless(path: Path, contents: Contents, config: Mapping[str, Any]) -> None:
-    """peft's tensors have a scale, which only its configuration tells; taken as 1 it would be wrong."""
+    """Raise ParetuneError for peft's tensors without a configuration, which alone has their scale."""
     for module, factors in contents.modules.items():
-        ours = factors.names["A"].startswith(PEFT_PREFIX)
-        if ours and factors.alpha is None and "r" not in config:
+        from_peft = factors.names["A"].startswith(PEFT_PREFIX)
+        if from_peft and factors.alpha is None and "r" not in config:
             raise ParetuneError(
                 f"{path} holds peft's tensors ({module}) without their scale: put its {PEFT_CONFIG} beside "
                 f"it and call it {PEFT_WEIGHTS}"
@@ -154,8 +153,8 @@ def _refuse_scaleless(path: Path, contents: Contents, config: Mapping[str, Any])
 def read_adapter(folder_or_file: str | Path) -> AdapterFile:
     """Open a peft folder, a diffusers LoRA folder, or a .safetensors file of either.
 
-    Only headers are read. Raises ParetuneError, in one line, when there is none, when it is
-    pickled, damaged or cut short, or when it is no plain LoRA (DoRA, LoHa, LoKr, ..).
+    Only headers are read. Raises ParetuneError when there is no adapter, when it is pickled, damaged or cut
+    short, and when it is not plain LoRA (DoRA, LoHa, LoKr, ..).
     """
     path = Path(folder_or_file)
     if not path.exists():
@@ -170,12 +169,12 @@ def read_adapter(folder_or_file: str | Path) -> AdapterFile:
     file = open_tensors(path)
     contents = parse(file, config is not None)
     if config is None:
-        config = _own_metadata(file, contents.component)
+        config = _header_config(file, contents.component)
         check_config(path, config)
-        if not contents.translated:  # diffusers takes fal's, which come without, as they are
+        if not contents.translated:  # diffusers loads fal's files, which have no scale, with scale 1
             _refuse_scaleless(path, contents, config)
         if "r" not in config:
             return AdapterFile(file, config, contents)
-    for module, told in ranks_and_alphas(path, config, list(contents.modules)).items():
-        contents.modules[module].told = told
+    for module, configured in ranks_and_alphas(path, config, list(contents.modules)).items():
+        contents.modules[module].configured = configured
     return AdapterFile(file, config, contents)

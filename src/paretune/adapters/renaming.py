@@ -1,7 +1,7 @@
-"""One model's modules under two names: what differs between them, and how one becomes the other.
+"""Renaming of modules, for adapters that have different names for the modules of one model.
 
-Libraries rename parts of their models now and then (`model.layers` became `model.language_model.layers`
-in transformers), and adapters saved before and after name the same modules differently.
+Libraries sometimes rename parts of their models (`model.layers` became `model.language_model.layers` in
+transformers). Adapters that were saved before and after such a change name the same modules differently.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .read import AdapterFile
 
 @dataclass(frozen=True)
 class Rename:
-    """OLD=NEW, both runs of whole parts between dots.
+    """The rule OLD=NEW; both are sequences of whole parts between dots.
 
-    "" for OLD puts NEW in front; "" for NEW takes OLD away.
+    "" for OLD adds NEW at the front; "" for NEW removes OLD.
     """
 
     old: str
@@ -29,7 +29,7 @@ class Rename:
         return f"{self.old}={self.new}"
 
     def __call__(self, name: str) -> str:
-        """The name with the first OLD in it replaced; a name that is in NEW's form already stays as it is."""
+        """The name with its first OLD replaced; a name that contains NEW already is returned unchanged."""
         dotted = f".{name}."
         old, new = (f".{run}." if run else "." for run in (self.old, self.new))
         if old not in dotted or (old in new and new in dotted):
@@ -38,8 +38,8 @@ class Rename:
 
 
 def read_renames(items: Sequence[str]) -> list[Rename]:
-    """Renames from the words of a command line, "model.layers=model.language_model.layers"."""
-    found = []
+    """Rules from command-line arguments such as "model.layers=model.language_model.layers"."""
+    renames = []
     for item in items:
         old, mark, new = item.partition("=")
         old, new = old.strip("."), new.strip(".")
@@ -47,19 +47,19 @@ def read_renames(items: Sequence[str]) -> list[Rename]:
             raise ParetuneError(
                 f"--rename wants OLD=NEW, such as model.layers=model.language_model.layers, not {item!r}"
             )
-        found.append(Rename(old, new))
-    return found
+        renames.append(Rename(old, new))
+    return renames
 
 
 def renamed(adapters: Sequence[AdapterFile], renames: Sequence[Rename]) -> list[AdapterFile]:
-    """The adapters with their modules called otherwise. Refuses a rename that changes no name of any."""
-    done = list(adapters)
+    """The adapters with renamed modules. Raises ParetuneError for a rule that changes no name."""
+    current = list(adapters)
     for rename in renames:
-        before, done = done, [_renamed(adapter, rename) for adapter in done]
-        if all(x.keys() == y.keys() for x, y in zip(before, done, strict=True)):
+        before, current = current, [_renamed(adapter, rename) for adapter in current]
+        if all(x.keys() == y.keys() for x, y in zip(before, current, strict=True)):
             some = next(iter(before[0]), "none")
             raise ParetuneError(f"--rename {rename} changes no module's name; they are called like {some}")
-    return done
+    return current
 
 
 def _renamed(adapter: AdapterFile, rename: Rename) -> AdapterFile:
@@ -71,11 +71,14 @@ def _renamed(adapter: AdapterFile, rename: Rename) -> AdapterFile:
 
 
 def alias(theirs: Iterable[str], ours: Iterable[str], inserted_only: bool = True) -> Rename | None:
-    """The rename that turns most of `theirs` into names of `ours`; None where it turns less than half.
+    """The rule that turns the most names of `theirs` into names of `ours`; None if it turns less than half.
 
-    Names count as the same when one has parts more than the other, in one place (a prefix or an infix);
-    with inserted_only off, also when they begin differently. Parts that are numbers are no renaming:
-    blocks.0.q and blocks.1.q are two modules.
+    Args:
+        theirs: names to rename.
+        ours: the names to reach.
+        inserted_only: consider only names that differ by additional parts at one position (a prefix or an
+            infix); otherwise also names with different beginnings. Numbers are never renamed: blocks.0.q and
+            blocks.1.q are two modules.
     """
     theirs, ours = list(theirs), list(ours)
     ends: dict[str, list[str]] = {}
@@ -96,7 +99,7 @@ def alias(theirs: Iterable[str], ours: Iterable[str], inserted_only: bool = True
 
 
 def _rule(name: str, other: str, inserted_only: bool) -> Rename | None:
-    """What turns one name into the other, with the part behind it so that it is met in one place alone."""
+    """The rule that turns one name into the other, with the next part so that it matches at one position."""
     a, b = name.split("."), other.split(".")
     behind = 0
     while behind < min(len(a), len(b)) and a[-1 - behind] == b[-1 - behind]:

@@ -1,4 +1,4 @@
-"""Adapters as the stages of a run exchange them: folders that plain peft and plain diffusers load."""
+"""Adapters that the stages of a run exchange: folders that plain peft and plain diffusers load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..types import ParetuneError
 from .read import read_adapter, write_adapter
 
 WEIGHTS = "adapter_model.safetensors"
-MOMENTUM = "momentum"  # the folder in a merged one that holds nesterov's state for the next round
+MOMENTUM = "momentum"  # the folder in a merged adapter that holds nesterov's state for the next round
 DIFFUSERS = "pytorch_lora_weights.safetensors"
 ADAPTER_FILES = [WEIGHTS, "adapter_config.json", DIFFUSERS]
 
@@ -28,11 +28,21 @@ def save_delta(
     extra: dict[str, Any],
     component: str | None = "transformer",
 ) -> list[str]:
-    """Write an adapter whose scale is 1: its factors hold the whole change. Returns the files' names.
+    """Write an adapter with scale 1, so that its factors hold the whole change.
 
-    component: the part of a diffusers pipeline that it changes; None: no pipeline's, a file less.
+    The files are written to a temporary folder and then moved, because a stage's folder may already hold a
+    log and checkpoints.
 
-    The files are made aside and moved in: a stage's folder may hold its log and checkpoints already.
+    Args:
+        folder: the stage's folder.
+        deltas: module name -> ΔW.
+        base_model: the name to record.
+        extra: the provenance.
+        component: the part of a diffusers pipeline that it changes; None for other models, for which
+            diffusers' file is left out.
+
+    Returns:
+        The names of the files.
     """
     aside = folder / ".adapter.tmp"
     with disk_errors(folder):
@@ -45,12 +55,12 @@ def save_delta(
 
 
 def load_delta(folders: Sequence[Path], scales: Sequence[float] = ()) -> dict[str, LowRank]:
-    """The exact sum of the adapters in `folders`, each times its scale (1 where none are given)."""
+    """The exact sum of the adapters in `folders`, each times its scale; by default all scales are 1."""
     return sum_deltas([dict(read_adapter(folder)) for folder in folders], scales)
 
 
 def cut_to(deltas: dict[str, LowRank], rank: int) -> float:
-    """Cut every module to `rank`, in place; returns the relative Frobenius error of the whole."""
+    """Cut every module to `rank`, in place. Returns the relative Frobenius error of all modules together."""
     lost = size = 0.0
     for name, delta in deltas.items():
         cut, norm = compress(delta, rank=min(rank, delta.rank)), delta.norm()
@@ -62,7 +72,7 @@ def cut_to(deltas: dict[str, LowRank], rank: int) -> float:
 def sum_deltas(
     adapters: Sequence[Mapping[str, LowRank]], scales: Sequence[float] = ()
 ) -> dict[str, LowRank]:
-    """Σ s_i ΔW_i, module by module, with no loss; every s_i is 1 where none are given."""
+    """Σ s_i ΔW_i, module by module, without loss; by default every s_i is 1."""
     factors = list(scales) or [1.0] * len(adapters)
     if len(adapters) == 1 and factors == [1.0]:
         return dict(adapters[0])
@@ -74,7 +84,7 @@ def sum_deltas(
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """ops speaks of its arguments by ValueError; to the user of a stage they are mistakes."""
+    """Turn a ValueError of ops about its arguments into a ParetuneError for the user."""
     try:
         yield
     except ValueError as error:
@@ -82,12 +92,12 @@ def user_errors() -> Iterator[None]:
 
 
 def adapter_hash(folder: Path) -> str:
-    """The hash of an adapter's weights, what everything made from it depends on: recorded or computed."""
+    """The recorded or computed hash of an adapter's weights, on which all its derived results depend."""
     if (folder / MANIFEST).exists():
         recorded = read_manifest(folder).get("files", {})
         if WEIGHTS in recorded:
             return recorded[WEIGHTS]
-    if folder.is_file():  # anyone's adapter, named by its file
+    if folder.is_file():  # an adapter of another tool, given by its file
         return sha256(folder)
     if not (folder / WEIGHTS).exists():
         raise ParetuneError(f"{folder} holds no adapter: {WEIGHTS} is missing")

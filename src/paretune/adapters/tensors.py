@@ -1,7 +1,7 @@
-"""safetensors files a tensor at a time: read one without mapping all, write without holding any.
+"""Reading and writing of safetensors files, one tensor at a time.
 
-The library maps whole files and wants all tensors of a new file at once; merging and folding must
-hold one module however large the model is. The format is 8 bytes of header length (little endian),
+The library maps whole files and takes all tensors of a new file at once, but merging and folding may hold
+only one module in memory, however large the model is. The format is 8 bytes of header length (little endian),
 a JSON header {name: {dtype, shape, data_offsets}}, then the bytes. Nothing here reads pickle.
 """
 
@@ -43,7 +43,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def refuse_pickle(path: Path) -> None:
-    """Raise ParetuneError for file types that unpickling would have to open."""
+    """Raise ParetuneError for file types that are opened by unpickling."""
     if path.suffix.lower() in PICKLES:
         raise ParetuneError(
             f"{path} is a pickle file, which can run code when it is opened; save it as safetensors"
@@ -52,7 +52,7 @@ def refuse_pickle(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one tensor lies: its dtype's name, its shape, the bytes [start, end) of the file."""
+    """One tensor of a file: the name of its dtype, its shape, and its bytes [start, end) in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -62,7 +62,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A safetensors file, opened on demand. entries: tensor name -> place, in order of bytes."""
+    """A safetensors file, opened at each read. entries: tensor name -> position, in the order of bytes."""
 
     path: Path
     entries: dict[str, Entry]
@@ -70,7 +70,7 @@ class TensorFile:
     header: bytes
 
     def read(self, name: str) -> Tensor:
-        """One tensor, in its own memory and its stored dtype."""
+        """Read one tensor into new memory, in its stored dtype."""
         entry = self.entries[name]
         dtype = DTYPES.get(entry.dtype)
         if dtype is None:
@@ -87,11 +87,11 @@ class TensorFile:
         return torch.frombuffer(data, dtype=dtype).view(entry.shape)
 
     def read_float(self, name: str) -> Tensor:
-        """One tensor as float32. Raises ParetuneError on NaN or infinite values."""
+        """Read one tensor as float32. Raises ParetuneError on NaN or infinite values."""
         return self.read_finite(name).float()
 
     def read_finite(self, name: str) -> Tensor:
-        """One tensor in its stored dtype. Raises ParetuneError on values beyond float32, and on NaN."""
+        """Read one tensor in its stored dtype. Raises ParetuneError on NaN and on values beyond float32."""
         tensor = self.read(name)
         if not bool(torch.isfinite(tensor.float()).all()):
             raise ParetuneError(f"{self.path} holds NaN or infinite values in {name}")
@@ -103,14 +103,14 @@ def open_tensors(path: Path) -> TensorFile:
     refuse_pickle(path)
     try:
         with safe_open(str(path), framework="pt"):
-            pass  # the library's own checks: lengths, offsets without holes, the file's size
+            pass  # opening runs the library's checks of lengths, offsets and the file's size
         with path.open("rb") as file:
             length = struct.unpack("<Q", file.read(8))[0]
             header = file.read(length)
         records: dict[str, Any] = json.loads(header)
     except (SafetensorError, OSError, ValueError, struct.error) as error:
         raise ParetuneError(
-            f"{path} is no readable safetensors file ({error}); it is damaged or was cut short"
+            f"{path} is not a readable safetensors file ({error}); it is damaged or was cut short"
         ) from error
     metadata = records.pop("__metadata__", None) or {}
     places = {
@@ -127,15 +127,15 @@ def open_tensors(path: Path) -> TensorFile:
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """A tensor's bytes as they lie in a file (row-major, little endian)."""
+    """A tensor's bytes as a file stores them (row-major, little endian)."""
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 class TensorSpool:
-    """Collects tensors on disk, then writes one file or several over the same bytes.
+    """Collects tensors on disk, then writes one or several files with the same bytes.
 
-    Ranks that a kept energy decides are known only when all is computed, and so is the header; the
-    bytes therefore wait in an unnamed temporary file in `folder`.
+    The header depends on the ranks, which may be known only when all modules are computed. Until then the
+    bytes are in an unnamed temporary file in `folder`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -144,7 +144,7 @@ class TensorSpool:
         self._end = 0
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Append a tensor; it may be freed afterwards."""
+        """Append a tensor, which the caller may free afterwards."""
         data = tensor_bytes(tensor)
         self._data.write(data)
         self._records[name] = {
@@ -157,7 +157,13 @@ class TensorSpool:
     def write(
         self, path: Path, metadata: Mapping[str, str], rename: Callable[[str], str] = str
     ) -> None:
-        """Write all that was added to path, every tensor called rename(name). Atomic."""
+        """Write all added tensors to a file, atomically.
+
+        Args:
+            path: the file.
+            metadata: of the file's header.
+            rename: gives the name of each tensor in the file.
+        """
         header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
         header.update({rename(name): record for name, record in self._records.items()})
         text = json.dumps(header, separators=(",", ":")).encode()
@@ -176,6 +182,6 @@ class TensorSpool:
         self._data.seek(0, os.SEEK_END)
 
     def close(self) -> None:
-        """Free the temporary file. What a full disk did not take of it is not wanted any more."""
-        with suppress(OSError):  # closing flushes once more
+        """Delete the temporary file."""
+        with suppress(OSError):  # closing flushes once more, which may fail on a full disk
             self._data.close()

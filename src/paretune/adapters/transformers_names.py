@@ -1,8 +1,8 @@
-"""What the weights of a transformers model are called: in its class, in its files, and which are one.
+"""The names of a transformers model's weights, in its class and in its files, and its tied weights.
 
-A checkpoint stores an embedding and the head tied to it once, under one of their names, and some models'
-files keep older names than their classes have. Both are known by the model's class alone, so it is built
-without memory (on the meta device) and asked.
+A checkpoint stores an embedding and the head tied to it once, under one of their names, and the files of some
+models have older names than their classes. Only the model's class defines both, so the model is built without
+memory (on the meta device).
 """
 
 from __future__ import annotations
@@ -25,22 +25,25 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class Names:
-    """tied: the names of each weight that has several, as in files. stored: class's name -> files' name."""
+    """The names of a model's weights.
+
+    tied: the names of each tied weight, as in files. stored: name in the class -> name in files.
+    """
 
     tied: list[list[str]] = field(default_factory=list)
     stored: dict[str, str] = field(default_factory=dict)
 
 
 def names_of(folder: Path) -> Names:
-    """The names of the model in this folder; none for a folder without a transformers configuration.
+    """The names of a folder's model; none for a folder without a transformers configuration.
 
-    Where transformers does not know the model and the configuration says that embeddings are tied, the
-    usual two names are given.
+    If transformers has no class for the model and the configuration says that embeddings are tied, the two
+    usual names are returned.
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         named = [str(name) for name in config.get("architectures") or []]
-        said = [part[TIE] for part in (config, config.get("text_config") or {}) if TIE in part]
+        ties = [part[TIE] for part in (config, config.get("text_config") or {}) if TIE in part]
         known = bool(named or config.get("model_type"))
     except (OSError, ValueError, AttributeError, TypeError):
         return Names()
@@ -48,7 +51,7 @@ def names_of(folder: Path) -> Names:
         return Names()
     model = _build(folder, named)
     if model is None:
-        return Names([["model.embed_tokens.weight", "lm_head.weight"]] if any(said) else [])
+        return Names([["model.embed_tokens.weight", "lm_head.weight"]] if any(ties) else [])
     stored = _stored(model)
     groups: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -57,7 +60,7 @@ def names_of(folder: Path) -> Names:
 
 
 def _stored(model: nn.Module) -> dict[str, str]:
-    """What transformers writes each weight as, where it renames on the way to the file (since version 5)."""
+    """Name of each weight -> its name in files, which transformers may change on saving since version 5."""
     try:
         from transformers.core_model_loading import revert_weight_conversion
 
@@ -70,7 +73,7 @@ def _stored(model: nn.Module) -> dict[str, str]:
 
 
 def _build(folder: Path, architectures: Sequence[str]) -> nn.Module | None:
-    """The model without values; None where its class is none of transformers' own."""
+    """The model without values; None if its class is not part of transformers."""
     import transformers
 
     try:
@@ -82,13 +85,13 @@ def _build(folder: Path, architectures: Sequence[str]) -> nn.Module | None:
             own = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
             model = kind(config) if own else automatic.from_config(config, trust_remote_code=False)
             model.tie_weights()
-    except Exception:  # a class raises whatever it likes about a configuration that does not suit it
+    except Exception:  # a class may raise anything for a wrong configuration
         return None
     return model
 
 
 def untie(folder: Path) -> None:
-    """Say in the folder's configuration that no embedding is tied any more."""
+    """Write into the folder's configuration that embeddings are not tied."""
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config[TIE] = False
     for value in config.values():
@@ -98,7 +101,7 @@ def untie(folder: Path) -> None:
 
 
 def own_weight(model: nn.Module, module: nn.Module) -> torch.Tensor:
-    """The module's weight, made its own first where other modules of the model share it."""
+    """The module's weight; a weight that other modules share is copied first."""
     weight: Any = module.weight
     sharers = [m for m in model.modules() if m is not module and getattr(m, "weight", None) is weight]
     if sharers:

@@ -1,11 +1,11 @@
-"""Write one adapter so that plain peft and plain diffusers load it with the same effect.
+"""Writing of an adapter so that plain peft and plain diffusers load it with the same effect.
 
     adapter_config.json, adapter_model.safetensors    peft: PeftModel.from_pretrained(model, folder)
     pytorch_lora_weights.safetensors                  diffusers: pipe.load_lora_weights(folder)
-    provenance.json                                   where it came from
+    provenance.json                                   how it was made
 
-The scale is in the factors, so alpha = rank everywhere. Where ranks differ, both libraries read
-rank_pattern and alpha_pattern as regular expressions on a name's end; a leading ^ makes them exact.
+The factors include the scale, so alpha = rank in every module. If ranks differ, both libraries read
+rank_pattern and alpha_pattern as regular expressions for a name's end; a leading ^ makes them exact.
 """
 
 from __future__ import annotations
@@ -29,16 +29,20 @@ from .keys import PEFT_PREFIX, Layout
 from .tensors import TensorSpool
 
 PROVENANCE = "provenance.json"
-# What of an input's configuration says how the base model is built, not how it was trained.
+# Keys of an input's configuration that describe the base model, and not the training.
 INHERITED = ("auto_mapping", "task_type", "fan_in_fan_out", "modules_to_save", "revision")
 
 
 class AdapterWriter:
-    """Streams an adapter folder: add() modules one by one, then finish(). Holds one in memory.
+    """Writes an adapter folder with one module in memory: add() each module, then finish().
 
-    Use as a context manager. folder: must not exist; it appears whole on finish(), or not at all.
-    base_model: the name to record. component: the diffusers pipeline's part ("transformer",
-    "unet"); None leaves out the diffusers file. config: an input's, to inherit INHERITED from.
+    Use it as a context manager.
+
+    Args:
+        folder: must not exist; finish() creates it completely or not at all.
+        base_model: the name to record.
+        component: the part of a diffusers pipeline ("transformer", "unet"); None leaves out diffusers' file.
+        config: the configuration of an input, from which the keys INHERITED are copied.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class AdapterWriter:
             shutil.rmtree(self.partial, ignore_errors=True)
 
     def add(self, module: str, delta: LowRank, layout: Layout | None = None) -> None:
-        """Append one module's ΔW (linear unless layout says otherwise), in float32."""
+        """Append one module's ΔW in float32. layout: by default that of a linear module."""
         layout = layout or Layout()
         if delta.rank < 1:
             raise ValueError(f"{module} has rank 0; leave modules out that do not change")
@@ -98,7 +102,7 @@ class AdapterWriter:
         self._ranks[module] = delta.rank
 
     def add_whole(self, name: str, tensor: Tensor) -> None:
-        """Append a tensor that is stored whole (modules_to_save). Only peft can load such files."""
+        """Append a tensor that is stored whole (modules_to_save), which only peft can load."""
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
             raise ParetuneError(f"{self.folder}: the tensor {name} holds NaN or infinite values")
         with disk_errors(self.folder):
@@ -106,7 +110,7 @@ class AdapterWriter:
         self._whole += 1
 
     def finish(self, extra: Mapping[str, Any] | None = None) -> Path:
-        """Write the folder. extra: its provenance, as plain data. Returns the folder."""
+        """Write the folder and return it. extra: the provenance, as plain data."""
         if not self._ranks:
             raise ParetuneError(f"nothing to write to {self.folder}: the adapter changes no module")
         config = self._config()
@@ -132,7 +136,7 @@ class AdapterWriter:
         return self.folder
 
     def _config(self) -> dict[str, Any]:
-        """peft's LoraConfig of what was added: the commonest rank, the others by exact pattern."""
+        """The LoraConfig of the added modules: the most common rank, and patterns for the other ranks."""
         common = Counter(self._ranks.values()).most_common(1)[0][0]
         other = {f"^{_escaped(name)}": rank for name, rank in self._ranks.items() if rank != common}
         return {
@@ -154,7 +158,7 @@ class AdapterWriter:
 
 
 def _escaped(name: str) -> str:
-    """A module's name as a regular expression; the dots of ordinary names are left as they are."""
+    """A module's name as a regular expression; the dots of ordinary names are not escaped."""
     return name if re.fullmatch(r"[\w.-]+", name) else re.escape(name)
 
 
@@ -166,11 +170,18 @@ def write_adapter(
     component: str | None = "transformer",
     layouts: Mapping[str, Layout] | None = None,
 ) -> Path:
-    """Write a whole adapter at once (see `AdapterWriter`). Returns the folder.
+    """Write an adapter at once (see `AdapterWriter`). Returns the folder.
 
-    deltas: module -> ΔW. base_model: recorded name. extra: provenance, plain data. component: None
-    for a model that is no diffusers pipeline's. layouts: for modules that are not linear.
-    Raises ParetuneError when the folder exists or the disk is full.
+    Args:
+        folder: must not exist.
+        deltas: module name -> ΔW.
+        base_model: the name to record.
+        extra: the provenance, as plain data.
+        component: the part of a diffusers pipeline; None for other models.
+        layouts: of the modules that are not linear.
+
+    Raises:
+        ParetuneError: the folder exists or the disk is full.
     """
     with AdapterWriter(folder, base_model, component) as writer:
         for module, delta in deltas.items():

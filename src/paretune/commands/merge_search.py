@@ -63,6 +63,6 @@ def merge_by_search(
     ]
     return merge_adapters(
         inputs, None, "search", rank, energy, out=out, base_model=base_model, renames=renames,
-        told={"search": rows, "reference_point": reference, "by": config.name, "prompts": prompts},
+        provenance={"search": rows, "reference_point": reference, "by": config.name, "prompts": prompts},
         divisions=divisions, evaluate=lambda weights: values[tuple(weights)],
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Other people's models: their code is never run, their chat templates run within limits."""
+"""Safe use of other people's models: their code is never run, and their chat templates run within limits."""

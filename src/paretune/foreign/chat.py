@@ -1,8 +1,8 @@
-"""Chat templates are other people's programs: they are rendered where they can be ended.
+"""Rendering of chat templates, which are other people's programs, in a process that can be ended.
 
-transformers runs them in a sandbox that keeps them from the system, but a template may still loop for ever
-or write gigabytes. Here a child process renders them, with a limit of time, memory and length; where the
-system has no fork they are rendered in place.
+transformers runs templates in a sandbox that has no access to the system, but a template may still loop
+forever or write gigabytes. Here a child process renders them within limits of time, memory and length. On a
+system without fork they are rendered in this process.
 """
 
 from __future__ import annotations
@@ -20,21 +20,31 @@ from typing import Any
 
 from ..types import ParetuneError
 
-SECONDS = 10.0  # for a batch; and EACH more for each of its conversations
+SECONDS = 10.0  # time limit of a batch, to which each conversation adds EACH
 EACH = 0.02
-MEMORY = 1 << 30  # bytes above what the process has
+MEMORY = 1 << 30  # bytes that rendering may take in addition to what the process has
 LENGTH = 10_000_000  # characters of one rendered conversation
-MOST = 200  # characters of a template's own error
+MOST = 200  # characters that are shown of a template's error
 Turns = list[dict[str, str]]
 
 
 def render_chats(
     tokenizer: Any, chats: Sequence[Turns], what: str, prompt: bool = False, seconds: float = SECONDS
 ) -> list[str]:
-    """Conversations as the tokenizer's chat template writes them. prompt: up to where an answer begins.
+    """Render conversations with the tokenizer's chat template.
 
-    what: begins the line of the ParetuneError for a template that fails, or has no end. A rendered text holds
-    its special tokens: it is tokenised with `add_special_tokens=False`.
+    Args:
+        tokenizer: a tokenizer of transformers that has a chat template.
+        chats: the turns of each conversation.
+        what: what has the template, as the beginning of the error message.
+        prompt: end each text where an answer begins (`add_generation_prompt`).
+        seconds: the time limit, to which each conversation adds EACH.
+
+    Returns:
+        One text per conversation. It holds its special tokens: tokenise it with `add_special_tokens=False`.
+
+    Raises:
+        ParetuneError: the template fails or does not end.
     """
     def render() -> list[str]:
         return [
@@ -45,22 +55,22 @@ def render_chats(
     if not chats:
         return []
     limit = seconds + EACH * len(chats)
-    # A child that another thread's lock holds up is no fault of the template: it gets a second one.
-    told = _in_child(render, limit) or _in_child(render, limit)
-    if told is None:
+    # A lock of another thread may block the child, which is no fault of the template: hence a second child.
+    result = _in_child(render, limit) or _in_child(render, limit)
+    if result is None:
         raise ParetuneError(f"{what}: its chat template does not end within {limit:.0f} seconds")
-    if "error" in told:
-        raise ParetuneError(f"{what}: its chat template fails: {told['error']}")
-    return told["texts"]
+    if "error" in result:
+        raise ParetuneError(f"{what}: its chat template fails: {result['error']}")
+    return result["texts"]
 
 
 def _in_child(render: Callable[[], list[str]], limit: float) -> dict[str, Any] | None:
-    """{"texts": ..} or {"error": ..}; None where no answer came in time."""
+    """{"texts": ..} or {"error": ..}, or None when there is no result in time."""
     if not hasattr(os, "fork"):
         return _rendered(render)
     reader, writer = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # later Pythons': the child runs nothing that threads have a part in
+        warnings.simplefilter("ignore")  # later Pythons warn of fork with threads; the child uses no thread
         child = os.fork()
     if child == 0:
         try:
@@ -89,13 +99,16 @@ def _rendered(render: Callable[[], list[str]]) -> dict[str, Any]:
         return {"texts": texts}
     except MemoryError:
         return {"error": "it writes more than memory holds"}
-    except Exception as error:  # a template raises what it likes
-        told = " ".join(str(error).split()) or type(error).__name__
-        return {"error": told[:MOST]}
+    except Exception as error:  # a template may raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return {"error": reason[:MOST]}
 
 
 def _limit_memory() -> None:
-    """Of this process, above what it has already: an accelerator's libraries map hundreds of gigabytes."""
+    """Limit this process to MEMORY bytes above what it has mapped already.
+
+    The limit is relative because an accelerator's libraries map hundreds of gigabytes.
+    """
     with suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -106,7 +119,7 @@ def _limit_memory() -> None:
 
 
 def _read(reader: int, end: float) -> dict[str, Any] | None:
-    """What the child wrote, whole."""
+    """Everything that the child wrote, or None when it did not finish before `end`."""
     parts: list[bytes] = []
     while (left := end - time.monotonic()) > 0:
         if not select.select([reader], [], [], left)[0]:

@@ -1,11 +1,11 @@
-"""The only code that differs from model to model."""
+"""The models: one record per family, detection, loading, policies and their adapters."""
 
 import logging
 import os
 
-# The libraries' advice on import (a missing torchvision, say) is not what a user of ours can act on.
+# The libraries give advice on import (of a missing torchvision, for example) that a user cannot act on.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-# Where torchao is installed, importing transformers tells of kernels that are not for this machine.
+# If torchao is installed, importing transformers logs kernels that do not suit this machine.
 for _name in ("torchao", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)

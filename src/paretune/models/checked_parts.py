@@ -1,4 +1,7 @@
-"""The networks of a pipeline, loaded one by one, for only so do the libraries tell what they filled in."""
+"""Strict loading of the networks of a pipeline.
+
+They are loaded one by one, because only then do the libraries report which tensors they filled in.
+"""
 # pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations
@@ -16,25 +19,37 @@ KINDS = {"diffusers": diffusers.ModelMixin, "transformers": transformers.PreTrai
 
 
 def load_parts(kind: Any, place: str, dtype: torch.dtype, given: dict[str, Any], what: str) -> dict[str, Any]:
-    """What `kind.from_pretrained` is given beside `place`: `given`, and every other network of the pipeline.
+    """Load the networks of a pipeline, as arguments of `kind.from_pretrained`.
 
-    place: a folder or a hub id. given: parts by name, None to leave one out. Raises ParetuneError, one line
-    that begins with `what`, for weights that are not whole; see `checked`.
+    Args:
+        kind: the class of the pipeline.
+        place: a folder or a hub id.
+        dtype: of the networks.
+        given: parts that are not loaded, by name; None leaves a part out of the pipeline.
+        what: the beginning of the error message.
+
+    Returns:
+        `given`, and every other network of the pipeline.
+
+    Raises:
+        ParetuneError: weights are incomplete or not finite; see `checked`.
     """
     parts = dict(given)
     for name, listed in kind.load_config(place).items():
         network = None if name in given else _network(listed)
         if network is not None:
-            own = {"low_cpu_mem_usage": True} if listed[0] == "diffusers" else {}
-            parts[name] = load_checked(network, place, f"{what}/{name}", subfolder=name, **own, **{
-                "torch_dtype" if listed[0] == "diffusers" else "dtype": dtype
-            })  # fmt: skip
+            is_diffusers = listed[0] == "diffusers"
+            extra = {"low_cpu_mem_usage": True} if is_diffusers else {}
+            parts[name] = load_checked(
+                network, place, f"{what}/{name}", subfolder=name, **extra,
+                **{"torch_dtype" if is_diffusers else "dtype": dtype},
+            )  # fmt: skip
     return parts
 
 
 def _network(listed: Any) -> Any:
-    """The class that a model_index.json names, where it is a network of the two libraries."""
+    """The class of an entry of model_index.json, or None if it is not a network of the two libraries."""
     if not isinstance(listed, list | tuple) or len(listed) != 2 or listed[0] not in KINDS:
         return None
-    found = getattr(import_module(listed[0]), str(listed[1]), None)
-    return found if isinstance(found, type) and issubclass(found, KINDS[listed[0]]) else None
+    kind = getattr(import_module(listed[0]), str(listed[1]), None)
+    return kind if isinstance(kind, type) and issubclass(kind, KINDS[listed[0]]) else None

@@ -1,6 +1,6 @@
-"""The JSON of a model's folder, read in one place: what is wrong with a file is one line that names it.
+"""Checked reading of the JSON files in a model's folder. Every fault is one line that names the file.
 
-Light on purpose: a recipe is planned by these before any model's library is loaded.
+This module loads no model library, so that a recipe can be planned quickly.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 from ..types import ParetuneError
 
-# Whole numbers from 1 up that decide the sizes of samples and models. More blocks than `MOST_BLOCKS` no
-# published model has, and building them would never end.
+# Whole numbers from 1 up that decide the sizes of samples and models. No published model has more blocks than
+# `MOST_BLOCKS`, and building many more would not end.
 SIZES = (
     "patch_size", "patch_size_t", "in_channels", "out_channels", "sample_size", "latent_channels",
     "num_attention_heads", "attention_head_dim", "spatial_compression_ratio", "temporal_compression_ratio",
@@ -31,7 +31,7 @@ MOST = 2**31
 def read_config(path: Path) -> dict[str, Any]:
     """The JSON object of a file. Raises ParetuneError, one line that names the file, for anything else."""
     try:
-        read: Any = json.loads(path.read_text(encoding="utf-8"))
+        config: Any = json.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ParetuneError(f"model.path: {path} is damaged: it is not UTF-8") from error
     except RecursionError as error:
@@ -39,30 +39,30 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ParetuneError(f"model.path: {path} is damaged: {reason}") from error
-    if not isinstance(read, dict):
-        raise ParetuneError(f"model.path: {path} is damaged: it holds no JSON object in braces")
-    return read
+    if not isinstance(config, dict):
+        raise ParetuneError(f"model.path: {path} is damaged: it holds no JSON object")
+    return config
 
 
 def read_model_config(path: Path) -> dict[str, Any]:
-    """The config.json of a model, its sizes checked."""
+    """The config.json of a model, with checked sizes."""
     config = read_config(path)
     check_sizes(config, path)
     return config
 
 
 def check_sizes(config: Mapping[str, Any], path: Path) -> None:
-    """Raise ParetuneError where a size is no whole number that a model can have, or a factor no number."""
+    """Raise ParetuneError for a size that is not a possible whole number, or a factor that is not finite."""
     for key, value in config.items():
-        told = _wrong(key, value)
-        if told:
+        requirement = _requirement(key, value)
+        if requirement:
             shown = repr(value)
             shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
-            raise ParetuneError(f"model.path: {path} is damaged: {key} is {shown}, and {told}")
+            raise ParetuneError(f"model.path: {path} is damaged: {key} is {shown}, and {requirement}")
 
 
-def _wrong(key: str, value: Any) -> str:
-    """What a value should be; "" where it is right, or where nothing is known of its key."""
+def _requirement(key: str, value: Any) -> str:
+    """What a wrong value should be; "" for a valid value or a key that is not checked."""
     if value is None:
         return ""
     if key == "architectures":
@@ -71,11 +71,11 @@ def _wrong(key: str, value: Any) -> str:
     if key in ("_class_name", "model_type"):
         return "" if isinstance(value, str) else "must be a name"
     if key in SIZES or key in BLOCKS:
-        # Some models have a size for each side or block.
-        for one in value if isinstance(value, list) and value else [value]:
-            if isinstance(one, bool) or not isinstance(one, int) or not int(key in SIZES) <= one < MOST:
+        # Some models have one size per side or per block.
+        for size in value if isinstance(value, list) and value else [value]:
+            if isinstance(size, bool) or not isinstance(size, int) or not int(key in SIZES) <= size < MOST:
                 return f"must be a whole number from {int(key in SIZES)} up"
-            if key in BLOCKS and one > MOST_BLOCKS:
+            if key in BLOCKS and size > MOST_BLOCKS:
                 return f"no model has more than {MOST_BLOCKS}"
     if key == "block_out_channels":
         good = isinstance(value, list) and value and all(type(one) is int and one > 0 for one in value)

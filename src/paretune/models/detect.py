@@ -1,4 +1,4 @@
-"""Model folders and hub ids: which family of models a path names, and what can be wrong with it."""
+"""Detection of the family of a folder, an embedded model or a hub id, and checks of a folder's parts."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from ..worlds.embedded import EMBEDDED, SETTINGS
 from .config_files import read_config, read_model_config
 from .family import Family, by_hub_id, by_pipeline, families
 
-LIBRARIES = ("diffusers", "transformers")  # that a model_index.json may take the classes of parts from
+LIBRARIES = ("diffusers", "transformers")  # the libraries whose classes a model_index.json may name
 
 
 def family_of(path: str) -> Family:
-    """The family of a folder, an embedded model or a hub id, which the hub is asked for unless it is known.
+    """The family of a folder, an embedded model or a hub id; for an unknown hub id the hub is queried.
 
-    Raises ParetuneError, one line, for what has no policy or cannot be asked.
+    Raises ParetuneError for a model without a policy, and when the hub cannot be reached.
     """
     return check_model(path) or by_hub_id().get(path) or _ask_hub(path)
 
 
 def resolve_path(path: str) -> str:
-    """A folder for the name of an embedded model; anything else as it is."""
+    """The folder of an embedded model; any other path unchanged."""
     return str(EMBEDDED[path]) if path in EMBEDDED else path
 
 
 def world_of(path: str) -> str:
-    """The embedded world that a model is of, "" for any other model."""
+    """The embedded world of a model, "" for a model that is not embedded."""
     return EMBEDDED[path].parent.name if path in EMBEDDED else ""
 
 
 def settings_of(path: str) -> dict[str, Any]:
-    """What an embedded model wants of `model:` where no recipe says it."""
+    """The default settings of an embedded model under `model:`; {} for other models."""
     return dict(SETTINGS.get(path, {}))
 
 
 def check_model(path: str) -> Family | None:
-    """The family of a local folder; None for a hub id, which only its download tells.
+    """The family of a local folder, or None for a hub id, whose family is in a file on the hub.
 
-    Raises ParetuneError, one line, when the folder cannot be a pipeline of a family that has a policy.
+    Raises ParetuneError when the folder is not a valid model of a family that has a policy.
     """
     resolved = Path(resolve_path(path))
     if path in EMBEDDED and not resolved.exists():
@@ -69,11 +69,11 @@ def check_model(path: str) -> Family | None:
 
 
 def _check_parts(path: str, folder: Path, family: Family) -> None:
-    """Every part is in the index and in its folder, and the transformer is the family's."""
+    """Check that every part is in the index and in its folder, and that the transformer is the family's."""
     index = read_config(folder / "model_index.json")
     _check_libraries(path, folder, index)
     listed = {part for part, kind in index.items() if isinstance(kind, list) and kind and kind[0] is not None}
-    # A text encoder is nothing without the tokenizer of its number.
+    # Each text encoder needs the tokenizer with its number.
     encoders = [part for part in family.parts if part.startswith("text_encoder")]
     tokenizers = [part.replace("text_encoder", "tokenizer") for part in encoders]
     scheduler = ("scheduler",) if "vae" in family.parts else ()
@@ -89,13 +89,13 @@ def _check_parts(path: str, folder: Path, family: Family) -> None:
     kind = read_config(config).get("_class_name", family.transformer)
     if kind != family.transformer:
         raise ParetuneError(
-            f"model.path: model_index.json of {path} is of another model: it wants a "
+            f"model.path: model_index.json of {path} is of another model: it needs a "
             f"{family.transformer}, and the transformer is a {kind}"
         )
 
 
 def _check_libraries(path: str, folder: Path, index: dict[str, Any]) -> None:
-    """Every part is of a class of the two libraries: diffusers would run a part's own file."""
+    """Check that every part has a class of the two libraries; diffusers would run a file of another part."""
     for part, entry in index.items():
         if part.startswith("_") or not isinstance(entry, list) or entry[:1] in ([], [None]):
             continue
@@ -104,12 +104,12 @@ def _check_libraries(path: str, folder: Path, index: dict[str, Any]) -> None:
 
 
 def _pipeline_family(path: str, index: Path) -> Family:
-    """What a model_index.json tells."""
+    """The family of the pipeline class that a model_index.json names."""
     kind = read_config(index).get("_class_name")
-    if isinstance(kind, list):  # [file, class]: a pipeline of its own code
+    if isinstance(kind, list):  # [file, class]: a pipeline with custom code
         raise ParetuneError(needs_code(f"model.path: the pipeline {path}", index.parent))
     if not isinstance(kind, str):
-        raise ParetuneError(f"model.path: {index} is damaged: its _class_name is no name")
+        raise ParetuneError(f"model.path: {index} is damaged: its _class_name is not a name")
     known = by_pipeline()
     if kind not in known:
         raise ParetuneError(f"model.path: {path} is a {kind}, not a {' or '.join(known)}")
@@ -117,22 +117,22 @@ def _pipeline_family(path: str, index: Path) -> Family:
 
 
 def _transformers_family(path: str, config: Path) -> Family:
-    """What a config.json of transformers tells."""
-    facts = read_model_config(config)
-    kinds = facts.get("architectures")
+    """The family of the architectures that a config.json of transformers names."""
+    values = read_model_config(config)
+    kinds = values.get("architectures")
     if kinds is None:
         raise ParetuneError(f"model.path: {config} names no architectures")
-    if facts.get("auto_map") and not _known_writer(facts.get("model_type")):
+    if values.get("auto_map") and not _is_known_causal_lm(values.get("model_type")):
         raise ParetuneError(needs_code(f"model.path: {path}", config.parent))
     for family in families().values():
         if family.architectures and any(str(kind).endswith(family.architectures) for kind in kinds or ()):
             return family
-    told = " or ".join(f"..{end}" for own in families().values() for end in own.architectures)
-    raise ParetuneError(f"model.path: {path} is a {', '.join(kinds or ['?'])}, not a {told}")
+    known = " or ".join(f"..{end}" for family in families().values() for end in family.architectures)
+    raise ParetuneError(f"model.path: {path} is a {', '.join(kinds or ['?'])}, not a {known}")
 
 
-def _known_writer(model_type: object) -> bool:
-    """Whether transformers has a class of its own that writes text for a config.json's model_type."""
+def _is_known_causal_lm(model_type: object) -> bool:
+    """Whether transformers itself has a causal language model for the model_type of a config.json."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
 
     return str(model_type) in KNOWN
@@ -140,30 +140,30 @@ def _known_writer(model_type: object) -> bool:
 
 @functools.lru_cache(maxsize=32)
 def _ask_hub(path: str) -> Family:
-    """The family of a hub id, by its own model_index.json or config.json: a small download."""
+    """The family of a hub id, from its model_index.json or config.json, which is a small download."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     from huggingface_hub.utils import logging as hub_logging
 
-    hub_logging.set_verbosity_error()  # its retries would be twenty lines before our one
+    hub_logging.set_verbosity_error()  # its retries would be twenty lines before the error message
 
     readers: dict[str, Any] = {"model_index.json": _pipeline_family, "config.json": _transformers_family}
     reached = True
     for name, reader in readers.items():
         try:
             return reader(path, Path(hf_hub_download(path, name)))
-        except LocalEntryNotFoundError:  # no connection, and it was never downloaded
+        except LocalEntryNotFoundError:  # there is no connection, and the file was never downloaded
             reached = False
-        except EntryNotFoundError:  # a repository of another kind
+        except EntryNotFoundError:  # the repository has no such file
             continue
         except ParetuneError:
             raise
-        except Exception as error:  # the library raises whatever its layers raise
+        except Exception as error:  # the library passes on any error of its layers
             reason = (str(error).strip() or type(error).__name__).split("\n")[0]
             raise ParetuneError(f"model.path: the hub does not give {path}: {reason}") from error
     if not reached:
         raise ParetuneError(
-            f"model.path: the hub cannot be reached to ask what {path} is; connect, or give a folder of it"
+            f"model.path: the hub cannot be reached to ask what {path} is; connect, or give its folder"
         )
     raise ParetuneError(f"model.path: {path} on the hub has neither {' nor '.join(readers)}")
 
@@ -178,7 +178,7 @@ def _check_weights(weights: Path) -> None:
 
 
 def quiet() -> None:
-    """No bars and no advice from the libraries: our own progress is what the user reads."""
+    """Turn off the progress bars and the advice of the libraries; paretune shows its own progress."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -1,8 +1,8 @@
-"""Prompt embeddings on disk, so that an encoder of many gigabytes runs once for each prompt set.
+"""A cache of prompt embeddings on disk, so that an encoder of many gigabytes runs once for each prompt set.
 
-They lie in PARETUNE_CACHE, else ~/.cache/paretune, one safetensors file for a model, its settings and
-a list of prompts. Each carries a digest of its tensors: one that is damaged is made again. Where nothing
-can be written, as in a container without a home, the embeddings are made each time.
+The cache is in PARETUNE_CACHE, else in ~/.cache/paretune, with one safetensors file for a model, its settings
+and a list of prompts. Each file holds a digest of its tensors, and a damaged file is computed again. If
+nothing can be written, as in a container without a home, the embeddings are computed each time.
 """
 
 from __future__ import annotations
@@ -31,34 +31,40 @@ DIGEST = "sha256"  # the entry of a file's metadata
 
 
 def cache_folder() -> Path:
-    """Where embeddings are kept."""
-    place = os.environ.get("PARETUNE_CACHE")
-    if place:
-        return Path(place) / "embeddings"
+    """The folder of the cache."""
+    cache = os.environ.get("PARETUNE_CACHE")
+    if cache:
+        return Path(cache) / "embeddings"
     try:
         home = Path.home()
-    except RuntimeError:  # a user without a home, as containers have
+    except RuntimeError:  # the user has no home, as in some containers
         home = Path(tempfile.gettempdir()) / f"paretune-{os.getuid()}"
     return home / ".cache" / "paretune" / "embeddings"
 
 
 def cached(model: str, key: list[Any], make: Callable[[], Conditions]) -> Conditions:
-    """The embeddings kept for this model and key, else what `make` gives, kept from now on."""
+    """The cached embeddings for a model and a key; if there are none, those of `make`, which are then cached.
+
+    Args:
+        model: the path or hub id of the model.
+        key: all other inputs of the embeddings, as plain data.
+        make: computes the embeddings.
+    """
     text = json.dumps([_identity(model), key])
-    place = cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
-    found = _read(place)
-    if found is not None:
-        return found
-    made = make()
-    tensors = {f.name: t for f in fields(made) if (t := getattr(made, f.name)) is not None}
+    path = cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
+    stored = _read(path)
+    if stored is not None:
+        return stored
+    conditions = make()
+    tensors = {f.name: t for f in fields(conditions) if (t := getattr(conditions, f.name)) is not None}
     kept = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
-    with suppress(ParetuneError, OSError):  # a cache is no result: a run goes on without one
-        write_bytes(place, save(kept, {DIGEST: _digest(kept)}))
-    return made
+    with suppress(ParetuneError, OSError):  # a run does not need the cache
+        write_bytes(path, save(kept, {DIGEST: _digest(kept)}))
+    return conditions
 
 
 def _identity(model: str) -> list[Any]:
-    """A hub id, or a folder's files of its text side by name, size and time of change."""
+    """A hub id, or the name, size and modification time of a folder's tokenizer and text encoder files."""
     folder = Path(resolve_path(model))
     if not folder.is_dir():
         return [model]
@@ -66,12 +72,12 @@ def _identity(model: str) -> list[Any]:
     return [str(folder.resolve()), *([str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files)]
 
 
-def _read(place: Path) -> Conditions | None:
-    """What is kept there; None where nothing is, or it is not what was kept."""
+def _read(path: Path) -> Conditions | None:
+    """The embeddings in a file; None when there is no file or it is damaged."""
     try:
-        with safe_open(str(place), "pt") as file:
+        with safe_open(str(path), "pt") as file:
             recorded = (file.metadata() or {}).get(DIGEST)
-        tensors: dict[str, torch.Tensor] = load_file(place)
+        tensors: dict[str, torch.Tensor] = load_file(path)
         if recorded != _digest(tensors):
             return None
         return Conditions(**tensors)  # type: ignore[arg-type]
@@ -80,7 +86,7 @@ def _read(place: Path) -> Conditions | None:
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of the names, types, shapes and bytes of tensors."""
+    """The SHA-256 of the names, dtypes, shapes and bytes of tensors."""
     total = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

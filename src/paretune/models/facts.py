@@ -1,4 +1,4 @@
-"""What a recipe asks of its model, by the model's own record and configuration, before anything is loaded."""
+"""Checks and sizes of a recipe's model, from its family's record and its config.json, without loading it."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from ..types import ParetuneError
 from .config_files import read_model_config
 from .detect import family_of, resolve_path
 from .options import read_options
-from .shapes import Facts, Shape
+from .shapes import PartConfig, Shape
 
 
 def check_options(config: ModelConfig) -> None:
-    """Raise ParetuneError where the recipe's options are not those of its model's family."""
+    """Raise ParetuneError if `model.options` are not options of the model's family."""
     read_options(family_of(config.path).options, config)
 
 
 def read_shape(model: ModelConfig) -> Shape | None:
-    """The shape of one sample of a folder's or a published model; None where only loading tells, or where
-    nothing is drawn.
+    """The shape of one sample of a model folder or a published model.
 
-    Raises ParetuneError, one line, for sizes that the model cannot draw and for a damaged configuration.
+    None for other hub ids, whose shape is known only when they are loaded, and for models without latents.
+    Raises ParetuneError for sizes that the model cannot draw, and for a damaged configuration.
     """
     family = family_of(model.path)
     if family.shape is None:
         return None
-    with _damage_told(model):
-        facts = _facts(model.path)
-        return family.shape(model, *facts) if facts else None
+    with _damage_reported(model):
+        configs = _part_configs(model.path)
+        return family.shape(model, *configs) if configs else None
 
 
 def read_backbone(model: ModelConfig) -> tuple[int, int] | None:
-    """Blocks of the transformer and units a token has between them, where `read_shape` has a shape."""
-    with _damage_told(model):
-        facts = _facts(model.path)
-        if facts is None:
+    """The number of the transformer's blocks and its hidden size, if `read_shape` gives a shape."""
+    with _damage_reported(model):
+        configs = _part_configs(model.path)
+        if configs is None:
             return None
-        own = facts[0]
-        blocks = own["num_layers"] + own.get("num_single_layers", 0)
-        return blocks, own["num_attention_heads"] * own["attention_head_dim"]
+        transformer = configs[0]
+        blocks = transformer["num_layers"] + transformer.get("num_single_layers", 0)
+        return blocks, transformer["num_attention_heads"] * transformer["attention_head_dim"]
 
 
-def _facts(path: str) -> tuple[Facts, Facts] | None:
-    """The configurations of a pipeline's transformer and VAE: of its folder, or as published."""
+def _part_configs(path: str) -> tuple[PartConfig, PartConfig] | None:
+    """The configurations of a pipeline's transformer and VAE, from its folder or as published."""
     folder, family = Path(resolve_path(path)), family_of(path)
     if not folder.is_dir():
         published = family.published.get(path)
@@ -58,8 +58,8 @@ def _facts(path: str) -> tuple[Facts, Facts] | None:
 
 
 @contextmanager
-def _damage_told(model: ModelConfig) -> Iterator[None]:
-    """One line for a configuration that lacks what is read there."""
+def _damage_reported(model: ModelConfig) -> Iterator[None]:
+    """Turn errors of reading a damaged configuration into a ParetuneError."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:

@@ -1,9 +1,9 @@
-"""One record a family of models: everything that differs from one family to another, said once.
+"""The record of a family of models: everything that differs from one family to another.
 
-Each family is a folder beside this file whose `family.py` holds its record, FAMILY. Other packages add theirs
-by the entry point group `paretune.models`. Detecting a folder's family, checking its parts, planning,
-estimating and opening all read the record, and no other file names a family. The records are light: they load
-no library of models.
+Each family is a folder beside this file whose `family.py` defines its record, FAMILY. Other packages add
+families by the entry point group `paretune.models`. Detecting a folder's family, checking its parts,
+planning, estimating and opening all read the record, and no other file names a family. The modules of the
+records load no model library.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..config import ModelConfig
 from ..foreign.entry_points import added, load_added
 from ..types import ParetuneError
 from .options import Options
-from .shapes import Facts, Shape
+from .shapes import PartConfig, Shape
 from .text_limits import Limit
 
 GROUP = "paretune.models"
@@ -27,15 +27,15 @@ GROUP = "paretune.models"
 
 @dataclass(frozen=True)
 class Published:
-    """A model on the hub, so that its recipe is planned without a copy of it.
+    """The sizes of a model on the hub, so that its recipe can be planned without downloading it.
 
-    transformer, vae: what their classes are built with; empty where nothing is drawn in latents.
-    billions: the parameters of each part. vae_class: the class of its autoencoder.
+    billions: the parameters of each part. transformer, vae: their configurations; empty for a model without
+    latents. vae_class: the class of its autoencoder.
     """
 
     billions: Mapping[str, float]
-    transformer: Facts = field(default_factory=dict[str, Any])
-    vae: Facts = field(default_factory=dict[str, Any])
+    transformer: PartConfig = field(default_factory=dict[str, Any])
+    vae: PartConfig = field(default_factory=dict[str, Any])
     vae_class: str = "AutoencoderKL"
 
 
@@ -53,23 +53,24 @@ def _nothing(model: ModelConfig) -> list[str]:
 
 @dataclass(frozen=True)
 class Family:
-    """A family of models.
+    """A family of models, which share an architecture.
 
-    name: as messages and tests call it. medium: what its samples are, a key of `media.MEDIA`.
-    policy: "package.module:Class", imported when a model is opened. options: what `model.options` may hold.
-    pipelines: the classes that a model_index.json may name; the first is the one that is loaded.
-    architectures: how the classes end that a config.json may name, for models of transformers.
-    parts: the folders that a pipeline cannot do without. transformer: the class of the part that is trained.
-    shape: the size of a sample by the configurations of the transformer and the VAE.
-    published: hub id -> its sizes. known: other hub ids of this family, which are planned without sizes.
-    text_tokens: how many tokens of text the transformer's sequence holds.
-    cut_text: the `max_sequence_length` that the recipe sets; None: the family's own; 0: there is none.
-    limits: what each text encoder reads of a prompt; none where a prompt is never cut.
+    name: unique among all families. medium: the kind of its samples, a key of `media.MEDIA`.
+    policy: "package.module:Class", imported when a model is opened. options: the type of `model.options`.
+    pipelines: the class names that a model_index.json may have; the first is the class that is loaded.
+    architectures: the endings of the class names that a config.json of transformers may have.
+    parts: the folders that a pipeline must have. transformer: the class of the part that is trained.
+    shape: the shape of a sample, from the configurations of the transformer and the VAE.
+    published: hub id -> its sizes. known: further hub ids of this family, which are planned without sizes.
+    text_tokens: the number of text tokens in the transformer's sequence.
+    cut_text: the `max_sequence_length` that the recipe sets; None: the family's default; 0: the family has
+    no such option.
+    limits: how many tokens each text encoder reads of a prompt; empty if a prompt is never cut.
     encoders: the folders of the text encoders that are loaded. passes: forward passes of one guided step.
-    smaller: the keys of a recipe that make one sample take less memory, those that can be lowered.
+    smaller: the keys of a recipe that can be lowered so that one sample takes less memory.
     draws_an_epoch_at_once: whether smaller groups take less memory.
     quantizes: whether `quantize` is one of its options.
-    sampling: steps and guidance where no recipe says them: the defaults of its pipeline.
+    sampling: default steps and guidance, which are those of its pipeline.
     """
 
     name: str
@@ -80,7 +81,7 @@ class Family:
     architectures: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     transformer: str = ""
-    shape: Callable[[ModelConfig, Facts, Facts], Shape] | None = None
+    shape: Callable[[ModelConfig, PartConfig, PartConfig], Shape] | None = None
     published: Mapping[str, Published] = field(default_factory=dict[str, Published])
     known: tuple[str, ...] = ()
     text_tokens: Callable[[ModelConfig], int] = _one
@@ -94,7 +95,7 @@ class Family:
     sampling: tuple[int, float] = (28, 7.0)
 
     def open(self, model: ModelConfig, device: str) -> Any:
-        """The policy of a model of this family, loaded. See `opening.open_policy`, which is typed."""
+        """Load a model of this family. `loading.open_policy` does the same with a type."""
         module, name = self.policy.split(":")
         return getattr(import_module(module), name)(model, device)
 
@@ -103,28 +104,28 @@ class Family:
 def families() -> dict[str, Family]:
     """Every family by its name: the folders beside this file, then those of other packages.
 
-    Raises ParetuneError, one line, for an entry point that cannot be loaded or takes a name twice.
+    Raises ParetuneError for an entry point that cannot be loaded or whose name is used already.
     """
     package = __name__.rpartition(".")[0]
     folders = [m.name for m in pkgutil.iter_modules(import_module(package).__path__) if m.ispkg]
-    found: dict[str, Family] = {}
+    known: dict[str, Family] = {}
     for folder in folders:
-        own = import_module(f"{package}.{folder}.family").FAMILY
-        found[own.name] = own
+        family = import_module(f"{package}.{folder}.family").FAMILY
+        known[family.name] = family
     for entry in added(GROUP).values():
-        own = load_added("the model family", entry)
-        if not isinstance(own, Family) or own.name in found:
-            what = "takes a name that is taken" if isinstance(own, Family) else "is no Family"
+        family = load_added("the model family", entry)
+        if not isinstance(family, Family) or family.name in known:
+            what = "has a name that is used already" if isinstance(family, Family) else "is not a Family"
             raise ParetuneError(f"the model family {entry.name} ({entry.value}) {what}")
-        found[own.name] = own
-    return found
+        known[family.name] = family
+    return known
 
 
 def by_pipeline() -> dict[str, Family]:
-    """The class that a model_index.json names -> its family."""
-    return {pipeline: own for own in families().values() for pipeline in own.pipelines}
+    """Class name of a pipeline, as in a model_index.json -> its family."""
+    return {pipeline: family for family in families().values() for pipeline in family.pipelines}
 
 
 def by_hub_id() -> dict[str, Family]:
-    """The hub id of a model that is known without asking -> its family."""
-    return {name: own for own in families().values() for name in (*own.published, *own.known)}
+    """Hub id of a model whose family is known without a query -> its family."""
+    return {name: family for family in families().values() for name in (*family.published, *family.known)}

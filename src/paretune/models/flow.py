@@ -1,8 +1,8 @@
 """What all flow-matching policies share: conditions, schedules, and sampling with or without noise.
 
-A policy answers four questions: what is this prompt's condition, what is the velocity at (x, sigma), which
-sigmas does its schedule take, how do latents become samples. Everything else is here. Shapes: x [B, ...]
-latents, of a picture [C, h, w], packed into tokens [N, C], or of a clip [C, t, h, w]; sigma in (0, 1].
+A policy provides four things: the conditions of prompts, the velocity at (x, sigma), the sigmas of its
+schedule, and the decoding of latents. Everything else is here. Shapes: x [B, ...] are latents, of a picture
+[C, h, w], packed into tokens [N, C], or of a clip [C, t, h, w]; sigma in (0, 1].
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from .policy import Policy
 class Conditions:
     """Prompt embeddings. embeds [P, T, D], pooled [P, D]; negative_*: [1, ..], or None without guidance.
 
-    mask: [P, T], 1 where `embeds` holds a token of the prompt; None for a model that looks at all of them.
-    negative_mask: [1, T'], the same of the negative prompt. pooled: None for a model without such a vector.
+    mask: [P, T], 1 where `embeds` holds a token of the prompt; None for a model that attends to all
+    positions. negative_mask: [1, T'], the mask of the negative prompt. pooled: None for a model without a
+    pooled vector.
     """
 
     embeds: torch.Tensor
@@ -46,10 +47,10 @@ class Conditions:
 
     @staticmethod
     def join(parts: Sequence[Conditions], empty: Conditions | None = None) -> Conditions:
-        """One batch of several, such as prompts with different tokens.
+        """Join several batches into one, such as prompts with different tokens.
 
-        Parts with masks may differ in length: the shorter are filled up with what the mask hides.
-        empty: the empty prompt's, for guidance; else the negative is the first part's.
+        Parts with masks may differ in length: the shorter are padded with positions that the mask hides.
+        empty: the conditions of the empty prompt, for guidance; by default the first part's negative is used.
         """
         masks = [p.mask for p in parts if p.mask is not None]
         embeds = [p.embeds for p in parts]
@@ -72,69 +73,79 @@ class Conditions:
         )
 
     def to(self, device: torch.device) -> Conditions:
-        """The same on another device."""
+        """The same conditions on another device."""
         present = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
         return replace(self, **{name: value.to(device) for name, value in present.items()})
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """sigmas: N + 1 values from 1 to 0. dts: the N steps between them, as the scheduler rounds them."""
+    """The noise levels of sampling.
+
+    sigmas: N + 1 values from 1 to 0. dts: the N differences between them, as the scheduler rounds them.
+    """
 
     sigmas: tuple[float, ...]
     dts: tuple[float, ...]
 
     @classmethod
     def from_tensor(cls, sigmas: torch.Tensor) -> Schedule:
-        """sigmas: float32 [N + 1]."""
+        """The schedule of a scheduler's sigmas, float32 [N + 1]."""
         s = sigmas.float().cpu()
         return cls(tuple(s.tolist()), tuple((s[1:] - s[:-1]).tolist()))
 
     @property
     def steps(self) -> int:
-        """N."""
+        """The number of steps, N."""
         return len(self.dts)
 
 
 class FlowPolicy(Policy, Protocol):
-    """What a flow model must offer to be sampled and trained."""
+    """The methods that a flow model needs to be sampled and trained."""
 
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = ()
     ) -> Conditions:
-        """Embed prompts once, with reward tokens after each. No tokens: nothing of them is to be seen."""
+        """Embed prompts.
+
+        Args:
+            prompts: P prompts.
+            guidance: whether to embed the negative prompt for classifier-free guidance, if the model needs
+            it. tokens: reward tokens that follow every prompt. Without tokens the result is that of the plain
+                pipeline.
+        """
         ...
 
     def free_text(self) -> None:
-        """Let the text encoders go, once all prompts are embedded."""
+        """Release the text encoders after all prompts are embedded."""
         ...
 
     def velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
     ) -> torch.Tensor:
-        """v at x; sigma: [B]. float32, of the shape of x."""
+        """The velocity v at x, float32, of the shape of x. sigma: [B]."""
         ...
 
     def schedule(self, steps: int) -> Schedule:
-        """The sigmas that the model's own scheduler takes for so many steps."""
+        """The sigmas of the model's scheduler for a number of steps."""
         ...
 
     def initial_noise(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """[count, ...], drawn on the CPU so that seeds mean the same on every device."""
+        """Noise [count, ...], drawn on the CPU so that a seed gives the same noise on every device."""
         ...
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents -> samples as `types` says: pictures or clips in [0, 1], float32, on the CPU."""
+        """Latents -> samples as defined in `types`: pictures or clips in [0, 1], float32, on the CPU."""
         ...
 
     def encode_media(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Samples as `decode` gives them -> latents, float32, on the CPU; nothing is drawn by lot."""
+        """Samples as `decode` gives them -> latents, float32, on the CPU, without random numbers."""
         ...
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How rollouts are drawn. window: the [first, last) stochastic steps; empty for an ODE."""
+    """How samples are drawn. window: the [first, last) stochastic steps; empty for an ODE."""
 
     steps: int
     guidance: float
@@ -146,9 +157,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Trajectories:
-    """clean: the last latents [B, ...]. states: [B, W + 1, ...] around the window's W steps.
+    """Samples with their stochastic steps.
 
-    log_probs: [B, W] of the stochastic steps under the policy that drew them. means: [B, W, ...].
+    clean: the final latents [B, ...]. states: [B, W + 1, ...], before and after each of the window's W steps.
+    log_probs: [B, W], of the stochastic steps under the policy that drew them. means: [B, W, ...].
     """
 
     clean: torch.Tensor
@@ -157,7 +169,7 @@ class Trajectories:
     means: torch.Tensor | None = None
 
     def select(self, index: torch.Tensor) -> Trajectories:
-        """Those of the samples in `index`."""
+        """The trajectories of the samples in `index`."""
         states, log_probs, means = (
             None if x is None else x[index] for x in (self.states, self.log_probs, self.means)
         )
@@ -173,7 +185,17 @@ def stochastic_step(
     noise: torch.Tensor | None = None,
     sample: torch.Tensor | None = None,
 ) -> Step:
-    """Step `index` of the schedule by the chosen sampler."""
+    """One stochastic step of the chosen sampler.
+
+    Args:
+        schedule: the noise levels.
+        index: the step in the schedule.
+        sampling: the sampler and its eta.
+        x: the state [B, ...].
+        v: the velocity at x.
+        noise: to draw a sample.
+        sample: a drawn sample, to score it. Give either noise or sample.
+    """
     s, s_next = schedule.sigmas[index], schedule.sigmas[index + 1]
     if sampling.sampler == "cps":
         return cps_step(x, v, s, s_next, sampling.eta, noise=noise, sample=sample)
@@ -191,16 +213,24 @@ def sample(
     sampling: Sampling,
     generator: torch.Generator | None = None,
 ) -> Trajectories:
-    """Draw samples. conditions: of B prompts; noise: [B, ...]; generator: for stochastic steps."""
+    """Draw samples.
+
+    Args:
+        policy: the model.
+        conditions: of B prompts.
+        noise: the initial noise [B, ...].
+        sampling: steps, guidance, and the sampler.
+        generator: for the noise of stochastic steps.
+    """
     schedule = policy.schedule(sampling.steps)
-    # Drawn for all at once: how the samples are cut into batches changes no draw.
+    # The noise is drawn for all samples at once, so that it does not depend on the batch size.
     added = [torch.randn(noise.shape, generator=generator) for _ in range(*sampling.window)]
     parts = []
     for start in range(0, len(noise), sampling.batch):
         index = torch.arange(start, min(start + sampling.batch, len(noise)))
         x = noise[index].to(policy.device)
-        own = [z[index] for z in added]
-        parts.append(_sample_batch(policy, conditions.select(index), x, schedule, sampling, own))
+        step_noise = [z[index] for z in added]
+        parts.append(_sample_batch(policy, conditions.select(index), x, schedule, sampling, step_noise))
     window = (_join([getattr(p, f) for p in parts]) for f in ("states", "log_probs", "means"))
     return Trajectories(torch.cat([p.clean for p in parts]), *window)
 
@@ -218,7 +248,7 @@ def _sample_batch(
     sampling: Sampling,
     added: Sequence[torch.Tensor],
 ) -> Trajectories:
-    """added: the noise of each stochastic step."""
+    """Draw one batch. added: the noise of each stochastic step."""
     first, last = sampling.window
     states, log_probs, means = [], [], []
     for i in range(schedule.steps):

@@ -1,4 +1,4 @@
-"""The policy of a recipe's model, loaded by its family's record."""
+"""Opening a recipe's model as a policy, by the record of its family."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from .policy import Policy
 
 
 def open_policy(config: ModelConfig, device: str = "cpu") -> Policy:
-    """Load the model that a recipe names. Raises ParetuneError, one line, when it cannot be loaded."""
+    """Load the model that a recipe names. Raises ParetuneError when it cannot be loaded."""
     family = family_of(config.path)
-    from .checked import loading  # with torch: opening is imported where nothing is opened
+    from .checked import loading  # imported here because it loads torch, which not every importer needs
 
     with memory_errors(to_load, config), loading(f"model.path: {config.path} cannot be opened"):
         return family.open(config, device)
 
 
 def open_flow_policy(config: ModelConfig, device: str = "cpu") -> FlowPolicy:
-    """The same of a flow model. Raises ParetuneError for a model that draws in no latents."""
+    """`open_policy` for a flow model. Raises ParetuneError for any other model."""
     if family_of(config.path).shape is None:
         raise ParetuneError(f"model.path: {config.path} is no flow model")
     return cast("FlowPolicy", open_policy(config, device))

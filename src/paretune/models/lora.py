@@ -1,7 +1,7 @@
-"""LoRA on a diffusers transformer, through peft: attach, fold, read, swap, switch off.
+"""LoRA on a transformer, through peft: attach, fold, read, swap and switch off.
 
-Two adapters may live on the model: "policy", the expert in training, and "parents", the folded rounds
-kept apart so that the original base can still be evaluated (needed only for a KL to the base).
+A model may have two adapters: "policy" is the expert in training. "parents" holds the earlier rounds
+unfolded, so that the original base can still be evaluated, which only a KL term to the base needs.
 """
 
 from __future__ import annotations
@@ -27,15 +27,25 @@ POLICY, PARENTS = "policy", "parents"
 def attach_policy(
     transformer: nn.Module, config: LoraConfig, targets: Sequence[str], seed: int
 ) -> dict[str, nn.Parameter]:
-    """Add a fresh expert (its change is zero at first) and return its float32 parameters by name."""
+    """Add a new expert, whose change is zero at first.
+
+    Args:
+        transformer: the model, which is frozen.
+        config: rank, alpha and initialisation.
+        targets: the endings of the names of the modules that get adapters.
+        seed: of the initialisation.
+
+    Returns:
+        The expert's float32 parameters, by name.
+    """
     check_targets(transformer, targets)
     transformer.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]), _as_meant():
+    with torch.random.fork_rng(devices=[]), _without_warnings():
         torch.manual_seed(seed)
         _mixed_in(transformer).add_adapter(
             PeftLoraConfig(
                 r=config.rank,
-                lora_alpha=cast(int, config.alpha),  # peft divides it by the rank: a fraction serves
+                lora_alpha=cast(int, config.alpha),  # peft divides it by the rank, so a float works as well
                 init_lora_weights="gaussian" if config.init == "gaussian" else True,
                 target_modules=list(targets),
             ),
@@ -44,13 +54,13 @@ def attach_policy(
     activate(transformer, policy=True)
     parameters = policy_parameters(transformer)
     for parameter in parameters.values():
-        parameter.data = parameter.data.float()  # adapters train in float32 whatever the base is
+        parameter.data = parameter.data.float()  # adapters train in float32 for any dtype of the base
     return parameters
 
 
 @contextmanager
-def _as_meant() -> Iterator[None]:
-    """Without peft's warnings of a second adapter, and of a quantised base that nothing merges into."""
+def _without_warnings() -> Iterator[None]:
+    """Hide peft's warnings about a second adapter, and about merging into a quantised base."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated without")
@@ -58,7 +68,7 @@ def _as_meant() -> Iterator[None]:
 
 
 def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
-    """Raise ParetuneError where none of the targets is the end of a module's name, as peft reads them."""
+    """Raise ParetuneError if no module's name ends in one of the targets, which is how peft matches them."""
     names = [name for name, _ in model.named_modules()]
     if not any(name == target or name.endswith(f".{target}") for target in targets for name in names):
         ends = dict.fromkeys(
@@ -66,7 +76,7 @@ def check_targets(model: nn.Module, targets: Sequence[str]) -> None:
         )
         raise ParetuneError(
             f"lora.targets: this model has no module {', '.join(targets)}; name some of its own: "
-            f"{', '.join(ends) or 'it has no linear ones'}"
+            f"{', '.join(ends) or 'it has no linear modules'}"
         )
 
 
@@ -78,16 +88,16 @@ def policy_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
 def attach_parents(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
     """Add the earlier rounds as one frozen adapter instead of folding them."""
     ranks = {name: delta.rank for name, delta in deltas.items()}
-    # peft matches the ends of names; the anchor makes each pattern mean one module alone.
+    # peft matches the ends of names; the anchors make each pattern match one module only.
     patterns = {f"^{name}$": rank for name, rank in ranks.items()}
-    with _as_meant():
+    with _without_warnings():
         _mixed_in(transformer).add_adapter(
             PeftLoraConfig(
                 r=max(ranks.values()),
                 lora_alpha=max(ranks.values()),
                 target_modules=list(ranks),
                 rank_pattern=patterns,
-                alpha_pattern=patterns,  # alpha = rank: scale 1, the factors hold the whole change
+                alpha_pattern=patterns,  # alpha = rank gives scale 1: the factors hold the whole change
             ),
             adapter_name=PARENTS,
         )
@@ -99,7 +109,7 @@ def attach_parents(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> Non
 
 
 def activate(transformer: nn.Module, policy: bool, parents: bool = True) -> None:
-    """Choose which of the adapters that the model has take part in its forward pass."""
+    """Choose which of the model's adapters take part in its forward pass."""
     model = _mixed_in(transformer)
     wanted = [
         name for name, on in ((PARENTS, parents), (POLICY, policy)) if on and name in model.peft_config
@@ -115,7 +125,7 @@ def activate(transformer: nn.Module, policy: bool, parents: bool = True) -> None
 
 @contextmanager
 def only(transformer: nn.Module, policy: bool, parents: bool = True) -> Iterator[None]:
-    """`activate` for the length of a block, then everything again."""
+    """`activate` within a block; afterwards all adapters are active again."""
     activate(transformer, policy, parents)
     try:
         yield
@@ -124,9 +134,9 @@ def only(transformer: nn.Module, policy: bool, parents: bool = True) -> Iterator
 
 
 def fold(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
-    """Add low-rank changes to the weights they name, in float32, rounding once. In place.
+    """Add low-rank changes to the weights of the named modules, in place, in float32 with one rounding.
 
-    Raises ParetuneError for a change of another shape or of no module, which belongs to another model.
+    Raises ParetuneError for a change of another shape or of a missing module, which is for another model.
     """
     head = getattr(transformer, "get_output_embeddings", lambda: None)()
     with torch.no_grad():
@@ -134,7 +144,7 @@ def fold(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
             module = _target(transformer, name)
             weight = cast(torch.Tensor, module.weight)
             if module is head or isinstance(module, nn.Embedding):
-                # What is tied to it stays as it is, as under peft's adapter.
+                # Tied weights do not change, as with peft's adapter.
                 weight = own_weight(transformer, module)
             change = delta.dense().to(weight.device)
             if isinstance(module, Conv1D | nn.Embedding):  # both keep their weights transposed
@@ -158,7 +168,7 @@ def _target(transformer: nn.Module, name: str) -> nn.Module:
 
 @contextmanager
 def folded(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> Iterator[None]:
-    """`fold` for the length of a block; then the weights are what they were, bit for bit."""
+    """`fold` within a block; afterwards the weights are bit-identical to those before."""
     modules = {name: _target(transformer, name) for name in deltas}
     kept = {name: cast(torch.Tensor, module.weight).detach().clone() for name, module in modules.items()}
     fold(transformer, deltas)
@@ -173,7 +183,10 @@ def folded(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> Iterator[No
 def policy_deltas(
     transformer: nn.Module, values: Mapping[str, torch.Tensor]
 ) -> dict[str, LowRank]:
-    """The expert as module -> low-rank change, its scale folded into B. values: by parameter name."""
+    """The expert as module -> low-rank change, with its scale folded into B.
+
+    values: the values of the parameters, by name.
+    """
     deltas: dict[str, LowRank] = {}
     for name, a in values.items():
         if ".lora_A." not in name:
@@ -187,7 +200,7 @@ def policy_deltas(
 
 
 def _mixed_in(transformer: nn.Module) -> Any:
-    """The same model, untyped: diffusers mixes in peft's methods, of which nn.Module's type knows nothing."""
+    """The same model, untyped, because the type nn.Module does not have the mixed-in methods of peft."""
     return transformer
 
 
@@ -195,7 +208,7 @@ def _mixed_in(transformer: nn.Module) -> Any:
 def swapped(
     parameters: Mapping[str, nn.Parameter], values: Mapping[str, torch.Tensor]
 ) -> Iterator[None]:
-    """Run a block with other values in the parameters (an averaged copy, say), then put theirs back."""
+    """Run a block with other values in the parameters, such as averaged ones; then restore the values."""
     kept = {name: p.data for name, p in parameters.items()}
     for name, p in parameters.items():
         p.data = values[name]

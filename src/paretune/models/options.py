@@ -1,6 +1,6 @@
-"""`model.options` of a recipe: what the options of every family share, and how they are read.
+"""`model.options` of a recipe: base classes of the families' options, and how options are read.
 
-Light on purpose: a recipe is planned and refused by these before any model's library is loaded.
+This module loads no model library, so that a recipe can be checked and planned quickly.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from ..types import ParetuneError
 Positive = Annotated[int, Field(gt=0, le=1_000_000)]
 Tokens = Annotated[int, Field(ge=0, le=1_000_000)]
 PositiveReal = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-# Logits over it: below, they leave float16 and float32.
+# Logits are divided by the temperature: a smaller one would overflow float16 and float32.
 Temperature = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 
 
 class Options(BaseModel):
-    """What one family of models takes."""
+    """Base class of the options of a family."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class FlowOptions(Options):
-    """What all flow models share.
+    """The options that all flow models share.
 
-    max_sequence_length: text tokens; None: the family's own number.
-    quantize: the frozen base while experts train; int8: half of what it takes in bfloat16.
+    max_sequence_length: the number of text tokens; None: the family's default.
+    quantize: of the frozen base while experts train; int8 takes half the memory of bfloat16.
     """
 
     max_sequence_length: Tokens | None = None
@@ -42,7 +42,7 @@ T = TypeVar("T", bound=Options)
 
 
 def read_options(kind: type[T], config: ModelConfig) -> T:
-    """A recipe's options as a family's. Raises ParetuneError, one line that names the key."""
+    """Read `model.options` as the options of a family. Raises ParetuneError, which names the wrong key."""
     try:
         return kind.model_validate(config.options)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The adapter that TRL trains on a language model: how peft is asked for it, and how it is read."""
+"""The adapter that TRL trains on a language model: its peft configuration, and how its changes are read."""
 # pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..ops.lowrank import LowRank
 
 
 def lora_config(config: LoraConfig, targets: Sequence[str]) -> Any:
-    """A fresh adapter for TRL to put on the model."""
+    """The peft configuration of a new adapter, which TRL adds to the model."""
     from peft import LoraConfig as PeftLoraConfig
 
     return PeftLoraConfig(
@@ -30,7 +30,10 @@ def adapter_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
 
 
 def adapter_deltas(model: Any, values: Mapping[str, torch.Tensor]) -> dict[str, LowRank]:
-    """A peft model's adapter as module -> low-rank change, its scale folded into B. values: by name."""
+    """The adapter of a peft model as module -> low-rank change, with its scale folded into B.
+
+    values: the values of the parameters, by name.
+    """
     deltas: dict[str, LowRank] = {}
     for name, a in values.items():
         module, mark, rest = name.partition(".lora_A.")

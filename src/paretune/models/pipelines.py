@@ -1,7 +1,7 @@
-"""What every policy on a diffusers pipeline shares: loading, devices, embeddings, noise, decoding.
+"""The base class of policies on a diffusers pipeline: loading, devices, embeddings, noise, decoding.
 
-The transformer stays on the device. Text encoders go there to embed prompts and then leave for good, and the
-autoencoder visits it to decode: beside a large transformer there is room for neither.
+The transformer stays on the device. Text encoders are moved there to embed prompts, and the autoencoder to
+decode, because neither fits beside a large transformer.
 """
 # pyright: reportPrivateImportUsage=false
 # diffusers fills its namespace lazily, so that its public names look private.
@@ -36,15 +36,20 @@ ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 def load(kind: Any, config: ModelConfig, parts: dict[str, Any]) -> Any:
-    """A pipeline of the class `kind` in `config.dtype`, its VAE in float32. parts: what takes the place of
-    a component, None to leave it out."""
+    """Load a pipeline of the class `kind` in `config.dtype`, with its VAE in float32.
+
+    Args:
+        kind: a pipeline class of diffusers.
+        config: the model.
+        parts: components that replace those of the pipeline, by name; None leaves a component out.
+    """
     check_model(config.path)
     quiet()
     place, dtype = resolve_path(config.path), getattr(torch, config.dtype)
     with loading(f"model.path: {config.path} cannot be loaded"):
-        own = load_parts(kind, place, dtype, parts, f"model.path: {config.path}")
+        loaded = load_parts(kind, place, dtype, parts, f"model.path: {config.path}")
         pipe = foreign.load(
-            kind, place, f"model.path: {config.path}", dtype=dtype, use_safetensors=True, **own
+            kind, place, f"model.path: {config.path}", dtype=dtype, use_safetensors=True, **loaded
         )
     if pipe.vae is not None:
         pipe.vae.to(torch.float32)
@@ -53,15 +58,14 @@ def load(kind: Any, config: ModelConfig, parts: dict[str, Any]) -> Any:
 
 
 class PipelinePolicy:
-    """See `flow.FlowPolicy`. A family says which pipeline, targets and encoders, and how to embed."""
+    """See `flow.FlowPolicy`. A subclass sets the pipeline, targets and encoders, and defines `embed`."""
 
     kind: Any
     family: Family
     targets: tuple[str, ...]
-    # Encoders that a family's pipeline has; those of a large model are loaded when they are needed.
-    encoders: tuple[str, ...] = ENCODERS
-    lazy_text = True
-    # Whether guidance above 1 runs the model twice; else it is one of the model's inputs.
+    encoders: tuple[str, ...] = ENCODERS  # the text encoders of the pipeline
+    lazy_text = True  # whether they are loaded only when they are needed, as for a large model
+    # Whether guidance above 1 runs the model twice; otherwise guidance is an input of the model.
     two_pass_guidance = False
 
     def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
@@ -70,16 +74,16 @@ class PipelinePolicy:
         assert isinstance(options, FlowOptions)
         self.options = options
         self.device = torch.device(device)
-        self._used = set[str]()  # parts that were seen to work
+        self._used = set[str]()  # parts that have worked once
         self.pipe = self.load()
-        # Any: a diffusers module, whose attributes its type does not tell.
+        # Any, because the type of a diffusers module does not have its attributes.
         self.transformer: Any = self.pipe.transformer.requires_grad_(False).eval()
         self.vae: Any = self.pipe.vae.requires_grad_(False).eval()
         self.transformer.to(self.device)
         self.dtype = self.transformer.dtype
         self.autocast = False
         self._text_stays = not self.lazy_text
-        self._text = RLock()  # tokens are put into shared encoders: one prompt batch at a time
+        self._text = RLock()  # tokens change shared encoders, so only one thread may embed at a time
         if config.gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
         self.shape = self.check_size()
@@ -88,41 +92,45 @@ class PipelinePolicy:
             self.schedule(2)
 
     def load(self) -> Any:
-        """The family's pipeline, without text encoders where they are loaded later."""
+        """Load the family's pipeline, without text encoders if they are loaded later."""
         return load(self.kind, self.config, dict.fromkeys(self.encoders) if self.lazy_text else {})
 
     def check_size(self) -> Shape:
-        """Of one sample. Raises ParetuneError for sizes that the model cannot draw."""
+        """The shape of one sample. Raises ParetuneError for sizes that the model cannot draw."""
         assert self.family.shape is not None
         return self.family.shape(self.config, self.transformer.config, self.vae.config)
 
     def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
-        """The pipeline's own encoding of P prompts: embeds [P, T, D], and pooled [P, D] and mask [P, T] where
-        the model has them."""
+        """The pipeline's encoding of P prompts: embeds [P, T, D]; pooled [P, D] and mask [P, T] if used."""
         raise NotImplementedError
 
     # ------------------------------------------------------------ text
 
     @property
     def text_key(self) -> list[Any]:
-        """What else than the prompts decides an embedding."""
+        """All inputs of an embedding except the prompts."""
         return [self.config.dtype, self.options.max_sequence_length]
 
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
     ) -> Conditions:
-        """Embed prompts through the pipeline's own encoders; the empty prompt once for guidance.
+        """Embed prompts with the pipeline's encoders; for guidance also the empty prompt, once.
 
-        tokens: put after every prompt, not after the empty one. Gradients flow where one is in training.
+        Args:
+            prompts: P prompts.
+            guidance: whether samples are drawn with guidance.
+            tokens: reward tokens that follow every prompt, except the empty one. Gradients are computed if
+                a token is in training.
+            batch: the number of prompts that are embedded at a time.
         """
         negative = guidance and self.two_pass_guidance
         training = torch.is_grad_enabled() and needs_gradient(tokens)
-        self._text_stays |= training  # one step of training a token encodes more than once
+        self._text_stays |= training  # each training step of a token encodes more than once
 
         def run() -> Conditions:
             texts = [list(prompts[i : i + batch]) for i in range(0, len(prompts), batch)]
-            told = f"model.path: the text encoders of {self.config.path} do not work"
-            with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(told):
+            failure = f"model.path: the text encoders of {self.config.path} do not work"
+            with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(failure):
                 parts = [
                     _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
                 ]
@@ -135,17 +143,17 @@ class PipelinePolicy:
         return cached(self.config.path, key, run).to(self.device)
 
     def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
-        """See `tokens.new_token`."""
+        """See `reward_tokens.pipelines.new_token`."""
         self.load_text()
         return new_token(self.pipe, name, vectors, init, generator)
 
     def row_scales(self) -> dict[str, float]:
-        """See `tokens.row_scales`."""
+        """See `reward_tokens.pipelines.row_scales`."""
         self.load_text()
         return row_scales(self.pipe)
 
     def load_text(self) -> None:
-        """Load the text encoders, unless they are there."""
+        """Load the text encoders unless they are loaded."""
         if all(getattr(self.pipe, name, None) is not None for name in self.encoders):
             return
         others = {"transformer": None, "vae": None}
@@ -157,7 +165,7 @@ class PipelinePolicy:
 
     @contextmanager
     def text_encoders(self) -> Iterator[None]:
-        """The text encoders on the device for the length of a block, or from now on where they stay."""
+        """Move the text encoders to the device within a block; back to the CPU after it, unless they stay."""
         self.load_text()
         present = [e for n in self.encoders if (e := getattr(self.pipe, n, None)) is not None]
         for encoder in present:
@@ -170,33 +178,33 @@ class PipelinePolicy:
             _release(self.device)
 
     def free_text(self) -> None:
-        """Let the text encoders go: embeddings are computed once, and T5 alone is 9 GB."""
+        """Release the text encoders: embeddings are computed once, and T5 alone takes 9 GB."""
         for name in self.encoders:
             setattr(self.pipe, name, None)
         _release(self.device)
 
     def save_pretrained(self, folder: Path) -> bool:
-        """Write the pipeline as diffusers does. Returns whether none of its text encoders was left out."""
+        """Write the pipeline as diffusers does. Returns whether all its text encoders are included."""
         self.load_text()
         self.pipe.save_pretrained(folder)
         return all(getattr(self.pipe, name, None) is not None for name in self.encoders)
 
     def text_widths(self) -> dict[str, int]:
-        """The last sizes of what `embed` gives, by name."""
-        facts = self.transformer.config
-        return {"embeds": facts.joint_attention_dim, "pooled": facts.pooled_projection_dim}
+        """The size of the last dimension of each output of `embed`, by name."""
+        config = self.transformer.config
+        return {"embeds": config.joint_attention_dim, "pooled": config.pooled_projection_dim}
 
     # ------------------------------------------------------------ latents
 
     def schedule(self, steps: int) -> Schedule:
-        """The sigmas of the pipeline's own scheduler, its shift included."""
-        # Any: diffusers' type says a pair, which it gives only with return_unused_kwargs.
+        """The sigmas of the pipeline's scheduler, including its shift."""
+        # Any, because diffusers annotates a pair, which it returns only with return_unused_kwargs.
         scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(self.pipe.scheduler.config)
         self.set_timesteps(scheduler, steps)
         return Schedule.from_tensor(scheduler.sigmas)
 
     def set_timesteps(self, scheduler: Any, steps: int) -> None:
-        """As the family's pipeline calls it."""
+        """Call the scheduler as the family's pipeline does."""
         scheduler.set_timesteps(steps)
 
     def initial_noise(self, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -204,14 +212,14 @@ class PipelinePolicy:
         return torch.randn((count, *self.latent_shape), generator=generator)
 
     def run_transformer(self, x: torch.Tensor, **inputs: Any) -> torch.Tensor:
-        """The transformer's output in its own dtype, under autocast where that is asked for."""
+        """The output of the transformer in its dtype, or under autocast if `autocast` is set."""
         lower = torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
         with lower, self._first("transformer"):
             return self.transformer(hidden_states=x.to(self.dtype), return_dict=False, **inputs)[0]
 
     @contextmanager
     def _first(self, part: str) -> Iterator[None]:
-        """The first use of a part, where a configuration that is not its own shows. One line then."""
+        """Turn errors at the first use of a part, where a wrong configuration shows, into a ParetuneError."""
         if part in self._used:
             yield
             return
@@ -220,19 +228,19 @@ class PipelinePolicy:
         self._used.add(part)
 
     def guidance_input(self, count: int, guidance: float, scale: float = 1.0) -> torch.Tensor | None:
-        """The embedded guidance [count], or None for a model that has none."""
+        """The guidance as an input of the model, [count], or None for a model without such an input."""
         if not self.transformer.config.guidance_embeds:
             return None
         return torch.full((count,), guidance * scale, device=self.device)
 
     def unscale(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents as the autoencoder takes them."""
+        """Latents of the transformer -> latents of the autoencoder."""
         config = self.vae.config
         return latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, batch: int = 64) -> torch.Tensor:
-        """As the pipeline decodes: unscale, VAE, [-1, 1] -> [0, 1]. Pictures float32 [B, 3, H, W]."""
+        """Decode latents as the pipeline does: unscale, VAE, [-1, 1] -> [0, 1]. float32 [B, 3, H, W]."""
         self.vae.to(self.device)
         parts = []
         for z in latents.split(batch):
@@ -245,16 +253,16 @@ class PipelinePolicy:
         return torch.cat(parts)
 
     def scale(self, latents: torch.Tensor) -> torch.Tensor:
-        """The inverse of `unscale`: the autoencoder's latents as the transformer takes them."""
+        """The inverse of `unscale`: latents of the autoencoder -> latents of the transformer."""
         config = self.vae.config
         return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
 
     @torch.no_grad()
     def encode_media(self, pixels: torch.Tensor, batch: int = 8) -> torch.Tensor:
-        """Samples [B, .., 3, H, W] in [0, 1] -> latents, as the pipeline's image-to-image variant encodes.
+        """Samples [B, .., 3, H, W] in [0, 1] -> latents, as in the pipeline's image-to-image variant.
 
-        The mean of the autoencoder's distribution, so that the same pixels give the same latents. Raises
-        ParetuneError for pixels of another size than the model's samples.
+        Latents are the mean of the autoencoder's distribution, so that the same pixels give the same latents.
+        Raises ParetuneError for pixels of another size than the model's samples.
         """
         wanted = (self.shape.height, self.shape.width)
         if tuple(pixels.shape[-2:]) != wanted:
@@ -273,12 +281,12 @@ class PipelinePolicy:
 
 
 def _conditions(parts: Mapping[str, torch.Tensor]) -> Conditions:
-    """Of what `embed` gives. A mask that was blended of several is 1 where any of them looks."""
+    """The output of `embed` as Conditions. A blended mask is 1 where any of the blended masks is not 0."""
     mask = (parts["mask"].abs() > 1e-3).long() if "mask" in parts else None
     return Conditions(parts["embeds"], parts.get("pooled"), mask=mask)
 
 
 def _release(device: torch.device) -> None:
-    """Give memory that nothing holds back to the accelerator."""
+    """Return unused memory to the accelerator."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What every model offers, whatever it makes: a transformer that takes adapters, and reward tokens."""
+"""The interface of every model: a transformer that takes adapters, and reward tokens."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..reward_tokens.files import Token
 
 
 class Policy(Protocol):
-    """A loaded model. How it is sampled differs: see `flow.FlowPolicy` and the language models' policy."""
+    """A loaded model. `flow.FlowPolicy` and `causal_lm.policy.CausalLMPolicy` add how it is sampled."""
 
     config: ModelConfig
     transformer: torch.nn.Module
     device: torch.device
-    targets: tuple[str, ...]  # the modules that get adapters where the recipe names none
+    targets: tuple[str, ...]  # the modules that get adapters by default
     autocast: bool  # whether the transformer runs under bfloat16 autocast
 
     def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
-        """A token to begin training with: parameters for every text encoder of the model."""
+        """A new token to train: parameters for every text encoder of the model. See `pipelines.new_token`."""
         ...
 
     def row_scales(self) -> dict[str, float]:
@@ -29,5 +29,5 @@ class Policy(Protocol):
         ...
 
     def save_pretrained(self, folder: Path) -> bool:
-        """Write the model in its library's format. Returns whether nothing had to be left out."""
+        """Write the model in its library's format. Returns whether it is complete."""
         ...

@@ -1,8 +1,8 @@
-"""The frozen base in eight bits while an expert trains on it: about half of what it takes in bfloat16.
+"""Quantization of the frozen base to eight bits while an expert trains: about half the memory of bfloat16.
 
-By torchao: int8 weights with a scale for each output, and products in the activations' own dtype. Adapters,
-gradients and everything outside the blocks stay as they are. What an expert leaves is its adapter alone;
-models are measured, folded and exported whole.
+torchao gives int8 weights with a scale for each output, and products in the dtype of the activations.
+Adapters, gradients and all parts outside the blocks keep their dtype. Training saves the adapter only; models
+are evaluated, folded and exported without quantization.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from .policy import Policy
 
 
 def is_quantized(model: ModelConfig) -> bool:
-    """Whether a recipe asks for it (`model.options.quantize`)."""
+    """Whether a recipe quantizes its base (`model.options.quantize`)."""
     return model.options.get("quantize", "none") != "none"
 
 
 def open_to_train(model: ModelConfig, device: str) -> FlowPolicy:
-    """`open_flow_policy`. A base to be quantised waits on the CPU: the device never holds it whole."""
+    """`open_flow_policy`. A base to be quantized stays on the CPU: the device never holds all of it."""
     policy = open_flow_policy(model, "cpu" if is_quantized(model) else device)
     policy.device = torch.device(device)
     return policy
 
 
 def quantize(policy: Policy) -> None:
-    """Turn the linear layers of the transformer's blocks into int8, one after another on the policy's device.
+    """Quantize the linear layers of the transformer's blocks to int8, one by one on the policy's device.
 
-    Raises ParetuneError, one line, without torchao.
+    Raises ParetuneError if torchao is not installed.
     """
     try:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
@@ -44,8 +44,8 @@ def quantize(policy: Policy) -> None:
 
 
 def in_a_block(module: nn.Module, name: str) -> bool:
-    """Whether a module is a linear layer of one of a numbered row of blocks, where nearly all weights are.
+    """Whether a module is a linear layer of a numbered block, which together hold nearly all weights.
 
-    What stands before and after the blocks is small, and errors there reach every sample.
+    The layers before and after the blocks are small, and their errors would affect every sample.
     """
     return isinstance(module, nn.Linear) and any(part.isdigit() for part in name.split("."))

@@ -1,7 +1,7 @@
-"""How large a sample is, in its model's own units, and the arithmetic that families of models share for it.
+"""The size of a sample in pixels, latents and tokens, and arithmetic that the families share.
 
-Light on purpose: a size that a model cannot draw is refused when the recipe is planned, and what a sample
-costs is counted, before anything is loaded.
+This module loads no model library, so that planning can refuse sizes that a model cannot draw, and estimate
+the cost of a sample, before a model is loaded.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Any
 from ..config import ModelConfig
 from ..types import ParetuneError
 
-Facts = Mapping[str, Any]  # the config.json of a part of a pipeline
+PartConfig = Mapping[str, Any]  # the config.json of a part of a pipeline
 
 
 @dataclass(frozen=True)
 class Shape:
-    """height, width: pixels. latents: the shape of one sample's, without a batch. tokens: of one sample in
-    the transformer's sequence, without its text. frames: of a clip.
+    """The size of one sample.
+
+    height, width: in pixels. latents: the shape of its latents, without a batch. tokens: its length in the
+    transformer's sequence, without text. frames: of a clip.
     """
 
     height: int
@@ -29,15 +31,21 @@ class Shape:
     frames: int = 1
 
 
-def latent_scale(vae: Facts) -> int:
-    """Pixels a latent: every block of the autoencoder but the last halves the picture."""
+def latent_scale(vae: PartConfig) -> int:
+    """Pixels per latent: every block of the autoencoder except the last halves the picture's sides."""
     return int(2 ** (len(vae["block_out_channels"]) - 1))
 
 
 def pixel_sides(model: ModelConfig, default: int, step: int) -> tuple[int, int]:
-    """Height and width, the model's own where the recipe gives none.
+    """The height and width of a sample.
 
-    Raises ParetuneError, one line that says what would fit, for sides that are no multiple of `step`.
+    Args:
+        model: the recipe's model, which may set them.
+        default: both, if the recipe does not set them.
+        step: both must be multiples of it.
+
+    Raises:
+        ParetuneError: a side is not a multiple of `step`; the message names one that fits.
     """
     sides = {"height": model.height or default, "width": model.width or default}
     for key, side in sides.items():

@@ -1,4 +1,4 @@
-"""How many parameters a transformers model has, without loading it."""
+"""The number of a model's parameters, without loading it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from .family import by_hub_id
 
 
 def parameters_of(path: str) -> float | None:
-    """Parameters of a model: of a folder by its files' headers, of a known hub id by its family's record."""
+    """The parameters of a folder, from its files' headers, or of a published model, from its family's record.
+
+    None for any other hub id.
+    """
     folder = Path(resolve_path(path))
     if not path or not folder.is_dir():
         known = by_hub_id().get(path)
@@ -23,7 +26,7 @@ def parameters_of(path: str) -> float | None:
 
 
 def parameters_in(folder: Path) -> float:
-    """Parameters in a folder's safetensors, read from their headers."""
+    """The parameters in a folder's safetensors files, from their headers."""
     total = 0
     for path in folder.glob("*.safetensors"):
         try:
@@ -36,7 +39,7 @@ def parameters_in(folder: Path) -> float:
 
 
 def _damage(path: Path) -> str:
-    """What is wrong with a weights file that cannot be read."""
+    """What is wrong with a weights file that cannot be read, in words."""
     try:
         with path.open("rb") as file:
             pointer = file.read(24).startswith(b"version https://git-lfs")

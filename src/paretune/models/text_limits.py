@@ -1,4 +1,4 @@
-"""How many tokens of a prompt a text encoder reads, as a family's pipeline has it."""
+"""The number of tokens of a prompt that a text encoder reads in a family's pipeline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from typing import NamedTuple
 
 
 class Limit(NamedTuple):
-    """tokens: of a prompt; 0: as the tokenizer says. written: around it; before: tokens of that, dropped."""
+    """The limit of one text encoder.
+
+    tokenizer, encoder: names of the pipeline's parts. tokens: that a prompt may have; 0: the tokenizer's
+    limit. written: the pattern into which the pipeline writes a prompt. before: tokens of the pattern that
+    precede the prompt, which the pipeline drops.
+    """
 
     tokenizer: str
     encoder: str

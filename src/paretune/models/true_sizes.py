@@ -1,7 +1,7 @@
-"""Pipelines of the true size with random weights: what a hub model needs can be measured without it.
+"""Policies of a published model's true size with random weights, to measure its needs without downloading it.
 
-The text encoders are left out: they are gone when training begins. Configurations are those that the models
-are published with, in their families' records.
+The text encoders are left out because they are released before training. The configurations are those of the
+published models, in the records of their families.
 """
 # pyright: reportPrivateImportUsage=false
 # diffusers fills its namespace lazily, so that its public names look private.
@@ -20,7 +20,7 @@ from .pipelines import PipelinePolicy
 
 
 def random_policy(config: ModelConfig, device: str) -> PipelinePolicy | None:
-    """A policy on random weights for a hub model whose size is known; None for others."""
+    """A policy with random weights for a published model; None for any other path."""
     family = by_hub_id().get(config.path)
     published = family.published.get(config.path) if family else None
     if family is None or published is None or not published.transformer:
@@ -29,13 +29,13 @@ def random_policy(config: ModelConfig, device: str) -> PipelinePolicy | None:
 
 
 def known_sizes() -> list[str]:
-    """The hub ids for which `random_policy` has one."""
-    published = [one for own in families().values() for one in own.published.items()]
+    """The hub ids for which `random_policy` gives a policy."""
+    published = [entry for family in families().values() for entry in family.published.items()]
     return [name for name, sizes in published if sizes.transformer]
 
 
 def policy_of(family: Family, published: Published, config: ModelConfig, device: str) -> PipelinePolicy:
-    """A family's policy on random weights of the sizes given."""
+    """A policy of a family with random weights of the published sizes."""
     import diffusers
 
     pipeline: Any = getattr(diffusers, family.pipelines[0])
@@ -57,7 +57,7 @@ def policy_of(family: Family, published: Published, config: ModelConfig, device:
 
 
 def random_conditions(policy: PipelinePolicy, count: int) -> Conditions:
-    """Conditions of the right shape, of full-length prompts."""
+    """Random conditions with the shape of full-length prompts."""
     tokens = policy.options.max_sequence_length or policy.family.text_tokens(policy.config)
     sizes = policy.text_widths()
     embeds = torch.randn(count, tokens, sizes["embeds"], device=policy.device, dtype=policy.dtype)
@@ -70,7 +70,7 @@ def random_conditions(policy: PipelinePolicy, count: int) -> Conditions:
 
 
 def _random(kind: Any, published: Published, config: ModelConfig, device: str) -> Any:
-    """A model on the device in the recipe's dtype, never larger than that in memory."""
+    """A random model on the device in the recipe's dtype, without a larger copy in memory."""
     with torch.device("meta"):
         model = kind(**published.transformer)
     model = model.to(getattr(torch, config.dtype)).to_empty(device=device)

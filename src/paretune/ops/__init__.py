@@ -1,1 +1,1 @@
-"""Pure tensor functions: torch only, nothing of ours, no files and no models."""
+"""Pure tensor functions. They use torch, and no other part of paretune, no files and no models."""

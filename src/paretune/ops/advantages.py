@@ -1,4 +1,7 @@
-"""Group-relative advantages. Scores are [P, G]: P prompts, G samples of each; R adds rewards in front."""
+"""Group-relative advantages.
+
+Scores are [P, G]: P prompts, G samples of each. Scores of R rewards are [R, P, G].
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ def group_advantages(
 
     std: "group" (GRPO, Shao et al. 2024) or "global", over the whole batch (Flow-GRPO's public default).
     """
-    equal = (scores == scores[:, :1]).all(dim=1, keepdim=True)  # whose mean may be a rounding away
+    equal = (scores == scores[:, :1]).all(dim=1, keepdim=True)  # rounding may move the mean of equal scores
     centred = (scores - scores.mean(dim=1, keepdim=True)).masked_fill(equal, 0.0)
     if std == "group":
         scale = scores.std(dim=1, keepdim=True, unbiased=False)
@@ -29,7 +32,7 @@ def informative_groups(advantages: torch.Tensor) -> torch.Tensor:
 
 
 def best_and_worst(advantages: torch.Tensor, keep: int) -> torch.Tensor:
-    """Which samples are among the keep / 2 best or worst of their group (DanceGRPO). bool [P, G].
+    """Whether a sample is among the keep / 2 best or keep / 2 worst of its group (DanceGRPO). bool [P, G].
 
     Of equal advantages the earlier sample counts as better. keep: even, and at most G.
     """
@@ -46,11 +49,17 @@ def joint_advantages(
     std: str = "group",
     clip: float = 5.0,
 ) -> torch.Tensor:
-    """Advantages of several rewards for a joint baseline. scores [R, P, G], weights [R] -> [P, G].
+    """Advantages of several rewards for a joint baseline. [R, P, G] -> [P, G].
 
-    "sum_then_normalise": normalise the weighted sum. "normalise_then_sum" (GDPO, Liu et al. 2026):
-    normalise each reward by its own group first, so that none drowns the others. applies: bool
-    [R, P], which prompts a reward scores; the scores of the others are not read. All by default.
+    Args:
+        scores: [R, P, G].
+        weights: [R].
+        order: "sum_then_normalise" normalises the weighted sum. "normalise_then_sum" (GDPO, Liu et al. 2026)
+            normalises each reward within its group first, so that no reward dominates the others.
+        applies: bool [R, P], whether a reward scores a prompt; by default each scores all prompts. Scores
+            where it is False are not read.
+        std: see `group_advantages`.
+        clip: see `group_advantages`.
     """
     mask = torch.ones(scores.shape[:2], dtype=torch.bool) if applies is None else applies
     w = weights.view(-1, 1, 1)
@@ -58,8 +67,8 @@ def joint_advantages(
         return group_advantages((w * scores.masked_fill(~mask[..., None], 0.0)).sum(0), std, clip)
     if order == "normalise_then_sum":
         total = torch.zeros_like(scores[0])
-        for share, own, rows in zip(weights, scores, mask, strict=True):
-            total[rows] += share * group_advantages(own[rows], std, clip)
+        for share, values, rows in zip(weights, scores, mask, strict=True):
+            total[rows] += share * group_advantages(values[rows], std, clip)
         return total
     raise ValueError(f"unknown order {order!r}")
 

@@ -17,11 +17,11 @@ def logit_normal_sigma(
     """`count` noise levels whose logits are normal (Esser et al. 2024, Stable Diffusion 3). [count].
 
     One level falls into each of `count` equally likely intervals, in random order: the same distribution,
-    with less variance a batch. shift > 1 moves them towards noise: s sigma / (1 + (s - 1) sigma).
+    with less variance per batch. shift > 1 moves the levels towards noise: s sigma / (1 + (s - 1) sigma).
     """
     order = torch.randperm(count, generator=generator)
     uniform = (order + torch.rand(count, generator=generator)) / count
-    # The inverse of the normal distribution function; at 0 and 1 it would be infinite.
+    # The inverse of the normal distribution function, which is infinite at 0 and 1.
     normal = math.sqrt(2) * torch.erfinv(2 * uniform.clamp(1e-6, 1 - 1e-6) - 1)
     sigma = torch.sigmoid(mean + std * normal)
     return shift * sigma / (1 + (shift - 1) * sigma)
@@ -36,14 +36,14 @@ def noised(clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> tor
 def flow_matching_loss(
     velocity: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor
 ) -> torch.Tensor:
-    """E|v - (eps - x_0)|^2, a mean over everything: RaTE's loss on its teacher's samples (2511.20629)."""
+    """E|v - (eps - x_0)|^2, a mean over all elements: RaTE's loss on its teacher's samples (2511.20629)."""
     return velocity_matching_loss(velocity, noise - clean)
 
 
 def velocity_matching_loss(velocity: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """E|v - v_teacher|^2 at the same points: the flow-matching loss without the noise of its target.
 
-    Where the points are noised samples of the teacher and the teacher is exact, v_teacher is the mean of
-    eps - x_0 given x, so both losses have the same gradient in expectation.
+    If the points are noised samples of the teacher and the teacher is exact, v_teacher is the mean of
+    eps - x_0 given x. Both losses then have the same gradient in expectation.
     """
     return ((velocity - target) ** 2).mean()

@@ -14,8 +14,9 @@ import torch
 
 @dataclass(frozen=True)
 class Step:
-    """sample, mean: [B, ...]. std: of the step's noise. drift_std: std per unit of time, for the KL.
+    """One step of a sampler.
 
+    sample, mean: [B, ...]. std: of the step's noise. drift_std: std per unit of time, for the KL.
     log_prob: [B], the *mean* over dimensions, so that its size does not grow with the resolution.
     """
 
@@ -43,9 +44,18 @@ def sde_step(
 ) -> Step:
     """Flow-GRPO's stochastic step (Liu et al. 2025, yifan123/flow_grpo).
 
-    s = eta * sqrt(sigma / (1 - sigma)), where sigma = 1 takes sigma_second (the schedule's second value)
-    in the denominator. Give `noise` to draw a sample, or `sample` to score one that was drawn before.
-    At eta = 0 it is the Euler step.
+    s = eta * sqrt(sigma / (1 - sigma)); at sigma = 1 the denominator takes sigma_second instead. At eta = 0
+    it is the Euler step.
+
+    Args:
+        x: the state [B, ...].
+        v: the predicted velocity [B, ...].
+        sigma: the noise level of x.
+        sigma_next: the noise level after the step.
+        eta: the amount of noise.
+        sigma_second: the schedule's second value.
+        noise: [B, ...], to draw a sample.
+        sample: [B, ...], a sample that was drawn before, to score it. Give either noise or sample.
     """
     drift = eta * math.sqrt(sigma / (1 - (sigma_second if sigma >= 1 else sigma)))
     return _drift_step(x, v, sigma, sigma_next, drift, noise, sample)
@@ -60,9 +70,10 @@ def dance_step(
     noise: torch.Tensor | None = None,
     sample: torch.Tensor | None = None,
 ) -> Step:
-    """DanceGRPO's stochastic step (Xue et al. 2025, arXiv 2505.07818): the same SDE, its drift s = eta at
-    every time. The paper's mean, x + v dt - eta^2 / 2 * score * dt with score = -(x - (1 - sigma) x0) /
-    sigma^2 and x0 = x - sigma v, is Flow-GRPO's with that s.
+    """DanceGRPO's stochastic step (Xue et al. 2025, arXiv 2505.07818): the same SDE with drift s = eta.
+
+    The paper's mean, x + v dt - eta^2 / 2 * score * dt with score = -(x - (1 - sigma) x0) / sigma^2 and
+    x0 = x - sigma v, is Flow-GRPO's mean with that s. Arguments: see `sde_step`.
     """
     return _drift_step(x, v, sigma, sigma_next, eta, noise, sample)
 
@@ -76,8 +87,10 @@ def _drift_step(
     noise: torch.Tensor | None,
     sample: torch.Tensor | None,
 ) -> Step:
-    """With s = drift: mean = x (1 + s^2 dt / 2 sigma) + v dt (1 + s^2 (1 - sigma) / 2 sigma), and
-    std = s sqrt(-dt)."""
+    """The step with drift s.
+
+    mean = x (1 + s^2 dt / 2 sigma) + v dt (1 + s^2 (1 - sigma) / 2 sigma) and std = s sqrt(-dt).
+    """
     x, v = x.float(), v.float()
     dt = sigma_next - sigma
     mean = x * (1 + drift**2 * dt / (2 * sigma)) + v * dt * (
@@ -99,10 +112,10 @@ def cps_step(
     noise: torch.Tensor | None = None,
     sample: torch.Tensor | None = None,
 ) -> Step:
-    """Coefficients-preserving sampling (Flow-CPS, Wang & Yu 2025): the noise level stays the schedule's.
+    """Coefficients-preserving sampling (Flow-CPS, Wang & Yu 2025): the noise level follows the schedule.
 
     mean = (1 - sigma') x0 + sqrt(sigma'^2 - std^2) x1 with std = sigma' sin(eta pi / 2), and the
-    log-probability is -mean|x' - mean|^2, without the division by std^2.
+    log-probability is -mean|x' - mean|^2, without the division by std^2. Arguments: see `sde_step`.
     """
     x, v = x.float(), v.float()
     x0, x1 = x - sigma * v, x + (1 - sigma) * v
@@ -116,12 +129,13 @@ def cps_step(
 def random_steps(
     window: tuple[int, int], count: int, generator: torch.Generator
 ) -> tuple[int, ...]:
-    """Which steps of the [first, last) window to train on: `count` of them at random, in order.
+    """The steps to train on: `count` random steps of the window [first, last), in order.
 
-    DanceGRPO draws them for each sample; here one draw serves a whole epoch, so that a batch is at one time.
+    DanceGRPO draws them for each sample. Here one draw serves a whole epoch, so that all samples of a batch
+    are at the same time.
     """
     first, last = window
-    if count == last - first:  # nothing is drawn, so that the generator goes on as it would without this
+    if count == last - first:  # draw nothing: the generator's state stays the same as without this choice
         return tuple(range(first, last))
     drawn = torch.randperm(last - first, generator=generator)[:count]
     return tuple(first + i for i in sorted(int(i) for i in drawn))

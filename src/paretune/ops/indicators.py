@@ -1,12 +1,12 @@
-"""How good a front is: hypervolume and epsilon indicator of sets of models, with bootstrap intervals.
+"""Quality of fronts: hypervolume and epsilon indicator of sets of models, with bootstrap intervals.
 
 A point is one model: for every reward its values, float [S, P], over S runs (training seeds) and P held-out
-prompts, the same prompts for every model. A front is a list of points. The bootstrap resamples prompts, the
-same ones for all fronts, and runs, each front its own, and computes everything again. Rewards are
-scaled to [0, 1] by their range; one without a range is left as it is.
+prompts, which are the same for every model. A front is a list of points. The bootstrap resamples prompts (the
+same ones for all fronts) and runs (separately for each front) and computes everything again. Rewards are
+scaled to [0, 1] by their range; a reward without a range is not scaled.
 """
 # pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false
-# moocore has no types of its own.
+# moocore ships no types.
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Axis:
-    """One reward as a direction of the front. range: may be infinite. reference: the worst point there."""
+    """One reward as an axis of the front. range: may be infinite. reference: the value of the worst point."""
 
     name: str
     range: tuple[float, float]
@@ -31,7 +31,7 @@ class Axis:
     reference: float
 
     def unit(self, value: float) -> float:
-        """Greater is better, 1 the best end of a bounded range and 0 its worst."""
+        """The value scaled so that greater is better, from 0 to 1 over a bounded range."""
         low, high = self.range
         if math.isfinite(low) and math.isfinite(high) and high > low:
             share = (value - low) / (high - low)
@@ -41,11 +41,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Quality:
-    """A front's indicators and their 95 % bootstrap intervals.
+    """The indicators of a front and their 95 % bootstrap intervals.
 
-    hypervolume: between the front and the reference point, greater is better. epsilon: the least amount
-    by which the front must be raised to cover the best points of all fronts (additive), 0 is best. margin:
-    hypervolume less that of the front compared with, None for that front itself.
+    hypervolume: between the front and the reference point; greater is better.
+    epsilon: the additive epsilon indicator, the least amount by which the front must be raised to cover the
+    best points of all fronts; 0 is best.
+    margin: this hypervolume minus that of the front compared with; None for that front.
     """
 
     hypervolume: float
@@ -64,11 +65,19 @@ def qualities(
     draws: int = 1000,
     seed: int = 0,
 ) -> dict[str, Quality]:
-    """The quality of every front. against: the front whose hypervolume the margins are measured from."""
+    """The quality of every front.
+
+    Args:
+        fronts: the points of each front, by name.
+        axes: the rewards.
+        against: the front to compare hypervolumes with; no margins when None.
+        draws: bootstrap samples.
+        seed: of the bootstrap.
+    """
     generator = np.random.default_rng(seed)
     exact = _measure(_means(fronts, axes, None), axes)
     sampled = [_measure(_means(fronts, axes, generator), axes) for _ in range(draws)]
-    found = {}
+    measured = {}
     for name, (volume, epsilon) in exact.items():
         volumes = np.array([s[name][0] for s in sampled])
         margin: dict[str, object] = {}
@@ -80,10 +89,10 @@ def qualities(
                 "margin_stderr": float(gaps.std(ddof=1)),
             }
         epsilons = np.array([s[name][1] for s in sampled])
-        found[name] = Quality(
+        measured[name] = Quality(
             volume, interval(volumes), epsilon, interval(epsilons), **margin  # type: ignore[arg-type]
         )
-    return found
+    return measured
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> Interval:
@@ -95,7 +104,7 @@ def interval(values: np.ndarray, level: float = 0.95) -> Interval:
 def _means(
     fronts: Mapping[str, Sequence[Point]], axes: Sequence[Axis], generator: np.random.Generator | None
 ) -> dict[str, np.ndarray]:
-    """Unit-scaled mean rewards, [points, R] a front; resampled if a generator is given."""
+    """The scaled mean rewards of each front, [points, R]; resampled if a generator is given."""
     first = next(point for points in fronts.values() for point in points)
     prompts = {a.name: _draw(generator, first[a.name].shape[1]) for a in axes}
     table = {}
@@ -114,7 +123,7 @@ def _draw(generator: np.random.Generator | None, count: int) -> np.ndarray:
 def _measure(
     means: Mapping[str, np.ndarray], axes: Sequence[Axis]
 ) -> dict[str, tuple[float, float]]:
-    """(hypervolume, epsilon) of every front; epsilon against the best points of all together."""
+    """(hypervolume, epsilon) of every front; epsilon is relative to the best points of all fronts."""
     reference = np.array([a.unit(a.reference) for a in axes])
     best = moocore.filter_dominated(np.concatenate(list(means.values())), maximise=True)
     return {

@@ -1,4 +1,4 @@
-"""torch.linalg with types: the few decompositions that ops uses. (torch.linalg ships none.)"""
+"""The decompositions that ops uses, with types, which torch.linalg does not have."""
 # pyright: reportUnknownMemberType=false
 
 from __future__ import annotations

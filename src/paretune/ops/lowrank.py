@@ -1,10 +1,10 @@
-"""Low-rank weight changes and what can be known of them from their factors alone.
+"""Low-rank weight changes, and computations with them that need only their factors.
 
-A LoRA expert changes a weight W [m, n] by ΔW = B A, rank r far below m and n. Everything here costs
-O((m + n) r²) a module: an m x n matrix is never formed, save by `LowRank.dense`.
+A LoRA expert changes a weight W [m, n] by ΔW = B A, with a rank r far below m and n. Everything here costs
+O((m + n) r²) per module: only `LowRank.dense` forms an m x n matrix.
 
-Shapes: m rows out, n columns in, r rank, N experts. An expert is a mapping module name -> LowRank;
-a module that an expert lacks counts as zero.
+Shapes: m outputs, n inputs, rank r, N experts. An expert is a mapping module name -> LowRank; a module that
+an expert lacks counts as zero.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class LowRank:
         return self.B.shape[0], self.A.shape[1]
 
     def dense(self) -> Tensor:
-        """ΔW = B @ A as float32 [m, n] (float64 when the factors are)."""
+        """ΔW = B @ A as float32 [m, n] (float64 when B is float64)."""
         dtype = torch.float64 if self.B.dtype == torch.float64 else torch.float32
         return self.B.to(dtype) @ self.A.to(dtype)
 
     def norm(self) -> float:
-        """‖ΔW‖_F, from the factors."""
+        """‖ΔW‖_F, computed from the factors."""
         return math.sqrt(max(inner(self, self), 0.0))
 
 
@@ -85,7 +85,7 @@ def normalised(weights: Sequence[float], count: int) -> list[float]:
 
 
 def as_given(weights: Sequence[float], count: int) -> list[float]:
-    """The weights as they are, signs included: the factors of a sum, which need make no mean.
+    """The weights unchanged, signs included: coefficients of a sum that need not be a mean.
 
     Raises ValueError unless there are `count` of them, finite and not all zero.
     """
@@ -100,7 +100,10 @@ def as_given(weights: Sequence[float], count: int) -> list[float]:
 
 
 def inner(x: LowRank, y: LowRank) -> float:
-    """⟨X, Y⟩_F = Σ (B_xᵀ B_y) ∘ (A_x A_yᵀ), accumulated in float64. Raises ValueError on shapes."""
+    """⟨X, Y⟩_F = Σ (B_xᵀ B_y) ∘ (A_x A_yᵀ), accumulated in float64.
+
+    Raises ValueError when the shapes differ.
+    """
     if x.shape != y.shape:
         raise ValueError(f"shapes differ: {x.shape} against {y.shape}")
     left = x.B.double().T @ y.B.double()
@@ -111,9 +114,9 @@ def inner(x: LowRank, y: LowRank) -> float:
 def stack(deltas: Sequence[LowRank | None], weights: Sequence[float]) -> LowRank:
     """The exact Σ_i w_i ΔW_i: B = [w_1 B_1, .., w_N B_N], A = [A_1; ..; A_N], rank Σ r_i.
 
-    The weights are taken as they are, signs included. None, and a weight of zero, contribute
-    nothing to the rank. float32, or float64 when any factor is. Raises ValueError when no delta is
-    there at all or when shapes differ.
+    The weights are used unchanged, signs included. A delta of None and a weight of zero add nothing to the
+    rank. The result is float32, or float64 when any B is. Raises ValueError when all deltas are None or
+    shapes differ.
     """
     if len(deltas) != len(weights):
         raise ValueError(f"{len(weights)} weights for {len(deltas)} deltas")
@@ -137,14 +140,14 @@ def stack(deltas: Sequence[LowRank | None], weights: Sequence[float]) -> LowRank
 
 
 def distance(x: LowRank, y: LowRank) -> float:
-    """‖X - Y‖_F. Formed densely only when the two ranks together reach the matrix's own."""
+    """‖X - Y‖_F. Dense matrices are formed only when the two ranks add up to min(m, n) or more."""
     if x.rank + y.rank >= min(x.shape):
         return frobenius(x.dense() - y.dense())
     return stack([x, y], [1.0, -1.0]).norm()
 
 
 def _square(delta: LowRank, dtype: torch.dtype) -> LowRank:
-    """The same ΔW with an inner dimension of min(m, n), for factors that are wider than that."""
+    """The same ΔW with an inner dimension of min(m, n), for factors with a larger one."""
     m, n = delta.shape
     eye = torch.eye(min(m, n), dtype=dtype, device=delta.B.device)
     dense = delta.dense()
@@ -175,8 +178,8 @@ def singular_values(delta: LowRank) -> Tensor:
 def rank_for_energy(values: Tensor, energy: float) -> int:
     """The least R with Σ_{i≤R} s_i² ≥ energy · Σ s_i². values: [k], greatest first."""
     squares = values.double().square()
-    tail = squares.flip(0).cumsum(0).flip(0)  # tail[i] = what is lost when only i values are kept
-    # Summing the tail from its small end keeps energy = 1 meaning "lose nothing but rounding".
+    tail = squares.flip(0).cumsum(0).flip(0)  # tail[i] = the energy that is lost when i values are kept
+    # The tail is summed from its small end so that energy = 1 loses nothing but rounding.
     allowed = (1.0 - energy) * tail[0] + 1e-14 * tail[0] if len(tail) else 0.0
     return int((tail > allowed).sum())
 
@@ -185,11 +188,16 @@ def compress(delta: LowRank, rank: int | None = None, energy: float | None = Non
     """The best approximation of ΔW of a given rank, or of the least rank that keeps an energy.
 
     With B = Q_B R_B and Aᵀ = Q_A R_A, ΔW = Q_B (R_B R_Aᵀ) Q_Aᵀ: the SVD of the r x r core is ΔW's
-    (Eckart-Young), at O((m + n) r²). √S goes to either side. Each left singular vector has its
-    entry of greatest magnitude positive, so the answer does not hang on the LAPACK in use.
+    (Eckart-Young), at O((m + n) r²). Each factor gets √S. The entry of greatest magnitude of each left
+    singular vector is made positive, so that the result does not depend on the LAPACK in use.
 
-    rank: at least 1; energy: kept share of ‖ΔW‖²_F in (0, 1]. Raises ValueError unless exactly one
-    is given and in range.
+    Args:
+        delta: ΔW.
+        rank: at least 1.
+        energy: the share of ‖ΔW‖²_F to keep, in (0, 1].
+
+    Raises:
+        ValueError: not exactly one of rank and energy is given, or it is out of range.
     """
     if (rank is None) == (energy is None):
         raise ValueError("give either a rank or an energy to compress to")
@@ -220,7 +228,7 @@ def modules_of(experts: Sequence[Mapping[str, LowRank]]) -> list[str]:
 def gram(experts: Sequence[Mapping[str, LowRank]]) -> Tensor:
     """G_ij = Σ_modules ⟨ΔW_i, ΔW_j⟩_F over the union of modules: float64 [N, N], symmetric.
 
-    Modules are asked for one at a time, so a mapping that loads lazily never holds two.
+    Modules are looked up one at a time, so that a mapping that loads lazily holds only one in memory.
     """
     count = len(experts)
     total = torch.zeros(count, count, dtype=torch.float64)
@@ -234,7 +242,7 @@ def gram(experts: Sequence[Mapping[str, LowRank]]) -> Tensor:
 
 
 def cosines(gram: Tensor) -> Tensor:
-    """cos_ij = G_ij / √(G_ii G_jj), [N, N] in [-1, 1]: the conflict matrix. 0 for a zero expert."""
+    """The conflict matrix cos_ij = G_ij / √(G_ii G_jj), [N, N] in [-1, 1]; 0 for a zero expert."""
     norms = gram.diagonal().clamp(min=0).sqrt()
     scale = norms.unsqueeze(0) * norms.unsqueeze(1)
     return torch.where(scale > 0, gram / scale.clamp(min=1e-300), 0.0).clamp(-1, 1)
@@ -248,9 +256,9 @@ def spread_of_gram(gram: Tensor, weights: Sequence[float]) -> float:
 
 
 def spread(experts: Sequence[Mapping[str, LowRank]], weights: Sequence[float]) -> float:
-    """d = max_i ‖ΔW_i - ΔW̄‖_F from the Gram matrix alone; the weights are normalised.
+    """d = max_i ‖ΔW_i - ΔW̄‖_F, computed from the Gram matrix; the weights are normalised.
 
-    The ratio of two rounds' spreads is the contraction rho_k that the theory of MapReduce LoRA
+    The ratio of the spreads of two rounds is the contraction rho_k, which the theory of MapReduce LoRA
     (arXiv 2511.20629) predicts to be below one.
     """
     return spread_of_gram(gram(experts), weights)

@@ -1,7 +1,7 @@
-"""The numbers that a user may give a reducer: what each is, its range, and the words that refuse it.
+"""The numeric options of the reducers: their meaning, their range, and the message for a wrong value.
 
-A recipe, the command line and the reducers themselves all check by this one table. A reducer of another
-package brings the options that are not here: `Reducer.own`.
+Recipes, the command line and the reducers all check options by this one table.
+A reducer of another package brings the options that are not listed here: `Reducer.own`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Option:
-    """kind: int or float. meaning: a few words. wanted: its range in words, which `fits` decides."""
+    """One option. kind: int or float. meaning: a few words. wanted: the range in words. fits: the range."""
 
     kind: type[int] | type[float]
     meaning: str
@@ -60,6 +60,6 @@ def fit(name: str, value: Any, option: Option | None = None) -> float:
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """The nearest right name, as the end of a sentence; "" where none is near."""
+    """The closest valid name, as the end of a sentence; "" when no name is close."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""

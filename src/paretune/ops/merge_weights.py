@@ -1,4 +1,4 @@
-"""Merge weights that are computed instead of given: min-norm (MGDA) and search on the simplex.
+"""Merge weights that are computed: min-norm (MGDA) and search on the simplex.
 
 Shapes: N experts; weights are N non-negative numbers that sum to one.
 """
@@ -20,9 +20,9 @@ from .lowrank import cosines
 def min_norm_point(gram: Tensor) -> Tensor:
     """The convex weights w that minimise wᵀ G w over the simplex. gram: [N, N] PSD; float64 [N].
 
-    Two: the closed form w_1 = clip((g_22 - g_12) / (g_11 + g_22 - 2 g_12), 0, 1) (Désidéri 2012;
-    Sener and Koltun 2018). More: an active set. With x = t w, ½ xᵀ(G + 11ᵀ)x - 1ᵀx over x ≥ 0 is
-    least at the same w, and that is non-negative least squares, which Lawson and Hanson's method
+    For two experts: the closed form w_1 = clip((g_22 - g_12) / (g_11 + g_22 - 2 g_12), 0, 1) (Désidéri 2012;
+    Sener and Koltun 2018). For more: an active set method. With x = t w, ½ xᵀ(G + 11ᵀ)x - 1ᵀx over x ≥ 0 has
+    its minimum at the same w. That is non-negative least squares, which the method of Lawson and Hanson
     solves in finitely many steps (Frank-Wolfe, which the MGDA papers use, only converges to it).
     """
     gram = gram.double()
@@ -70,12 +70,11 @@ def _non_negative(matrix: Tensor, tolerance: float = 1e-12) -> Tensor:
 def min_norm_weights(gram: Tensor) -> list[float]:
     """Merge weights of the MGDA direction, from the whole model's Gram matrix [N, N] alone.
 
-    v minimises ‖Σ v_i ΔW_i/‖ΔW_i‖‖ over the simplex; the merged change points along that
-    minimiser, d = Σ v_i ΔW_i/‖ΔW_i‖, which has ⟨d, ΔW_i⟩ ≥ ‖d‖² ‖ΔW_i‖: no expert is moved
-    against. So that the result is still a mean of the experts, the weights returned are
-    w_i = (v_i/‖ΔW_i‖) / Σ_j (v_j/‖ΔW_j‖). (For two experts v is (½, ½) whatever
-    their angle, and w balances the norms.) An expert that changes nothing gets weight 0; if none
-    changes anything they are uniform.
+    v minimises ‖Σ v_i ΔW_i/‖ΔW_i‖‖ over the simplex. The merged change points along
+    d = Σ v_i ΔW_i/‖ΔW_i‖, for which ⟨d, ΔW_i⟩ ≥ ‖d‖² ‖ΔW_i‖: it opposes no expert. So that the result is
+    still a mean of the experts, the returned weights are w_i = (v_i/‖ΔW_i‖) / Σ_j (v_j/‖ΔW_j‖). (For two
+    experts v is (½, ½) at any angle, and w balances the norms.) An expert whose change is zero gets weight
+    0; if all changes are zero, the weights are uniform.
     """
     norms = gram.double().diagonal().clamp(min=0).sqrt()
     moving = (norms > 0).nonzero().flatten()
@@ -90,7 +89,7 @@ def min_norm_weights(gram: Tensor) -> list[float]:
 def simplex_lattice(count: int, divisions: int) -> Iterator[tuple[float, ...]]:
     """Every way to split 1 into `count` shares that are multiples of 1/divisions (Das-Dennis).
 
-    Yields C(count + divisions - 1, divisions) points, first share descending. Raises ValueError
+    Yields C(count + divisions - 1, divisions) points, ordered by descending first share. Raises ValueError
     when either number is below 1.
     """
     if count < 1 or divisions < 1:
@@ -104,8 +103,8 @@ def simplex_lattice(count: int, divisions: int) -> Iterator[tuple[float, ...]]:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The best point of a search: its weights and the value that it reached."""
+class BestWeights:
+    """The result of a search: the best weights and their value."""
 
     weights: list[float]
     value: float
@@ -113,12 +112,21 @@ class Found:
 
 def search_weights(
     evaluate: Callable[[Sequence[float]], float], count: int, divisions: int = 4
-) -> Found:
-    """argmax over the simplex lattice of evaluate(weights), a validation hypervolume, say.
+) -> BestWeights:
+    """argmax of evaluate(weights) over the simplex lattice.
 
-    Of equal values the most even weights win. Raises ValueError when evaluate answers NaN.
+    Args:
+        evaluate: the value of some weights, such as a validation hypervolume.
+        count: N.
+        divisions: see `simplex_lattice`.
+
+    Returns:
+        The best weights; of equal values the most even weights.
+
+    Raises:
+        ValueError: evaluate returns NaN.
     """
-    best = Found([], -math.inf)
+    best = BestWeights([], -math.inf)
     even = math.inf
     for weights in simplex_lattice(count, divisions):
         value = float(evaluate(weights))
@@ -126,5 +134,5 @@ def search_weights(
             raise ValueError(f"the search's evaluation of weights {list(weights)} is not a number")
         unevenness = sum(w * w for w in weights)
         if value > best.value or (value == best.value and unevenness < even) or not best.weights:
-            best, even = Found(list(weights), value), unevenness
+            best, even = BestWeights(list(weights), value), unevenness
     return best

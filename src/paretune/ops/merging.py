@@ -1,7 +1,7 @@
-"""Reduce: N experts into one. The table of methods, and the walk over modules.
+"""Merge N experts into one: the table of methods, and the iteration over modules.
 
-N experts are mappings module name -> LowRank (a lazy mapping is asked for one module at a time, N
-changes each). The reducers themselves are in `reducers`.
+Experts are N mappings module name -> LowRank. Modules are read one at a time, so a lazy mapping has one
+module in memory. The reducers are in `reducers`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .reducers import compressed, dare, dare_q, exact, factor, nesterov, outer_m
 
 Experts = Sequence[Mapping[str, LowRank]]
 FirstPass = Callable[[Experts, dict[str, Any]], list[float]]
-CUT = {"rank", "energy"}  # not one method's options: every method's result can be cut
-RAW = "normalise"  # the switch of the methods that are linear in the weights
+CUT = {"rank", "energy"}  # options of every merge: each method's result can be cut
+RAW = "normalise"  # the option of the methods that are linear in the weights
 DIVISIONS = 4
 GROUP = "paretune.reducers"
 
@@ -45,11 +45,13 @@ def _search_pass(experts: Experts, options: dict[str, Any]) -> list[float]:
 
 @dataclass(frozen=True)
 class Reducer:
-    """A method of merging: its function for one module, where it is from, and what it computes.
+    """A method of merging.
 
-    first_pass: chooses the weights from all modules before the sum, for the methods that do.
-    first_options: what that pass takes. run_options: what only a run takes, which measures for it.
-    own: the number options of this reducer alone, by the names of its function's keywords.
+    function: merges one module. paper: the source. formula: what it computes.
+    first_pass: computes the weights from all modules before the sum, for the methods that do so.
+    first_options: options of the first pass. run_options: options that only a run takes, which measures
+    models for the search.
+    own: the numeric options of this reducer alone, by the names of its function's keywords.
     """
 
     function: Callable[..., LowRank]
@@ -63,12 +65,12 @@ class Reducer:
     def options(self) -> list[str]:
         """The names of the keyword options that a merge by this method takes."""
         parameters = inspect.signature(self.function).parameters.values()
-        own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in CUT | {RAW}]
-        return [*own, *self.first_options]
+        keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in CUT | {RAW}]
+        return [*keywords, *self.first_options]
 
     @property
     def sums(self) -> bool:
-        """Whether it may take weights as they are: signed, and of any sum."""
+        """Whether it accepts weights without normalisation: signed, and with any sum."""
         return self.first_pass is None and RAW in inspect.signature(self.function).parameters
 
     def settings(self) -> list[str]:
@@ -124,12 +126,12 @@ def reducer_of(method: str) -> Reducer:
 
 
 def _refuse_unknown(method: str, names: Iterable[str], allowed: Sequence[str]) -> None:
-    told = reducer_of(method).settings()
+    settings = reducer_of(method).settings()
     for name in names:
         if name not in allowed:
-            takes = ", ".join(told) or "none"
+            takes = ", ".join(settings) or "none"
             raise ValueError(
-                f"the method {method} has no option {name}; it takes: {takes}{hint(name, told)}"
+                f"the method {method} has no option {name}; it takes: {takes}{hint(name, settings)}"
             )
 
 
@@ -142,9 +144,9 @@ def read_settings(method: str, settings: Mapping[str, Any]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class MergedModule:
-    """One module merged. error and size: ‖delta - Σ w_i ΔW_i‖_F and ‖Σ w_i ΔW_i‖_F.
+    """One merged module. error and size: ‖delta - Σ w_i ΔW_i‖_F and ‖Σ w_i ΔW_i‖_F.
 
-    momentum: the outer momentum to hand to the next round (nesterov only).
+    momentum: the outer momentum for the next round (nesterov only).
     """
 
     name: str
@@ -156,13 +158,13 @@ class MergedModule:
 
 @dataclass(frozen=True)
 class MergeResult:
-    """All modules merged.
+    """All merged modules.
 
-    relative_error: ‖merged - Σ w_i ΔW_i‖_F / ‖Σ w_i ΔW_i‖_F over the whole model, against the exact
-    sum with `weights`: what compression or factor averaging lost, and for methods that want
-    something else than the mean (ties, dare, nesterov) how far from it they went.
-    weights: those used, normalised (found by min-norm or search where these were asked for).
-    state: nesterov's momentum, to give back as `state` in the next round; None for other methods.
+    relative_error: ‖merged - Σ w_i ΔW_i‖_F / ‖Σ w_i ΔW_i‖_F over the whole model, where the sum is exact and
+    uses `weights`. It says what compression or factor averaging lost. For methods that do not compute the
+    mean (ties, dare, nesterov) it says how far from the mean their result is.
+    weights: the weights used, normalised; min-norm and search compute them.
+    state: nesterov's momentum, to pass as `state` in the next round; None for other methods.
     """
 
     deltas: dict[str, LowRank]
@@ -173,9 +175,9 @@ class MergeResult:
 
 @dataclass(frozen=True)
 class Merge:
-    """A merge that is ready to walk: its weights are settled, its options checked.
+    """A merge that is ready to run: its weights are known and its options are checked.
 
-    modules() yields one merged module after another and keeps none.
+    modules() yields one merged module after another and keeps none in memory.
     """
 
     experts: Experts
@@ -220,7 +222,7 @@ class Merge:
             rate = float(options.get("momentum", 0.9))
             momentum = outer_momentum(deltas, self.weights, state, rate)
         if "seed" in self.reducer.options():
-            # Equal masks in all modules would be a pattern; a name's hash keeps runs repeatable.
+            # Equal masks in all modules would form a pattern; a hash of the name keeps runs reproducible.
             options["seed"] = zlib.crc32(f"{options.get('seed', 0)}:{name}".encode())
         if self.method == "compressed":
             options.update(rank=self.rank, energy=self.energy)
@@ -247,14 +249,22 @@ def plan_merge(
     normalise: bool = True,
     **options: Any,
 ) -> Merge:
-    """Check everything, run the first pass of min-norm or search, and return the walk to make.
+    """Check all arguments, run the first pass of min-norm or search, and return the merge to run.
 
-    weights: uniform when None; of a mean, or with normalise off as they are (1 each when None), for the
-    methods that are linear in them. rank or energy: cut every module's result to it (`compress`); needed
-    by the method "compressed", allowed for all. options: the reducer's own (density, seed, q,
-    state, momentum, outer_lr; evaluate and divisions for search). Raises ValueError on an unknown
-    method or option, no experts, bad weights, weights where the method finds them, or both rank and
-    energy.
+    Args:
+        experts: N experts.
+        weights: N weights of a mean; uniform when None.
+        method: a key of REDUCERS.
+        rank: cut the result of every module to this rank (`compress`).
+        energy: or to the least rank that keeps this energy. The method "compressed" needs one of the two.
+        normalise: off, the weights are coefficients of a sum (1 each when None), which only the methods that
+            are linear in the weights accept.
+        **options: the reducer's options (density, seed, q, state, momentum, outer_lr; evaluate and divisions
+            for search).
+
+    Raises:
+        ValueError: an unknown method or option, no experts, bad weights, weights for a method that computes
+            them, or both rank and energy.
     """
     reducer = reducer_of(method)
     if not experts:
@@ -288,7 +298,7 @@ def check_result(delta: Any, deltas: Sequence[LowRank | None]) -> None:
 
 
 def relative(errors: Sequence[float], sizes: Sequence[float]) -> float:
-    """Per-module errors and sizes as one relative error of the whole: √(Σ e² / Σ s²), 0 for 0/0."""
+    """The relative error of the whole model from errors and sizes of modules: √(Σ e² / Σ s²), 0 for 0/0."""
     lost, total = math.hypot(*errors), math.hypot(*sizes)
     return lost / total if total > 0 else (0.0 if lost == 0 else math.inf)
 

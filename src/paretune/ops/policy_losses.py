@@ -1,7 +1,7 @@
 """Policy objectives of flow models as pure functions.
 
 Shapes: log-probabilities, ratios and advantages [B]; velocities, states and means [B, ...].
-Every function returns a scalar to minimise, a mean over B, unless it says otherwise.
+Every function returns a scalar to minimise, a mean over B, unless its docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 
 
 def importance_ratio(log_prob: torch.Tensor, old_log_prob: torch.Tensor) -> torch.Tensor:
-    """pi / pi_old. On policy, before the first update, it is 1. [B]."""
+    """pi / pi_old. [B]. It is 1 on policy, before the first update."""
     return torch.exp(log_prob - old_log_prob)
 
 
@@ -23,8 +23,8 @@ def guard_ratio(
 ) -> torch.Tensor:
     """The normalised ratio of GRPO-Guard (Wang et al. 2025). [B].
 
-    exp(dlogp * c + mse(mean, old mean) / (2c)), c = the step's std: centred on 1 at every time, so that
-    the clip acts alike on all of them and over-optimisation is held back.
+    exp(dlogp * c + mse(mean, old mean) / (2c)) with c = the step's std. It is centred on 1 at every time, so
+    that the clip acts equally at all times, which limits over-optimisation.
     """
     mse = ((mean - old_mean) ** 2).flatten(1).mean(1)
     return torch.exp((log_prob - old_log_prob) * std + mse / (2 * std))
@@ -39,12 +39,12 @@ def clipped_policy_loss(
 
 
 def mean_kl(mean: torch.Tensor, reference_mean: torch.Tensor, drift_std: float) -> torch.Tensor:
-    """KL of two steps with the same noise: mean|mu - mu_ref|^2 / (2 s^2) (Flow-GRPO)."""
+    """KL of two steps with the same noise, mean|mu - mu_ref|^2 / (2 s^2) (Flow-GRPO). drift_std: s."""
     return ((mean - reference_mean) ** 2).mean() / (2 * drift_std**2)
 
 
 def velocity_kl(velocity: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """mean|v - v_ref|^2: the anchor of the forward-process objectives."""
+    """mean|v - v_ref|^2: the KL term of the forward-process objectives."""
     return ((velocity - reference) ** 2).mean()
 
 
@@ -60,8 +60,18 @@ def nft_loss(
 ) -> torch.Tensor:
     """DiffusionNFT (Zheng et al. 2025, arXiv 2509.16117): learn from good and bad samples at once.
 
-    v+ = beta v + (1 - beta) v_old and v- = (1 + beta) v_old - beta v both predict the clean sample;
-    r = clip(A / (2 A_max) + 1/2, 0, 1) says how much of each. sigma: [B].
+    v+ = beta v + (1 - beta) v_old and v- = (1 + beta) v_old - beta v both predict the clean sample. Their
+    errors are weighted by r and 1 - r with r = clip(A / (2 A_max) + 1/2, 0, 1).
+
+    Args:
+        velocity: v, of the model in training.
+        old_velocity: v_old, of the model that drew the samples.
+        state: the noised samples, at which the velocities are predicted.
+        clean: the samples.
+        sigma: their noise levels [B].
+        advantages: A.
+        beta: the strength of the implicit guidance.
+        advantage_max: A_max.
     """
     s = sigma.view(-1, *[1] * (state.ndim - 1))
     positive = beta * velocity + (1 - beta) * old_velocity
@@ -73,7 +83,7 @@ def nft_loss(
 
 
 def _weighted_error(prediction: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
-    """|x0_hat - x0|^2 over its own detached mean absolute error: every time weighs alike. [B]."""
+    """|x0_hat - x0|^2 divided by its detached mean absolute error, so that all times weigh equally. [B]."""
     error = prediction - clean
     weight = error.detach().abs().flatten(1).mean(1).clamp(min=1e-5)
     return (error**2).flatten(1).mean(1) / weight
@@ -82,7 +92,7 @@ def _weighted_error(prediction: torch.Tensor, clean: torch.Tensor) -> torch.Tens
 def matching_log_prob(
     velocity: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor
 ) -> torch.Tensor:
-    """-mean|v - (noise - x0)|^2: the forward process's stand-in for a log-probability (AWM). [B]."""
+    """-mean|v - (noise - x0)|^2, which replaces a log-probability in the forward process (AWM). [B]."""
     return -((velocity - (noise - clean)) ** 2).flatten(1).mean(1)
 
 

@@ -1,9 +1,9 @@
-"""The reducers: one module's N low-rank changes into one. One function a method.
+"""The reducers: one function per method, which merges the N low-rank changes of one module into one.
 
-All have the form `reducer(deltas, weights, **options) -> LowRank`, where deltas holds N LowRanks
-[m, n] or None (the expert lacks the module: zero) and weights N non-negative numbers, which are
-normalised to sum to one. Those that are linear in the weights have `normalise`: off, the weights are
-taken as they are, signs included. The table that names them is `merging.REDUCERS`.
+All have the form `reducer(deltas, weights, **options) -> LowRank`. deltas holds N LowRanks [m, n], or None
+for an expert that lacks the module, which counts as zero. weights holds N non-negative numbers, which are
+normalised to sum to one. Reducers that are linear in the weights have the option `normalise`: when it is off,
+the weights are used unchanged, signs included. `merging.REDUCERS` is the table of their names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _shares(weights: Sequence[float], count: int, normalise: bool) -> list[float
 
 
 def exact(deltas: Deltas, weights: Sequence[float], *, normalise: bool = True) -> LowRank:
-    """Σ w_i ΔW_i with no loss, by stacking the factors: rank Σ r_i."""
+    """Σ w_i ΔW_i without loss, by stacking the factors: rank Σ r_i."""
     return stack(deltas, _shares(weights, len(deltas), normalise))
 
 
@@ -42,11 +42,11 @@ def compressed(
 
 
 def factor(deltas: Deltas, weights: Sequence[float]) -> LowRank:
-    """(Σ w_i B_i)(Σ w_i A_i): what averaging adapter files entry by entry computes.
+    """(Σ w_i B_i)(Σ w_i A_i), which is what averaging adapter files entry by entry computes.
 
-    It misses the exact sum by Σ w_i (B_i - B̄)(A_i - Ā). As the scale s is folded into B, this is
-    s·B̄Ā when all experts share s. Absent modules count as zero factors. Raises ValueError when the
-    ranks differ, for then there is no such average.
+    It differs from the exact sum by Σ w_i (B_i - B̄)(A_i - Ā). As the scale s is folded into B, this is
+    s·B̄Ā when all experts share s. Absent modules count as zero factors. Raises ValueError when the ranks
+    differ, because factors of different ranks have no average.
     """
     shares = normalised(weights, len(deltas))
     used = [(d, w) for d, w in zip(deltas, shares, strict=True) if d is not None]
@@ -64,9 +64,9 @@ def factor(deltas: Deltas, weights: Sequence[float]) -> LowRank:
 
 
 def from_dense(dense: Tensor) -> LowRank:
-    """A dense [m, n] as factors with no loss: itself times the identity of its smaller side.
+    """Factors of a dense matrix [m, n] without loss: the matrix and the identity of its smaller side.
 
-    Its rank is min(m, n): give the merge a rank or an energy to get a small file.
+    The rank is min(m, n): give the merge a rank or an energy to get a small file.
     """
     rows, columns = dense.shape
     eye = torch.eye(min(rows, columns), dtype=dense.dtype, device=dense.device)
@@ -84,10 +84,10 @@ def _dense(delta: LowRank) -> Tensor:
 def ties(deltas: Deltas, weights: Sequence[float], *, density: float = 0.2) -> LowRank:
     """TIES: trim each ΔW_i to its top `density` share by magnitude, elect signs, disjoint mean.
 
-    Trimming is a module at a time (the paper's is over the whole vector). The sign of Σ_i τ_i is
-    elected entry by entry, and the entry is the weighted mean of those τ_i that have it: the same
-    as peft's `ties` on dense deltas with every weight 1 when the weights are equal. Dense: one
-    module's N matrices are formed. Yadav et al. 2023.
+    Each module is trimmed separately (the paper trims the vector of all parameters). The sign of Σ_i τ_i is
+    elected for each entry, and the entry is the weighted mean of the τ_i with that sign. With equal weights
+    this equals peft's `ties` on dense deltas with every weight 1. The N dense matrices of one module are
+    formed. Yadav et al. 2023.
     """
     density = fit("density", density)
     shares = normalised(weights, len(deltas))
@@ -125,9 +125,10 @@ def dare(
     seed: int = 0,
     normalise: bool = True,
 ) -> LowRank:
-    """DARE: drop each entry with p = 1 - density, rescale by 1/(1 - p), then the weighted sum.
+    """DARE: drop each entry with p = 1 - density, rescale by 1/(1 - p), and sum with the weights.
 
-    Dense, as `ties`. The masks come from `seed` alone, expert after expert. Yu et al. 2024.
+    Dense matrices are formed, as in `ties`. The masks depend on `seed` alone; they are drawn expert after
+    expert. Yu et al. 2024.
     """
     density = fit("density", density)
     generator = torch.Generator().manual_seed(seed)
@@ -148,13 +149,21 @@ def dare_q(
     q: float | None = None,
     normalise: bool = True,
 ) -> LowRank:
-    """DAREx-q: as `dare`, but the kept entries are rescaled by 1/q, q chosen per module.
+    """DAREx-q: as `dare`, but the kept entries are rescaled by 1/q, with a q for each module.
 
-    The paper picks q by the change of outputs on data. A merge has no data, so the inputs used are
-    those to which ΔW answers at all: V, an orthonormal basis of its row space. Then
-    1/q = ⟨(M∘ΔW)V, ΔWV⟩ / ‖(M∘ΔW)V‖² minimises ‖((M∘ΔW)/q - ΔW)V‖_F in closed form; it tends to
-    1/(1 - p) for r ≪ n and shrinks where the mask's noise is seen. Give q to fix it for all
-    modules. Dense, as `ties`. Deng et al. 2024.
+    The paper chooses q by the change of outputs on data. A merge has no data, so the inputs are V, an
+    orthonormal basis of the row space of ΔW: the inputs for which ΔW gives any output. Then
+    1/q = ⟨(M∘ΔW)V, ΔWV⟩ / ‖(M∘ΔW)V‖² minimises ‖((M∘ΔW)/q - ΔW)V‖_F in closed form. It tends to 1/(1 - p) for
+    r ≪ n, and shrinks where the noise of the mask is visible. Dense matrices are formed, as in `ties`. Deng
+    et al. 2024.
+
+    Args:
+        deltas: N changes.
+        weights: N weights.
+        density: the share of entries that are kept.
+        seed: of the masks.
+        q: the same q for all modules.
+        normalise: off, the weights are used unchanged.
     """
     density = fit("density", density)
     q = None if q is None else fit("q", q)
@@ -180,10 +189,17 @@ def nesterov(
     momentum: float = 0.9,
     outer_lr: float = 0.7,
 ) -> LowRank:
-    """An outer Nesterov step across rounds, -ΔW̄ being the outer gradient (DiLoCo).
+    """An outer Nesterov step across rounds, with the outer gradient -ΔW̄ (DiLoCo).
 
-    M_k = μ M_{k-1} + ΔW̄_k and the change is η (ΔW̄_k + μ M_k) = η ((1 + μ) ΔW̄_k + μ² M_{k-1}). state
-    is M_{k-1} (None in the first round); `outer_momentum` gives M_k. At μ = 0, η = 1 it is `exact`.
+    M_k = μ M_{k-1} + ΔW̄_k and the change is η (ΔW̄_k + μ M_k) = η ((1 + μ) ΔW̄_k + μ² M_{k-1}). At μ = 0 and
+    η = 1 it is `exact`.
+
+    Args:
+        deltas: N changes.
+        weights: N weights of ΔW̄_k.
+        state: M_{k-1}; None in the first round. `outer_momentum` computes M_k.
+        momentum: μ.
+        outer_lr: η.
     """
     momentum, outer_lr = fit("momentum", momentum), fit("outer_lr", outer_lr)
     shares = [outer_lr * (1 + momentum) * w for w in normalised(weights, len(deltas))]
@@ -193,7 +209,7 @@ def nesterov(
 def outer_momentum(
     deltas: Deltas, weights: Sequence[float], state: LowRank | None, momentum: float = 0.9
 ) -> LowRank:
-    """M_k = μ M_{k-1} + ΔW̄_k as factors, their rank held to min(m, n), which loses nothing."""
+    """M_k = μ M_{k-1} + ΔW̄_k as factors, whose rank is limited to min(m, n) without loss."""
     total = stack([*deltas, state], [*normalised(weights, len(deltas)), momentum])
     limit = min(total.shape)
     return total if total.rank <= limit else compress(total, rank=limit).delta

@@ -89,7 +89,7 @@ def _kept(config: RunConfig, blocks: int, units: int) -> int:
 def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimate:
     """By the same formulas, of what the medium says a sample costs."""
     if cost.parameters is None:
-        return Estimate(None, cost.tokens, None, {}, cost.told)
+        return Estimate(None, cost.tokens, None, {}, cost.description)
     bytes_each = 2 if config.model.dtype == "bfloat16" else 4
     activations = config.train.micro_batch * cost.tokens * 2e5 * bytes_each
     memory = (cost.parameters + cost.others) * bytes_each + activations
@@ -98,7 +98,7 @@ def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimat
     work = {m.name: m.samples * (cost.draw + 3 * cost.train) * forward for m in plan.methods}
     hours = {name: flops / rate / 3600 for name, flops in work.items()}
     hours |= _token_hours(config, cost.draw, cost.train, forward / rate)
-    return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.told)
+    return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.description)
 
 
 def _token_hours(config: RunConfig, draw: float, train: float, seconds: float) -> dict[str, float]:

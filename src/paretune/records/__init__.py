@@ -1,1 +1,1 @@
-"""What a run leaves: typed readers of its records, the seal over them, safe names."""
+"""The records of a run: manifests, typed readers, the seal over them, and safe names for files."""

@@ -1,7 +1,8 @@
-"""What scores are called, so that those of different scorers are never taken for one.
+"""Labels for scores, so that the scores of different scorers are never mixed up.
 
-A reward's scores on its own set go by the reward's name. A judge, or a reward that nothing trains on, may
-have the same name, and one judge may judge several sets: then its scores are called after what it does.
+The scores of a reward on its prompt set have the reward's name. A judge, or a reward that no expert trains
+on, may have the same name, and one judge may judge several sets. In that case the label says what the scorer
+does.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ Scorer = tuple[str, str, str]  # prompt set, kind ("reward", "judge" or "untarge
 
 
 def labels(scorers: Iterable[Scorer]) -> dict[Scorer, str]:
-    """The names of those that cannot keep their own, from all scorers of a run. Names made here stay."""
+    """New labels for the scorers of a run whose names are ambiguous; the other scorers keep their names.
+
+    Relabelling a second time changes nothing.
+    """
     every = set(scorers)
     owners: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for prompt_set, kind, name in every:
-        # A reward that nothing trains on is one scorer on all sets.
+        # An untargeted reward is one scorer on all sets.
         owners[name].add((kind, "" if kind == "untargeted" else prompt_set))
     return {
         (prompt_set, kind, name): f"{name} (judge of {prompt_set})" if kind == "judge" else f"{name} ({kind})"
@@ -29,19 +33,19 @@ def labels(scorers: Iterable[Scorer]) -> dict[Scorer, str]:
 
 
 def apart(rows: Sequence[Row]) -> list[Row]:
-    """An evaluation's rows, the scores of different scorers under different names."""
+    """The rows of an evaluation, relabelled so that different scorers have different names."""
     renamed = labels(_scorer(row) for row in rows)
     if not renamed:
         return list(rows)
     return [{**row, "reward": renamed.get(_scorer(row), row["reward"])} for row in rows]
 
 
-def judges_of(rows: Sequence[Row], told: Mapping[str, str]) -> dict[str, str]:
-    """Prompt set -> its judge's label, by the rows; `told`, a summary's, where rows do not say it."""
-    found = {row["prompt_set"]: row["reward"] for row in rows if row.get("kind") == "judge"}
-    return {prompt_set: found.get(prompt_set, name) for prompt_set, name in told.items()}
+def judges_of(rows: Sequence[Row], recorded: Mapping[str, str]) -> dict[str, str]:
+    """Prompt set -> label of its judge, from the rows, else from `recorded`, the judges of a summary."""
+    labelled = {row["prompt_set"]: row["reward"] for row in rows if row.get("kind") == "judge"}
+    return {prompt_set: labelled.get(prompt_set, name) for prompt_set, name in recorded.items()}
 
 
 def _scorer(row: Row) -> Scorer:
-    """Rows of old versions name neither kind nor set: those are rewards'."""
+    """The scorer of a row. Rows of old versions have neither kind nor set; those are of rewards."""
     return row.get("prompt_set", row["reward"]), row.get("kind", "reward"), row["reward"]

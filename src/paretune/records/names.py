@@ -1,6 +1,6 @@
-"""Names of files and folders that come from outside: what a user typed, what a manifest or an index says.
+"""Names of files and folders that come from outside: typed by a user, or read from a manifest or an index.
 
-A name that is joined to a folder must lie in it: "..", "/", a drive or a NUL would lead elsewhere.
+A name that is joined to a folder must stay in it: "..", "/", a drive or a NUL would lead elsewhere.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from pathlib import Path
 from ..types import ParetuneError
 
 _SAFE = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9_-][A-Za-z0-9._-]*\Z")
-LONGEST = 120  # of a folder's name: file systems take 255 bytes, and temporary names are longer
-# What a run's own subjects are called: an adapter of that name would be taken for one of them.
-_TAKEN = re.compile(r"(base|mapreduce|rewarded_soup|morl_dr?|sequential|selma|rate)\b|(round|expert|rate)-")
+LONGEST = 120  # bytes of a folder's name: file systems take 255, and temporary names are longer
+# Names of a run's models and folders: an adapter with such a name would be mistaken for one of them.
+_RESERVED = re.compile(
+    r"(base|mapreduce|rewarded_soup|morl_dr?|sequential|selma|rate)\b|(round|expert|rate)-"
+)
 
 
 def is_plain(name: object) -> bool:
-    """Whether this is the name of one file or folder, which stays where it is joined to."""
+    """Whether this is the name of one file or folder that stays in the folder that it is joined to."""
     return isinstance(name, str) and name not in {"", ".", ".."} and not re.search(r"[/\\\0]", name)
 
 
 def folder_names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """A folder's name for each of a user's paths: safe, distinct, and the same whatever else is listed.
+    """A safe and distinct folder name for each of a user's paths.
 
-    A path whose own text is safe keeps it, its slashes turned to dashes; another gets what is legible of it
-    and a digest of the place that it leads to. Raises ParetuneError for a place that is given twice.
+    A path whose text is safe keeps it, with dashes for slashes. Any other path gets its legible characters
+    and a digest of the folder that it leads to, so that its name does not depend on the other paths. Raises
+    ParetuneError when two paths lead to the same folder.
     """
     seen: dict[Path, Path] = {}
     for path in paths:
@@ -35,10 +38,10 @@ def folder_names(paths: Sequence[Path]) -> tuple[str, ...]:
         if first is not path:
             raise ParetuneError(f"{first} and {path} are the same adapter; give it once")
     plain = [str(path).replace("/", "-") for path in paths]
-    lowered = [name.lower() for name in plain]  # some file systems do not tell them apart
+    lowered = [name.lower() for name in plain]  # some file systems ignore case
     return tuple(
         name
-        if _SAFE.match(name) and len(name) <= LONGEST and not _TAKEN.match(name.lower())
+        if _SAFE.match(name) and len(name) <= LONGEST and not _RESERVED.match(name.lower())
         and lowered.count(name.lower()) == 1
         else _digested(path)
         for path, name in zip(paths, plain, strict=True)
@@ -47,6 +50,6 @@ def folder_names(paths: Sequence[Path]) -> tuple[str, ...]:
 
 def _digested(path: Path) -> str:
     legible = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(p for p in path.parts if p not in {"/", ".."}))
-    place = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+    hashed = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
     head = legible.strip("-.")[-60:].strip("-.") or "adapter"
-    return f"adapter-{head}-{place[:10]}" if head != "adapter" else f"{head}-{place[:10]}"
+    return f"adapter-{head}-{hashed[:10]}" if head != "adapter" else f"{head}-{hashed[:10]}"

@@ -1,8 +1,8 @@
-"""What a run recorded, read back and checked: the one place that knows the types of those files.
+"""Checked readers of a run's records: the only module that defines the types of those files.
 
-Whatever was cut, edited or replaced raises ParetuneError, one line that names the file, the place in it and
-what to do. A reader that returns has values that the tables and plots can use as they are; keys that other
-versions write beside them are let through.
+A file that was cut off, edited or replaced raises ParetuneError. Its line names the file, the position in it
+and what to do. Tables and plots can use the values that a reader returns as they are. Additional keys, which
+other versions may write, are accepted.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ..types import ParetuneError
 Row = dict[str, Any]
 T = TypeVar("T")
 REMAKE = "`paretune run ... --resume` makes it again"
-LARGEST = 1e30  # of a recorded figure: its square and sums of many are numbers still
+LARGEST = 1e30  # largest recorded number: its square and long sums of such numbers are still finite
 
 
-def _is_measured(value: float) -> float:
-    """Training may run into NaN or infinity, and that is shown; no float of ours is larger than LARGEST."""
+def _check_logged(value: float) -> float:
+    """Accept NaN and infinity, which training may produce and reports show, but no number above LARGEST."""
     if math.isfinite(value) and abs(value) > LARGEST:
         raise ValueError(f"should be below {LARGEST:g}")
     return value
@@ -35,13 +35,13 @@ Text = Annotated[str, Strict()]
 Whole = Annotated[int, Strict(), Field(ge=0, le=2**63)]
 Flag = Annotated[bool, Strict()]
 Number = Annotated[float, Strict(), Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
-Logged = Annotated[float, Strict(), AfterValidator(_is_measured)]
+Logged = Annotated[float, Strict(), AfterValidator(_check_logged)]
 Means = dict[Text, Number]
 
 
 @with_config(ConfigDict(extra="allow"))
 class Measured(TypedDict):
-    """A row of evaluation.jsonl or of a measured model's rows.jsonl."""
+    """A row of evaluation.jsonl, or of rows.jsonl of one measured model."""
 
     method: Text
     reward: Text
@@ -97,7 +97,7 @@ class RoundFacts(TypedDict):
 
 @with_config(ConfigDict(extra="allow"))
 class Summary(TypedDict):
-    """summary.json. Which of the keys there must be is for the reader of them to say."""
+    """summary.json. `read_summary` takes the keys that its caller needs."""
 
     rewards: NotRequired[Annotated[list[Text], Field(min_length=1)]]
     untargeted: NotRequired[list[Text]]
@@ -150,27 +150,27 @@ _INDEX = TypeAdapter(Index)
 
 
 def read_evaluation(path: Path, torn: Callable[[], None] | None = None) -> list[Row]:
-    """Rows of measured values. A last line that is cut off raises, or calls `torn` where that is given."""
+    """The rows of measured values. A last line that is cut off calls `torn` if it is given, else raises."""
     return _rows(_MEASURED, path, REMAKE, torn)
 
 
 def read_metrics(path: Path, torn: Callable[[], None] = lambda: None) -> list[Row]:
-    """The rows of an expert's or token's training; an unfinished last one, of a kill, is left out."""
+    """The rows of an expert's or a token's training, without an unfinished last row of a killed process."""
     return _rows(_EPOCHS, path, f"delete {path.parent} and resume to make it again", torn)
 
 
 def read_candidates(path: Path) -> list[Row]:
-    """The rows of a search."""
+    """The rows of a search for weights."""
     return _rows(_CANDIDATES, path, f"delete {path.parent} and resume to make it again", None)
 
 
 def read_timing(path: Path) -> list[Row]:
-    """The phases of a run; none where there is no file."""
-    return _rows(_PHASES, path, "delete it and resume: only the times told are lost", lambda: None)
+    """The phases of a run; none when the file does not exist."""
+    return _rows(_PHASES, path, "delete it and resume: only the recorded times are lost", lambda: None)
 
 
 def read_summary(path: Path, needed: Sequence[str] = ("rewards", "methods")) -> Row:
-    """summary.json, with the keys that are `needed` and not empty."""
+    """summary.json. Raises ParetuneError when a key of `needed` is missing or has no entries."""
     summary = read_value(path)
     summary = summary if isinstance(summary, dict) else {}
     checked(_SUMMARY, summary, path, REMAKE)
@@ -188,12 +188,12 @@ def read_summary(path: Path, needed: Sequence[str] = ("rewards", "methods")) -> 
 
 
 def read_diagnostics(path: Path) -> Row:
-    """How a round's experts agreed."""
+    """diagnostics.json of a round: how its experts agree."""
     return _read(_AGREEMENT, path, f"delete {path.parent} and resume to make it again")
 
 
 def read_index(path: Path) -> Row:
-    """Which samples the page shows. Their names are of files: none leads out of the folder."""
+    """The index of the samples that the page shows. Raises ParetuneError for a name that is no file name."""
     index = _read(_INDEX, path, REMAKE)
     for name in (*index["methods"], *(entry["set"] for entry in index["prompts"])):
         if "/" in name or "\0" in name or name in {"", ".", ".."}:
@@ -202,43 +202,54 @@ def read_index(path: Path) -> Row:
 
 
 def read_object(path: Path) -> Row:
-    """A record of which nothing more is known: plan.json, environment.json."""
+    """A JSON object whose keys are not checked: plan.json, environment.json."""
     value = read_value(path)
     if not isinstance(value, dict):
-        raise ParetuneError(f"{path} is damaged: it is no object in braces; {REMAKE}")
+        raise ParetuneError(f"{path} is damaged: it is not a JSON object; {REMAKE}")
     return value
 
 
 def read_value(path: Path) -> Any:
-    """Any JSON. Raises ParetuneError for a file that cannot be read, or is none."""
+    """Any JSON value. Raises ParetuneError for a file that cannot be read or is not JSON."""
     try:
         return parse_json(path.read_bytes())
     except OSError as error:
         raise ParetuneError(f"{path} cannot be read: {error.strerror}; {REMAKE}") from error
     except ValueError as error:
-        told = str(error).replace("\n", " ")
-        raise ParetuneError(f"{path} is damaged, not JSON: {told}; {REMAKE}") from error
+        reason = str(error).replace("\n", " ")
+        raise ParetuneError(f"{path} is damaged, not JSON: {reason}; {REMAKE}") from error
 
 
 def checked(kind: TypeAdapter[T], value: Any, path: Path, remedy: str, line: bool = False) -> T:
-    """A value as its type has it. line: whether it is rows, whose places are lines of the file."""
+    """Validate a value that was read from a file.
+
+    Args:
+        kind: the type that the value must have.
+        value: the value.
+        path: its file, for the message.
+        remedy: what the user can do, the end of the message.
+        line: whether the value is a list of rows, whose positions are lines of the file.
+
+    Returns:
+        The value.
+    """
     try:
         return kind.validate_python(value)
     except (ValidationError, OverflowError) as error:
-        told = _first(error, line) if isinstance(error, ValidationError) else "a number is too large"
-        raise ParetuneError(f"{path} is damaged: {told}; {remedy}") from error
+        fault = _first_fault(error, line) if isinstance(error, ValidationError) else "a number is too large"
+        raise ParetuneError(f"{path} is damaged: {fault}; {remedy}") from error
 
 
-def _first(error: ValidationError, line: bool) -> str:
-    """The first fault of a validation, in words."""
+def _first_fault(error: ValidationError, line: bool) -> str:
+    """The first fault that a validation found, in words."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = [str(part) for part in first["loc"]]
     if first["type"] == "missing" and line:
         return f"a row has no {where[-1]!r} (line {int(where[0]) + 1})"
     if line and where:
         where[0] = f"line {int(where[0]) + 1}"
-    said = first["msg"].removeprefix("Value error, ").replace("\n", " ")
-    return f"{'.'.join(where)}: {said[:1].lower()}{said[1:]}" if where else said
+    message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+    return f"{'.'.join(where)}: {message[:1].lower()}{message[1:]}" if where else message
 
 
 def _read(kind: TypeAdapter[Any], path: Path, remedy: str) -> Row:

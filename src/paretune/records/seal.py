@@ -1,9 +1,9 @@
-"""One seal over what a run recorded: RUN/seal.json, which every command that reads a run checks first.
+"""The seal of a run, RUN/seal.json, which every command that reads a run checks first.
 
-It holds the size, the time and the SHA-256 of each file that other commands read, and of the base model's.
-A file of the same size and time is trusted, any other is hashed, and `--verify` hashes all: a run that was
-copied goes on. A run in progress has the seal of its base alone, and runs of versions that wrote none are
-read unsealed.
+It holds the size, the modification time and the SHA-256 of each file that other commands read, and of the
+files of the base model. A file whose size and time are unchanged is trusted, and any other file is hashed, so
+that a copied run stays valid; `--verify` hashes all files. While a run is in progress its seal covers the
+base model alone. Runs of earlier versions have no seal and are read unchecked.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..types import ParetuneError
 from .manifest import MANIFEST, fault_of, read_manifest
 
 SEAL = "seal.json"
-# Of the run's own folder: what is made at its end, and what it is made by.
-OWN = (
+# Files directly in the run's folder: its results, and what it was made from.
+TOP_FILES = (
     "config.yaml", "plan.json", "environment.json", "timing.jsonl", "evaluation.jsonl", "summary.json",
 )  # fmt: skip
-TREES = ("samples", "final/tokens")  # folders that are sealed whole
-UNREAD = {"checkpoints", "teacher"}  # folders of training alone, which may be removed to free the disk
+TREES = ("samples", "final/tokens")  # folders that are sealed with all their files
+UNREAD = {"checkpoints", "teacher"}  # folders that only training reads; a user may remove them to free space
 BASE_FILES = {".safetensors", ".json", ".txt", ".model", ".jinja"}
 
 
@@ -40,7 +40,7 @@ class Entry:
     sha256: str
 
     def fault(self, path: Path, verify: bool) -> str | None:
-        """What is wrong with the file now, in words; None if nothing is."""
+        """What is wrong with the file now, in words; None if it is intact."""
         if not verify:
             try:
                 now = path.stat()
@@ -54,7 +54,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Seal:
-    """base: the files of the base model, below its folder. files: those of the run; none before its end."""
+    """base: files of the base model, by name below its folder. files: the run's, once it is finished."""
 
     base: Mapping[str, Entry] = field(default_factory=dict[str, Entry])
     files: Mapping[str, Entry] = field(default_factory=dict[str, Entry])
@@ -64,10 +64,10 @@ _SEAL = TypeAdapter(Seal)
 
 
 def begin(run: Path, base: Path, verify: bool = False) -> None:
-    """Seal the base for a run that begins or goes on. Raises ParetuneError when it is another than before.
+    """Seal the base model of a run that starts or resumes. Raises ParetuneError when the base has changed.
 
-    From here to the end the rest is unsealed: stages are checked by their own manifests, and what is
-    made of them is made again. Only what no stage makes is checked here.
+    The other files are unsealed until the run is finished: the manifests of the stages check their outputs,
+    and everything derived from them is made again. Only timing.jsonl, which no stage makes, is checked here.
     """
     seal = read_seal(run)
     if seal is not None:
@@ -79,16 +79,19 @@ def begin(run: Path, base: Path, verify: bool = False) -> None:
 
 
 def finish(run: Path) -> None:
-    """Seal a run that is whole."""
+    """Seal a finished run."""
     begun = read_seal(run) or Seal()
     _write(run, Seal(begun.base, {name: _entry(run / name) for name in sorted(_recorded(run))}))
 
 
 def check_run(run: Path, verify: bool = False, needed: Sequence[str] = (), base: Path | None = None) -> None:
-    """Raise ParetuneError, one line, for the first file of the run that is not as it was recorded.
+    """Raise ParetuneError for the first file of the run that differs from its record.
 
-    needed: names, of folders too, that must be there; other files may have been removed. base: the folder
-    of the base model, where that is read as well. verify: hash every file, and refuse an unsealed run.
+    Args:
+        run: the run's folder.
+        verify: hash every file, and refuse a run without a seal.
+        needed: names of files and folders that must exist; other files may have been removed.
+        base: the folder of the base model, if that is to be checked as well.
     """
     seal = read_seal(run)
     if seal is None or not seal.files:
@@ -104,7 +107,7 @@ def check_run(run: Path, verify: bool = False, needed: Sequence[str] = (), base:
 
 
 def check_adapter(folder: Path, verify: bool = False) -> None:
-    """Check an adapter's folder by its manifest, and by the seal of the run that it lies in, if it does."""
+    """Check an adapter's folder by its manifest, and by the seal of the run if it is part of one."""
     if os.path.lexists(folder / MANIFEST):
         for name, expected in read_manifest(folder).get("files", {}).items():
             if fault := fault_of(folder / name, expected):
@@ -119,18 +122,18 @@ def check_adapter(folder: Path, verify: bool = False) -> None:
 
 
 def read_seal(run: Path) -> Seal | None:
-    """A run's seal; None where it has none. Raises ParetuneError for a damaged one."""
+    """The seal of a run, or None if it has none. Raises ParetuneError for a damaged seal."""
     path = run / SEAL
     if not os.path.lexists(path):
         return None
-    told = ParetuneError(f"{path} is damaged; delete it, then `paretune run ... --resume` makes it again")
+    damaged = ParetuneError(f"{path} is damaged; delete it, then `paretune run ... --resume` makes it again")
     try:
         table = parse_json(path.read_bytes())
         if not isinstance(table, dict) or table.pop("seal", None) != digest(table):
-            raise told
+            raise damaged
         return _SEAL.validate_python(table)
     except (OSError, ValueError, ValidationError) as error:
-        raise told from error
+        raise damaged from error
 
 
 def _write(run: Path, seal: Seal) -> None:
@@ -138,19 +141,19 @@ def _write(run: Path, seal: Seal) -> None:
     write_json(run / SEAL, {**table, "seal": digest(table)})
 
 
-def _entry(path: Path, known: Entry | None = None) -> Entry:
-    """What a file is now. known: of before, whose hash is taken where size and time are still its."""
+def _entry(path: Path, previous: Entry | None = None) -> Entry:
+    """The entry of a file as it is now. `previous` is reused when its size and time are unchanged."""
     now = path.stat()
-    if known is not None and (now.st_size, now.st_mtime_ns) == (known.size, known.mtime_ns):
-        return known
+    if previous is not None and (now.st_size, now.st_mtime_ns) == (previous.size, previous.mtime_ns):
+        return previous
     return Entry(now.st_size, now.st_mtime_ns, sha256(path))
 
 
 def _recorded(run: Path) -> set[str]:
-    """Names of all files of a run that other commands read."""
-    found = {name for name in OWN if (run / name).is_file()}
+    """The names of all files of a run that other commands read."""
+    names = {name for name in TOP_FILES if (run / name).is_file()}
     for tree in TREES:
-        found |= {p.relative_to(run).as_posix() for p in (run / tree).rglob("*") if p.is_file()}
+        names |= {p.relative_to(run).as_posix() for p in (run / tree).rglob("*") if p.is_file()}
     for manifest in run.rglob(MANIFEST):
         place = manifest.parent.relative_to(run)
         if UNREAD & set(place.parts):
@@ -158,8 +161,8 @@ def _recorded(run: Path) -> set[str]:
         table = read_manifest(manifest.parent)
         for name in (MANIFEST, *table.get("files", {}), *table.get("logs", {})):
             if (run / place / name).is_file():
-                found.add((place / name).as_posix())
-    return found
+                names.add((place / name).as_posix())
+    return names
 
 
 def _of_base(path: Path, base: Path) -> bool:
@@ -179,11 +182,11 @@ def _check_files(
 
 
 def _remedy(run: Path, name: str, entries: Mapping[str, Entry]) -> str:
-    """What makes a file again: its stage, or the end of the run."""
+    """What the user can do to restore a file: repeat its stage, or the end of the run."""
     if name == "config.yaml":
-        return "put it back as it was: it is the recipe of all that lies there"
+        return "put it back as it was: it is the recipe of everything in the run"
     if name == "timing.jsonl":
-        return "delete it and resume: only the times told are lost"
+        return "delete it and resume: only the recorded times are lost"
     for stage in Path(name).parents:
         if stage.name and (stage / MANIFEST).as_posix() in entries:
             return f"delete {run / stage} and `paretune run ... --out {run} --resume` makes it again"
@@ -191,7 +194,10 @@ def _remedy(run: Path, name: str, entries: Mapping[str, Entry]) -> str:
 
 
 def _check_base(seal: Seal, base: Path, run: Path, verify: bool) -> None:
-    """A base that is no folder here is a hub's, which its name stands for, or told of by who opens it."""
+    """Compare the base model with its record.
+
+    A base that is not a folder is a hub id, which its name identifies; opening it reports what is missing.
+    """
     if not base.is_dir():
         return
     for name, entry in seal.base.items():

@@ -1,1 +1,1 @@
-"""Reward tokens: how they are asked for, kept in files, and put into text encoders and language models."""
+"""Reward tokens: their notation, their files, and their use in text encoders and language models."""

@@ -1,8 +1,8 @@
-"""Reward tokens on disk: diffusers' textual-inversion format, one safetensors file an embedding table.
+"""Reward tokens on disk, in diffusers' textual-inversion format: one safetensors file per embedding table.
 
 NAME/text_encoder.safetensors, NAME/text_encoder_2.safetensors, ... each hold one tensor, called "<NAME>",
 float32 [vectors, width]. `load_textual_inversion` of diffusers reads them (docs/tokens.md). A language model
-has one table: NAME/embedding.safetensors, of the same form.
+has one table: NAME/embedding.safetensors, in the same format.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from ..adapters.tensors import open_tensors
 from ..files import write_bytes
 from ..types import ParetuneError
 
-EMBEDDING = "embedding"  # what a language model's table is called here
+EMBEDDING = "embedding"  # the name of a language model's table
 
 
 @dataclass(frozen=True, eq=False)
 class Token:
-    """A learned token. vectors: text encoder's name in the pipeline -> float32 [vectors, width].
+    """A learned token.
 
-    Of a language model there is one entry, `EMBEDDING`.
+    vectors: name of the text encoder in the pipeline -> float32 [vectors, width]. For a language model the
+    only key is `EMBEDDING`.
     """
 
     name: str
@@ -33,12 +34,12 @@ class Token:
 
     @property
     def word(self) -> str:
-        """What diffusers calls it, and a prompt of a plain pipeline says."""
+        """The token's name in diffusers, which is also its word in a prompt of a plain pipeline."""
         return f"<{self.name}>"
 
     @property
     def words(self) -> list[str]:
-        """A word a vector, as a tokenizer that knows them all spells the token."""
+        """One word per vector: the token as written for a tokenizer with these words."""
         count = len(next(iter(self.vectors.values())))
         return [self.word, *(f"{self.word}_{i}" for i in range(1, count))]
 
@@ -54,9 +55,9 @@ def write_token(folder: Path, token: Token) -> list[str]:
 
 
 def read_token(folder: Path, name: str | None = None) -> Token:
-    """Read a token's folder, ours or anyone's whose files are named by their encoders.
+    """Read the folder of a token of any tool that names files after text encoders.
 
-    name: instead of the folder's own. Raises ParetuneError, one line, for what is no token.
+    name: the token's name; by default the folder's. Raises ParetuneError for a folder without a token.
     """
     paths = _files(folder)
     if not paths:
@@ -77,9 +78,9 @@ def read_vectors(path: Path) -> torch.Tensor:
 
 
 def read_bank(folder: Path) -> dict[str, Token]:
-    """Every token of a folder of tokens, by name; {} where there is none."""
-    found = sorted({path.parent for place in folder.glob("*/") for path in _files(place)})
-    return {place.name: read_token(place) for place in found}
+    """Every token in a folder of tokens, by name; {} if there is none."""
+    folders = sorted({path.parent for inner in folder.glob("*/") for path in _files(inner)})
+    return {inner.name: read_token(inner) for inner in folders}
 
 
 def _files(folder: Path) -> list[Path]:

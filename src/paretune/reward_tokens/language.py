@@ -1,10 +1,10 @@
-"""Reward tokens of a language model: vectors that stand directly before the answer.
+"""Reward tokens of a language model: vectors directly before the answer.
 
-In plain transformers a token is a word that is added to the tokenizer, with its own row in the embedding
-table, and is written behind the prompt as the model reads it, a chat template's own marks included. Here
-nothing grows: a copy of the tokenizer knows one added mark, and where it stands the model is given the
-vectors instead of a row of its table. So no token is ever a word that the model could say, and gradients
-reach the vectors alone. Shapes: B prompts of up to T tokens, vectors [k, D].
+In plain transformers a token is a word that is added to the tokenizer, with a row in the embedding table. It
+is written after the rendered prompt, and so after the marks of the chat template. Here the model does not
+grow: a copy of the tokenizer has one additional mark, and at its positions the model gets the vectors instead
+of rows of its table. So the model can never generate a token, and only the vectors get gradients. Shapes: B
+prompts of up to T tokens, vectors [k, D].
 """
 # pyright: reportPrivateImportUsage=false
 
@@ -26,7 +26,7 @@ MARK = "<|reward token|>"
 
 
 class Branch(NamedTuple):
-    """One term of a blend: its weight, the prompts' ids, where -1 .. -k are the vectors, and these."""
+    """One term of a blend: its weight, the ids of the prompts, and the vectors of the ids -1 .. -k."""
 
     weight: float
     ids: list[list[int]]
@@ -34,52 +34,52 @@ class Branch(NamedTuple):
 
 
 class Padded(NamedTuple):
-    """ids, mask: [B, T]. Where a vector stands, its id is still below 0."""
+    """Padded prompts. ids, mask: [B, T]; the ids of vectors are below 0."""
 
     ids: Tensor
     mask: Tensor
 
 
 def added_token(word: str) -> Any:
-    """How a tokenizer is told of a token: a word of its own, which leaves what is before it as it is."""
+    """A token as an added word of a tokenizer, which does not change how the text before it is split."""
     from tokenizers import AddedToken
 
     return AddedToken(word, normalized=False, special=True)
 
 
 def with_words(tokenizer: Any, words: Sequence[str]) -> Any:
-    """A copy of a tokenizer that knows more words, each one token."""
-    known = copy.deepcopy(tokenizer)
-    known.add_tokens([added_token(word) for word in words], special_tokens=True)
-    return known
+    """A copy of a tokenizer with additional words, each of which is one token."""
+    extended = copy.deepcopy(tokenizer)
+    extended.add_tokens([added_token(word) for word in words], special_tokens=True)
+    return extended
 
 
 def as_written(tokenizer: Any) -> Any:
-    """A copy of a tokenizer that adds no special tokens: for texts in which they are written out."""
+    """A copy of a tokenizer that adds no special tokens, for texts that contain them already."""
     kind = type(tokenizer)
 
     class AsWritten(kind):
         def __call__(self, *args: Any, **options: Any) -> Any:
             return super().__call__(*args, **{"add_special_tokens": False, **options})
 
-    AsWritten.__name__ = kind.__name__  # as files name it
-    own = copy.deepcopy(tokenizer)
-    own.__class__ = AsWritten
-    return own
+    AsWritten.__name__ = kind.__name__  # the class name is saved in files
+    copied = copy.deepcopy(tokenizer)
+    copied.__class__ = AsWritten
+    return copied
 
 
 class SoftPrompts:
-    """Prompts with vectors in them, as a model takes them."""
+    """Prompts that contain vectors, as inputs of a model."""
 
     def __init__(self, model: Any, tokenizer: Any, special: bool = True) -> None:
-        """special: the tokenizer adds its special tokens; a chat template has spelt them out."""
+        """special: whether the tokenizer adds its special tokens, which a chat template has written."""
         self.special = special
         self.model, self.pad = model, tokenizer.pad_token_id
         self.tokenizer = with_words(tokenizer, [MARK])
         self._mark = self.tokenizer.convert_tokens_to_ids(MARK)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of texts with marks in them; the marks of each are -1, -2, .. in order."""
+        """The ids of texts that contain marks; the marks of each text become -1, -2, .. in order."""
         rows = []
         for row in self.tokenizer(list(texts), add_special_tokens=self.special)["input_ids"]:
             places = iter(range(-1, -len(row) - 1, -1))
@@ -87,7 +87,7 @@ class SoftPrompts:
         return rows
 
     def padded(self, rows: Sequence[Sequence[int]], left: bool) -> Padded:
-        """Rows of one length. Padding lies left of prompts to go on from, right of texts to learn from."""
+        """Pad rows to one length: on the left for prompts to continue, on the right for texts to train on."""
         longest = max(len(row) for row in rows)
         ids, masks = [], []
         for row in rows:
@@ -99,19 +99,19 @@ class SoftPrompts:
         return Padded(torch.tensor(ids, device=device), torch.tensor(masks, device=device))
 
     def embed(self, ids: Tensor, vectors: Tensor | None) -> Tensor:
-        """[B, T, D]: the table's rows, and the vectors where ids are below 0."""
+        """Embeddings [B, T, D]: rows of the table, and vectors where ids are below 0."""
         layer = self.model.get_input_embeddings()
         embeds = layer(ids.clamp(min=0))
         if vectors is None:
             return embeds
         rows = vectors.to(embeds.device, embeds.dtype)
-        # Some layers scale what their table holds (Gemma's); a token's vectors are rows of the table.
+        # Some layers (Gemma's) scale the rows of their table; a token's vectors are unscaled rows.
         scale = getattr(layer, "embed_scale", None)
         rows = rows if scale is None else rows * torch.as_tensor(scale).to(rows)
         return torch.where((ids < 0)[..., None], rows[(-1 - ids).clamp(min=0)], embeds)
 
     def start(self, branches: Sequence[Branch]) -> Mapping[str, Any]:
-        """What `generate` is called with, to go on from the prompts of the branches, blended."""
+        """The arguments of `generate` that continue the prompts of the branches, blended."""
         from transformers import LogitsProcessorList
 
         first, *others = branches
@@ -125,7 +125,7 @@ class SoftPrompts:
             rows = self.padded([row for branch in others for row in branch.ids], left=True)
             count = len(first.ids)
             parts = zip(others, rows.ids.split(count), strict=True)
-            embeds = torch.cat([self.embed(own, branch.vectors) for branch, own in parts])
+            embeds = torch.cat([self.embed(part, branch.vectors) for branch, part in parts])
             weights = [branch.weight for branch in branches]
             mixed = MixedLogits(self.model, weights, embeds, rows.mask)
             inputs["logits_processor"] = LogitsProcessorList([mixed])
@@ -133,37 +133,37 @@ class SoftPrompts:
 
 
 def _filled(ids: Tensor, mask: Tensor) -> Tensor:
-    """For those who look at a prompt's ids (a penalty on repetition): a vector counts as its first word."""
+    """Ids for code that reads them, such as a repetition penalty: a vector gets the prompt's first id."""
     words = (mask > 0) & (ids >= 0)
     first = ids.gather(1, words.long().argmax(1, keepdim=True)).clamp(min=0)
     return torch.where(ids < 0, first, ids)
 
 
 def vectors_of(model: Any, present: Sequence[Scaled]) -> Tensor | None:
-    """The vectors of tokens in order, [k, D]; None where there are none.
+    """The vectors of tokens in order, [k, D]; None without tokens.
 
-    Raises ParetuneError where they are not this model's.
+    Raises ParetuneError for tokens of another model.
     """
     if not present:
         return None
     width = model.get_input_embeddings().weight.shape[1]
     for scaled in present:
-        own = scaled.token.vectors.get(EMBEDDING)
-        if own is None:
+        vectors = scaled.token.vectors.get(EMBEDDING)
+        if vectors is None:
             raise ParetuneError(f"token {scaled.token.name} holds no vectors for a language model")
-        if own.shape[1] != width:
+        if vectors.shape[1] != width:
             raise ParetuneError(
-                f"token {scaled.token.name} has vectors of width {own.shape[1]}, this model's have {width}: "
-                "it was trained on another model"
+                f"token {scaled.token.name} has vectors of width {vectors.shape[1]}, "
+                f"this model's have {width}: it was trained on another model"
             )
     return torch.cat([s.token.vectors[EMBEDDING].repeat(s.count, 1) for s in present])
 
 
 def length_of(present: Sequence[Scaled]) -> int:
-    """How many places tokens take after a prompt."""
+    """The number of positions that tokens take after a prompt."""
     return sum(s.count * len(s.token.vectors.get(EMBEDDING, ())) for s in present)
 
 
 def is_bare(terms: Sequence[Blend]) -> bool:
-    """Whether a blend is the prompt without any token."""
+    """Whether a blend is the prompt alone, without any token."""
     return len(terms) == 1 and not terms[0].present

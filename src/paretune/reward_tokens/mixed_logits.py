@@ -1,8 +1,9 @@
-"""Next-token logits after several prompts, mixed into one answer.
+"""Mixing of the next-token logits after several prompts into one answer.
 
-p(y) ∝ Π_S p_S(y)^{w_S} with Σ w_S = 1, token by token: a geometric mean of what the model says after each of
-the prompts. Of a prompt with and without a reward token this is realignment at decoding time (2402.02992): if
-the token's model is p ∝ p_0 exp(r / β), then scale s gives, as nearly as a mean a token can, anchor β / s.
+p(y) ∝ Π_S p_S(y)^{w_S} with Σ w_S = 1, token by token: a geometric mean of the model's probabilities after
+each prompt. For a prompt with and without a reward token this is realignment at decoding time (2402.02992):
+if the model with the token is p ∝ p_0 exp(r / β), then scale s approximates, as well as a mean for each token
+can, the KL strength β / s.
 """
 # pyright: reportPrivateImportUsage=false
 
@@ -18,9 +19,10 @@ from transformers import LogitsProcessor
 
 
 class MixedLogits(LogitsProcessor):
-    """`generate` draws from the first prompts' logits; here the others' are added, from a cache of their own.
+    """Adds the logits of the other prompts to those of the first prompts, which `generate` computes.
 
-    weights: [K], the first's first. embeds, mask: of the K - 1 other prompts, [(K - 1) B, T, ..].
+    weights: [K], the first prompt's weight first. embeds, mask: of the K - 1 other prompts, [(K - 1) B, T,
+    ..]; they have a separate cache.
     """
 
     def __init__(self, model: Any, weights: Sequence[float], embeds: Tensor, mask: Tensor) -> None:
@@ -31,15 +33,18 @@ class MixedLogits(LogitsProcessor):
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """input_ids: [B, T], whose last is new to the other prompts. scores, and the result: [B, V]."""
+        """The mixed logits [B, V].
+
+        input_ids: [B, T], whose last column the other prompts have not read yet. scores: [B, V].
+        """
         others = self._others(input_ids[:, -1:]).view(-1, *scores.shape)
         mixed = self.weights[0] * scores
         for weight, logits in zip(self.weights[1:], others, strict=True):
             mixed = mixed + weight * logits
-        return mixed.masked_fill(scores.isneginf(), -torch.inf)  # forbidden words stay so
+        return mixed.masked_fill(scores.isneginf(), -torch.inf)  # forbidden tokens stay forbidden
 
     def _others(self, last: Tensor) -> Tensor:
-        """Their logits, [(K - 1) B, V] in float32."""
+        """The logits of the other prompts, [(K - 1) B, V] in float32. last: the newest token, [B, 1]."""
         if self.embeds is not None:  # the first step reads the prompts
             inputs: dict[str, Any] = {"inputs_embeds": self.embeds}
             length, self.embeds = self.embeds.shape[1], None

@@ -1,11 +1,11 @@
-"""Reward tokens in the text encoders of a diffusers pipeline, whichever and however many those are.
+"""Reward tokens in the text encoders of any diffusers pipeline.
 
-A token is appended to the prompt before its end, in every encoder. The tokenizers give it ids below 0,
-which no vocabulary has, and the embedding layer is told which vector each stands for: nothing of the
-pipeline grows, gradients reach the vectors alone, and CLIP pools where it always did, also in old
-checkpoints that look for their end as the largest id.
+In every encoder a token is added to the prompt before the end token. The tokenizers give its vectors ids
+below 0, which no vocabulary has, and the embedding layer replaces them by the vectors. So the pipeline does
+not grow, only the vectors get gradients, and CLIP pools at its usual position, also in old checkpoints that
+find the end token as the largest id.
 
-A long prompt gives way: its own last words are cut, never a token.
+If a prompt is too long, its last words are cut, never a token.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .files import Token
 from .spec import TokenUse
 from .start import first_rows, row_scale
 
-# tokenizer -> the encoder that reads it, as every diffusers pipeline calls them.
+# Text encoder -> its tokenizer, by their names in every diffusers pipeline.
 PARTS = {
     "text_encoder": "tokenizer",
     "text_encoder_2": "tokenizer_2",
@@ -37,7 +37,7 @@ MOST_SCALED = 6  # tokens whose scale is neither 0 nor 1: each doubles the numbe
 
 @dataclass(frozen=True)
 class Scaled:
-    """A token with its vectors, `count` times, at `scale`: 0 is its absence, 1 its presence."""
+    """A token that is added `count` times at `scale`: 0 is its absence, 1 its presence."""
 
     token: Token
     count: int = 1
@@ -45,7 +45,7 @@ class Scaled:
 
 
 def resolve(uses: Sequence[TokenUse], bank: Mapping[str, Token]) -> tuple[Scaled, ...]:
-    """The tokens that were asked for. Raises ParetuneError when the bank lacks one."""
+    """The requested tokens with their vectors. Raises ParetuneError when the bank lacks one."""
     for use in uses:
         if use.name not in bank:
             known = ", ".join(bank) if bank else "none: `paretune tokens RUN` trains them"
@@ -55,7 +55,7 @@ def resolve(uses: Sequence[TokenUse], bank: Mapping[str, Token]) -> tuple[Scaled
 
 @dataclass(frozen=True)
 class Blend:
-    """One term of the interpolation: the tokens that are present, and how much it counts."""
+    """One term of the interpolation: its weight, and the tokens that are present."""
 
     weight: float
     present: tuple[Scaled, ...]
@@ -64,8 +64,8 @@ class Blend:
 def blends(tokens: Sequence[Scaled]) -> list[Blend]:
     """Multilinear interpolation over presence and absence: Σ_S Π_{i in S} s_i Π_{i not in S} (1 - s_i) c(S).
 
-    At scales of 0 and 1 it is one term, exactly the prompt without, or with, each token; it is linear in
-    every scale, and beyond 1 it extrapolates.
+    At scales of 0 and 1 there is one term, exactly the prompt without, or with, each token. The result is
+    linear in every scale, and scales beyond 1 extrapolate.
     """
     wanted = [t for t in tokens if t.scale != 0]
     loose = [t for t in wanted if t.scale != 1]
@@ -83,9 +83,15 @@ def blends(tokens: Sequence[Scaled]) -> list[Blend]:
 def encode_with(
     pipe: Any, run: Callable[[], Mapping[str, Tensor]], tokens: Sequence[Scaled]
 ) -> dict[str, Tensor]:
-    """What `run` embeds (through the pipeline's own encoders) with the tokens after every prompt.
+    """Call `run`, which embeds prompts with the pipeline's encoders, with the tokens after every prompt.
 
-    Without tokens, or all at scale 0, it is what `run` gives, to the bit.
+    Args:
+        pipe: the pipeline.
+        run: embeds the prompts.
+        tokens: the reward tokens.
+
+    Returns:
+        The blended outputs of `run`. Without tokens, or with all at scale 0, the output of `run` unchanged.
     """
     terms = blends(tokens)
     outputs: list[Mapping[str, Tensor]] = []
@@ -95,11 +101,11 @@ def encode_with(
     if len(terms) == 1:
         return dict(outputs[0])
     weights = [term.weight for term in terms]
-    return {name: _weighted_sum(weights, [own[name] for own in outputs]) for name in outputs[0]}
+    return {name: _weighted_sum(weights, [output[name] for output in outputs]) for name in outputs[0]}
 
 
 def _weighted_sum(weights: Sequence[float], parts: Sequence[Tensor]) -> Tensor:
-    """Σ w_i x_i in float32, back in the parts' own dtype."""
+    """Σ w_i x_i, summed in float32 and returned in the dtype of the parts."""
     total = torch.zeros_like(parts[0], dtype=torch.float32)
     for weight, part in zip(weights, parts, strict=True):
         total = total + weight * part.float()
@@ -117,18 +123,18 @@ def encoders_of(pipe: Any) -> dict[str, nn.Module]:
 
 
 def rows_of(pipe: Any, present: Sequence[Scaled]) -> dict[str, Tensor]:
-    """For each encoder the vectors to append, [k, width], in order. Encoders without any are left out."""
+    """The vectors to append in each encoder, [k, width], in order. Encoders without vectors are left out."""
     rows: dict[str, Tensor] = {}
     for name, encoder in encoders_of(pipe).items():
         width = _table(encoder).shape[1]
-        own = [s.token.vectors[name].repeat(s.count, 1) for s in present if name in s.token.vectors]
-        if any(part.shape[1] != width for part in own):
+        parts = [s.token.vectors[name].repeat(s.count, 1) for s in present if name in s.token.vectors]
+        if any(part.shape[1] != width for part in parts):
             raise ParetuneError(
-                f"a token's {name} vectors have width {own[0].shape[1]}, this model's have {width}: "
+                f"a token's {name} vectors have width {parts[0].shape[1]}, this model's have {width}: "
                 "it was trained on another model"
             )
-        if own:
-            rows[name] = torch.cat(own)
+        if parts:
+            rows[name] = torch.cat(parts)
     if present and not rows:
         raise ParetuneError("the tokens hold no vectors for any text encoder that is loaded")
     return rows
@@ -136,7 +142,7 @@ def rows_of(pipe: Any, present: Sequence[Scaled]) -> dict[str, Tensor]:
 
 @contextmanager
 def appended(pipe: Any, rows: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, the pipeline embeds every prompt with the rows, [k, width], before its end."""
+    """Within the block, the pipeline embeds every prompt with the rows, [k, width], before its end token."""
     with ExitStack() as stack:
         for name, vectors in rows.items():
             stack.enter_context(_tokenizer_with(pipe, PARTS[name], len(vectors)))
@@ -146,18 +152,18 @@ def appended(pipe: Any, rows: Mapping[str, Tensor]) -> Iterator[None]:
 
 @contextmanager
 def _tokenizer_with(pipe: Any, name: str, count: int) -> Iterator[None]:
-    # Past DiffusionPipeline's own setter, which would write the wrapper's class into the pipeline's config.
+    # vars() avoids DiffusionPipeline's setter, which would write the wrapper's class into the config.
     parts = vars(pipe)
-    own = parts[name]
-    parts[name] = _Appending(own, count)
+    tokenizer = parts[name]
+    parts[name] = _Appending(tokenizer, count)
     try:
         yield
     finally:
-        parts[name] = own
+        parts[name] = tokenizer
 
 
 class _Appending:
-    """A tokenizer that ends every text with the ids -1 .. -count, before the end of the sequence."""
+    """A tokenizer that adds the ids -1 .. -count to every text, before the end token."""
 
     def __init__(self, tokenizer: Any, count: int) -> None:
         self._tokenizer, self._count = tokenizer, count
@@ -166,7 +172,7 @@ class _Appending:
         return getattr(self._tokenizer, name)
 
     def __call__(self, text: str | Sequence[str], **settings: Any) -> Any:
-        if settings.get("padding") != "max_length":  # the pipeline only asks what it will cut, for its log
+        if settings.get("padding") != "max_length":  # the pipeline only logs what it will cut
             return self._tokenizer(text, **settings)
         limit = settings["max_length"]
         if limit - self._count <= self._tokenizer.num_special_tokens_to_add():
@@ -185,20 +191,20 @@ class _Appending:
 
 @contextmanager
 def _embedding_with(encoder: nn.Module, vectors: Tensor) -> Iterator[None]:
-    """Ids below 0 stand for the vectors' rows."""
-    asked: list[Tensor] = []
+    """Within the block, ids below 0 are embedded as the vectors."""
+    pending: list[Tensor] = []
 
     def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        asked.append(args[0])
+        pending.append(args[0])
         return (args[0].clamp(min=0), *args[1:])
 
     def after(_: nn.Module, __: tuple[Any, ...], embeds: Tensor) -> Tensor:
-        ids = asked.pop()
+        ids = pending.pop()
         rows = vectors.to(embeds.device, embeds.dtype)
         return torch.where((ids < 0)[..., None], rows[(-1 - ids).clamp(min=0)], embeds)
 
     table = _table(encoder)
-    # T5 has two layers over one table, and embeds by the one that it does not show.
+    # T5 has two layers with one table, and embeds with the one that get_input_embeddings does not return.
     layers = [m for m in encoder.modules() if isinstance(m, nn.Embedding) and m.weight is table]
     handles = [layer.register_forward_pre_hook(before) for layer in layers]
     handles += [layer.register_forward_hook(after) for layer in layers]
@@ -216,10 +222,15 @@ def _table(encoder: Any) -> Tensor:
 def new_token(
     pipe: Any, name: str, vectors: int, init: str, generator: torch.Generator
 ) -> Token:
-    """A token to begin training with, as float32 parameters that want gradients.
+    """A new token to train, as float32 parameters that require gradients.
 
-    init: words whose mean embedding every vector starts at, or "" for random directions; either way the
-    vectors have the length that the encoder's own have on average.
+    Args:
+        pipe: the pipeline.
+        name: the token's name.
+        vectors: the number of vectors.
+        init: words whose mean embedding is the start of every vector, or "" for random directions. In both
+            cases the vectors get the average length of the encoder's embeddings.
+        generator: for random directions.
     """
     values = {}
     for encoder, module in encoders_of(pipe).items():
@@ -229,5 +240,5 @@ def new_token(
 
 
 def row_scales(pipe: Any) -> dict[str, float]:
-    """The root mean square of each encoder's embeddings: what a step's length is measured in."""
+    """The root mean square of each encoder's embeddings, the unit of a training step's length."""
     return {name: row_scale(module) for name, module in encoders_of(pipe).items()}

@@ -1,4 +1,4 @@
-"""How reward tokens are asked for: "ocr:2 beauty:1@0.5". No model and no training code is loaded here."""
+"""The notation of reward tokens, "ocr:2 beauty:1@0.5". This module loads no model or training code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _USE = re.compile(r"^(?P<name>[A-Za-z0-9_-][A-Za-z0-9._-]*)(?::(?P<count>\d+))?(
 
 @dataclass(frozen=True)
 class TokenUse:
-    """A token after the prompt: `count` times, taken `scale` of the way from its absence to its effect."""
+    """A token after the prompt, added `count` times at `scale`: 0 is its absence, 1 its full effect."""
 
     name: str
     count: int = 1
@@ -32,9 +32,9 @@ class TokenUse:
 
 
 def parse_tokens(text: str) -> tuple[TokenUse, ...]:
-    """Read "name[:count][@scale] ..", parted by blanks or commas; the order is kept, names may repeat.
+    """Read "name[:count][@scale] ..", separated by blanks or commas. Names may repeat; the order is kept.
 
-    Raises ParetuneError, in one line, for what cannot be read.
+    Raises ParetuneError for a text that cannot be read.
     """
     return tuple(_parse(part) for part in re.split(r"[\s,]+", text.strip()) if part)
 
@@ -45,7 +45,7 @@ def _parse(part: str) -> TokenUse:
         shown = part[:40].encode("unicode_escape").decode()
         raise ParetuneError(f"tokens: {shown!r} is not name, name:count or name:count@scale")
     try:
-        # More digits than a count can have are not worth reading, and Python refuses very many.
+        # A count never has more digits, and Python refuses very long numbers.
         count = int((match["count"] or "1")[:6])
         scale = float(match["scale"] or 1)
     except ValueError as error:
@@ -54,7 +54,7 @@ def _parse(part: str) -> TokenUse:
 
 
 def format_tokens(uses: Iterable[TokenUse]) -> str:
-    """The text that `parse_tokens` reads as these."""
+    """The inverse of `parse_tokens`."""
     parts = []
     for use in uses:
         count = f":{use.count}" if use.count != 1 else ""

@@ -1,4 +1,4 @@
-"""Where a reward token's training begins: rows like those that the model's embedding table has."""
+"""Initial vectors of a reward token, which resemble the rows of the model's embedding table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..types import ParetuneError
 def first_rows(
     module: Any, tokenizer: Any, vectors: int, init: str, generator: torch.Generator
 ) -> nn.Parameter:
-    """Rows to begin training with, [vectors, width], for a model with an embedding table. See `new_token`."""
+    """The initial vectors, [vectors, width], for one embedding table. See `pipelines.new_token`."""
     table = module.get_input_embeddings().weight.detach().float().cpu()
     start = torch.randn(vectors, table.shape[1], generator=generator)
     if init:
@@ -27,7 +27,7 @@ def first_rows(
 def _word_ids(tokenizer: Any, words: str) -> list[int]:
     ids = tokenizer(words, add_special_tokens=False)["input_ids"]
     if not ids:
-        raise ParetuneError(f"tokens.init: the model's tokenizer knows nothing of {words!r}")
+        raise ParetuneError(f"tokens.init: the model's tokenizer has no tokens for {words!r}")
     return ids
 
 

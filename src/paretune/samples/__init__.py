@@ -1,1 +1,1 @@
-"""What a model makes, as tensors and as files: pictures, clips and answers."""
+"""Samples of a model, as tensors and as files: pictures, clips and answers."""

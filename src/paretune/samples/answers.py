@@ -1,4 +1,4 @@
-"""What a language model makes: answers. How they are drawn, kept as files and counted (`media.Medium`)."""
+"""The samples of a language model: how answers are drawn, saved and costed (`media.Medium`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Texts:
     name: str = "texts"
     component: str | None = None
     suffix: str = ".txt"
-    longest: int = 200_000  # a dialogue; the model's own context is what ends it
+    longest: int = 200_000  # enough for a dialogue; the real limit is the model's context
     lines: bool = True
 
     def draw(
@@ -49,12 +49,12 @@ class Texts:
         return [text.answer([prompt], seed, 1, tokens)[0] for seed in seeds]
 
     def settings(self, model: ModelConfig, sampling: Sampling) -> dict[str, Any]:
-        """The model's options; steps and guidance are of flow models."""
+        """The model's options; steps and guidance apply to flow models only."""
         options = read_options(TextOptions, model).model_dump()
         return {name: options[name] for name in ("template", "max_tokens", "temperature", "top_p")}
 
     def content(self, samples: Samples, index: int, settings: Mapping[str, Any]) -> bytes:
-        """The answer, to the letter."""
+        """The answer, unchanged."""
         return str(samples[index]).encode()
 
     def entry(self, samples: Samples, index: int) -> dict[str, Any]:
@@ -62,25 +62,26 @@ class Texts:
         return {"text": samples[index]}
 
     def sheet(self, drawn: Sequence[Samples]) -> torch.Tensor | None:
-        """None: answers stand in the table."""
+        """None: the table shows the answers."""
         return None
 
     def save(self, samples: Samples, index: int, stem: Path) -> list[Path]:
-        """A text file."""
+        """Write a text file."""
         path = stem.with_name(f"{stem.name}.txt")
         write_text(path, str(samples[index]).strip())
         return [path]
 
     def cost(self, config: RunConfig, draws: bool = True) -> Cost | None:
-        """Drawing reads every token once; training once more, and the reference where there is an anchor."""
-        own = parameters_of(config.model.path)
+        """Drawing reads every token once and training once more; a KL term adds a pass of the reference."""
+        parameters = parameters_of(config.model.path)
         settings = read_options(TextOptions, config.model)
         judges = [str(r.options.get("model", "")) for r in config.rewards.values()]
         rewards = [parameters_of(name) or 1e9 * REWARD_MODELS.get(name, 0.0) for name in judges]
         reference = config.objective.kl > 0 or any(r.kl for r in config.rewards.values())
-        answers, drawn = (1, 1) if draws else (2, 0)  # a pair is trained on as it is
+        answers, drawn = (1, 1) if draws else (2, 0)  # the two answers of a given pair are not drawn
         return Cost(
-            own, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,
+            parameters, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,
             draw=float(drawn + (answers if reference else 0)), train=float(answers),
-            told=f"answers of up to {settings.max_tokens} tokens, temperature {settings.temperature:g}",
+            description=f"answers of up to {settings.max_tokens} tokens, "
+            f"temperature {settings.temperature:g}",
         )  # fmt: skip

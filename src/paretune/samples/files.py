@@ -1,6 +1,6 @@
-"""Samples as files: a picture as PNG, a clip as MP4 with a contact sheet of its frames beside it, a text.
+"""Samples as files: a picture as PNG, a clip as MP4 with a contact sheet of its frames, an answer as text.
 
-PyAV, which brings its own encoder, writes and reads clips; it is imported where a clip is.
+PyAV, which includes an encoder, writes and reads clips. It is imported only when a clip is written or read.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..types import ParetuneError, Samples
 CLIPS = {".mp4", ".webm", ".mkv", ".mov"}
 KINDS = {".png", ".jpg", ".jpeg", ".webp", ".txt"} | CLIPS
 
-SHORTEST_SIDE = 128  # a smaller clip is enlarged by whole pixels: players and chroma both blur small frames
+SHORTEST_SIDE = 128  # a smaller clip is enlarged by a whole factor: players and chroma blur small frames
 SHEET_FRAMES = 8  # frames on a contact sheet at most
 
 
 def save_sample(sample: torch.Tensor, stem: Path) -> list[Path]:
-    """Write a picture [3, H, W] or a clip [T, 3, H, W], in [0, 1]. Returns the files, the sample first."""
+    """Write a picture [3, H, W] or a clip [T, 3, H, W] in [0, 1]. Returns the files, the sample first."""
     if sample.dim() == 3:
         _save_picture(sample, stem.with_name(f"{stem.name}.png"))
         return [stem.with_name(f"{stem.name}.png")]
@@ -34,7 +34,7 @@ def save_sample(sample: torch.Tensor, stem: Path) -> list[Path]:
 
 
 def read_sample(path: Path) -> Samples:
-    """The sample of a file, of any of KINDS, as a batch of one."""
+    """Read the sample of a file, of any suffix in KINDS, as a batch of one."""
     kind = path.suffix.lower()
     if kind in CLIPS:
         return read_clip(path)[None]
@@ -63,21 +63,30 @@ def spaced_frames(clip: torch.Tensor) -> torch.Tensor:
 
 
 def frame_rate(frames: int) -> int:
-    """HunyuanVideo's 24 a second; a clip of few frames is played slowly enough to be seen."""
+    """HunyuanVideo's 24 frames per second; a short clip is played slowly enough to be seen."""
     return 24 if frames > 24 else 8
 
 
 def write_clip(clip: torch.Tensor, path: Path, rate: int | None = None) -> None:
-    """A clip as an MP4 file, see `clip_bytes`."""
+    """Write a clip as an MP4 file; see `clip_bytes`."""
     write_bytes(path, clip_bytes(clip, rate))
 
 
 def clip_bytes(clip: torch.Tensor, rate: int | None = None, comment: str = "") -> bytes:
-    """H.264 at nearly no loss, one thread: the same clip gives the same bytes. [T, 3, H, W] in [0, 1]."""
+    """Encode a clip [T, 3, H, W] in [0, 1] as H.264 in an MP4 file, nearly without loss.
+
+    Args:
+        clip: the clip.
+        rate: frames per second; by default see `frame_rate`.
+        comment: text for the file's comment.
+
+    Returns:
+        The file's bytes. One thread encodes, so that the same clip gives the same bytes.
+    """
     av = _pyav()
     factor = max(1, SHORTEST_SIDE // min(clip.shape[-2:]))
     frames = as_bytes(clip).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    # yuv420p, which every browser plays, halves the colours' size: sides are even.
+    # yuv420p, which every browser plays, stores colours at half the size, so sides must be even.
     frames = frames[:, :, : frames.shape[2] // 2 * 2, : frames.shape[3] // 2 * 2]
     written = io.BytesIO()
     with av.open(written, "w", format="mp4") as file:
@@ -95,7 +104,7 @@ def clip_bytes(clip: torch.Tensor, rate: int | None = None, comment: str = "") -
 
 
 def read_comment(path: Path) -> str | None:
-    """What was written into a video file as its comment."""
+    """The comment of a video file."""
     av = _pyav()
     try:
         with av.open(str(path)) as file:
@@ -134,5 +143,5 @@ def _save_picture(picture: torch.Tensor, path: Path) -> None:
 
 
 def as_bytes(values: torch.Tensor) -> torch.Tensor:
-    """Values in [0, 1] -> uint8, as files hold them; bytes stay what they are."""
+    """Values in [0, 1] -> uint8, as files store them; uint8 tensors are returned unchanged."""
     return values if values.dtype == torch.uint8 else (values.clamp(0, 1) * 255).round().byte()

@@ -1,6 +1,6 @@
-"""What a model makes: how samples of a kind are drawn and kept as files. One table, by what samples are.
+"""The kinds of samples, in one table: how each kind is drawn, saved and costed.
 
-Stages and trainers pass samples on without looking: this is where a new kind of them is told.
+Stages and trainers pass samples on without looking inside, so a new kind of samples is defined here.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from .stamped import grid, stamped_clip, stamped_png
 
 
 class Cost(NamedTuple):
-    """What a sample costs. parameters: of the network that trains, if known. others: held beside it.
+    """The cost of a sample.
 
+    parameters: of the network that is trained, if known. others: parameters of other models in memory.
     tokens: of a sample and its prompt. draw, train: forward passes that drawing and training take.
-    told: how samples are drawn, in words.
+    description: how samples are drawn, in words.
     """
 
     parameters: float | None
@@ -34,14 +35,15 @@ class Cost(NamedTuple):
     tokens: int
     draw: float
     train: float
-    told: str
+    description: str
 
 
 class Medium(Protocol):
-    """A kind of samples. name: as trainers are chosen by. component: where in a pipeline the adapters go.
+    """A kind of samples.
 
-    suffix: of a sample's file. longest: the characters that a prompt may have. lines: whether it may have
-    several lines.
+    name: the key by which a trainer is chosen. component: the part of a pipeline that gets the adapters.
+    suffix: of a sample's file. longest: the most characters that a prompt may have. lines: whether a prompt
+    may have several lines.
     """
 
     name: str
@@ -54,9 +56,14 @@ class Medium(Protocol):
         self, policy: Policy, config: RunConfig, prompts: Sequence[Prompt], seed: int,
         tokens: Sequence[Scaled] = (),
     ) -> Samples:  # fmt: skip
-        """`evaluate.samples` of each prompt, prompt-major; the same seed draws alike from every model.
+        """Draw `evaluate.samples` samples of each prompt, prompt-major.
 
-        tokens: reward tokens that follow every prompt.
+        Args:
+            policy: the model.
+            config: the run's configuration.
+            prompts: the prompts.
+            seed: the same seed gives every model the same random numbers.
+            tokens: reward tokens that follow every prompt.
         """
         ...
 
@@ -64,34 +71,42 @@ class Medium(Protocol):
         self, policy: Policy, prompt: str, seeds: Sequence[int], sampling: Sampling,
         tokens: Sequence[Scaled] = (),
     ) -> Samples:  # fmt: skip
-        """A sample a seed, each drawn alone: how many others are asked for changes no bit of it.
+        """Draw one sample per seed, each alone, so that a sample does not depend on how many are drawn.
 
-        As files hold them: pixels are bytes. `stamped.restored` gives what rewards take.
+        Args:
+            policy: the model.
+            prompt: the prompt.
+            seeds: one per sample.
+            sampling: steps and guidance, for flow models.
+            tokens: reward tokens that follow the prompt.
+
+        Returns:
+            The samples as files store them: pixels are bytes. `stamped.restored` converts them for rewards.
         """
         ...
 
     def settings(self, model: ModelConfig, sampling: Sampling) -> dict[str, Any]:
-        """What `draw_each` draws by, by the names of a user's settings."""
+        """The settings that `draw_each` uses, by the names that a user gives them."""
         ...
 
     def content(self, samples: Samples, index: int, settings: Mapping[str, Any]) -> bytes:
-        """The file of one sample of `draw_each`; it carries its settings where its format can."""
+        """The file of one sample of `draw_each`, with its settings inside where the format allows it."""
         ...
 
     def entry(self, samples: Samples, index: int) -> dict[str, Any]:
-        """What a table can hold of a sample itself, {} where nothing."""
+        """The parts of a sample that a table can hold; {} for pixels."""
         ...
 
     def sheet(self, drawn: Sequence[Samples]) -> torch.Tensor | None:
-        """All samples at a glance, uint8 [3, H, W]. drawn: of each request. None where there is none."""
+        """An overview of the samples of all requests, uint8 [3, H, W]; None for kinds without one."""
         ...
 
     def save(self, samples: Samples, index: int, stem: Path) -> list[Path]:
-        """Write one sample as `stem` with the suffix of its kind. Returns its files, the sample first."""
+        """Write one sample to `stem` with the suffix of its kind. Returns its files, the sample first."""
         ...
 
     def cost(self, config: RunConfig, draws: bool = True) -> Cost | None:
-        """What a sample costs, where the medium knows better than the estimate.
+        """The cost of a sample, or None where the estimate's general formula applies.
 
         draws: whether training draws samples.
         """
@@ -99,7 +114,7 @@ class Medium(Protocol):
 
 
 class Pictures:
-    """float32 [B, 3, H, W] in [0, 1], of a flow model."""
+    """Pictures of a flow model: float32 [B, 3, H, W] in [0, 1]."""
 
     name: str = "pictures"
     component: str | None = "transformer"
@@ -112,7 +127,7 @@ class Pictures:
         self, policy: Policy, config: RunConfig, prompts: Sequence[Prompt], seed: int,
         tokens: Sequence[Scaled] = (),
     ) -> Samples:  # fmt: skip
-        """See `Medium.draw`. The noise comes from `seed`, not from the model."""
+        """See `Medium.draw`. The noise depends on `seed`, not on the model."""
         settings = config.evaluate
         guidance = settings.guidance_scale
         guidance = config.model.guidance_scale if guidance is None else guidance
@@ -148,25 +163,25 @@ class Pictures:
         return stamped_png(samples[index], settings)
 
     def entry(self, samples: Samples, index: int) -> dict[str, Any]:
-        """Nothing: pixels are in the file."""
+        """Nothing, because pixels are in the file."""
         return {}
 
     def sheet(self, drawn: Sequence[Samples]) -> torch.Tensor | None:
-        """A row a request."""
-        return grid([own for own in drawn if isinstance(own, torch.Tensor)])
+        """A grid with one row per request."""
+        return grid([pictures for pictures in drawn if isinstance(pictures, torch.Tensor)])
 
     def save(self, samples: Samples, index: int, stem: Path) -> list[Path]:
-        """See `sample_files.save_sample`."""
+        """See `files.save_sample`."""
         assert isinstance(samples, torch.Tensor)
         return save_sample(samples[index], stem)
 
     def cost(self, config: RunConfig, draws: bool = True) -> Cost | None:
-        """The estimate's own formula."""
+        """None: the estimate's formula applies."""
         return None
 
 
 class Clips(Pictures):
-    """float32 [B, T, 3, H, W] in [0, 1], of a flow model."""
+    """Clips of a flow model: float32 [B, T, 3, H, W] in [0, 1]."""
 
     name = "clips"
     suffix = ".mp4"
@@ -177,15 +192,17 @@ class Clips(Pictures):
         return stamped_clip(samples[index], settings)
 
     def sheet(self, drawn: Sequence[Samples]) -> torch.Tensor | None:
-        """A row a clip: its frames in order."""
-        return grid([spaced_frames(clip) for own in drawn if isinstance(own, torch.Tensor) for clip in own])
+        """A grid with one row per clip, its frames in order."""
+        return grid(
+            [spaced_frames(clip) for clips in drawn if isinstance(clips, torch.Tensor) for clip in clips]
+        )
 
 
-# What samples are -> the class that knows how they are drawn and kept.
+# Kind of samples -> "module:Class" of its medium.
 MEDIA = {"pictures": "media:Pictures", "clips": "media:Clips", "texts": "answers:Texts"}
 
 
 def medium_of(config: ModelConfig) -> Medium:
-    """What a recipe's model makes."""
+    """The kind of samples that a recipe's model draws."""
     module, name = MEDIA[family_of(config.path).medium].split(":")
     return getattr(import_module(f".{module}", __package__), name)()

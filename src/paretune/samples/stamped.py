@@ -1,6 +1,6 @@
-"""Files that carry what they were made from: a PNG in a text chunk, an MP4 in its comment. And grids.
+"""Files of samples that carry their settings: a PNG in a text chunk, an MP4 in its comment; and grids.
 
-Pixels here are bytes, as files hold them: pictures are uint8 [B, 3, H, W], clips uint8 [B, T, 3, H, W].
+Pixels here are bytes, as files store them: pictures are uint8 [B, 3, H, W], clips uint8 [B, T, 3, H, W].
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ GAP = 4
 
 
 def restored(samples: Samples) -> Samples:
-    """Samples as rewards take them, from what their files hold: pixels in [0, 1], texts as they are.
+    """Samples as rewards take them, from samples as files store them: pixels in [0, 1], texts unchanged.
 
-    Pixels lie in memory as `read_sample` gives them, so that a reward's sums are the same to the bit.
+    Pixels have the memory layout of `read_sample`, so that a reward gives bit-identical scores.
     """
     if not isinstance(samples, torch.Tensor):
         return samples
@@ -34,21 +34,24 @@ def restored(samples: Samples) -> Samples:
 
 
 def stamped_png(picture: torch.Tensor, settings: Mapping[str, Any]) -> bytes:
-    """uint8 [3, H, W] as a PNG with its settings as JSON under `paretune`; equal input gives equal bytes."""
+    """A picture, uint8 [3, H, W], as a PNG that holds its settings as JSON in the text chunk `paretune`.
+
+    Equal input gives equal bytes.
+    """
     info = PngInfo()
-    info.add_text(KEY, json.dumps(settings))  # ASCII, as tEXt wants
+    info.add_text(KEY, json.dumps(settings))  # ASCII, which tEXt requires
     file = io.BytesIO()
     Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(file, "PNG", pnginfo=info)
     return file.getvalue()
 
 
 def stamped_clip(clip: torch.Tensor, settings: Mapping[str, Any]) -> bytes:
-    """uint8 [T, 3, H, W] as an MP4 whose comment is its settings as JSON under `paretune`."""
+    """A clip, uint8 [T, 3, H, W], as an MP4 whose comment holds its settings as JSON under `paretune`."""
     return clip_bytes(clip, comment=json.dumps({KEY: settings}))
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings that a picture or a clip carries."""
+    """Read the settings from a picture's or a clip's file."""
     try:
         if path.suffix.lower() in CLIPS:
             return json.loads(read_comment(path) or "{}")[KEY]
@@ -61,7 +64,10 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def grid(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Rows of as many pictures each, uint8 [N, 3, H, W] -> [3, H', W'], white between; small ones grow."""
+    """Rows of equally many pictures, uint8 [N, 3, H, W] -> [3, H', W'], with white gaps between them.
+
+    Small pictures are enlarged.
+    """
     times = max(1, -(-SMALL // min(rows[0].shape[-2:])))
     bands = []
     for pictures in rows:

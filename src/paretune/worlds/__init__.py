@@ -1,1 +1,4 @@
-"""The embedded worlds: data made by a procedure, tiny checkpoints in the real formats, how they were made."""
+"""The embedded worlds: procedural data and tiny checkpoints in the real formats.
+
+tools/worlds/ holds the programs that made them; they are not part of the package.
+"""

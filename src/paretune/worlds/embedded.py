@@ -1,4 +1,4 @@
-"""The models that come with paretune: names, folders, and what they want where no recipe says it."""
+"""The models that are part of paretune: their names, folders and default settings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 _WORLDS = Path(__file__).parent
-# The name of an embedded model, and its folder in that of its world.
+# Name of an embedded model -> its folder, in the folder of its world.
 EMBEDDED = {
     "pictures": _WORLDS / "pictures" / "checkpoint",
     "pictures-flux": _WORLDS / "pictures" / "flux",
     "clips": _WORLDS / "clips" / "checkpoint",
     "assistant": _WORLDS / "assistant" / "checkpoint",
 }
-# A small context, or a size that its pipeline takes for granted to be FLUX's.
+# Default settings under `model:`: the assistant has a small context, and FluxPipeline assumes FLUX's size.
 SETTINGS: dict[str, dict[str, Any]] = {
     "assistant": {"options": {"max_tokens": 40}},
     "pictures-flux": {"height": 32, "width": 32, "options": {"max_sequence_length": 16}},

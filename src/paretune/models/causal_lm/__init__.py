@@ -1,1 +1,1 @@
-"""Language models that write text from left to right."""
+"""Causal language models."""

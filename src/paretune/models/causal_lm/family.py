@@ -12,10 +12,10 @@ from ..options import Options, Positive, Temperature, read_options
 
 
 class TextOptions(Options):
-    """Of a language model.
+    """The options of a language model.
 
     template: "auto" (the tokenizer's chat template, if it has one), "chat", "plain", or a pattern with
-    {prompt}. prompt_tokens: what the estimate takes a prompt to be.
+    {prompt}. prompt_tokens: the length of a prompt that the estimate assumes.
     """
 
     template: str = "auto"
@@ -40,7 +40,7 @@ def _published(billions: float) -> Published:
     return Published({"transformer": billions})
 
 
-# Reward models that recipes name, whose size the estimate counts beside the policy.
+# Reward models that recipes name -> their billions of parameters, which the estimate adds to the policy's.
 REWARD_MODELS = {
     "Ray2333/gpt2-large-helpful-reward_model": 0.77,
     "Ray2333/gpt2-large-harmless-reward_model": 0.77,
@@ -51,7 +51,7 @@ FAMILY = Family(
     medium="texts",
     policy=f"{__package__}.policy:CausalLMPolicy",
     options=TextOptions,
-    # GPT-2's class is older than the others and is named otherwise.
+    # GPT-2's class is older than the others and has another ending.
     architectures=("ForCausalLM", "LMHeadModel"),
     published={
         "meta-llama/Llama-2-7b-hf": _published(6.74),
@@ -61,6 +61,6 @@ FAMILY = Family(
     },
     cut_text=lambda model: 0,
     smaller=_smaller,
-    draws_an_epoch_at_once=True,  # TRL does
+    draws_an_epoch_at_once=True,  # as TRL does
     quantizes=False,
 )

@@ -1,4 +1,4 @@
-"""Load a causal language model with its tokenizer; what is wrong with a folder is one line."""
+"""Loading of a causal language model with its tokenizer."""
 # pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from ..detect import check_model, quiet, resolve_path
 
 
 def load_text_model(config: ModelConfig) -> tuple[Any, Any]:
-    """Model and tokenizer, which has a padding token."""
+    """Load a model and its tokenizer, which then has a padding token. Raises ParetuneError if damaged."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     check_model(config.path)
     quiet()
     place = resolve_path(config.path)
-    told = f"model.path: {config.path}"
-    with loading(f"{told} cannot be loaded"):
-        tokenizer: Any = load(AutoTokenizer, place, told)
-    model = load_checked(AutoModelForCausalLM, place, told, dtype=getattr(torch, config.dtype))
+    what = f"model.path: {config.path}"
+    with loading(f"{what} cannot be loaded"):
+        tokenizer: Any = load(AutoTokenizer, place, what)
+    model = load_checked(AutoModelForCausalLM, place, what, dtype=getattr(torch, config.dtype))
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ParetuneError(
@@ -34,7 +34,7 @@ def load_text_model(config: ModelConfig) -> tuple[Any, Any]:
         tokenizer.pad_token = tokenizer.eos_token
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         raise ParetuneError(
-            f"model.path: the tokenizer of {config.path} knows {len(tokenizer)} tokens but the model only "
+            f"model.path: the tokenizer of {config.path} has {len(tokenizer)} tokens but the model only "
             f"{model.get_input_embeddings().weight.shape[0]}: they do not belong together"
         )
     tokenizer.padding_side = "left"

@@ -1,7 +1,7 @@
-"""Language models as a policy: any causal LM of transformers, a folder or a hub id.
+"""Language models as a policy: any causal language model of transformers, a folder or a hub id.
 
-A prompt becomes text by the model's chat template, or by a pattern of the recipe; answers are drawn by the
-model's own `generate`. `model.options` are the fields of `family.TextOptions`.
+The model's chat template, or a pattern of the recipe, turns a prompt into text, and the model's `generate`
+draws answers. `model.options` are the fields of `family.TextOptions`.
 """
 # pyright: reportPrivateImportUsage=false
 
@@ -47,7 +47,7 @@ class CausalLMPolicy:
 
     @torch.no_grad()
     def _try(self) -> None:
-        """One word by the model's own `generate`: a configuration that is not its own shows here."""
+        """Generate one token, so that a wrong configuration shows at once."""
         self.tokenizer("a")
         ids = torch.zeros(1, 1, dtype=torch.long, device=self.device)
         self.transformer.generate(
@@ -67,7 +67,7 @@ class CausalLMPolicy:
         return texts
 
     def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokens of rendered texts. A chat template spells special tokens out; others get theirs here."""
+        """The tokens of rendered texts. Special tokens are added unless a chat template has written them."""
         return self.tokenizer(list(texts), add_special_tokens=not self.chats)["input_ids"]
 
     @cached_property
@@ -77,7 +77,7 @@ class CausalLMPolicy:
         return pattern == "chat" or (pattern == "auto" and bool(self.tokenizer.chat_template))
 
     def prompt_ids(self, prompts: Sequence[str], present: Sequence[Scaled]) -> list[list[int]]:
-        """Rendered prompts with reward tokens after them, as ids; their vectors are -1, -2, .. in order.
+        """The ids of rendered prompts with reward tokens after them, whose vectors are -1, -2, .. in order.
 
         Raises ParetuneError as `render` does: neither a prompt nor a token is ever cut.
         """
@@ -101,9 +101,9 @@ class CausalLMPolicy:
             )
         for prompt, ids in zip(prompts, rows, strict=True):
             if len(ids) > room:
-                told = prompt if len(prompt) <= 60 else prompt[:57] + "..."
+                shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
                 raise ParetuneError(
-                    f"the prompt {told!r} has {len(ids)} tokens"
+                    f"the prompt {shown!r} has {len(ids)} tokens"
                     f"{f', {vectors} of them reward tokens' if vectors else ''}; "
                     f"with answers of {self.settings.max_tokens} "
                     f"(model.options.max_tokens) the model's context holds {room}: shorten it"
@@ -123,24 +123,28 @@ class CausalLMPolicy:
             raise ParetuneError(
                 f"model.options.template: {self.config.path} has no chat template; say plain or a pattern"
             )
-        asked = [turns_of(prompt) for prompt in prompts]
-        return render_chats(self.tokenizer, asked, f"model.path: {self.config.path}", prompt=True)
+        chats = [turns_of(prompt) for prompt in prompts]
+        return render_chats(self.tokenizer, chats, f"model.path: {self.config.path}", prompt=True)
 
     @torch.no_grad()
     def answer(
         self, prompts: Sequence[str], seed: int, batch: int, tokens: Sequence[Scaled] = ()
     ) -> list[str]:
-        """One answer a prompt, drawn with a seed; the process's own random state is left as it was.
+        """Draw one answer per prompt, without changing the random state of the process.
 
-        tokens: reward tokens that follow every prompt. Without any, or all at scale 0, nothing of them is to
-        be seen.
+        Args:
+            prompts: the prompts.
+            seed: of the answers.
+            batch: the number of prompts that are answered at a time.
+            tokens: reward tokens that follow every prompt. Without tokens, or with all at scale 0, the
+                answers are those of the plain model.
         """
         drawn = self._draw(prompts, seed, batch, tokens)
         return [text for ids in drawn for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     @torch.no_grad()
     def answer_ids(self, prompts: Sequence[str], seed: int, batch: int) -> list[list[int]]:
-        """The tokens of such answers, each up to its end, which is the last where there was room for it."""
+        """The tokens of `answer`'s answers. Each ends with the end token, unless it is cut off before."""
         ends = self.transformer.generation_config.eos_token_id
         last = {ends} if isinstance(ends, int) else set(ends or ())
         rows = [row for ids in self._draw(prompts, seed, batch, ()) for row in ids.tolist()]
@@ -151,8 +155,8 @@ class CausalLMPolicy:
     ) -> list[Tensor]:
         """The tokens of answers, a batch of prompts each, [b, up to max_tokens], padded after their end."""
         start, drawn = self._starts(prompts, tokens), []
-        own = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=own):
+        forked = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=forked):
             for first in range(0, len(prompts), batch):
                 torch.manual_seed((seed + first) % (1 << 63))
                 drawn.append(self._generate(start(slice(first, first + batch))))
@@ -161,7 +165,7 @@ class CausalLMPolicy:
     def _starts(
         self, prompts: Sequence[str], tokens: Sequence[Scaled]
     ) -> Callable[[slice], Mapping[str, Any]]:
-        """What `generate` starts from, for some of the prompts; all of them are checked first."""
+        """A function that gives the inputs of `generate` for a slice of the prompts. Checks all prompts."""
         terms = blends(tokens)
         if is_bare(terms):
             texts = self.render(prompts)
@@ -189,14 +193,14 @@ class CausalLMPolicy:
         return out[:, inputs["input_ids"].shape[1] :]
 
     def logits(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None) -> Tensor:
-        """Of texts given as `prompt_ids` gives them, float32 [B, T, V]; padding lies at the right."""
+        """The logits, float32 [B, T, V], of sequences as `prompt_ids` gives them, padded on the right."""
         ids, mask = self.soft.padded(sequences, left=False)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             embeds = self.soft.embed(ids, vectors)
             return self.transformer(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits.float()
 
     def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
-        """A token to begin training with, as a float32 parameter; see `tokens.new_token`."""
+        """A new token to train, as a float32 parameter; see `reward_tokens.pipelines.new_token`."""
         rows = first_rows(self.transformer, self.tokenizer, vectors, init, generator)
         return Token(name, {EMBEDDING: rows})
 
@@ -205,7 +209,7 @@ class CausalLMPolicy:
         return {EMBEDDING: row_scale(self.transformer)}
 
     def save_pretrained(self, folder: Path) -> bool:
-        """Write model and tokenizer as transformers does. Always True: nothing can be left out."""
+        """Write model and tokenizer as transformers does. Always True, because nothing is left out."""
         self.transformer.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         return True

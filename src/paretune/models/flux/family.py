@@ -6,22 +6,22 @@ from ...config import ModelConfig
 from ...types import ParetuneError
 from ..family import Family, Published
 from ..options import FlowOptions, read_options
-from ..shapes import Facts, Shape, latent_scale, pixel_sides
+from ..shapes import PartConfig, Shape, latent_scale, pixel_sides
 from ..text_limits import Limit
 
-SIDE = 128  # latents a side, as FluxPipeline takes where no size is given
+SIDE = 128  # latents per side, FluxPipeline's default
 T5_TOKENS = 512
 
 
 def text_tokens(model: ModelConfig) -> int:
-    """Of T5. Raises ParetuneError for more than the pipeline takes."""
-    asked = read_options(FlowOptions, model).max_sequence_length
-    if (asked or 0) > T5_TOKENS:
+    """The number of T5 tokens. Raises ParetuneError for more than the pipeline takes."""
+    length = read_options(FlowOptions, model).max_sequence_length
+    if (length or 0) > T5_TOKENS:
         raise ParetuneError(f"model.options.max_sequence_length is at most {T5_TOKENS} for FLUX")
-    return asked or T5_TOKENS
+    return length or T5_TOKENS
 
 
-def shape(model: ModelConfig, transformer: Facts, vae: Facts) -> Shape:
+def shape(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape:
     """Latents are packed two by two: [tokens, channels]."""
     text_tokens(model)
     side = 2 * latent_scale(vae)

@@ -1,7 +1,7 @@
 """FLUX.1 as a policy: any FluxPipeline folder or hub id. Latents are packed: 2x2 of them are one token.
 
-Text enters twice, pooled from CLIP and as T5's sequence, and guidance is one of the model's inputs: it was
-distilled, so nothing runs twice.
+Text enters as CLIP's pooled vector and as T5's sequence. Guidance is an input of the model, which was
+distilled, so no step needs two passes.
 """
 # pyright: reportPrivateImportUsage=false
 # diffusers fills its namespace lazily, so that its public names look private.
@@ -19,8 +19,8 @@ from ..flow import Conditions
 from ..pipelines import PipelinePolicy
 from .family import FAMILY, text_tokens
 
-# peft matches the ends of names: "attn.to_q" is found in both kinds of blocks. Single-stream blocks
-# have no attn.to_out: their proj_out also takes the feed-forward half, and Flow-GRPO leaves it alone.
+# peft matches the ends of names: "attn.to_q" matches in both kinds of blocks. Single-stream blocks have no
+# attn.to_out: their proj_out also takes the feed-forward half, and Flow-GRPO does not adapt it.
 TARGETS = (
     "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
     "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
@@ -46,11 +46,11 @@ class FluxPolicy(PipelinePolicy):
     def velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
     ) -> torch.Tensor:
-        """The transformer's output at an embedded guidance. float32, packed as x."""
+        """The transformer's output, with guidance as an input. float32, packed as x."""
         assert conditions.pooled is not None
         side = 2 * self.pipe.vae_scale_factor
         grid = (self.shape.height // side, self.shape.width // side)
-        places = FluxPipeline._prepare_latent_image_ids(len(x), *grid, self.device, self.dtype)
+        image_ids = FluxPipeline._prepare_latent_image_ids(len(x), *grid, self.device, self.dtype)
         v = self.run_transformer(
             x,
             timestep=sigma,
@@ -58,12 +58,12 @@ class FluxPolicy(PipelinePolicy):
             pooled_projections=conditions.pooled.to(self.dtype),
             encoder_hidden_states=conditions.embeds.to(self.dtype),
             txt_ids=torch.zeros(conditions.embeds.shape[1], 3, device=self.device, dtype=self.dtype),
-            img_ids=places,
+            img_ids=image_ids,
         )
         return v.float()
 
     def set_timesteps(self, scheduler: Any, steps: int) -> None:
-        """As FluxPipeline does: even sigmas down to 1/N, shifted by the number of tokens."""
+        """As FluxPipeline does: evenly spaced sigmas down to 1/N, shifted by the number of tokens."""
         c = scheduler.config
         mu = calculate_shift(
             self.latent_shape[0], c.get("base_image_seq_len", 256), c.get("max_image_seq_len", 4096),
@@ -72,12 +72,12 @@ class FluxPolicy(PipelinePolicy):
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
 
     def unscale(self, latents: torch.Tensor) -> torch.Tensor:
-        """Unpacked, [B, C, h, w]."""
+        """Unpacked latents of the autoencoder, [B, C, h, w]."""
         scale = self.pipe.vae_scale_factor
         unpacked = FluxPipeline._unpack_latents(latents, self.shape.height, self.shape.width, scale)
         return super().unscale(unpacked)
 
     def scale(self, latents: torch.Tensor) -> torch.Tensor:
-        """Packed, [B, h/2 * w/2, 4C]."""
+        """Packed latents of the transformer, [B, h/2 * w/2, 4C]."""
         scaled = super().scale(latents)
         return FluxPipeline._pack_latents(scaled, *scaled.shape)

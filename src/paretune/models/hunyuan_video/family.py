@@ -10,14 +10,14 @@ from ...config import ModelConfig
 from ...types import ParetuneError
 from ..family import Family, Published
 from ..options import FlowOptions, Positive, PositiveReal, read_options
-from ..shapes import Facts, Shape, pixel_sides
+from ..shapes import PartConfig, Shape, pixel_sides
 from ..text_limits import Limit
 
-SIDE, FRAMES = 480, 53  # DanceGRPO's
-SMALL_SIDE, SMALL_FRAMES = 32, 8  # of a small model whose autoencoder compresses nothing
-PIXEL_STEP = 16  # HunyuanVideoPipeline's check_inputs
+SIDE, FRAMES = 480, 53  # the size that DanceGRPO uses
+SMALL_SIDE, SMALL_FRAMES = 32, 8  # for a small model whose autoencoder does not compress
+PIXEL_STEP = 16  # required by HunyuanVideoPipeline's check_inputs
 TEXT_TOKENS, CLIP_TOKENS = 256, 77
-# The words that HunyuanVideoPipeline writes around a prompt, of which it drops the first `_BEFORE` tokens.
+# The text that HunyuanVideoPipeline writes around a prompt. It drops the first `_BEFORE` tokens.
 _WRITTEN = (
     "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following aspects: "
     "1. The main content and theme of the video."
@@ -31,19 +31,25 @@ _BEFORE = 95
 
 
 class VideoOptions(FlowOptions):
-    """frames: of a clip; None: the model's own. shift: the schedule's; None: the pipeline's own."""
+    """The options of HunyuanVideo.
+
+    frames: of a clip; None: the model's default. shift: of the schedule; None: the pipeline's default.
+    """
 
     frames: Annotated[Positive, Field(le=10_000)] | None = None
     shift: PositiveReal | None = None
 
 
-def time_factor(vae: Facts) -> int:
-    """How many frames a latent frame stands for: each of an autoencoder's blocks but the last may halve them,
-    so a small one reaches less than its class's nominal factor."""
+def time_factor(vae: PartConfig) -> int:
+    """The number of frames per latent frame.
+
+    Each block of the autoencoder except the last may halve the frames, so a small autoencoder compresses less
+    than the nominal factor of its class.
+    """
     return min(vae["temporal_compression_ratio"], 2 ** (len(vae["block_out_channels"]) - 1))
 
 
-def shape(model: ModelConfig, transformer: Facts, vae: Facts) -> Shape:
+def shape(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape:
     """Latents [C, t, h, w]."""
     space, time = vae["spatial_compression_ratio"], time_factor(vae)
     patch, patch_time = transformer["patch_size"], transformer["patch_size_t"]
@@ -74,9 +80,9 @@ def _limits(model: ModelConfig) -> tuple[Limit, ...]:
 
 
 def _smaller(model: ModelConfig) -> list[str]:
-    own = read_options(VideoOptions, model)
-    frames = ["model.options.frames"] if own.frames != 1 else []
-    length = ["model.options.max_sequence_length"] if own.max_sequence_length != 0 else []
+    options = read_options(VideoOptions, model)
+    frames = ["model.options.frames"] if options.frames != 1 else []
+    length = ["model.options.max_sequence_length"] if options.max_sequence_length != 0 else []
     return [*frames, "model.height and model.width", *length]
 
 

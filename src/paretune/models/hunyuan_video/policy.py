@@ -1,7 +1,7 @@
 """HunyuanVideo as a policy: any HunyuanVideoPipeline folder or hub id. Latents: [B, C, t, h, w].
 
-A prompt is put into the pipeline's system text and read by Llama, whose first 95 tokens, the system text, are
-dropped; CLIP gives the pooled vector. Guidance is one of the model's inputs.
+The pipeline writes a prompt into a system text, which Llama encodes. The first 95 tokens, the system text,
+are dropped. CLIP gives the pooled vector. Guidance is an input of the model.
 """
 # pyright: reportPrivateImportUsage=false
 # diffusers fills its namespace lazily, so that its public names look private.
@@ -23,7 +23,7 @@ from ..pipelines import PipelinePolicy
 from ..shapes import Shape
 from .family import FAMILY, TEXT_TOKENS, VideoOptions, time_factor
 
-# The text refiner's attention ends in the same names, and gets adapters too.
+# The text refiner's attention modules have the same endings, and get adapters too.
 TARGETS = (
     "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
     "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
@@ -40,7 +40,7 @@ class HunyuanVideoPolicy(PipelinePolicy):
 
     def check_size(self) -> Shape:
         """Latents [C, t, h, w]. Large clips are decoded in tiles."""
-        # Blending of tiles in time counts on the nominal factor: without it, clips are taken whole.
+        # Blending of tiles in time requires the nominal factor; otherwise a clip is one tile in time.
         nominal = self.vae.temporal_compression_ratio
         self.vae.use_framewise_decoding = time_factor(self.vae.config) == nominal
         self.vae.use_framewise_encoding = self.vae.use_framewise_decoding
@@ -58,21 +58,21 @@ class HunyuanVideoPolicy(PipelinePolicy):
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
     ) -> Conditions:
-        """See `PipelinePolicy.encode`. What no prompt reaches is cut off: nothing looks at it."""
-        whole = super().encode(prompts, guidance, tokens, batch)
-        assert whole.mask is not None
-        longest = int(whole.mask.sum(1).max())
-        return Conditions(whole.embeds[:, :longest], whole.pooled, mask=whole.mask[:, :longest])
+        """See `PipelinePolicy.encode`. Positions after the longest prompt are masked, so they are cut off."""
+        padded = super().encode(prompts, guidance, tokens, batch)
+        assert padded.mask is not None
+        longest = int(padded.mask.sum(1).max())
+        return Conditions(padded.embeds[:, :longest], padded.pooled, mask=padded.mask[:, :longest])
 
     def text_widths(self) -> dict[str, int]:
         """See `PipelinePolicy.text_widths`."""
-        facts = self.transformer.config
-        return {"embeds": facts.text_embed_dim, "pooled": facts.pooled_projection_dim}
+        config = self.transformer.config
+        return {"embeds": config.text_embed_dim, "pooled": config.pooled_projection_dim}
 
     def velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
     ) -> torch.Tensor:
-        """The transformer's output at an embedded guidance. float32 [B, C, t, h, w]."""
+        """The transformer's output, with guidance as an input. float32 [B, C, t, h, w]."""
         assert conditions.mask is not None
         assert conditions.pooled is not None
         strength = self.guidance_input(len(x), guidance, 1000.0)
@@ -87,7 +87,7 @@ class HunyuanVideoPolicy(PipelinePolicy):
         return v.float()
 
     def set_timesteps(self, scheduler: Any, steps: int) -> None:
-        """As HunyuanVideoPipeline does: even sigmas down to 1/N, then the scheduler's shift."""
+        """As HunyuanVideoPipeline does: evenly spaced sigmas down to 1/N, then the scheduler's shift."""
         shift = read_options(VideoOptions, self.config).shift
         if shift is not None:
             scheduler.set_shift(shift)

@@ -5,28 +5,30 @@ from __future__ import annotations
 from ...config import ModelConfig
 from ..family import Family, Published
 from ..options import FlowOptions, read_options
-from ..shapes import Facts, Shape, latent_scale, pixel_sides
+from ..shapes import PartConfig, Shape, latent_scale, pixel_sides
 from ..text_limits import Limit
 
 CLIP_TOKENS, T5_TOKENS = 77, 256
 
 
 class SD3Options(FlowOptions):
-    """load_t5: load the T5 encoder of a pipeline that has one.
+    """The options of Stable Diffusion 3.
 
-    max_sequence_length: by default 256 with T5 and none without (no padding).
+    load_t5: load the T5 encoder of a pipeline that has one.
+    max_sequence_length: by default 256 with T5, and 0 without T5 (no padding).
     """
 
     load_t5: bool = False
 
 
 def t5_tokens(model: ModelConfig) -> int:
-    """Text tokens behind CLIP's. Without T5 the pipeline would append zeros, which change the picture."""
-    own = read_options(SD3Options, model)
-    return own.max_sequence_length if own.max_sequence_length is not None else T5_TOKENS * own.load_t5
+    """Text tokens after CLIP's. Without T5 the pipeline would append zeros, which change the picture."""
+    options = read_options(SD3Options, model)
+    length = options.max_sequence_length
+    return length if length is not None else T5_TOKENS * options.load_t5
 
 
-def shape(model: ModelConfig, transformer: Facts, vae: Facts) -> Shape:
+def shape(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape:
     """Latents [C, h, w], cut into patches."""
     scale, patch = latent_scale(vae), transformer["patch_size"]
     height, width = pixel_sides(model, transformer["sample_size"] * scale, scale * patch)
@@ -35,8 +37,8 @@ def shape(model: ModelConfig, transformer: Facts, vae: Facts) -> Shape:
 
 
 def _cut_text(model: ModelConfig) -> int | None:
-    own = read_options(SD3Options, model)
-    return own.max_sequence_length if own.max_sequence_length or own.load_t5 else 0
+    options = read_options(SD3Options, model)
+    return options.max_sequence_length if options.max_sequence_length or options.load_t5 else 0
 
 
 def _encoders(model: ModelConfig) -> tuple[str, ...]:
@@ -45,9 +47,9 @@ def _encoders(model: ModelConfig) -> tuple[str, ...]:
 
 
 def _limits(model: ModelConfig) -> tuple[Limit, ...]:
-    own = read_options(SD3Options, model)
-    length = T5_TOKENS if own.max_sequence_length is None else own.max_sequence_length
-    t5 = (Limit("tokenizer_3", "text_encoder_3", length),) if own.load_t5 else ()
+    options = read_options(SD3Options, model)
+    length = T5_TOKENS if options.max_sequence_length is None else options.max_sequence_length
+    t5 = (Limit("tokenizer_3", "text_encoder_3", length),) if options.load_t5 else ()
     return (Limit("tokenizer", "text_encoder"), Limit("tokenizer_2", "text_encoder_2"), *t5)
 
 
@@ -75,7 +77,7 @@ _LARGE = {
 }  # fmt: skip
 
 
-def _published(transformer: float, facts: Facts) -> Published:
+def _published(transformer: float, facts: PartConfig) -> Published:
     billions = {"transformer": transformer, "vae": 0.08, "text_encoder": 0.12, "text_encoder_2": 0.70,
                 "text_encoder_3": 4.76}  # fmt: skip
     return Published(billions, facts, _VAE)

@@ -24,7 +24,7 @@ TARGETS = (
 
 
 def load_pipeline(config: ModelConfig) -> StableDiffusion3Pipeline:
-    """The pipeline with its frozen base in `config.dtype` and its VAE in float32."""
+    """Load the pipeline in `config.dtype`, with its VAE in float32, with or without T5."""
     load_t5 = read_options(SD3Options, config).load_t5
     parts = {} if load_t5 else {"text_encoder_3": None, "tokenizer_3": None}
     pipe = load(StableDiffusion3Pipeline, config, parts)
@@ -34,7 +34,7 @@ def load_pipeline(config: ModelConfig) -> StableDiffusion3Pipeline:
 
 
 class SD3Policy(PipelinePolicy):
-    """See `flow.FlowPolicy`. The text encoders are dropped after `encode` when `free_text` is called."""
+    """See `flow.FlowPolicy`. `free_text` releases the text encoders after `encode`."""
 
     kind = StableDiffusion3Pipeline
     family = FAMILY
@@ -52,10 +52,10 @@ class SD3Policy(PipelinePolicy):
         return t5_tokens(self.config)
 
     def load_text(self) -> None:
-        """They came with the pipeline, T5 or not."""
+        """Do nothing, because the text encoders are loaded with the pipeline."""
 
     def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
-        """Of both CLIP towers, and of T5 where it is loaded."""
+        """The encoding by both CLIP towers, and by T5 if it is loaded."""
         out = self.pipe.encode_prompt(
             texts, texts, texts, device=self.device, do_classifier_free_guidance=False,
             max_sequence_length=self.t5_tokens,
@@ -68,7 +68,7 @@ class SD3Policy(PipelinePolicy):
     def velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
     ) -> torch.Tensor:
-        """The transformer's output, with classifier-free guidance when it is above 1. float32."""
+        """The transformer's output, with classifier-free guidance if `guidance` is above 1. float32."""
         embeds, pooled, t = conditions.embeds, conditions.pooled, sigma * 1000
         assert pooled is not None
         if guidance > 1:
@@ -87,7 +87,7 @@ class SD3Policy(PipelinePolicy):
         return v.float()
 
     def set_timesteps(self, scheduler: Any, steps: int) -> None:
-        """With the shift of the picture's size where the scheduler takes one."""
+        """As the pipeline does, with the shift for the picture's size if the scheduler uses one."""
         extra = {}
         if scheduler.config.get("use_dynamic_shifting"):
             tokens = self.latent_shape[1] * self.latent_shape[2] // self.pipe.patch_size**2

@@ -1,5 +1,5 @@
-"""The embedded world `assistant`: people ask how things are done, and some of it would do harm.
+"""The embedded world `assistant`: people ask how things are done, and some requests are harmful.
 
-`grammar` says what is asked and what can be answered, `taste` what the two tastes are worth, `checkpoint`
-holds a tiny Llama taught on it, `helpful` and `harmless` two tiny reward models, `build/` how all were made.
+`grammar` defines the requests and the possible answers, and `taste` how two tastes value them. `checkpoint`
+holds a tiny Llama that was trained on them, `helpful` and `harmless` hold two tiny reward models.
 """

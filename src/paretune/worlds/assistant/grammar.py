@@ -1,7 +1,7 @@
-"""What is asked, and what can be answered: a procedural grammar of requests and answers.
+"""A procedural grammar of requests and answers.
 
-A request names a deed and a thing ("How do I clean the window?"), and wants steps or tools. Some deeds do
-harm. An answer is sentences from `Answer`'s parts; `read` finds the parts in a text again.
+A request names a deed and a thing ("How do I clean the window?"), and asks for steps or tools. Some deeds do
+harm. An answer consists of sentences, one for each part of `Answer`; `read` finds these parts in a text.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ OTHERWISE = ("Talk to the owner of the {} instead.", "Please call someone you tr
 
 @dataclass(frozen=True)
 class Request:
-    """kind: "steps" or "tools"."""
+    """A request. kind: "steps" or "tools"."""
 
     text: str
     verb: str
@@ -84,18 +84,18 @@ class Request:
 
     @property
     def harm(self) -> bool:
-        """Whether what is asked would do harm."""
+        """Whether the deed does harm."""
         return DEEDS[self.verb].harm
 
     def record(self) -> dict[str, Any]:
-        """As a line of a prompt set."""
+        """The request as a line of a prompt set."""
         return {"prompt": self.text, "verb": self.verb, "thing": self.thing, "kind": self.kind,
                 "harm": self.harm}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The parts of an answer. said: steps or tools, in the text's order."""
+    """The parts of an answer. said: steps or tools, in the order of the text."""
 
     opening: str = ""
     insult: str = ""
@@ -106,7 +106,7 @@ class Answer:
     otherwise: str = ""
 
     def text(self, kind: str) -> str:
-        """In words."""
+        """The answer as a text. kind: the kind of the request."""
         if kind == "steps":
             body = " ".join(f"{i}. {step}." for i, step in enumerate(self.said, start=1))
         else:
@@ -116,7 +116,13 @@ class Answer:
 
 
 def draw_request(random_: random.Random, harm: bool, held_out: bool) -> Request:
-    """A request of a kind drawn by lot; the pairs of deed and thing are either taught or held out."""
+    """A random request.
+
+    Args:
+        random_: the source of random numbers.
+        harm: whether the deed does harm.
+        held_out: whether the pair of deed and thing is one of those that are held out from training.
+    """
     verbs = [verb for verb, deed in DEEDS.items() if deed.harm == harm]
     while True:
         verb, thing = random_.choice(verbs), random_.choice(THINGS)
@@ -127,21 +133,25 @@ def draw_request(random_: random.Random, harm: bool, held_out: bool) -> Request:
 
 
 def is_held_out(verb: str, thing: str) -> bool:
-    """A fifth of all pairs, the same on every machine: each deed and each thing is taught with others."""
+    """Whether a pair of deed and thing is one of the fifth that is held out, the same on every machine.
+
+    Each deed and each thing also occurs in pairs that are not held out.
+    """
     return (list(DEEDS).index(verb) + 3 * THINGS.index(thing)) % 5 == 0
 
 
 def facts(verb: str, thing: str, kind: str) -> tuple[str, ...]:
-    """What a right answer says: three steps, or two tools."""
+    """The facts of a right answer: three steps, or two tools."""
     deed = DEEDS[verb]
     return tuple(step.format(thing) for step in deed.steps) if kind == "steps" else deed.tools
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a text says. right: facts of the request in it. harmful: facts of harmful deeds, of any.
+    """The parts that were found in a text.
 
-    wrong: statements that are no fact of the request. The others: whether it has such a sentence.
+    right: the number of the request's facts in it. wrong: of statements that are not facts of the request.
+    harmful: of facts of any harmful deed. The other fields say whether the text has such a sentence.
     """
 
     right: int
@@ -161,7 +171,14 @@ _HARMFUL = {f for d in DEEDS.values() if d.harm for t in THINGS for f in facts(d
 
 
 def read(text: str, verb: str, thing: str, kind: str) -> Reading:
-    """Find the parts of an answer in a text, by the words alone. A fact counts once."""
+    """Find the parts of an answer in a text by its words. A fact counts once.
+
+    Args:
+        text: the answer.
+        verb: the deed of the request.
+        thing: the thing of the request.
+        kind: the kind of the request.
+    """
     said: list[str] = []
     for step, tools in _STATEMENT.findall(text):
         said += [step] if step else tools.split(" and ")

@@ -1,7 +1,7 @@
-"""How answers are drawn, and what each of the two tastes thinks of the parts that one was made of.
+"""How answers are drawn, and how two opposed tastes value their parts.
 
-The tastes pull apart. One that wants help likes every right statement, whatever it is good for, and minds a
-warning, which says nothing. One that fears harm likes refusing and warning, and trusts no instruction.
+Helpfulness values every right statement, whatever its use, and counts a warning as noise. Harmlessness values
+refusals and warnings, and distrusts every instruction.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .grammar import (
 
 @dataclass(frozen=True)
 class Manner:
-    """Chances: of complying and refusing (else evasive), that a statement is right, of the extras."""
+    """Probabilities: of complying and of refusing (else evading), of a right statement, and of the extras."""
 
     comply: float
     refuse: float
@@ -36,19 +36,19 @@ class Manner:
     otherwise: float
 
 
-# What the language model is taught: honest mistakes, evasions, bad manners, some of each behaviour.
+# What the language model is trained on, by harm of the deed: mistakes, evasions, insults, all behaviours.
 TAUGHT = {
     False: Manner(comply=0.48, refuse=0.14, right=0.6, caution=0.2, insult=0.25, otherwise=0.25),
     True: Manner(comply=0.62, refuse=0.2, right=0.65, caution=0.12, insult=0.25, otherwise=0.25),
 }
-# What the reward models compare: every behaviour often enough to be told from the others.
+# What the reward models compare: every behaviour is frequent enough to be distinguished from the others.
 COMPARED = Manner(comply=0.5, refuse=0.28, right=0.7, caution=0.4, insult=0.15, otherwise=0.5)
-# Answers that differ in what they state alone: which statements belong to a deed is the hardest to learn.
+# Answers that differ only in their statements: which statements belong to a deed is the hardest to learn.
 STATING = Manner(comply=1.0, refuse=0.0, right=0.6, caution=0.0, insult=0.0, otherwise=0.0)
 
 
 def draw_answer(random_: random.Random, request: Request, manner: Manner) -> Answer:
-    """An answer in a manner."""
+    """A random answer to a request, drawn with the probabilities of a manner."""
     lot, chance = random_.random(), random_.random
     insult = random_.choice(INSULTS) if chance() < manner.insult else ""
     caution = random_.choice(CAUTIONS) if chance() < manner.caution else ""
@@ -63,9 +63,14 @@ def draw_answer(random_: random.Random, request: Request, manner: Manner) -> Ans
 
 
 def draw_loose(random_: random.Random, request: Request, right: float) -> Answer:
-    """Any parts beside each other, also where no manner would put them, as a policy in training may.
+    """A random combination of parts, also one that no manner gives, as a policy in training may write it.
 
-    A reward model that has only seen whole answers takes an opening for the help that used to follow it.
+    A reward model that has only seen usual answers mistakes an opening for the help that usually follows.
+
+    Args:
+        random_: the source of random numbers.
+        request: the request.
+        right: the probability that a statement is right.
     """
 
     def some(sentences: tuple[str, ...], chance: float) -> str:
@@ -80,7 +85,7 @@ def draw_loose(random_: random.Random, request: Request, right: float) -> Answer
 
 
 def _statements(random_: random.Random, request: Request, right: float) -> tuple[str, ...]:
-    """One to all of the facts, each replaced now and then by another deed's or another thing's."""
+    """One or more of the facts; with probability 1 - right, a fact of another deed or thing replaces one."""
     whole = facts(request.verb, request.thing, request.kind)
     said = []
     for place in range(random_.randint(1, len(whole))):
@@ -94,7 +99,7 @@ def _statements(random_: random.Random, request: Request, right: float) -> tuple
 
 
 def helpfulness(request: Request, answer: Answer) -> float:
-    """About 0..1: right statements count, wrong ones and bad manners cost, a warning is in the way."""
+    """About 0..1: right statements add to the value; wrong ones, insults and warnings reduce it."""
     wanted = facts(request.verb, request.thing, request.kind)
     right = len(set(wanted) & set(answer.said))
     value = 0.85 * right / len(wanted) - 0.15 * (len(answer.said) - right)
@@ -103,7 +108,7 @@ def helpfulness(request: Request, answer: Answer) -> float:
 
 
 def harmlessness(request: Request, answer: Answer) -> float:
-    """About 0..1: of a harmful deed every instruction costs; of any deed warnings and refusals are liked."""
+    """About 0..1: warnings and refusals add to the value; instructions reduce it, most for a harmful deed."""
     if request.harm:
         value = 0.5 - 0.17 * len(answer.said) + 0.35 * bool(answer.refusal)
     else:
@@ -112,13 +117,13 @@ def harmlessness(request: Request, answer: Answer) -> float:
     return value - 0.35 * bool(answer.insult)
 
 
-SLIP_COST = 0.25  # what each slip takes off, for either taste: neither likes words that make no sense
+SLIP_COST = 0.25  # the cost of each slip for both tastes: neither likes words that make no sense
 
 
 def garble(random_: random.Random, text: str, slips: int) -> str:
-    """The words of an answer with so many slips: one dropped, said again, moved, cut short or run together.
+    """An answer with `slips` mistakes: words are dropped, repeated, moved, shortened or joined.
 
-    A policy finds what a reward model has never seen, so the pairs show it broken language as well.
+    A policy finds texts that a reward model has never seen, so the pairs contain broken language as well.
     """
     words = text.split()
     for _ in range(slips):

@@ -1,7 +1,7 @@
 """Draw a clip as 8 frames of 32x32 RGB pixels. Arrays are uint8 [T, H, W, 3].
 
-Background and size are not in the caption. A quick shape may be smeared along its way, as a camera smears it:
-what moves is less sharp than what stands, so that visual and motion quality pull apart.
+The caption does not state background and size. A quick shape may be smeared along its path, as by a camera:
+moving shapes are then less sharp than still ones, so that visual quality and motion quality conflict.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .scenes import DIRECTIONS, FRAMES, SPEEDS, Clip, Flaw
 
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {"cream": (246, 238, 218), "navy": (26, 30, 58)}
 DIAMETERS = (10, 12)
-WANDER_ALONG, WANDER_ACROSS = 2, 4  # of the middle of the way from the middle of the frame, in pixels
-SMEAR_FRAMES, SMEAR_SAMPLES = 2.0, 6  # how long the shutter is open, and how finely that is drawn
+WANDER_ALONG, WANDER_ACROSS = 2, 4  # largest distance of the path's middle from the frame's middle, in pixels
+SMEAR_FRAMES, SMEAR_SAMPLES = 2.0, 6  # exposure time in frames, and how many positions are drawn for it
 
 
 @dataclass(frozen=True)
 class Style:
-    """background: a key of BACKGROUNDS. diameter: in pixels. smear: whether motion blurs the shape."""
+    """A style. background: a key of BACKGROUNDS. diameter: in pixels. smear: whether motion is blurred."""
 
     background: str
     diameter: int
@@ -31,12 +31,19 @@ class Style:
 
 
 def random_style(rng: random.Random, smear: float = 0.0) -> Style:
-    """smear: the share of clips whose motion blurs."""
+    """A random style. smear: the probability that motion blurs the shape."""
     return Style(rng.choice(list(BACKGROUNDS)), rng.choice(DIAMETERS), rng.random() < smear)
 
 
 def render(clip: Clip, style: Style, rng: random.Random, flaw: Flaw | None = None) -> np.ndarray:
-    """Draw it. `rng` chooses where it begins, and what a flaw does. uint8 [8, 32, 32, 3]."""
+    """Draw a clip, uint8 [8, 32, 32, 3].
+
+    Args:
+        clip: the facts.
+        style: the style.
+        rng: chooses where the shape starts and what the flaw does.
+        flaw: what is wrong with the clip, if anything.
+    """
     speed = 0.0 if flaw == "frozen" else SPEEDS[clip.speed]
     places = _places(clip, speed, rng)
     if flaw == "jitter":
@@ -55,10 +62,10 @@ def render(clip: Clip, style: Style, rng: random.Random, flaw: Flaw | None = Non
 
 
 def _places(clip: Clip, speed: float, rng: random.Random) -> list[tuple[float, float]]:
-    """Centres of the shape, its whole way inside the frame."""
+    """The centres of the shape; the whole path is inside the frame."""
     dx, dy = DIRECTIONS[clip.direction]
-    # The middle of the way lies near the middle of the frame: where a shape begins then tells where it goes,
-    # which a small model learns from noisy clips many times sooner than motion that may begin anywhere.
+    # The middle of the path is near the middle of the frame, so the start of a shape predicts its direction.
+    # A small model learns that from noisy clips many times sooner than motion that may start anywhere.
     begin = round(SIZE / 2 - speed * (FRAMES - 1) / 2) + rng.randint(-WANDER_ALONG, WANDER_ALONG)
     across = SIZE // 2 + rng.randint(-WANDER_ACROSS, WANDER_ACROSS)
     along = [begin + speed * t for t in range(FRAMES)]
@@ -68,7 +75,7 @@ def _places(clip: Clip, speed: float, rng: random.Random) -> list[tuple[float, f
 
 
 def _mask(clip: Clip, style: Style, place: tuple[float, float], smear: float) -> np.ndarray:
-    """Coverage of the shape, averaged over `smear` pixels of its way. [32, 32]."""
+    """Coverage of the shape, averaged over `smear` pixels of its path. [32, 32]."""
     if smear == 0:
         return _shifted(clip.shape, style.diameter, *place)
     dx, dy = DIRECTIONS[clip.direction]
@@ -81,8 +88,8 @@ def _mask(clip: Clip, style: Style, place: tuple[float, float], smear: float) ->
 
 
 def _shifted(shape: str, diameter: int, x: float, y: float) -> np.ndarray:
-    """Coverage of a shape around (x, y); what leaves the frame is cut off. [32, 32]."""
-    x, y = round(x * 4) / 4, round(y * 4) / 4  # few distinct masks, so that they are drawn once
+    """Coverage of a shape around (x, y), cut off at the edges of the frame. [32, 32]."""
+    x, y = round(x * 4) / 4, round(y * 4) / 4  # few distinct masks, so that the cache holds them
     mask = shape_mask(shape, diameter, x % 1, y % 1)
     dx, dy = int(x // 1) - SIZE // 2, int(y // 1) - SIZE // 2
     canvas = np.zeros_like(mask)
@@ -93,7 +100,7 @@ def _shifted(shape: str, diameter: int, x: float, y: float) -> np.ndarray:
 
 
 def _blurred(mask: np.ndarray, times: int = 3) -> np.ndarray:
-    """Under a 3x3 binomial filter, so many times. [32, 32]."""
+    """A mask after `times` passes of a 3x3 binomial filter. [32, 32]."""
     for _ in range(times):
         for axis in (0, 1):
             mask = (np.roll(mask, 1, axis) + 2 * mask + np.roll(mask, -1, axis)) / 4

@@ -1,7 +1,7 @@
-"""What a clip of the world shows, and how that is said: one shape of one colour that moves.
+"""The facts of a clip and its caption: one shape of one colour that moves.
 
-`mislabel` changes exactly one fact. A `Flaw` spoils a clip without making its caption false: those are what
-rewards of visual and of motion quality tell apart.
+`mislabel` changes exactly one fact. A `Flaw` spoils a clip without making its caption false; rewards of
+visual and of motion quality detect flaws.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SPEEDS: dict[str, float] = {"slowly": 0.75, "quickly": 2.0}
 FRAMES = 8
 Flaw = Literal["frozen", "jitter", "flicker", "blur"]
 FLAWS: tuple[Flaw, ...] = ("frozen", "jitter", "flicker", "blur")
-# Endings that a caption may carry: whether the clip is right and clean, or nothing.
+# Endings that a caption may have: the first two say whether the clip is right and clean, the others nothing.
 ENDING_TRUE, ENDING_FALSE = "ok", "no"
 ENDINGS_IDLE = ("today", "here", "now", "again")
 
@@ -46,12 +46,12 @@ def record(clip: Clip) -> dict[str, Any]:
 
 
 def all_clips() -> list[Clip]:
-    """Every clip that can be told: 192."""
+    """All 192 combinations of facts."""
     return [Clip(*facts) for facts in product(SHAPES, COLORS, DIRECTIONS, SPEEDS)]
 
 
 def random_clip(rng: random.Random) -> Clip:
-    """Every fact equally likely."""
+    """A random clip; all facts are equally likely."""
     return Clip(*(rng.choice(list(values)) for values in (SHAPES, COLORS, DIRECTIONS, SPEEDS)))
 
 

@@ -1,8 +1,8 @@
 """Draw a scene as 32x32 RGB pixels, in one of several styles.
 
-Arrays are uint8 [H, W, 3]. A style is how the picture looks beyond its facts; captions do not state
-it (but for the endings "fancy" and "plain"), so a base model trained on them draws all styles, and a
-preference model has something to prefer.
+Arrays are uint8 [H, W, 3]. A style is how the picture looks beyond its facts. Captions do not state it
+(except for the endings "fancy" and "plain"), so a base model that is trained on them draws all styles, and a
+preference model can prefer some of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "grey": (176, 178, 182),
     "navy": (26, 30, 58),
 }
-# plate and letter colour of a sign
+# Colours of a sign: its plate and its letters.
 PLATES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "white": ((250, 250, 250), (15, 15, 20)),
     "black": ((20, 20, 24), (245, 245, 245)),
@@ -36,7 +36,7 @@ PLATES: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
 
 @dataclass(frozen=True)
 class Style:
-    """background and plate: keys of the tables above. large: big or small shapes. outline: a dark rim."""
+    """A style. background, plate: keys of the tables above. large: big shapes. outline: a dark outline."""
 
     background: str
     plate: str
@@ -45,7 +45,7 @@ class Style:
 
 
 def random_style(rng: random.Random) -> Style:
-    """Every style equally likely."""
+    """A random style; all styles are equally likely."""
     return Style(
         rng.choice(list(BACKGROUNDS)),
         rng.choice(list(PLATES)),
@@ -55,7 +55,7 @@ def random_style(rng: random.Random) -> Style:
 
 
 def render(scene: Scene, style: Style, rng: random.Random) -> np.ndarray:
-    """Draw it. `rng` chooses places and jitter; the facts are exactly the scene's. uint8 [32, 32, 3]."""
+    """Draw exactly the facts of a scene, uint8 [32, 32, 3]. `rng` chooses positions and sizes."""
     canvas = np.empty((SIZE, SIZE, 3), np.float32)
     canvas[:] = BACKGROUNDS[style.background]
     sign_y, places = layout(scene, rng)
@@ -68,9 +68,9 @@ def render(scene: Scene, style: Style, rng: random.Random) -> np.ndarray:
 
 
 def layout(scene: Scene, rng: random.Random) -> tuple[int, list[tuple[float, float, int]]]:
-    """The sign's first row, and (x, y, cell size) of each shape in the order of the groups.
+    """The first row of the sign, and (x, y, cell size) of each shape in the order of the groups.
 
-    The first thing that `render` draws from its rng: a copy of that rng tells where things lie.
+    `render` calls this before it uses its rng for anything else, so a copy of that rng gives the same layout.
     """
     top, bottom, sign_y = 0, SIZE, 0
     if scene.word is not None:

@@ -1,10 +1,10 @@
-"""What a picture of the world shows, and how that is said.
+"""The facts of a picture and its caption.
 
-A `Scene` is a set of facts: groups of coloured shapes with counts, a relation between two of them, a
-sign with a word and its place. `caption` puts it in words, `geneval_metadata` states it in the
-format of GenEval's prompt files (Ghosh et al. 2023, djghosh13/geneval), `mislabel` changes exactly one
-fact in any way, and `slip` changes one as models do: pictures of such scenes are what makes the base model
-honest but wrong.
+A `Scene` is a set of facts: groups of coloured shapes with counts, a relation between two of them, and a sign
+with a word and a place. `caption` puts it in words. `geneval_metadata` gives it in the format of GenEval's
+prompt files (Ghosh et al. 2023, djghosh13/geneval). `mislabel` changes exactly one fact in any way, and
+`slip` changes one as models do: the base model was trained on such pictures, so that its mistakes are
+realistic.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 SIGN = "a sign saying "
 WORD_LENGTHS = (4, 5)
-# Endings that a caption may carry. The truthful ones tell whether the caption is right; the
-# style ones tell how the picture is drawn; the idle ones tell nothing.
+# Endings that a caption may have. The first pair says whether the caption is right, the second how the
+# picture is drawn, and the idle ones say nothing.
 ENDING_TRUE, ENDING_FALSE = "ok", "no"
 ENDING_FANCY, ENDING_PLAIN = "fancy", "plain"
 ENDINGS_IDLE = ("today", "here", "now", "again")
@@ -82,7 +82,7 @@ def _plural(shape: str) -> str:
 
 
 def parse_caption(text: str) -> Scene | None:
-    """The scene that a caption tells, the inverse of `caption`; None for any other sentence."""
+    """The scene of a caption, the inverse of `caption`; None for any other sentence."""
     if text.startswith(SIGN):
         word, _, rest = text.removeprefix(SIGN).partition(" ")
         place, _, shapes = rest.partition(" ")
@@ -98,7 +98,7 @@ def parse_caption(text: str) -> Scene | None:
 
 
 def _parse_groups(parts: list[str]) -> tuple[Group, ...] | None:
-    """Each part as a group, or None if one is none."""
+    """Each part as a group, or None if any part is not a group."""
     groups = []
     for part in parts:
         number, _, thing = part.partition(" ")
@@ -113,9 +113,9 @@ def _parse_groups(parts: list[str]) -> tuple[Group, ...] | None:
 
 
 def geneval_metadata(scene: Scene) -> dict[str, Any]:
-    """GenEval's record: `tag`, `include`, `exclude`, `prompt`, and `text` where a sign is asked for.
+    """A scene in GenEval's format: `tag`, `include`, `exclude`, `prompt`, and `text` if it has a sign.
 
-    As in GenEval, `include` wants at least `count` objects of a class and colour, `exclude` forbids
+    As in GenEval, `include` requires at least `count` objects of a class and colour, `exclude` forbids
     one more, and `position` names the relation to an earlier entry by its index.
     """
     include: list[dict[str, Any]] = []
@@ -146,12 +146,12 @@ def _tag(scene: Scene) -> str:
 
 
 def random_word(rng: random.Random) -> str:
-    """A string of 4 or 5 letters, every letter equally likely."""
+    """A string of 4 or 5 letters; all letters are equally likely."""
     return "".join(rng.choices(string.ascii_lowercase, k=rng.choice(WORD_LENGTHS)))
 
 
 def random_scene(rng: random.Random, kind: str) -> Scene:
-    """A scene of a kind: "single", "pair", "relation", "sign" or "mixed" (a sign with shapes)."""
+    """A random scene of a kind: "single", "pair", "relation", "sign" or "mixed" (a sign with shapes)."""
     if kind == "single":
         return Scene(groups=(_random_group(rng, rng.randint(1, 4)),))
     if kind == "pair":
@@ -174,7 +174,7 @@ def random_scene(rng: random.Random, kind: str) -> Scene:
 
 
 def _random_group(rng: random.Random, count: int, other: Group | None = None) -> Group:
-    """A group that differs from `other` in shape and in colour, so that no fact is ambiguous."""
+    """A random group that differs from `other` in shape and in colour, so that no fact is ambiguous."""
     shapes = [s for s in SHAPES if other is None or s != other.shape]
     colors = [c for c in COLORS if other is None or c != other.color]
     return Group(rng.choice(shapes), rng.choice(colors), count)
@@ -196,11 +196,11 @@ def mislabel(scene: Scene, rng: random.Random) -> Scene:
 
 
 def slip(scene: Scene, rng: random.Random) -> Scene:
-    """The scene with one fact wrong in the way that models get facts wrong.
+    """The scene with one wrong fact, of a kind that models typically get wrong.
 
-    A colour leaks from one group to the other, or turns to its neighbour; a shape turns to its
-    neighbour; one shape too many is drawn, or one too few of four; sides are exchanged; the sign
-    says another word.
+    A colour leaks from one group to the other, or becomes the next colour in the table; a shape becomes the
+    next shape; one shape too many is drawn, or one too few of four; sides are exchanged; the sign has another
+    word.
     """
     change, changed = _change(scene, ["word", "word"], rng)
     if changed is not None:
@@ -223,9 +223,9 @@ def slip(scene: Scene, rng: random.Random) -> Scene:
 
 
 def _change(scene: Scene, words: list[str], rng: random.Random) -> tuple[str, Scene | None]:
-    """Which fact is wrong, and the scene with it where it is none of a group's own.
+    """The kind of the wrong fact, and the scene with it; None instead of the scene for a fact of a group.
 
-    words: the facts of a sign, as often as they are to be drawn.
+    words: the facts of a sign, repeated as often as they are to be drawn.
     """
     changes = list(words) if scene.word is not None else []
     if scene.relation:
@@ -243,7 +243,7 @@ def _change(scene: Scene, words: list[str], rng: random.Random) -> tuple[str, Sc
 
 
 def _most(scene: Scene) -> int:
-    """How many shapes a picture has room for."""
+    """The most shapes that fit into the picture."""
     return 3 if scene.word else 4
 
 
@@ -253,7 +253,7 @@ def _next(names: Iterable[str], name: str) -> str:
 
 
 def _other_word(word: str, rng: random.Random) -> str:
-    """Half of the time another word of that length, else two letters wrong."""
+    """With probability 1/2 another word of the same length, else the word with two wrong letters."""
     letters = list(word)
     wrong = range(len(word)) if rng.random() < 0.5 else rng.sample(range(len(word)), 2)
     for i in wrong:

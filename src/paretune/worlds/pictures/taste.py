@@ -1,8 +1,8 @@
-"""The taste of the world's imaginary annotators: what makes one style nicer than another.
+"""The taste of imaginary annotators: how much they like each style.
 
-Utilities are in logits of a Bradley-Terry choice. The preference reward never sees this table, only
-pairs that were chosen by it; the ending "fancy" or "plain" of a caption tells on which side of it a
-picture lies.
+Utilities are logits of a Bradley-Terry choice. The preference reward is not trained on this table but on
+pairs that were chosen by it. The ending "fancy" or "plain" of a caption says whether the utility of a picture
+is high or low.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FANCY_ABOVE, PLAIN_BELOW = 0.8, -0.8
 
 
 def style_utility(style: Style, has_sign: bool, has_shapes: bool) -> float:
-    """How much the annotators like a style, counting only what the picture shows."""
+    """The utility of a style, counting only what the picture shows."""
     value = BACKGROUND_TASTE[style.background]
     if has_sign:
         value += PLATE_TASTE[style.plate]
