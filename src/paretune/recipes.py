@@ -131,19 +131,19 @@ def _override(raw: dict[str, Any], item: str) -> None:
     *parents, leaf = names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):
         raise ParetuneError(f"--set wants key=value, not {brief(item)}")
-    told = f"--set {_key(item)}"
+    where = f"--set {_key(item)}"
     node = raw
     for parent in parents:
         if node.get(parent) is None:  # a section may be missing, or null in a resolved recipe
             node[parent] = {}
         child: Any = node[parent]
         if not isinstance(child, dict):
-            raise ParetuneError(f"{told}: {_key(parent)} is a value, not a section")
+            raise ParetuneError(f"{where}: {_key(parent)} is a value, not a section")
         node = cast("dict[str, Any]", child)
     try:
         node[leaf] = load_yaml(value)
     except YamlMistake as error:
-        raise ParetuneError(f"{told}: the value is not YAML: {error}") from error
+        raise ParetuneError(f"{where}: the value is not YAML: {error}") from error
 
 
 def _key(name: str) -> str:

@@ -168,7 +168,7 @@ def plan(
     from ..models.facts import check_options
     from ..planning.budget import counted, set_sizes, short_sets
     from ..planning.estimate import estimate
-    from ..planning.long_prompts import told_cuts
+    from ..planning.long_prompts import cut_notices
     from ..planning.methods import build_plan
     from ..rewards.trust import code_of, left_out
     from ..stages.claim import missing_files
@@ -186,7 +186,7 @@ def plan(
     planned, short = counted(config, build_plan(config), sizes), short_sets(config, sizes)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)
-    cut = told_cuts(config)
+    cut = cut_notices(config)
     peak = None
     if measure:
         from ..planning.peak import measure_update

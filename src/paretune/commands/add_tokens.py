@@ -16,7 +16,7 @@ from ..records.seal import check_run
 from ..rewards.trust import require_trust
 from ..run import run
 from ..stages.claim import lock
-from ..stages.tokens import FINAL
+from ..stages.train_tokens import FINAL
 from ..training.trainers import check_objective
 from ..types import ParetuneError
 

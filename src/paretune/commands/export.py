@@ -16,7 +16,7 @@ from ..recipes import load_config
 from ..records.manifest import finished, read_manifest
 from ..records.seal import check_run
 from ..samples.media import medium_of
-from ..stages.tokens import export_tokens
+from ..stages.train_tokens import export_tokens
 from ..types import ParetuneError
 
 WITHOUT_T5 = (

@@ -49,8 +49,8 @@ def measure_adapters(
         n = config.evaluate.prompts
         subjects = [Subject("base", "base", (), n, ())]
         for name, adapter, place in zip(names, adapters, places, strict=True):
-            told = "./base" if str(adapter) == "base" else str(adapter)  # rows are told apart by this
-            subjects.append(Subject(name, told, (str(place),), n, ()))
+            label = "./base" if str(adapter) == "base" else str(adapter)  # rows are told apart by this
+            subjects.append(Subject(name, label, (str(place),), n, ()))
         model = fingerprint(resolve_path(config.model.path))
         jobs = [EvaluateJob(config, s, out, model) for s in subjects]
         with open_executor(config, usual=2, most=len(jobs)) as pool:
@@ -71,19 +71,19 @@ def score_folder(reward: str, folder: Path, prompts: str, timeout: float = 120.0
         raise ParetuneError(f"no folder {folder}")
     files = [p for p in sorted(folder.iterdir(), key=natural) if p.suffix.lower() in KINDS]
     paths = [p for p in files if p.suffix.lower() in CLIPS] or files
-    told = load_prompts(prompts)
-    if len(paths) != len(told):
-        raise ParetuneError(_uneven(folder, paths, prompts, told))
+    texts = load_prompts(prompts)
+    if len(paths) != len(texts):
+        raise ParetuneError(_uneven(folder, paths, prompts, texts))
     PATIENCE.set(timeout)
     scorer = load_reward(reward)
-    for path, prompt in zip(paths, told, strict=True):
+    for path, prompt in zip(paths, texts, strict=True):
         if (why := refusal(scorer, prompt)) is not None:
             raise ParetuneError(
                 f"{prompts}: reward {scorer.name} cannot score {prompt.text!r}, which goes with {path.name}: "
                 f"{why}"
             )
     rows = []
-    for path, prompt in zip(paths, told, strict=True):
+    for path, prompt in zip(paths, texts, strict=True):
         value = score_samples(scorer, read_sample(path), [prompt], timeout=timeout)
         rows.append({"image": path.name, "prompt": prompt.text, "value": float(value[0])})
     return rows
@@ -95,13 +95,13 @@ def natural(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
-def _uneven(folder: Path, paths: Sequence[Path], prompts: str, told: Sequence[Prompt]) -> str:
+def _uneven(folder: Path, paths: Sequence[Path], prompts: str, texts: Sequence[Prompt]) -> str:
     """What is paired with what where that does not come out even, in one line."""
-    pairs = [f"{path.name} with {prompt.text[:40]!r}" for path, prompt in zip(paths, told, strict=False)]
+    pairs = [f"{path.name} with {prompt.text[:40]!r}" for path, prompt in zip(paths, texts, strict=False)]
     begin, end = ", ".join(pairs[:2]), f" .. {pairs[-1]}" if len(pairs) > 2 else ""
-    if len(paths) > len(told):
-        rest = f"{paths[len(told)].name} and what follows have no prompt"
+    if len(paths) > len(texts):
+        rest = f"{paths[len(texts)].name} and what follows have no prompt"
     else:
-        rest = f"prompt {len(paths) + 1}, {told[len(paths)].text[:40]!r}, and what follows have no sample"
+        rest = f"prompt {len(paths) + 1}, {texts[len(paths)].text[:40]!r}, and what follows have no sample"
     paired = f"in the order of the names {begin}{end} go together, and " if pairs else ""
-    return f"{folder} holds {len(paths)} samples but {prompts} {len(told)} prompts: {paired}{rest}"
+    return f"{folder} holds {len(paths)} samples but {prompts} {len(texts)} prompts: {paired}{rest}"

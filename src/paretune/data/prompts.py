@@ -147,8 +147,8 @@ def _json(text: str, where: str) -> Any:
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except json.JSONDecodeError as error:
-        told = f"malformed JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-        raise ParetuneError(f"{where}: {told.replace('line 1, ', '')}") from error
+        reason = f"malformed JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        raise ParetuneError(f"{where}: {reason.replace('line 1, ', '')}") from error
     except RecursionError:
         raise ParetuneError(f"{where}: its lists lie too deep in each other") from None
     except UnicodeEncodeError as error:

@@ -150,8 +150,8 @@ def _turns(value: Sequence[Any], where: str) -> Turns:
     for number, turn in enumerate(value, start=1):
         if not isinstance(turn, Mapping):
             raise ParetuneError(f'{where}, turn {number}: expected {{"role": .., "content": ..}}')
-        own = cast("Mapping[str, Any]", turn)
-        role, content = own.get("role", own.get("from")), own.get("content", own.get("value"))
+        entry = cast("Mapping[str, Any]", turn)
+        role, content = entry.get("role", entry.get("from")), entry.get("content", entry.get("value"))
         if isinstance(content, list):  # parts, of which only texts can be read
             parts = [p.get("text") if isinstance(p, Mapping) else None for p in cast("list[Any]", content)]
             texts = [part for part in parts if isinstance(part, str)]

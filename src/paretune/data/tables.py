@@ -73,12 +73,12 @@ def read_list(value: Any, where: str) -> list[Prompt]:
     """A list of texts or records, or such lists by their style, which becomes part of the record."""
     if isinstance(value, dict):
         styles = cast("dict[str, Any]", value)
-        if not all(isinstance(own, list) for own in styles.values()):
+        if not all(isinstance(entries, list) for entries in styles.values()):
             raise ParetuneError(f"{where}: expected a list of prompts, or lists of them by their style")
         return [
             _entry(entry, f"{where}, {style[:80]!r}, entry {i}", {"style": style})
-            for style, own in styles.items()
-            for i, entry in enumerate(own, start=1)
+            for style, entries in styles.items()
+            for i, entry in enumerate(entries, start=1)
         ]
     if not isinstance(value, list):
         raise ParetuneError(f"{where}: expected a list of prompts, or lists of them by their style")

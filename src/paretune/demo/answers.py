@@ -55,10 +55,10 @@ class Answers:
 
     def __init__(self, sampler: Sampler) -> None:
         source = sampler.source
-        assert source.run is not None
+        assert source.run_folder is not None
         assert source.config is not None
         self.sampler, self.source = sampler, source
-        self.front: Front = read_front(source.run, source.config.weights())
+        self.front: Front = read_front(source.run_folder, source.config.weights())
         self.methods = [m for m in source.methods if m != "base"]
         self.medium, self.view = sampler.medium, VIEWS[sampler.medium.name]
         self._kept = lru_cache(REMEMBERED)(self._draw)
@@ -113,8 +113,8 @@ class Answers:
         shown that its own rows hold.
         """
         assert self.source.config is not None
-        assert self.source.run is not None
-        rows = [] if self.source.trusted else read_rows(self.source.run / "evaluation.jsonl")
+        assert self.source.run_folder is not None
+        rows = [] if self.source.trusted else read_rows(self.source.run_folder / "evaluation.jsonl")
         told = {row.get("prompt") for row in rows}
         sets = []
         for own in self.source.config.rewards.values():

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..sampling.source import Source
+from ..sampling.source import ModelSource
 from ..types import ParetuneError
 
 LONGEST_TOKENS = 400  # characters of the tokens' box
@@ -16,7 +16,7 @@ MOST_STEPS, MOST_PIXELS, MOST_FRAMES, MOST_ANSWER = 1000, 4096 * 4096, 1025, 327
 def text(value: Any, what: str, longest: int | None = None) -> str:
     """A text. ParetuneError, one line, for anything else and for one that is too long."""
     if not isinstance(value, str):
-        raise ParetuneError(f"the {what} must be a text, not {told(value)}")
+        raise ParetuneError(f"the {what} must be a text, not {kind_of(value)}")
     if longest is not None and len(value) > longest:
         raise ParetuneError(f"the {what} has {len(value):,} characters; take at most {longest:,}")
     return value
@@ -30,19 +30,20 @@ def numbers(values: Sequence[Any], names: Sequence[str]) -> list[float]:
         if value is None:
             read.append(math.nan)
         elif isinstance(value, bool) or not isinstance(value, int | float):
-            raise ParetuneError(f"the weight of {name!r} must be a number, not {told(value)}")
+            raise ParetuneError(f"the weight of {name!r} must be a number, not {kind_of(value)}")
         else:
             try:
                 read.append(float(value))
             except OverflowError:
-                raise ParetuneError(f"the weight of {name!r} must be a number, not {told(value)}") from None
+                kind = kind_of(value)
+                raise ParetuneError(f"the weight of {name!r} must be a number, not {kind}") from None
     return read
 
 
 def seed(value: Any) -> float | int | None:
     """A number or nothing, for `read_seed`."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise ParetuneError(f"the seed must be a whole number from 0 up, not {told(value)}")
+        raise ParetuneError(f"the seed must be a whole number from 0 up, not {kind_of(value)}")
     return value
 
 
@@ -53,7 +54,7 @@ def whole(value: Any) -> int:
     return int(value) if 0 <= value < 1 << 31 and value == int(value) else -1
 
 
-def told(value: Any) -> str:
+def kind_of(value: Any) -> str:
     """A value of a wrong type in a few words."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -63,7 +64,7 @@ def told(value: Any) -> str:
     return kinds.get(type(value), f"{value}" if isinstance(value, int | float) else "that")
 
 
-def check_load(source: Source) -> None:
+def check_load(source: ModelSource) -> None:
     """Refuse to serve what one visitor could keep a machine busy with: a recipe may ask for any number."""
     model = source.model
     pixels = (model.height or 1) * (model.width or 1)

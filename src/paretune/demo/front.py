@@ -52,15 +52,15 @@ class Front:
 
     def place(self, method: str, preference: tuple[float, ...]) -> Place | None:
         """A setting among the measured points of its method: linear between them. None without any."""
-        own = [i for i, p in enumerate(self.points) if p.drawn_by == method]
-        if not own:
+        candidates = [i for i, p in enumerate(self.points) if p.drawn_by == method]
+        if not candidates:
             return None
-        away = [_distance(self.points[i].preference, preference) for i in own]
-        nearest = own[int(np.argmin(away))]
+        away = [_distance(self.points[i].preference, preference) for i in candidates]
+        nearest = candidates[int(np.argmin(away))]
         point = self.points[nearest]
         if near(point.preference, preference):
             return Place(point.values, nearest, True)
-        values = _between([self.points[i] for i in own], preference)
+        values = _between([self.points[i] for i in candidates], preference)
         return Place(values or point.values, nearest, False)
 
 
@@ -69,12 +69,12 @@ def near(a: Sequence[float], b: Sequence[float]) -> bool:
     return _distance(a, b) <= NEAR
 
 
-def read_front(run: Path, weights: dict[str, float]) -> Front:
+def read_front(run_folder: Path, weights: dict[str, float]) -> Front:
     """The points of summary.json, and of the grid of preferences where the run measured one."""
-    summary = read_summary(run / "summary.json")
+    summary = read_summary(run_folder / "summary.json")
     rewards = tuple(summary["rewards"])
     if rewards != tuple(weights):
-        raise ParetuneError(f"{run}/summary.json names other rewards than config.yaml; resume the run")
+        raise ParetuneError(f"{run_folder}/summary.json names other rewards than config.yaml; resume the run")
     directions = summary.get("higher_is_better", {})
     higher = tuple(bool(directions.get(name, True)) for name in rewards)
     points = [
@@ -83,7 +83,7 @@ def read_front(run: Path, weights: dict[str, float]) -> Front:
         for name, means in summary["methods"].items()
         if "@" not in name and all(means.get(r) is not None for r in rewards)
     ]  # fmt: skip
-    points += _grid(read_evaluation(run / "evaluation.jsonl"), rewards)
+    points += _grid(read_evaluation(run_folder / "evaluation.jsonl"), rewards)
     return Front(rewards, higher, tuple(_ranked(points, higher)))
 
 
@@ -114,7 +114,7 @@ def _ranked(points: Sequence[Point], higher: Sequence[bool]) -> list[Point]:
     """The points, those that none is better than in every reward marked."""
     signs = np.where(higher, 1.0, -1.0)
     table = np.array([p.values for p in points]).reshape(len(points), len(higher)) * signs
-    beaten = [bool(np.any(np.all(table > own, axis=1))) for own in table]
+    beaten = [bool(np.any(np.all(table > row, axis=1))) for row in table]
     return [
         Point(p.name, p.drawn_by, p.preference, p.values, not worse)
         for p, worse in zip(points, beaten, strict=True)

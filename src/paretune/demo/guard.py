@@ -145,13 +145,13 @@ async def _body(receive: Receive) -> bytes | None:
 
 def _again(body: bytes, receive: Receive) -> Receive:
     """Gives a body that was read, and then what comes after it."""
-    told = False
+    reported = False
 
     async def again() -> Message:
-        nonlocal told
-        if told:
+        nonlocal reported
+        if reported:
             return await receive()
-        told = True
+        reported = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again

@@ -51,13 +51,13 @@ def bars(
     rows = []
     for reward in rewards:
         if reward in left_out:
-            told = f'<span class="pt-none">no score: {shown(left_out[reward])}</span>'
+            cell = f'<span class="pt-none">no score: {shown(left_out[reward])}</span>'
         else:
-            told = "".join(
+            cell = "".join(
                 _bar(title, place, own[reward], ranges[reward])
                 for place, (title, own) in enumerate(scores.items())
             )
-        rows.append(f"<tr><th scope='row'>{shown(reward)}</th><td>{told}</td></tr>")
+        rows.append(f"<tr><th scope='row'>{shown(reward)}</th><td>{cell}</td></tr>")
     return f'<table class="pt-bars"><caption>Scores of these two {made}</caption>{"".join(rows)}</table>'
 
 

@@ -123,8 +123,8 @@ class Page:
                *weights: Any) -> list[Any]:  # fmt: skip
         # The event comes first: Gradio fills in no argument after *weights.
         try:
-            told = event._data
-            method, weights = self.answers.point(told.get("point") if isinstance(told, dict) else None)
+            data = event._data
+            method, weights = self.answers.point(data.get("point") if isinstance(data, dict) else None)
         except ParetuneError as error:
             kept = [gr.skip()] * (len(self.sliders) + 2)
             return [*kept, markup.message(f"this click set nothing: {error}"), *[gr.skip()] * 3]

@@ -104,14 +104,14 @@ def _button(front: Front, number: int, x: float, y: float) -> str:
     values = ", ".join(f"{r} {v:.2f}" for r, v in zip(front.rewards, point.values, strict=True))
     kind = f"pt-{point.drawn_by}" if point.drawn_by else "pt-other"
     pale = "" if point.best else " pt-pale"
-    told = f"{label(point)}: {values}"
-    inner = f'<title>{shown(told)}</title>{_mark(SHAPES[point.drawn_by], kind)}'
+    title = f"{label(point)}: {values}"
+    inner = f'<title>{shown(title)}</title>{_mark(SHAPES[point.drawn_by], kind)}'
     place = f'transform="translate({LEFT + x:.1f} {y:.1f})"'
     if point.drawn_by is None:
-        return f'<g class="pt-point{pale}" {place} role="img" aria-label="{shown(told)}">{inner}</g>'
+        return f'<g class="pt-point{pale}" {place} role="img" aria-label="{shown(title)}">{inner}</g>'
     return (
         f'<g class="pt-point pt-button{pale}" {place} role="button" tabindex="0" data-point="{number}" '
-        f'aria-label="Set the sliders to {shown(told)}"><circle class="pt-hit" r="13"/>{inner}</g>'
+        f'aria-label="Set the sliders to {shown(title)}"><circle class="pt-hit" r="13"/>{inner}</g>'
     )
 
 

@@ -61,15 +61,15 @@ def serve(
             app_kwargs={"middleware": [guard]}, max_file_size=1,
         )  # fmt: skip
     except OSError as error:
-        told = " ".join(str(error).split())
-        raise ParetuneError(f"cannot serve on {host}:{port}: {told}; choose another --port") from error
+        reason = " ".join(str(error).split())
+        raise ParetuneError(f"cannot serve on {host}:{port}: {reason}; choose another --port") from error
     return blocks
 
 
 def open_answers(run: Path, trust_rewards: bool = False, verify: bool = False) -> Answers:
     """The sampler of a finished run that has something to trade. Both flags: as `open_source` has them."""
     source = open_source(str(run), trust_rewards, verify)
-    if source.run is None:
+    if source.run_folder is None:
         raise ParetuneError(f"{run} is a model, not a run; `paretune demo` wants a finished run's folder")
     if source.methods == ("base",):
         raise ParetuneError(f"{run} has no method to weigh: it needs mapreduce, rewarded_soup or tokens")

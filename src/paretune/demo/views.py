@@ -43,8 +43,8 @@ def clip(mp4: bytes, title: str, prompt: str, file: str) -> str:
 
 def text(words: bytes, title: str, prompt: str, file: str) -> str:
     """An answer, its lines kept, nothing in it read as markup."""
-    told = words.decode("utf-8").strip()
-    inner = shown(told) if told else '<span class="pt-none">an empty answer</span>'
+    answer = words.decode("utf-8").strip()
+    inner = shown(answer) if answer else '<span class="pt-none">an empty answer</span>'
     settings = f'class="pt-words" dir="auto" tabindex="0" role="group" aria-label="{shown(title)}"'
     return figure(f"<div {settings}>{inner}</div>", title, data_uri("text/plain;charset=utf-8", words), file)
 

@@ -36,11 +36,11 @@ def set_sizes(config: RunConfig, hub: bool = True) -> dict[str, int]:
     hub: whether datasets of the hub are loaded, which downloads them; else they are left out.
     """
     sizes: dict[str, int] = {}
-    for name, own in config.rewards.items():
-        if own.prompts.startswith(PREFIX) and not hub:
+    for name, reward_config in config.rewards.items():
+        if reward_config.prompts.startswith(PREFIX) and not hub:
             continue
         try:
-            sizes[name] = len(load_prompts(own.prompts))
+            sizes[name] = len(load_prompts(reward_config.prompts))
         except ParetuneError:  # told where prompts are checked
             continue
     return sizes

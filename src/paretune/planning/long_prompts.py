@@ -19,9 +19,9 @@ from ..models.text_limits import Limit
 from ..types import ParetuneError
 
 
-def told_cuts(config: RunConfig) -> list[str]:
+def cut_notices(config: RunConfig) -> list[str]:
     """A line for every prompt file of a run, and every encoder, that has prompts cut; [] where none is."""
-    files = dict.fromkeys(file for own in config.rewards.values() for file in (own.prompts, own.eval_prompts))
+    files = dict.fromkeys(file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts))
     lines: list[str] = []
     for file in files:
         try:

@@ -69,13 +69,13 @@ def compare_runs(
     base = points.get(("base", None))
     methods = {}
     for method in fronts:
-        own = points[method, None]
+        point = points[method, None]
         methods[method] = {
-            "runs": int(next(iter(own.values())).shape[0]),
+            "runs": int(next(iter(point.values())).shape[0]),
             "samples": _budget(tables, method),
-            "means": {n: float(own[n].mean()) for n in names if n in own},
-            "stderr": {n: stderr(own[n]) for n in names if n in own},
-            "gains": {n: gain(base[n], own[n], draws) for n in names if base and n in own and n in base},
+            "means": {n: float(point[n].mean()) for n in names if n in point},
+            "stderr": {n: stderr(point[n]) for n in names if n in point},
+            "gains": {n: gain(base[n], point[n], draws) for n in names if base and n in point and n in base},
             **asdict(best[method]),
             "front": [
                 {"preference": preference, "means": {n: float(p[n].mean()) for n in names if n in p}}

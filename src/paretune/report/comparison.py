@@ -60,12 +60,12 @@ def sentence(comparison: Row) -> str:
     label = method_look(best, comparison["rewards"]).label
     label = label[:1].upper() + label[1:]
     volume = f"{label} has the greatest hypervolume, {methods[best]['hypervolume']:.4f}"
-    told = best if best != comparison["against"] else "mapreduce"
-    if methods.get(told, {}).get("margin") is None:
+    shown = best if best != comparison["against"] else "mapreduce"
+    if methods.get(shown, {}).get("margin") is None:
         return f"{volume}."
-    margin, (low, high) = methods[told]["margin"], methods[told]["margin_interval"]
+    margin, (low, high) = methods[shown]["margin"], methods[shown]["margin_interval"]
     against = method_look(comparison["against"], comparison["rewards"]).label
-    whose = "" if told == best else f"{method_look(told, comparison['rewards']).label} "
+    whose = "" if shown == best else f"{method_look(shown, comparison['rewards']).label} "
     interval = f"95 % interval {signed(low, 4)} to {signed(high, 4)}"
     return f"{volume}: {whose}{signed(margin, 4)} over {against} ({interval})."
 
@@ -148,9 +148,9 @@ def _score(method: Row, name: str) -> tuple[str, str, str]:
     if name not in method["means"]:
         return ("", "", "")
     found = method["gains"].get(name)
-    told = ""
+    change = ""
     if found and found["mean"]:
-        told = percent(found["share"]) if found["share"] is not None else signed(found["mean"])
-    return (number(method["means"][name]), f"± {number(method['stderr'][name])}", told)
+        change = percent(found["share"]) if found["share"] is not None else signed(found["mean"])
+    return (number(method["means"][name]), f"± {number(method['stderr'][name])}", change)
 
 

@@ -12,7 +12,7 @@ from ..rewards.trust import left_out
 from ..types import ParetuneError
 from .request import Request, read_count, read_method, read_preference, read_prompt, read_seed
 from .sampler import Sampler
-from .source import Source, open_source
+from .source import ModelSource, open_source
 from .writing import check_place, sample_to
 
 
@@ -42,7 +42,7 @@ def sample_folder(
     source = _adjusted(open_source(target, trust_rewards, verify), steps, guidance)
     medium = source.medium
     texts = [read_prompt(text, medium.longest, medium.lines) for text in prompts]
-    chosen = method or ("base" if source.run is None else source.methods[0])
+    chosen = method or ("base" if source.run_folder is None else source.methods[0])
     preference = None if prefer is None else read_preference(prefer, _rewards(source))
     requests = [Request(text, chosen, preference, read_seed(seed), tokens.strip()) for text in texts]
     for request in requests:
@@ -52,13 +52,13 @@ def sample_folder(
     return sample_to(Sampler(source), requests, count, out)
 
 
-def _rewards(source: Source) -> tuple[str, ...]:
+def _rewards(source: ModelSource) -> tuple[str, ...]:
     if not source.rewards:
         raise ParetuneError(f"{source.name} is a model, not a run: it has no rewards to prefer")
     return source.rewards
 
 
-def _adjusted(source: Source, steps: int | None, guidance: float | None) -> Source:
+def _adjusted(source: ModelSource, steps: int | None, guidance: float | None) -> ModelSource:
     """The source with other sampling settings where they are given, and where its model has such."""
     known = source.medium.settings(source.model, source.sampling)
     for option, name, value in (("--steps", "steps", steps), ("--guidance", "guidance_scale", guidance)):

@@ -34,7 +34,7 @@ from ..stages.menu import Mixed
 from ..types import ParetuneError, Prompt, Reward, Samples
 from .records import prompt_of
 from .request import Request
-from .source import Source
+from .source import ModelSource
 
 NO_RECORD = "it needs a record: the prompt is in no prompt file of the run, and its words tell none"
 
@@ -52,7 +52,7 @@ class Drawn:
 class Sampler:
     """Draws from one source. Safe to use from several threads; they take turns."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ModelSource) -> None:
         self.source, self.medium = source, source.medium
         self.policy = open_policy(source.model, choose_device(source.device))
         self._lock = threading.RLock()
@@ -122,7 +122,7 @@ class Sampler:
             "tokens": format_tokens(mixed.tokens),
             "seed": request.seed,
             "model": source.world or Path(source.model.path).name,
-            "run": source.name if source.run else None,
+            "run": source.name if source.run_folder else None,
             "adapters": [
                 {"folder": folder, "scale": scale, "sha256": self._manifest(folder)["files"][WEIGHTS]}
                 for folder, scale in zip(mixed.adapters, mixed.scales, strict=True)
@@ -149,14 +149,14 @@ class Sampler:
         """An adapter of the run, its files checked when it is first read."""
         if folder not in self._adapters:
             manifest = self._manifest(folder)
-            assert self.source.run is not None
-            finished(self.source.run / folder, manifest.get("stage", ""), manifest.get("inputs", ""))
-            self._adapters[folder] = load_delta([self.source.run / folder])
+            assert self.source.run_folder is not None
+            finished(self.source.run_folder / folder, manifest.get("stage", ""), manifest.get("inputs", ""))
+            self._adapters[folder] = load_delta([self.source.run_folder / folder])
         return self._adapters[folder]
 
     def _manifest(self, folder: str) -> dict[str, Any]:
-        assert self.source.run is not None
-        return read_manifest(self.source.run / folder)
+        assert self.source.run_folder is not None
+        return read_manifest(self.source.run_folder / folder)
 
 
 def _values(reward: Reward, samples: Samples, prompt: Prompt) -> Sequence[float] | str:

@@ -17,7 +17,7 @@ from ..reward_tokens.pipelines import resolve
 from ..reward_tokens.spec import parse_tokens
 from ..rewards.trust import is_code
 from ..samples.media import Medium, medium_of
-from ..stages.menu import Mixed, PolicyFamily, token_family
+from ..stages.menu import Menu, Mixed, token_menu
 from ..types import ParetuneError, Prompt
 from .request import Request
 
@@ -27,7 +27,7 @@ TWICE = "rate takes its tokens from the preference or by name (--tokens): give o
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """run: its folder, None for a bare model. known: the prompts of the run's files, with their records.
 
     families: `mapreduce`, `mix` and `rate`, each where the run has it. bank: its reward tokens by name.
@@ -39,9 +39,9 @@ class Source:
     steps: int
     guidance: float
     device: str = "auto"
-    run: Path | None = None
+    run_folder: Path | None = None
     config: RunConfig | None = None
-    families: Mapping[str, PolicyFamily] = field(default_factory=dict[str, PolicyFamily])
+    menus: Mapping[str, Menu] = field(default_factory=dict[str, Menu])
     known: Mapping[str, Prompt] = field(default_factory=dict[str, Prompt])
     bank: Mapping[str, Token] = field(default_factory=dict[str, Token])
     trusted: bool = False
@@ -50,7 +50,7 @@ class Source:
     def unscored(self) -> dict[str, str]:
         """The rewards of the run that are not loaded: their specs by their names."""
         owned = {} if self.trusted or self.config is None else self.config.rewards
-        return {name: own.reward for name, own in owned.items() if is_code(own.reward)}
+        return {name: r.reward for name, r in owned.items() if is_code(r.reward)}
 
     @property
     def medium(self) -> Medium:
@@ -75,7 +75,7 @@ class Source:
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods that can be asked for."""
-        return (*self.families, "base")
+        return (*self.menus, "base")
 
     @property
     def default_preference(self) -> tuple[float, ...]:
@@ -89,10 +89,10 @@ class Source:
         mixed = self._member(request.method, request.preference)
         if not request.tokens:
             return mixed
-        if self.run is None:
+        if self.run_folder is None:
             raise ParetuneError(f"{self.name} is a model, not a run: it has no reward tokens")
         if not self.bank:
-            raise ParetuneError(NO_TOKENS.format(run=self.run))
+            raise ParetuneError(NO_TOKENS.format(run=self.run_folder))
         uses = parse_tokens(request.tokens)
         resolve(uses, self.bank)
         # rate is its tokens: those named by hand stand in for those of the preference.
@@ -103,18 +103,19 @@ class Source:
             if preference is not None:
                 raise ParetuneError("the base has no preference; give another method, or no preference")
             return BASE
-        if self.run is None:
+        if self.run_folder is None:
             raise ParetuneError(f"{self.name} is a model, not a run: it has only the method base")
         if method == "rate" and not self.bank:
-            raise ParetuneError(NO_TOKENS.format(run=self.run))
-        if method not in self.families:
-            raise ParetuneError(f"{self.run} has no experts for {method}; it has {', '.join(self.methods)}")
+            raise ParetuneError(NO_TOKENS.format(run=self.run_folder))
+        if method not in self.menus:
+            known = ", ".join(self.methods)
+            raise ParetuneError(f"{self.run_folder} has no experts for {method}; it has {known}")
         if method == "mapreduce" and preference is None and self.config is not None:
             return _merged(self.config)
-        return self.families[method].at(preference or self.default_preference)
+        return self.menus[method].at(preference or self.default_preference)
 
 
-def open_source(target: str, trust_rewards: bool = False, verify: bool = False) -> Source:
+def open_source(target: str, trust_rewards: bool = False, verify: bool = False) -> ModelSource:
     """A run's folder, a model's folder, an embedded model's name or a hub id.
 
     trust_rewards: whether a run's rewards that are files or modules may be run. verify: hash all of a run.
@@ -136,35 +137,35 @@ def open_source(target: str, trust_rewards: bool = False, verify: bool = False) 
     model = ModelConfig.model_validate({"path": target, **settings_of(target)})
     steps, guidance = family_of(target).sampling
     # Embedded models were made without guidance.
-    return Source(target, model, steps, 1.0 if target in EMBEDDED else guidance)
+    return ModelSource(target, model, steps, 1.0 if target in EMBEDDED else guidance)
 
 
-def _open_run(run: Path, trusted: bool, verify: bool) -> Source:
+def _open_run(run: Path, trusted: bool, verify: bool) -> ModelSource:
     config, final = open_final(run, verify)
     bank = read_bank(final / "tokens")
     settings = config.evaluate
     guidance = config.model.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
-    return Source(
+    return ModelSource(
         config.name, config.model, settings.steps, guidance, config.executor.device,
-        run, config, _families(config) | _tokens(config, bank), _known(config), bank, trusted,
+        run, config, _menus(config) | _tokens(config, bank), _known(config), bank, trusted,
     )  # fmt: skip
 
 
-def _families(config: RunConfig) -> dict[str, PolicyFamily]:
+def _menus(config: RunConfig) -> dict[str, Menu]:
     """mapreduce: the last round's experts on the rounds before. mix: one round's experts on the base."""
     rounds = {method.name: method.rounds for method in build_plan(config).methods}
-    found: dict[str, PolicyFamily] = {}
+    found: dict[str, Menu] = {}
     if "mapreduce" in rounds:
         last = rounds["mapreduce"][-1].tasks
-        found["mapreduce"] = PolicyFamily("mapreduce", last[0].parents, tuple(t.folder for t in last))
+        found["mapreduce"] = Menu("mapreduce", last[0].parents, tuple(t.folder for t in last))
     experts = rounds.get("rewarded_soup") or rounds.get("mapreduce")
     if experts:
-        found["mix"] = PolicyFamily("mix", (), tuple(t.folder for t in experts[0].tasks))
+        found["mix"] = Menu("mix", (), tuple(t.folder for t in experts[0].tasks))
     return found
 
 
-def _tokens(config: RunConfig, bank: Mapping[str, Token]) -> dict[str, PolicyFamily]:
-    return {"rate": token_family(tuple(config.rewards))} if bank else {}
+def _tokens(config: RunConfig, bank: Mapping[str, Token]) -> dict[str, Menu]:
+    return {"rate": token_menu(tuple(config.rewards))} if bank else {}
 
 
 def _merged(config: RunConfig) -> Mixed:
@@ -180,8 +181,8 @@ def _known(config: RunConfig) -> dict[str, Prompt]:
     Of one that comes twice the first. Lost files are passed over.
     """
     known: dict[str, Prompt] = {}
-    for own in config.rewards.values():
-        for file in (own.eval_prompts, own.prompts):
+    for reward_config in config.rewards.values():
+        for file in (reward_config.eval_prompts, reward_config.prompts):
             try:
                 prompts = load_prompts(file)
             except ParetuneError:

@@ -92,8 +92,8 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def find_checkpoint(folder: Path, inputs: str, earlier: Path | None = None) -> Checkpoint | None:
     """An expert's own newest checkpoint, else the last one of the finished expert that it continues."""
-    if (own := latest_checkpoint(folder)) is not None:
-        return Checkpoint(own, inputs)
+    if (newest := latest_checkpoint(folder)) is not None:
+        return Checkpoint(newest, inputs)
     if earlier is not None and (last := latest_checkpoint(earlier)) is not None:
         return Checkpoint(last, read_manifest(earlier).get("inputs", ""))
     return None

@@ -25,11 +25,11 @@ from ..planning.plan import ExpertTask, derive_seed
 from ..records.manifest import METRICS
 from ..records.read import read_metrics
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
+from .learning_rate import rate_share
 from .mixture import Mixture
 from .objectives.flow import Batch, FlowObjective, Rollouts, Setting
 from .objectives.settings import read_options, settings_for
 from .objectives.table import find_objective
-from .schedule import rate_share
 
 Report = Callable[[dict[str, Any]], None]
 __all__ = ["ExpertTrainer", "Stopped"]
@@ -156,7 +156,7 @@ class ExpertTrainer:
         totals: dict[str, float] = {}
         # A group is never torn apart: what its advantages have in common cancels only in the whole.
         order = torch.randperm(groups, generator=generator).chunk(self.config.train.updates_per_epoch)
-        parts = [torch.isin(batch.group, own).nonzero().flatten() for own in order]
+        parts = [torch.isin(batch.group, groups_of_step).nonzero().flatten() for groups_of_step in order]
         for part in parts:
             for key, value in self._step(part).items():
                 totals[key] = totals.get(key, 0.0) + value / len(parts)

@@ -18,7 +18,7 @@ from ..types import Prompt, Reward, Samples, take
 
 
 @dataclass(frozen=True)
-class Source:
+class PromptSet:
     """A reward and its own prompt set. weight: in a weighted sum. kl: of an expert of it."""
 
     reward: Reward
@@ -49,24 +49,24 @@ class Mixture:
     scoring: "own", each prompt by the reward of its set, or "all", by every reward that applies.
     """
 
-    def __init__(self, sources: Sequence[Source], scoring: str = "own") -> None:
-        self.sources, self.scoring = tuple(sources), scoring
-        self.prompts = [p for s in sources for p in s.prompts]
-        owner = [i for i, s in enumerate(sources) for _ in s.prompts]
+    def __init__(self, prompt_sets: Sequence[PromptSet], scoring: str = "own") -> None:
+        self.prompt_sets, self.scoring = tuple(prompt_sets), scoring
+        self.prompts = [p for s in prompt_sets for p in s.prompts]
+        owner = [i for i, s in enumerate(prompt_sets) for _ in s.prompts]
         if scoring == "all":
-            applies = [[applies_to(s.reward, p) for p in self.prompts] for s in sources]
+            applies = [[applies_to(s.reward, p) for p in self.prompts] for s in prompt_sets]
         else:
-            applies = [[o == i for o in owner] for i in range(len(sources))]
+            applies = [[o == i for o in owner] for i in range(len(prompt_sets))]
         self._owner, self._applies = torch.tensor(owner), torch.tensor(applies)
 
     @property
     def kl(self) -> float:
         """The weight of the anchor: the sources' own, averaged."""
-        return sum(s.kl for s in self.sources) / len(self.sources)
+        return sum(s.kl for s in self.prompt_sets) / len(self.prompt_sets)
 
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Indices of `count` prompts (fewer if a set is smaller), no prompt twice. [P]."""
-        sizes = deal(count, [len(s.prompts) for s in self.sources], generator)
+        sizes = deal(count, [len(s.prompts) for s in self.prompt_sets], generator)
         drawn = []
         for i, size in enumerate(sizes):
             own = (self._owner == i).nonzero().flatten()
@@ -76,9 +76,9 @@ class Mixture:
     def score(self, samples: Samples, index: torch.Tensor, timeout: float) -> Scores:
         """Score P groups of G samples of the prompts `index`, [P]."""
         group = len(samples) // len(index)
-        raw = torch.zeros(len(self.sources), len(index), group)
+        raw = torch.zeros(len(self.prompt_sets), len(index), group)
         applies = self._applies[:, index]
-        for own, values, rows in zip(self.sources, raw, applies, strict=True):
+        for own, values, rows in zip(self.prompt_sets, raw, applies, strict=True):
             kept = rows.nonzero().flatten()
             chosen = (kept[:, None] * group + torch.arange(group)).flatten()
             prompts = [self.prompts[int(index[i])] for i in kept for _ in range(group)]
@@ -88,12 +88,12 @@ class Mixture:
 
     def oriented(self, scores: Scores) -> torch.Tensor:
         """The scores turned so that greater is better. [R, P, G]."""
-        return torch.stack([oriented(s.reward, r) for s, r in zip(self.sources, scores.raw, strict=True)])
+        return torch.stack([oriented(s.reward, r) for s, r in zip(self.prompt_sets, scores.raw, strict=True)])
 
     def advantages(self, scores: Scores, settings: ObjectiveConfig) -> torch.Tensor:
         """Group-relative advantages, of several rewards as `settings` say. [P, G]."""
         better = self.oriented(scores)
-        weights = torch.tensor([s.weight for s in self.sources])
+        weights = torch.tensor([s.weight for s in self.prompt_sets])
         if self.scoring == "own":  # a prompt has one reward: nothing is summed, nothing is weighted
             weights = torch.ones_like(weights)
         order = settings.joint if self.scoring == "all" else "normalise_then_sum"

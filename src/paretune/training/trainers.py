@@ -17,7 +17,7 @@ from .mixture import Mixture
 from .objectives.base import Objective
 from .objectives.settings import check_with_recipe, read_options, settings_for
 from .objectives.table import find_objective, objective_names
-from .tokens.student import Student
+from .token_distillation.student import Student
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -41,9 +41,9 @@ class Trainer(Protocol):
 
 # What a sample is -> the module:Class below this package that learns its reward tokens.
 STUDENTS = {
-    "pictures": "tokens.flow:FlowStudent",
-    "clips": "tokens.flow:FlowStudent",
-    "texts": "tokens.answers:TextStudent",
+    "pictures": "token_distillation.flow_student:FlowStudent",
+    "clips": "token_distillation.flow_student:FlowStudent",
+    "texts": "token_distillation.text_student:TextStudent",
 }
 
 
@@ -75,9 +75,9 @@ def check_objective(config: RunConfig) -> None:
 def _refuse_not_read(config: RunConfig, objective: type[Objective]) -> None:
     """Keys that the objective's trainer has nothing for: a value of one's own would change nothing."""
     for section, keys in objective.not_read.items():
-        own = getattr(config, section)
+        values = getattr(config, section)
         for key in keys:
-            if getattr(own, key) != type(own).model_fields[key].default:
+            if getattr(values, key) != type(values).model_fields[key].default:
                 raise ParetuneError(
                     f"{section}.{key} is for flow models; the trainers of language models have nothing for "
                     "it: leave it out"

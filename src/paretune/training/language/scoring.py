@@ -24,19 +24,19 @@ class Scoring:
 
     def functions(self) -> list[RewardFunction]:
         """One a source: its scores, greater is better, None where it has none."""
-        return [self._function(i) for i in range(len(self.mixture.sources))]
+        return [self._function(i) for i in range(len(self.mixture.prompt_sets))]
 
     def _function(self, place: int) -> RewardFunction:
-        source = self.mixture.sources[place]
-        sign = 1.0 if source.reward.higher_is_better else -1.0
+        prompt_set = self.mixture.prompt_sets[place]
+        sign = 1.0 if prompt_set.reward.higher_is_better else -1.0
 
         def reward(completions: Sequence[str], index: Sequence[int], **_: Any) -> list[float | None]:
             scores = self._score(completions, index)
             applies = scores.applies[place].repeat_interleave(self.group).tolist()
             values = scores.raw[place].flatten().tolist()
-            return [sign * v if told else None for v, told in zip(values, applies, strict=True)]
+            return [sign * v if applied else None for v, applied in zip(values, applies, strict=True)]
 
-        reward.__name__ = source.reward.name
+        reward.__name__ = prompt_set.reward.name
         return reward
 
     def _score(self, completions: Sequence[str], index: Sequence[int]) -> Scores:
@@ -54,7 +54,7 @@ class Scoring:
     def arguments(self, objective: ObjectiveConfig) -> dict[str, Any]:
         """How TRL makes one advantage of several rewards (morl_dr), or of each prompt's own (morl_d)."""
         whole = self.mixture.scoring == "all"
-        weights = [s.weight if whole else 1.0 for s in self.mixture.sources]
+        weights = [s.weight if whole else 1.0 for s in self.mixture.prompt_sets]
         later = whole and objective.joint == "normalise_then_sum"
         order = "normalize_then_sum" if later else "sum_then_normalize"
         return {"reward_weights": weights, "multi_objective_aggregation": order}

@@ -63,7 +63,7 @@ def trl_objective(name: str) -> type[TrlObjective]:
 
 def trl_arguments(
     config: RunConfig, name: str, kl: float, batches: Batches, device: str, seed: int, folder: Path,
-    told: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
 ) -> Any:  # fmt: skip
     """The configuration of an objective's trainer; the recipe's objective.options come on top.
 
@@ -72,7 +72,7 @@ def trl_arguments(
     """
     train, objective = config.train, trl_objective(name)
     _, arguments = trl_classes(objective)
-    own = read_options(config.objective)
+    read = read_options(config.objective)
     fixed = {
         "output_dir": str(folder), "per_device_train_batch_size": batches.micro,
         "gradient_accumulation_steps": batches.accumulate, "num_train_epochs": 1,
@@ -82,8 +82,8 @@ def trl_arguments(
         "report_to": [], "disable_tqdm": True, "remove_unused_columns": False,
         "gradient_checkpointing": config.model.gradient_checkpointing,
     }  # fmt: skip
-    fixed |= objective.fixed(config, kl, batches) | (told or {})
-    options = {k: _here(k, v) for k, v in (own.model_extra or {}).items()}
+    fixed |= objective.fixed(config, kl, batches) | (extra or {})
+    options = {k: _here(k, v) for k, v in (read.model_extra or {}).items()}
     known = [f.name for f in dataclasses.fields(arguments)]
     for key in options:
         if key in fixed:
@@ -95,7 +95,7 @@ def trl_arguments(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries' advice to each other
-            made = {**fixed, **objective.defaults(config, own, kl), **objective.own, **options}
+            made = {**fixed, **objective.defaults(config, read, kl), **objective.loss_arguments, **options}
             return on_device(device, lambda: arguments(**made))
     except (ValueError, TypeError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]

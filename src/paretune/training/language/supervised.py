@@ -89,8 +89,9 @@ def _rows(config: RunConfig, policy: CausalLMPolicy, limit: int) -> list[dict[st
     """Prompt and preferred answer; prompts that do not fit the context are left out."""
     room = policy.context - policy.settings.max_tokens
     rows: list[dict[str, Any]] = []
-    for own in config.rewards.values():
-        prompts = [p for p in load_prompts(own.prompts) if str(p.metadata.get("chosen") or "").strip()]
+    for reward_config in config.rewards.values():
+        prompts = load_prompts(reward_config.prompts)
+        prompts = [p for p in prompts if str(p.metadata.get("chosen") or "").strip()]
         for prompt in prompts[: limit or None]:
             if len(policy.tokenizer(prompt.text)["input_ids"]) < room:
                 answer = prompt.metadata["chosen"]

@@ -29,9 +29,9 @@ from ...planning.plan import ExpertTask, derive_seed
 from ...reward_tokens.language import as_written
 from ...types import ParetuneError
 from ..checkpoint import Checkpoint, Stopped, TrainState, find_checkpoint, load_checkpoint
+from ..learning_rate import rate_share
 from ..mixture import Mixture
 from ..objectives.trl import Batches
-from ..schedule import rate_share
 from .chats import check_chats
 from .scoring import Scoring
 from .settings import batches_of, trl_arguments, trl_classes, trl_objective
@@ -58,8 +58,10 @@ class LanguageTrainer:
         self.policy = cast(CausalLMPolicy, open_policy(config.model, device))
         check_targets(self.policy.transformer, config.lora.targets or self.policy.targets)
         self.texts = self.policy.render([p.text for p in mixture.prompts])
-        for own in config.rewards.values():  # a prompt too long is told now, not after the training
-            self.policy.render([p.text for p in load_prompts(own.eval_prompts)[: config.evaluate.prompts]])
+        # A held-out prompt that is too long is reported now, not after the training.
+        for reward_config in config.rewards.values():
+            held_out = load_prompts(reward_config.eval_prompts)[: config.evaluate.prompts]
+            self.policy.render([p.text for p in held_out])
         if parents:
             fold(self.policy.transformer, parents)
         self.state = TrainState({}, cast(torch.optim.Optimizer, None), {}, {})
@@ -142,8 +144,12 @@ class LanguageTrainer:
 
     def _drawing(self) -> dict[str, Any]:
         """Answers in training are drawn as in the evaluation."""
-        own = self.policy.settings
-        return {"temperature": own.temperature, "top_p": own.top_p, "max_completion_length": own.max_tokens}
+        drawing = self.policy.settings
+        return {
+            "temperature": drawing.temperature,
+            "top_p": drawing.top_p,
+            "max_completion_length": drawing.max_tokens,
+        }
 
     def _take_state(self, trainer: Any, start: Checkpoint | None, updates: int) -> None:
         """Hand TRL our optimiser, and both the checkpoint's state."""

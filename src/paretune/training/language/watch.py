@@ -74,11 +74,11 @@ class Bridge(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Average the weights, where the recipe wants that."""
-        own, train = self.watch.state, self.watch.train
-        own.updates += 1
-        if train.ema_decay > 0 and own.updates % train.ema_every == 0:
-            t = own.updates // train.ema_every
-            blend(own.ema, own.parameters, min((1 + t) / (10 + t), train.ema_decay))
+        expert, train = self.watch.state, self.watch.train
+        expert.updates += 1
+        if train.ema_decay > 0 and expert.updates % train.ema_every == 0:
+            t = expert.updates // train.ema_every
+            blend(expert.ema, expert.parameters, min((1 + t) / (10 + t), train.ema_decay))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Take an update's figures; after an epoch's last, write its row and a checkpoint."""
@@ -92,15 +92,15 @@ class Bridge(TrainerCallback):
             self._end_epoch(control)
 
     def _end_epoch(self, control: Any) -> None:
-        watch, own = self.watch, self.watch.state
-        own.epoch += 1
+        watch, expert = self.watch, self.watch.state
+        expert.epoch += 1
         self.rows.append(self._row())
         write_rows(self.metrics, self.rows)
         watch.report({"folder": watch.task.folder, "epochs": watch.task.epochs, **self.rows[-1]})
-        last = own.epoch == watch.task.epochs
+        last = expert.epoch == watch.task.epochs
         watch.stopped = watch.should_stop() and not last
-        if last or watch.stopped or own.epoch % watch.train.checkpoint_every == 0:
-            save_checkpoint(watch.folder, own)
+        if last or watch.stopped or expert.epoch % watch.train.checkpoint_every == 0:
+            save_checkpoint(watch.folder, expert)
         if watch.stopped:
             control.should_training_stop = True
 

@@ -88,7 +88,7 @@ def digest_form(settings: ObjectiveConfig) -> dict[str, Any]:
     options, others = whole.pop("options"), whole.pop("others")
     for key, old in FLAT_KEYS.items():
         taken = [options] if settings.name in old.objectives else \
-            [own for name, own in others.items() if name in old.objectives]  # fmt: skip
-        whole[key] = next((own.pop(old.option) for own in taken if old.option in own), old.default)
-    rest = {name: own for name, own in others.items() if own}
+            [given for name, given in others.items() if name in old.objectives]  # fmt: skip
+        whole[key] = next((given.pop(old.option) for given in taken if old.option in given), old.default)
+    rest = {name: given for name, given in others.items() if given}
     return {**whole, "options": options} | ({"others": rest} if rest else {})

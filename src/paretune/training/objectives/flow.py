@@ -181,8 +181,8 @@ class FlowObjective(Objective, Generic[T]):
                 share = len(index) / (len(part) * self.slots)
                 loss = self.loss(index, slot)
                 (loss.total * share).backward()
-                told = {"loss": float(loss.total.detach()), "kl": loss.kl, "ratio": loss.ratio, **loss.facts}
-                for key, value in told.items():
+                facts = {"loss": float(loss.total.detach()), "kl": loss.kl, "ratio": loss.ratio, **loss.facts}
+                for key, value in facts.items():
                     sums[key] = sums.get(key, 0.0) + value * share
         return sums
 

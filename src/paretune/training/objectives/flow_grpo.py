@@ -93,9 +93,9 @@ class FlowGRPO(FlowObjective[FlowGRPOOptions]):
 
     def make_sampling(self) -> Sampling:
         """With noise in the window's steps."""
-        model, own = self.setting.model, self.options
+        model, options = self.setting.model, self.options
         return Sampling(
-            model.steps, model.guidance_scale, own.span(model), own.sampler, own.noise_level,
+            model.steps, model.guidance_scale, options.span(model), options.sampler, options.noise_level,
             self.setting.train.micro_batch,
         )  # fmt: skip
 
@@ -126,10 +126,10 @@ class FlowGRPO(FlowObjective[FlowGRPOOptions]):
             ratio = losses.importance_ratio(step.log_prob, old_log_prob)
         advantages = self.batch.advantages[index].to(device)
         total = losses.clipped_policy_loss(ratio, advantages, self.options.clip_range)
-        told = float(ratio.mean().detach())
+        mean_ratio = float(ratio.mean().detach())
         if self.setting.kl == 0:
-            return Loss(total, 0.0, told)
+            return Loss(total, 0.0, mean_ratio)
         reference = self.velocity_under(self.setting.reference_weights, x, sigma, conditions)
         mean = stochastic_step(self.schedule, number, self.sampling, x, reference, sample=after).mean
         kl = losses.mean_kl(step.mean, mean, step.drift_std)
-        return Loss(total + self.setting.kl * kl, float(kl.detach()), told)
+        return Loss(total + self.setting.kl * kl, float(kl.detach()), mean_ratio)

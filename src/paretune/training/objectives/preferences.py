@@ -70,44 +70,44 @@ class _OfDPOTrainer(PairLoss):
 class DPO(_OfDPOTrainer):
     """Direct preference optimisation."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["sigmoid"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["sigmoid"]}
     unlimited = True
 
 
 class IPO(_OfDPOTrainer):
     """Identity preference optimisation."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["ipo"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["ipo"]}
 
 
 class Hinge(_OfDPOTrainer):
     """The hinge loss of SLiC."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["hinge"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["hinge"]}
 
 
 class Robust(_OfDPOTrainer):
     """DPO for labels of which some are wrong; `options.label_smoothing` says how many."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["robust"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["robust"]}
 
 
 class SPPOHard(_OfDPOTrainer):
     """Self-play preference optimisation with hard labels."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["sppo_hard"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["sppo_hard"]}
 
 
 class APOZero(_OfDPOTrainer):
     """Anchored preference optimisation, for answers better than the model's."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["apo_zero"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["apo_zero"]}
 
 
 class APODown(_OfDPOTrainer):
     """Anchored preference optimisation, for answers worse than the model's."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["apo_down"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["apo_down"]}
 
 
 class CPO(PairLoss):
@@ -120,7 +120,7 @@ class CPO(PairLoss):
 class SimPO(CPO):
     """Simple preference optimisation: mean log-probabilities and a margin."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": "simpo", "cpo_alpha": 0.0}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": "simpo", "cpo_alpha": 0.0}
     whole_batches = False
 
 

@@ -33,8 +33,8 @@ def settings_for(settings: ObjectiveConfig, name: str | None) -> ObjectiveConfig
 
 def shared_options(name: str, options: Mapping[str, Any], other: str) -> dict[str, Any]:
     """Those of `options`, of the objective `name`, that `other` has too: the fields of a common class."""
-    own, wanted = find_objective(name).options_kind, find_objective(other).options_kind
-    common = {key for kind in own.__mro__ if kind in wanted.__mro__ and issubclass(kind, Options)
+    given, wanted = find_objective(name).options_kind, find_objective(other).options_kind
+    common = {key for kind in given.__mro__ if kind in wanted.__mro__ and issubclass(kind, Options)
               for key in kind.model_fields}  # fmt: skip
     return {key: value for key, value in options.items() if key in common}
 
@@ -67,9 +67,9 @@ def complete_objective(raw: Mapping[str, Any], flat_wins: bool = False) -> dict[
     _refuse_misplaced(section, name, kind)
     section["options"] = _complete(kind, name, options, "objective.options")
     section["others"] = {
-        other: _complete(find_objective(other), other, own, f"objective.others.{other}", set(own))
-        if isinstance(own, dict) else own
-        for other, own in others.items()
+        other: _complete(find_objective(other), other, given, f"objective.others.{other}", set(given))
+        if isinstance(given, dict) else given
+        for other, given in others.items()
     }  # fmt: skip
     return {**raw, "objective": section}
 
@@ -117,17 +117,17 @@ def _read(kind: type[Objective], name: str, options: Mapping[str, Any], where: s
 
 def _refuse_misplaced(section: Mapping[str, Any], name: str, kind: type[Objective]) -> None:
     """A key of `objective` that is unknown there, but near an option: say where it belongs."""
-    own = list(kind.options_kind.model_fields)
+    fields = list(kind.options_kind.model_fields)
     for key in section.keys() - ObjectiveConfig.model_fields.keys():
-        near = difflib.get_close_matches(str(key), [*ObjectiveConfig.model_fields, *own], n=1)
-        if near and near[0] in own:
+        near = difflib.get_close_matches(str(key), [*ObjectiveConfig.model_fields, *fields], n=1)
+        if near and near[0] in fields:
             raise ParetuneError(f"unknown key objective.{key}; did you mean options.{near[0]}?")
 
 
 def _nearest(key: str, kind: type[Objective], name: str) -> str:
-    own = list(kind.options_kind.model_fields)
+    fields = list(kind.options_kind.model_fields)
     if key in ObjectiveConfig.model_fields:
         return f"it is a key of every objective: give it as objective.{key}"
-    if near := difflib.get_close_matches(key, own, n=1):
+    if near := difflib.get_close_matches(key, fields, n=1):
         return f"did you mean {near[0]}?"
-    return f"{name} takes {', '.join(own)}" if own else f"{name} takes none"
+    return f"{name} takes {', '.join(fields)}" if fields else f"{name} takes none"

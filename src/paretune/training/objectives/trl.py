@@ -46,7 +46,7 @@ class TrlObjective(Objective):
         "train": ("keep",), "objective": ("shared_noise", "advantage_clip", "anchor"),
     }  # fmt: skip
     place: ClassVar[str]
-    own: ClassVar[Mapping[str, Any]] = {}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {}
     draws: ClassVar[bool] = False
     rows_a_prompt: ClassVar[int] = 1
     whole_batches: ClassVar[bool] = False

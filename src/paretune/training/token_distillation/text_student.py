@@ -66,14 +66,15 @@ class TextStudent(Student):
 
     def loss(self, answers: Tensor, index: Tensor) -> Tensor:
         """The loss of B of the teacher's answers, [B, A]; index: their prompts."""
-        own = self._log_probs(self.asked, answers, index, vectors_of(self.policy.transformer, self.tokens))
-        answers = answers.to(own.device)
+        vectors = vectors_of(self.policy.transformer, self.tokens)
+        student = self._log_probs(self.asked, answers, index, vectors)
+        answers = answers.to(student.device)
         if self.settings.loss == "flow":
-            each = -own.gather(2, answers.clamp(min=0)[..., None])[..., 0]
+            each = -student.gather(2, answers.clamp(min=0)[..., None])[..., 0]
         else:
             with torch.no_grad(), self.teacher.on():
                 target = self._log_probs(self.plain, answers, index, None)
-            each = (target.exp() * (target - own)).sum(2)
+            each = (target.exp() * (target - student)).sum(2)
         return (each * (answers != NOTHING)).sum() / (len(answers) * self.length)
 
     def _log_probs(

@@ -17,7 +17,7 @@ from ..models.loading import open_policy
 from ..ops.merge_weights import simplex_lattice
 from ..ops.merging import DIVISIONS
 from ..stages.claim import check
-from ..stages.search import PROMPTS, means_of, validation_of, values_of
+from ..stages.measure_candidates import PROMPTS, means_of, validation_of, values_of
 from ..types import ParetuneError
 
 
