@@ -33,15 +33,9 @@ def reduce_round(
 ) -> None:
     """Merge the experts of a round into its merged folder, unless that is done already.
 
-    Args:
-        config: the recipe.
-        round_: the round; it names its experts, their weights and its reducer.
-        run_folder: the folder of the run.
-        previous: the merged folder of the previous round, which holds the momentum of the reducer `nesterov`.
-        evaluate: measures candidate weights for the reducer `search`. It is not called for a finished round.
-
-    Raises:
-        ParetuneError: where the adapters cannot be read or merged.
+    previous: the merged folder of the previous round, which holds the momentum of the reducer `nesterov`.
+    evaluate: measures candidate weights for the reducer `search`; it is not called for a finished round.
+    Raises ParetuneError if the adapters cannot be read or merged.
     """
     folder, method = run_folder / round_.merged, round_.reduce
     experts = [run_folder / task.folder for task in round_.tasks]

@@ -1,19 +1,20 @@
-"""How the learning rate falls over a method's epochs, by transformers' names."""
+"""How the learning rate falls over a method's epochs, under the names that transformers uses."""
 
 from __future__ import annotations
 
 import math
 from typing import Literal
 
-Schedule = Literal["constant", "linear", "cosine"]
+LRScheduler = Literal["constant", "linear", "cosine"]
 
 
-def rate_share(schedule: Schedule, epoch: int, begins: int, ends: int) -> float:
-    """The share of the learning rate in an epoch, from `begins` to `ends` - 1: 1 at first.
+def rate_share(lr_scheduler: LRScheduler, epoch: int, begins: int, ends: int) -> float:
+    """The share of the learning rate that an epoch trains with.
 
-    It would reach 0 at `ends`, so that no epoch is trained in vain.
+    The share is 1 in epoch `begins`. It would reach 0 in epoch `ends`, which is the first one after the last,
+    so that no epoch is trained with a rate of 0.
     """
-    if schedule == "constant":
+    if lr_scheduler == "constant":
         return 1.0
     progress = (epoch - begins) / max(1, ends - begins)
-    return 1.0 - progress if schedule == "linear" else (1.0 + math.cos(math.pi * progress)) / 2
+    return 1.0 - progress if lr_scheduler == "linear" else (1.0 + math.cos(math.pi * progress)) / 2

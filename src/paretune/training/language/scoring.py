@@ -1,4 +1,4 @@
-"""Our rewards as TRL's reward functions: one a source, all scored at once, costs turned round."""
+"""Our rewards as reward functions of TRL: one for each prompt set. All score at once; costs change sign."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ RewardFunction = Callable[..., list[float | None]]
 
 
 class Scoring:
-    """Scores the answers of an epoch, in groups of G that follow each other."""
+    """Scores the answers of an epoch. The G answers of a group follow each other."""
 
     def __init__(self, mixture: Mixture, watch: Watch, group: int, timeout: float) -> None:
         self.mixture, self.watch, self.group, self.timeout = mixture, watch, group, timeout
         self._last: tuple[Any, Scores] | None = None
 
     def functions(self) -> list[RewardFunction]:
-        """One a source: its scores, greater is better, None where it has none."""
+        """One function for each prompt set: its scores, greater is better, None where it does not apply."""
         return [self._function(i) for i in range(len(self.mixture.prompt_sets))]
 
     def _function(self, place: int) -> RewardFunction:
@@ -52,7 +52,11 @@ class Scoring:
         return scores
 
     def arguments(self, objective: ObjectiveConfig) -> dict[str, Any]:
-        """How TRL makes one advantage of several rewards (morl_dr), or of each prompt's own (morl_d)."""
+        """TRL's arguments for joint methods.
+
+        They say how TRL makes one advantage of several rewards (morl_dr), or of the reward of each prompt
+        (morl_d).
+        """
         whole = self.mixture.scoring == "all"
         weights = [s.weight if whole else 1.0 for s in self.mixture.prompt_sets]
         later = whole and objective.joint == "normalise_then_sum"
