@@ -318,7 +318,7 @@ def doctor(as_json: AsJson = False) -> None:
         print_json([vars(f) for f in findings])
     for finding in [] if as_json else findings:
         mark = "[green]ok[/green]" if finding.ok else "[red]!![/red]"
-        Console().print(f"{mark} {finding.what}: {finding.told}", highlight=False)
+        Console().print(f"{mark} {finding.what}: {finding.detail}", highlight=False)
     if any(f.needed and not f.ok for f in findings):
         raise typer.Exit(1)
 

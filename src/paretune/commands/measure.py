@@ -35,21 +35,31 @@ def measure_adapters(
     renames: Sequence[str] = (),
     verify: bool = False,
 ) -> dict[str, Any]:
-    """Means and standard errors of the base and of each adapter over it; rows are kept in `out`.
+    """Measure the base and each adapter over it.
 
-    adapters: folders, .safetensors files or hub ids, of any layout that merge reads. renames: "OLD=NEW".
+    Args:
+        config: a recipe with the base model, the rewards and the evaluation.
+        adapters: folders, .safetensors files or hub ids, in any layout that merge reads.
+        out: the folder where the rows are kept.
+        report: called with the progress.
+        renames: "OLD=NEW", for the modules of adapters.
+        verify: hash every file of the adapters.
+
+    Returns:
+        Means and standard errors, by method and reward.
     """
     check(config)
     names = folder_names([Path(adapter) for adapter in adapters])
     claim_eval(out)
     with lock(out):
-        places = measurable(adapters, renames, out)  # told before the base is measured
+        places = measurable(adapters, renames, out)  # reports faults before the base is measured
         for place in places:
             check_adapter(place, verify)
         n = config.evaluate.prompts
         subjects = [Subject("base", "base", (), n, ())]
         for name, adapter, place in zip(names, adapters, places, strict=True):
-            label = "./base" if str(adapter) == "base" else str(adapter)  # rows are told apart by this
+            # Rows are distinguished by this label, and "base" is the base model itself.
+            label = "./base" if str(adapter) == "base" else str(adapter)
             subjects.append(Subject(name, label, (str(place),), n, ()))
         model = fingerprint(resolve_path(config.model.path))
         jobs = [EvaluateJob(config, s, out, model) for s in subjects]
@@ -64,8 +74,17 @@ def measure_adapters(
 def score_folder(reward: str, folder: Path, prompts: str, timeout: float = 120.0) -> list[dict[str, Any]]:
     """Score the pictures, clips or texts of a folder, in the order of their names, each with its prompt.
 
-    Numbers in names count as numbers: img_2 comes before img_10. Where there are clips, pictures are taken
-    for their contact sheets and left out. timeout: seconds that one sample may take.
+    Numbers in names count as numbers: img_2 comes before img_10. If there are clips, pictures are taken to be
+    their contact sheets and are left out.
+
+    Args:
+        reward: a spec, as in a recipe.
+        folder: of the samples.
+        prompts: a file or set of prompts, one for each sample.
+        timeout: seconds that scoring one sample may take.
+
+    Returns:
+        One row for each sample, with its name, prompt and value.
     """
     if not folder.is_dir():
         raise ParetuneError(f"no folder {folder}")
@@ -96,7 +115,7 @@ def natural(path: Path) -> tuple[list[str | int], str]:
 
 
 def _uneven(folder: Path, paths: Sequence[Path], prompts: str, texts: Sequence[Prompt]) -> str:
-    """What is paired with what where that does not come out even, in one line."""
+    """The message for different numbers of samples and prompts: which sample would go with which prompt."""
     pairs = [f"{path.name} with {prompt.text[:40]!r}" for path, prompt in zip(paths, texts, strict=False)]
     begin, end = ", ".join(pairs[:2]), f" .. {pairs[-1]}" if len(pairs) > 2 else ""
     if len(paths) > len(texts):
