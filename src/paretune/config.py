@@ -2,8 +2,8 @@
 
 `recipes` reads it from YAML.
 """
-# pyright: reportCallIssue=false Pyright recognises a default only as Field(default=..), so it would require
-# every key that has a description.
+# pyright: reportCallIssue=false
+# Pyright recognises a default only as Field(default=..); it would require every key that has a description.
 
 from __future__ import annotations
 

@@ -16,13 +16,12 @@ from ..files import write_json
 from ..planning.budget import counted, expert_budget, set_sizes
 from ..planning.plan import Plan
 from ..records.labels import apart, labels
-from ..records.read import read_diagnostics
+from ..records.read import Row, read_diagnostics
 from .reduce import DIAGNOSTICS
 from .scorers import Scale, read_scales
 from .subjects import expert_round, subjects_of
 from .volumes import Space
 
-Row = dict[str, Any]
 Table = dict[str, dict[str, float]]
 
 
