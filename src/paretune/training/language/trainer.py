@@ -2,7 +2,7 @@
 
 The earlier rounds are folded into the base, and a fresh LoRA is put on it. TRL's reference model is the model
 with the adapter switched off, so it is the start of the round. The prompts of an epoch, its seed and its
-learning rate depend on the task and the epoch alone, and a checkpoint of ours holds the adapter and AdamW's
+learning rate depend on the task and the epoch alone, and our checkpoint holds the adapter and AdamW's
 moments. Training that continues from a checkpoint therefore gives the same bits as training without the stop.
 """
 
