@@ -23,7 +23,7 @@ from paretune.planning.methods import build_plan
 from paretune.recipes import find_recipe, load_config
 from paretune.rewards.base import load_reward, oriented, score_samples
 from paretune.training.expert import ExpertTrainer
-from paretune.training.mixture import Mixture, Source
+from paretune.training.mixture import Mixture, PromptSet
 
 OBJECTIVES = {
     "nft": ["objective.name=nft"],
@@ -49,7 +49,7 @@ def held_out(trainer: ExpertTrainer, config: RunConfig, name: str, count: int) -
     noise = policy.initial_noise(count, torch.Generator().manual_seed(7))
     sampling = Sampling(config.evaluate.steps, config.model.guidance_scale)
     pictures = policy.decode(sample(policy, trainer.held_out, noise, sampling).clean)  # type: ignore[attr-defined]
-    reward = trainer.mixture.sources[0].reward
+    reward = trainer.mixture.prompt_sets[0].reward
     return oriented(reward, score_samples(reward, pictures, prompts))
 
 
@@ -62,10 +62,10 @@ def measure(
     own = config.rewards[name]
     train, test = load_prompts(own.prompts), load_prompts(own.eval_prompts)[:count]
     reward = load_reward(own.reward, name=name, **own.options)
-    both = Mixture([Source(reward, [*train, *test])])  # encoded together, trained on `train` alone
+    both = Mixture([PromptSet(reward, [*train, *test])])  # encoded together, trained on `train` alone
     trainer = ExpertTrainer(config, task, Path("unused"), both, None, "cpu")
     trainer.held_out = trainer.conditions.select(torch.arange(len(train), len(train) + count))  # type: ignore[attr-defined]
-    trainer.mixture = Mixture([Source(reward, train)])
+    trainer.mixture = Mixture([PromptSet(reward, train)])
     before = held_out(trainer, config, name, count)
     start, epochs, inside = time.perf_counter(), 0, 0.0
     while time.perf_counter() - start < seconds:

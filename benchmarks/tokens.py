@@ -49,9 +49,9 @@ from paretune.reward_tokens.pipelines import Scaled, resolve
 from paretune.rewards.base import load_reward, oriented, score_samples
 from paretune.samples.media import medium_of
 from paretune.stages.evaluate import draw
-from paretune.stages.menu import token_family
-from paretune.stages.tokens import token_tasks
-from paretune.training.tokens.teacher import Teacher
+from paretune.stages.menu import token_menu
+from paretune.stages.train_tokens import token_tasks
+from paretune.training.token_distillation.teacher import Teacher
 from paretune.types import ParetuneError
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
@@ -231,7 +231,7 @@ def costs(bench: Bench) -> dict[str, float]:
     policy, names = bench.policy, list(bench.rewards)
     ways = text_ways if medium_of(bench.config.model).name == "texts" else flow_ways
     timed = ways(bench, bench.prompts[names[0]][0].text)
-    family, asked = token_family(tuple(names)), wishes(len(names))
+    family, asked = token_menu(tuple(names)), wishes(len(names))
 
     def by_tokens() -> None:
         timed.together([resolve(family.at(p).tokens, bench.tokens) for p in asked])

@@ -1,9 +1,9 @@
-"""The run configuration: every key of a recipe, checked once, frozen, and written whole into the run.
+"""The configuration of a run: every key of a recipe. It is checked once, frozen, and written into the run.
 
 `recipes` reads it from YAML.
 """
 # pyright: reportCallIssue=false
-# Pyright sees a default only as Field(default=..): it would ask for every key that has a description.
+# Pyright recognises a default only as Field(default=..); it would require every key that has a description.
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from .ops.merging import DIVISIONS, read_settings, reducer_of
 from .yaml_text import dump_yaml
 
 MethodName = Literal["mapreduce", "rewarded_soup", "morl_d", "morl_dr", "sequential", "selma"]
-# Folders and files are called after a reward, with a few words before and behind: 255 bytes hold them.
+# Folders and files are named after a reward, with a few words before and after it; 255 bytes must hold them.
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=100)]
 
 
@@ -57,14 +57,14 @@ class ModelConfig(_Section):
 
     path: Line = Field("pictures", description="an embedded model, a folder, or a hub id")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the frozen base")
-    height: Pixels | None = Field(None, description="pixels; default the pipeline's own")
+    height: Pixels | None = Field(None, description="in pixels; default: the pipeline's")
     width: Pixels | None = None
     guidance_scale: NonNegative = Field(
         1.0, description="classifier-free, which 1 turns off; FLUX and HunyuanVideo: the embedded guidance"
     )
     steps: Steps = Field(8, description="sampling steps in training")
     gradient_checkpointing: bool = False
-    options: dict[str, Any] = Field(default_factory=dict, description="what only its family has")
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of this family of models")
 
 
 class LoraConfig(_Section):
@@ -79,11 +79,11 @@ class LoraConfig(_Section):
 
 
 class ObjectiveConfig(_Section):
-    """What an expert minimises. What one objective alone takes is in `options`: see its own file."""
+    """What an expert minimises. `options` are those of one objective; its file describes them."""
 
-    name: str = Field("nft", description="a name of training.objectives.table.OBJECTIVES, or of a package's")
+    name: str = Field("nft", description="of training.objectives.table.OBJECTIVES, or of a package")
     kl: NonNegative = Field(0.0, description="weight of the KL to the anchor")
-    anchor: Literal["round", "base"] = Field("round", description="the model the KL pulls to")
+    anchor: Literal["round", "base"] = Field("round", description="the model that the KL is measured from")
     advantage_std: Literal["group", "global"] = "group"
     advantage_clip: PositiveReal = 5.0
     joint: Literal["sum_then_normalise", "normalise_then_sum"] = Field(
@@ -91,31 +91,31 @@ class ObjectiveConfig(_Section):
     )
     shared_noise: bool = Field(False, description="one initial noise a group")
     options: Options = Field(
-        default_factory=dict, description="the objective's own; of language models TRL's settings too"
+        default_factory=dict, description="of this objective; for language models also TRL's settings"
     )
     others: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="options of objectives that methods choose, as selma's: {sft: {..}}"
+        default_factory=dict, description="options of objectives that methods choose; for selma: {sft: {..}}"
     )
 
 
 class TrainConfig(_Section):
-    """The optimisation of one expert in one round. An epoch samples, scores and updates."""
+    """The training of one expert in one round. An epoch draws and scores samples and updates the adapter."""
 
     epochs: Epochs = 12
     prompts_per_epoch: Annotated[Positive, Field(le=100_000)] = 8
     group_size: Annotated[Whole, Field(ge=2, le=10_000)] = 12
     keep: Annotated[Whole, Field(ge=2, multiple_of=2)] | None = Field(
-        None, description="train on so many of each group, the best and the worst half each; default all"
+        None, description="train on so many samples of each group, half the best, half the worst; default all"
     )
     updates_per_epoch: Positive = 2
-    micro_batch: Positive = Field(96, description="samples a forward pass; more are accumulated")
+    micro_batch: Positive = Field(96, description="samples in a forward pass; gradients accumulate")
     learning_rate: Rate = 2e-3
     lr_scheduler: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="how the rate falls over a method's epochs, MapReduce's rounds together"
+        "constant", description="how the rate falls over a method's epochs; MapReduce's rounds count together"
     )
     weight_decay: NonNegative = 1e-4
     max_grad_norm: PositiveReal = 1.0
-    ema_decay: Decay = Field(0.0, description="0: the expert is the last step")
+    ema_decay: Decay = Field(0.0, description="0: the expert is the last step, not an average")
     ema_every: Positive = Field(1, description="updates between two steps of the average")
     autocast: bool = Field(False, description="bfloat16 autocast around the transformer")
     checkpoint_every: Positive = Field(3, description="epochs between two checkpoints")
@@ -131,12 +131,12 @@ class TrainConfig(_Section):
 
 
 class RewardConfig(_Section):
-    """One reward: what scores, on which prompts, and who judges it independently."""
+    """One reward: the scorer, the prompts, and an independent judge."""
 
     reward: Line = Field(description="a registered name, package.module:Name, or file.py:Name")
     prompts: Line = Field(description="training prompts: a file, an embedded set or a dataset of the hub")
     eval_prompts: Line = Field(description="held-out prompts")
-    judge: Line | None = Field(None, description="an independent judge that nothing trains on")
+    judge: Line | None = Field(None, description="an independent reward that nothing is trained on")
     weight: NonNegative = Field(1.0, description="its weight in the average")
     options: RewardOptions = Field(default_factory=dict)
     kl: NonNegative | None = Field(None, description="overrides objective.kl")
@@ -144,15 +144,15 @@ class RewardConfig(_Section):
 
 
 class ReduceConfig(_Section):
-    """How experts become one. The methods and their options: docs/merging.md."""
+    """How experts are merged. docs/merging.md describes the methods and their options."""
 
     method: str = Field("exact", description="a name of ops.merging.REDUCERS, or of a package's")
     rank: Positive | None = Field(None, description="cut each round's average to this rank")
     energy: Annotated[PositiveReal, Field(le=1)] | None = Field(
-        None, description="or to the least rank that keeps this share of its energy"
+        None, description="or cut it to the least rank that keeps this share of its energy"
     )
-    final_rank: Positive | None = Field(None, description="rank of final/; default exact")
-    options: dict[str, Any] = Field(default_factory=dict, description="the method's own, as density")
+    final_rank: Positive | None = Field(None, description="cut final/ to this rank; default: exact")
+    options: dict[str, Any] = Field(default_factory=dict, description="of this method, such as density")
 
     @field_validator("method")
     @classmethod
@@ -163,7 +163,7 @@ class ReduceConfig(_Section):
     @field_validator("options")
     @classmethod
     def _taken(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        # A wrong method is not in info.data: it is told by itself.
+        # A wrong method is not in info.data; its own validator reports it.
         return read_settings(info.data["method"], options) if "method" in info.data else options
 
     @model_validator(mode="after")
@@ -179,25 +179,25 @@ class ReduceConfig(_Section):
 
 
 class TokenOptions(_Section):
-    """What seldom needs a change in the training of reward tokens."""
+    """Settings of the training of reward tokens that seldom need a change."""
 
-    init: str = Field("", description="words whose mean embedding a token starts at; default random")
-    samples: Positive = Field(1024, description="that the teacher draws, once a token")
-    batch_size: Positive = Field(64, description="of them, in one step")
+    init: str = Field("", description="words at whose mean embedding a token starts; default: random")
+    samples: Positive = Field(1024, description="samples that the teacher draws, once for each token")
+    batch_size: Positive = Field(64, description="samples in one step")
     learning_rate: Rate = Field(0.1, description="in units of an encoder's embeddings (their rms)")
     sigma_shift: PositiveReal = Field(1.0, description="above 1 trains more on noisy states")
-    validation: Positive = Field(64, description="training prompts held out to choose the best step")
-    every: Positive = Field(50, description="steps between two validations, which are checkpoints too")
-    patience: Positive = Field(4, description="validations without a new best before it stops")
+    validation: Positive = Field(64, description="training prompts that are held out to choose the best step")
+    every: Positive = Field(50, description="steps between two validations, which also write checkpoints")
+    patience: Positive = Field(4, description="validations without a new best after which it stops")
 
 
 class TokensConfig(_Section):
-    """One learned token a reward (RaTE). A recipe with this section trains them after the rounds."""
+    """One learned token for each reward (RaTE). A recipe with this section trains tokens after the rounds."""
 
     loss: Literal["flow", "velocity"] = Field(
-        "flow", description="flow: on the teacher's samples, as published; velocity: its own prediction"
+        "flow", description="flow: fit the teacher's samples, as published; velocity: fit its prediction"
     )
-    vectors: Annotated[Whole, Field(ge=1, le=8)] = Field(1, description="of a token, in each table")
+    vectors: Annotated[Whole, Field(ge=1, le=8)] = Field(1, description="of a token, in each embedding table")
     steps: Positive = 400
     options: TokenOptions = TokenOptions()
 
@@ -205,29 +205,29 @@ class TokensConfig(_Section):
 class EvaluateConfig(_Section):
     """The measurement, the same for every method."""
 
-    prompts: Positive = Field(64, description="held-out prompts of each reward's set")
+    prompts: Positive = Field(64, description="held-out prompts from each reward's set")
     samples: Annotated[Positive, Field(le=1000)] = Field(
-        2, description="pictures a prompt, the same noise for all methods"
+        2, description="samples for each prompt, with the same noise for all methods"
     )
     steps: Steps = 10
-    guidance_scale: NonNegative | None = Field(None, description="default model.guidance_scale")
+    guidance_scale: NonNegative | None = Field(None, description="default: model.guidance_scale")
     batch_size: Positive = 64
     judges: bool = True
-    untargeted: tuple[Line, ...] = Field((), description="rewards that nothing trains on, on every set")
+    untargeted: tuple[Line, ...] = Field((), description="rewards that train nothing and score every set")
     lattice: Annotated[Whole, Field(ge=0, le=100)] = Field(
-        0, description="divisions of the grid of preferences; 0 measures none"
+        0, description="divisions of the grid of preferences; 0: no grid"
     )
     seed: Seed = 1234
 
 
 class ExecutorConfig(_Section):
-    """Where the experts train."""
+    """Where the tasks of a run are computed."""
 
     kind: Line = Field("local", description="a name of executors.EXECUTORS, or of a package's")
-    workers: Processes = Field(0, ge=0, description="processes at a time; 0: one an expert")
-    threads: Processes = Field(1, gt=0, description="CPU threads of each; part of what makes runs equal")
+    workers: Processes = Field(0, ge=0, description="processes at the same time; 0: one for each expert")
+    threads: Processes = Field(1, gt=0, description="CPU threads of each process; results depend on it")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    reward_timeout: PositiveReal = Field(120.0, description="seconds one batch may take")
+    reward_timeout: PositiveReal = Field(120.0, description="seconds that scoring a batch may take")
 
 
 class RunConfig(_Section):
@@ -243,7 +243,7 @@ class RunConfig(_Section):
     train: TrainConfig = TrainConfig()
     rewards: Annotated[dict[FolderName, RewardConfig], Field(min_length=1, max_length=MOST_REWARDS)]
     reduce: ReduceConfig = ReduceConfig()
-    tokens: TokensConfig | None = Field(None, description="trains a token a reward where it is given")
+    tokens: TokensConfig | None = Field(None, description="if given, trains a token a reward")
     evaluate: EvaluateConfig = EvaluateConfig()
     executor: ExecutorConfig = ExecutorConfig()
 
@@ -255,7 +255,7 @@ class RunConfig(_Section):
 
     @model_validator(mode="after")
     def _size(self) -> RunConfig:
-        """A plan that fits into memory, and a run that can end."""
+        """Refuse a plan that does not fit into memory, or a run that could not end."""
         check_epochs(self.rounds * sum(r.epochs or self.train.epochs for r in self.rewards.values()))
         check_lattice("evaluate.lattice", len(self.rewards), self.evaluate.lattice)
         if self.reduce.method == "search":
@@ -274,27 +274,27 @@ class RunConfig(_Section):
                 "leave those of the rewards out"
             )
         if len(set(self.methods)) < len(self.methods):
-            raise ValueError("methods names one twice")
+            raise ValueError("methods names the same method twice")
         if self.tokens is not None and not {"mapreduce", "rewarded_soup"} & set(self.methods):
             raise ValueError("tokens are trained from experts: add mapreduce or rewarded_soup to methods")
         return self
 
     def weights(self) -> dict[str, float]:
-        """The rewards' weights, normalised to sum 1."""
+        """The weights of the rewards, normalised so that their sum is 1."""
         total = sum(r.weight for r in self.rewards.values())
         return {name: r.weight / total for name, r in self.rewards.items()}
 
     def rounding_keys(self, whole_batches: bool = False) -> frozenset[str]:
-        """Keys that change a result by its rounding alone: a run that goes on may set them to fit.
+        """The keys that change nothing but the rounding of a result, so that a resumed run may change them.
 
-        whole_batches: the objective compares the samples of a micro-batch, whose size then counts
-        (`training.objectives.settings.needs_whole_batches`).
+        whole_batches: whether the objective compares the samples of a micro-batch, so that its size matters
+        (see `training.objectives.settings.needs_whole_batches`).
         """
         free = {"model.gradient_checkpointing"}
         return frozenset(free if whole_batches else free | {"train.micro_batch"})
 
     def without_rounding(self, whole_batches: bool = False) -> RunConfig:
-        """The recipe with the defaults of `rounding_keys`: what digests are made of."""
+        """The recipe with the defaults for `rounding_keys`, from which digests are computed."""
         sections = {"model": self.model, "train": self.train}
         for key in self.rounding_keys(whole_batches):
             name, leaf = key.split(".")
@@ -303,5 +303,5 @@ class RunConfig(_Section):
         return self.model_copy(update=sections)
 
     def to_yaml(self) -> str:
-        """The resolved recipe, every key spelled out."""
+        """The resolved recipe, with every key spelled out."""
         return dump_yaml(self.model_dump(mode="json"))

@@ -1,6 +1,6 @@
-"""Recipes: find one by its name, read it with `--set a.b=c`, compare two.
+"""Recipes: find one by its name, read it with `--set a.b=c`, and compare two of them.
 
-Every mistake is one line: which key, what is wrong, and the nearest right name.
+Every mistake is reported in one line: the key, what is wrong with it, and the nearest known name.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from .yaml_text import YamlMistake, load_yaml
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Name -> file. In a wheel they lie inside the package, in a clone beside `src`."""
+    """Name -> file. In a wheel recipes are inside the package, in a clone beside `src`."""
     here = Path(__file__).parent
     folders = (here / "recipes", here.parent.parent / "recipes")
     return {p.stem: p for folder in folders for p in sorted(folder.glob("*.yaml"))}
 
 
 def find_recipe(name: str) -> Path:
-    """The file that `name` means. Raises ParetuneError naming the recipes there are.
+    """The file that `name` stands for. Raises ParetuneError, which names the recipes that exist.
 
-    A bare name is that of a recipe that ships: a file "quickstart" in anybody's folder is not run for it.
+    A bare name stands for the recipe that ships under it, even if the current folder has a file of that name.
     """
     path, shipped = Path(name), shipped_recipes()
     if name in shipped:
@@ -51,14 +51,14 @@ def find_recipe(name: str) -> Path:
     raise ParetuneError(f"no recipe {_key(name)}; give a YAML file or one of: {', '.join(shipped)}")
 
 
-# What a run leaves beside its config.yaml: of these a recipe that somebody wrote has none.
+# What a run leaves beside its config.yaml. The folder of a recipe that somebody wrote has none of these.
 _RUN_LEAVES = ("plan.json", "environment.json", "evaluation.jsonl", "summary.json", "report.html", "final")
 
 
 def in_run(recipe: Path) -> bool:
-    """Whether a recipe lies in the folder of a run, which may be anybody's: its config.yaml, or below it.
+    """Whether a recipe is config.yaml of a run, or another file in its folder. A run may come from anybody.
 
-    A link lies where it leads to as well as where it stands.
+    For a link both places count: where it is and where it leads to.
     """
     if recipe.name == "config.yaml" or recipe.resolve().name == "config.yaml":
         return True
@@ -70,7 +70,7 @@ def in_run(recipe: Path) -> bool:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe, apply overrides such as "train.epochs=4", and validate. Raises ParetuneError."""
+    """Read a recipe, apply overrides such as "train.epochs=4", and validate it. Raises ParetuneError."""
     path = Path(path)
     try:
         raw = load_yaml(path.read_text(encoding="utf-8-sig"))
@@ -90,9 +90,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def parse_config(raw: dict[str, Any], source: str) -> RunConfig:
-    """Validate a mapping; the first mistake becomes one line that names `source` and the key."""
+    """Validate a recipe given as a mapping.
+
+    Raises ParetuneError for the first mistake: one line that names `source` and the key.
+    """
     try:
-        with _told_of(source):
+        with _naming(source):
             config = RunConfig.model_validate(complete_objective(raw))
             check_with_recipe(config)
             check_names(config)
@@ -102,8 +105,8 @@ def parse_config(raw: dict[str, Any], source: str) -> RunConfig:
 
 
 @contextmanager
-def _told_of(source: str) -> Iterator[None]:
-    """Put the recipe's name before a mistake."""
+def _naming(source: str) -> Iterator[None]:
+    """Put the name of the recipe before the message of a ParetuneError."""
     try:
         yield
     except ParetuneError as error:
@@ -113,20 +116,21 @@ def _told_of(source: str) -> Iterator[None]:
 def _overridden(raw: dict[str, Any], overrides: Sequence[str], source: str) -> dict[str, Any]:
     """The recipe with every --set applied.
 
-    The recipe's options are those of its own objective: of another that is set, those that both have stay.
+    The recipe's `objective.options` belong to its objective. If --set names another objective, only the
+    options that both objectives have are kept.
     """
-    with _told_of(source):
+    with _naming(source):
         raw = complete_objective(raw)
     section, first = raw.get("objective"), [i for i in overrides if i.startswith("objective.name=")]
     name = section.get("name") if isinstance(section, dict) else None
     for item in first:
         _override(raw, item)
-    with _told_of(source):
+    with _naming(source):
         raw = switch_objective(raw, name)
     for item in overrides:
         if item not in first:
             _override(raw, item)
-    with _told_of(source):
+    with _naming(source):
         return complete_objective(raw, flat_wins=True)
 
 
@@ -135,28 +139,28 @@ def _override(raw: dict[str, Any], item: str) -> None:
     *parents, leaf = names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):
         raise ParetuneError(f"--set wants key=value, not {brief(item)}")
-    told = f"--set {_key(item)}"
+    where = f"--set {_key(item)}"
     node = raw
     for parent in parents:
         if node.get(parent) is None:  # a section may be missing, or null in a resolved recipe
             node[parent] = {}
         child: Any = node[parent]
         if not isinstance(child, dict):
-            raise ParetuneError(f"{told}: {_key(parent)} is a value, not a section")
+            raise ParetuneError(f"{where}: {_key(parent)} is a value, not a section")
         node = cast("dict[str, Any]", child)
     try:
         node[leaf] = load_yaml(value)
     except YamlMistake as error:
-        raise ParetuneError(f"{told}: the value is not YAML: {error}") from error
+        raise ParetuneError(f"{where}: the value is not YAML: {error}") from error
 
 
 def _key(name: str) -> str:
-    """A user's key or name for a message: as it is where that is one short line."""
+    """A user's key or name for a message: unchanged if it is one short line."""
     return name if name.isprintable() and len(name) <= 100 else brief(name, 100)
 
 
 def _first_mistake(error: ValidationError) -> str:
-    """One line for the first error of a validation."""
+    """The message for the first error of a validation, in one line."""
     first = error.errors()[0]
     where = ".".join(_key(str(part)) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -195,7 +199,7 @@ def _keys_at(parents: Sequence[str]) -> list[str]:
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section that a key holds, one that may be left out included; None for a plain value."""
+    """The class of the section that a key holds, also if the section is optional; None for a plain value."""
     for kind in (annotation, *get_args(annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind
@@ -203,7 +207,7 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 
 
 def count_keys() -> int:
-    """How many keys a recipe can hold; a test keeps it under 80. `options` are one, whatever they hold."""
+    """How many keys a recipe can have; a test keeps it under 80. Each `options` counts as one key."""
     nested = [_section(f.annotation) for n, f in RunConfig.model_fields.items() if n != "rewards"]
     sections = [s for s in nested if s is not None]
     flat = len(RunConfig.model_fields) - len(sections)
@@ -211,7 +215,7 @@ def count_keys() -> int:
 
 
 def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
-    """Dotted names of the keys whose values differ, without those that change no more than rounding."""
+    """The dotted names of the keys whose values differ, without those that change nothing but rounding."""
     harmless = {
         "executor.kind", "executor.workers", "executor.reward_timeout", "train.checkpoint_every", "name",
     }  # fmt: skip

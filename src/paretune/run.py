@@ -1,10 +1,19 @@
-"""READ FIRST: one whole run.
+"""READ FIRST: one whole run of MapReduce LoRA, from a recipe to a report.
 
-    plan -> K rounds of (Map: train one expert a reward -> Reduce: average and fold)
-         -> final adapter (-> reward tokens) -> evaluate against base, experts and soup -> report
+A recipe names a base model and N rewards that pull apart. A run makes one adapter on which all of them rise:
 
-Every stage writes a manifest, so a run that was stopped, or killed, goes on where it was: `run` called
-again with the same recipe skips what is finished.
+    plan      which experts train on what, decided before anything runs           planning/
+    map       train one LoRA expert for each reward, in parallel                  stages/map.py
+    reduce    average the experts; the next round starts from the average         stages/reduce.py
+              (map and reduce repeat for `rounds` rounds; their sum is final/)
+    tokens    optional: distil each expert into a reward token                    stages/train_tokens.py
+    evaluate  score base, experts, baselines and result on held-out prompts       stages/evaluate.py
+    report    summary.json, report.html and plots/                                stages/summarise.py, report/
+
+Every baseline (`rewarded_soup`, `morl_d`, ..) is another plan that goes through the same stages.
+
+Each stage writes a manifest when it is finished. A run that was stopped or killed therefore continues when
+`run` is called again with the same recipe and `resume`: every stage that has its manifest is skipped.
 """
 
 from __future__ import annotations
@@ -12,6 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,52 +32,67 @@ from .executors.base import Executor, Report
 from .files import write_json, write_rows
 from .models.detect import resolve_path
 from .planning.budget import counted, set_sizes
-from .planning.long_prompts import told_cuts
+from .planning.long_prompts import cut_notices
 from .planning.methods import build_plan
-from .planning.plan import ExpertTask, Plan, Round
+from .planning.plan import ExpertTask, MethodPlan, Plan, Round
 from .records import seal
 from .records.manifest import MANIFEST
 from .records.read import read_timing
 from .report import write_report
 from .rewards.process import reward_process
 from .stages.claim import claim, lock
-from .stages.evaluate import EvaluateJob, collect, evaluate_subject
+from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.map import MapJob, train_expert
-from .stages.reduce import Evaluate, diagnostics, reduce_round, write_final
-from .stages.search import SearchJob, measure_candidates
+from .stages.measure_candidates import SearchJob, measure_candidates
+from .stages.reduce import MeasureCandidates, diagnostics, reduce_round, write_final
 from .stages.subjects import subjects_of
 from .stages.summarise import summarise
-from .stages.tokens import TokenJob, token_tasks, train_token, write_final_tokens
+from .stages.train_tokens import TokenJob, token_tasks, train_token, write_final_tokens
 from .types import ParetuneError
 
 
 def run(
     config: RunConfig, out: Path, report: Report, resume: bool = False, verify: bool = False
 ) -> dict[str, Any]:
-    """Do the whole job in the folder `out`; returns the summary.
+    """Carry out a whole run in the folder `out`.
 
-    report: called with events (stage, expert's progress). Raises ParetuneError on a user's mistake and
-    types.Stopped when stopped; in both cases what was finished is kept. verify: hash the base model's files
-    even where their sizes and times say that they are those that the run began with.
+    Args:
+        config: the recipe.
+        out: the folder of the run: new, or with `resume` one that the same recipe began.
+        report: called with events: the stage that begins, and the progress of each task.
+        resume: continue the run that lies in `out`.
+        verify: hash the base model's files even where their sizes and times are those of the run's beginning.
+
+    Returns:
+        The summary, as summary.json holds it.
+
+    Raises:
+        ParetuneError: for a mistake of the user.
+        types.Stopped: when the user stopped the run. In both cases finished work is kept.
     """
     plan = counted(config, build_plan(config), set_sizes(config))
     executor = open_executor(config, usual=len(config.rewards))
     claim(config, plan, out, resume)
-    reward_process().kill()  # it has checked the rewards; each worker has one of its own
+    reward_process().kill()  # it checked the rewards in `claim`; each worker starts one for itself
     with lock(out) as held:
         report = held.watching(report)
         base = resolve_path(config.model.path)
         seal.begin(out, Path(base), verify)
         environment = describe(config, base, executor.device)
         write_json(out / "environment.json", environment)
-        for line in told_cuts(config):
-            report({"notice": line})
+        for notice in cut_notices(config):
+            report({"notice": notice})
+
         clock = Clock(out)
         with executor:
-            stages = Stages(config, plan, out, environment["model_fingerprint"], executor)
-            stages.train(report, clock)
-            stages.tokens(report, clock)
-            stages.measure(report, clock)
+            fingerprint, subjects = environment["model_fingerprint"], subjects_of(config, plan)
+            stages = Stages(config, plan, subjects, out, fingerprint, executor, report, clock)
+            for method in plan.methods:
+                stages.map_and_reduce(method)
+            stages.write_final_adapter()
+            stages.train_tokens()
+            stages.evaluate()
+
         rows = collect(config, out, stages.subjects)
         summary = summarise(config, plan, out, rows, clock.seconds())
         report({"stage": "report"})
@@ -78,73 +103,81 @@ def run(
         return summary
 
 
-# What timing.jsonl calls the training of a method; other methods go by their own name.
+# The names that timing.jsonl uses for the training of a method. A method without an entry keeps its name.
 PHASES = {"mapreduce": "map", "rewarded_soup": "soup"}
 
 
+@dataclass(frozen=True)
 class Stages:
-    """The stages of one run, bound to its folder and executor."""
+    """The stages of one run. Each skips what is finished already.
 
-    def __init__(
-        self, config: RunConfig, plan: Plan, out: Path, model: str, executor: Executor
-    ) -> None:
-        self.config, self.plan, self.out, self.model = config, plan, out, model
-        self.executor = executor
-        self.subjects = subjects_of(config, plan)
+    subjects: the models that are evaluated. out: the folder of the run. base_fingerprint: identifies the base
+    model in the digests of the stages.
+    """
 
-    def train(self, report: Report, clock: Clock) -> None:
-        """Map and Reduce, round by round, method by method."""
-        for method in self.plan.methods:
-            merged: list[Path] = []
-            for round_ in method.rounds:
-                report({"stage": "map", "method": method.name, "round": round_.number})
-                with clock.phase(PHASES.get(method.name, method.name)):
-                    self.map(round_.tasks, report)
-                with clock.phase("reduce"):
-                    previous = merged[-1] if merged else None
-                    reduce_round(self.config, round_, self.out, previous, self.search(round_, report))
-                merged.append(self.out / round_.merged)
-                if len(round_.tasks) > 1:
-                    told = diagnostics(merged[-1])
-                    report({"stage": "reduce", "method": method.name, "round": round_.number, **told})
-        model = [self.out / folder for folder in self.plan.methods[0].model]
-        write_final(self.config, model, self.out / "final")
+    config: RunConfig
+    plan: Plan
+    subjects: tuple[Subject, ...]
+    out: Path
+    base_fingerprint: str
+    executor: Executor
+    report: Report
+    clock: Clock
 
-    def map(self, tasks: Sequence[ExpertTask], report: Report) -> None:
-        """Train the experts of a round in parallel."""
-        jobs = [MapJob(self.config, task, self.out, self.model) for task in tasks]
-        self.executor.map(train_expert, jobs, report)
+    def map_and_reduce(self, method: MethodPlan) -> None:
+        """Carry out the rounds of one method: train the experts of a round, then average them."""
+        merged: Path | None = None
+        for round_ in method.rounds:
+            self.report({"stage": "map", "method": method.name, "round": round_.number})
+            with self.clock.phase(PHASES.get(method.name, method.name)):
+                self.map(round_.tasks)
+            with self.clock.phase("reduce"):
+                reduce_round(self.config, round_, self.out, merged, self.candidate_measurer(round_))
+            merged = self.out / round_.merged
+            if len(round_.tasks) > 1:
+                agreement = diagnostics(merged)
+                self.report({"stage": "reduce", "method": method.name, "round": round_.number, **agreement})
 
-    def search(self, round_: Round, report: Report) -> Evaluate:
-        """What `reduce.method: search` asks: candidate weights of the round -> their values."""
+    def map(self, tasks: Sequence[ExpertTask]) -> None:
+        """Train the experts of one round in parallel."""
+        jobs = [MapJob(self.config, task, self.out, self.base_fingerprint) for task in tasks]
+        self.executor.map(train_expert, jobs, self.report)
 
-        def evaluate(candidates: Sequence[tuple[float, ...]]) -> list[float]:
-            """One job for all of them, which is skipped where its rows are there."""
-            job = SearchJob(self.config, round_, tuple(candidates), self.out, self.model)
-            return self.executor.map(measure_candidates, [job], report)[0]
+    def candidate_measurer(self, round_: Round) -> MeasureCandidates:
+        """The function that `reduce.method: search` calls: candidate weights of the round -> their values."""
 
-        return evaluate
+        def measure(candidates: Sequence[tuple[float, ...]]) -> list[float]:
+            """Measure all candidates in one job, which is skipped where its rows are there already."""
+            job = SearchJob(self.config, round_, tuple(candidates), self.out, self.base_fingerprint)
+            return self.executor.map(measure_candidates, [job], self.report)[0]
 
-    def tokens(self, report: Report, clock: Clock) -> None:
-        """Train one reward token an expert, in parallel, where the recipe asks for them."""
+        return measure
+
+    def write_final_adapter(self) -> None:
+        """Write final/: the model of the recipe's first method as one adapter over the base."""
+        merged = [self.out / folder for folder in self.plan.methods[0].model]
+        write_final(self.config, merged, self.out / "final")
+
+    def train_tokens(self) -> None:
+        """Train one reward token for each expert, in parallel, where the recipe asks for tokens."""
         tasks = token_tasks(self.config, self.plan)
         if not tasks:
             return
-        report({"stage": "tokens"})
-        jobs = [TokenJob(self.config, task, self.out, self.model) for task in tasks]
-        with clock.phase("tokens"):
-            self.executor.map(train_token, jobs, report)
+        self.report({"stage": "tokens"})
+        jobs = [TokenJob(self.config, task, self.out, self.base_fingerprint) for task in tasks]
+        with self.clock.phase("tokens"):
+            self.executor.map(train_token, jobs, self.report)
         write_final_tokens(self.out, tasks)
 
-    def measure(self, report: Report, clock: Clock) -> None:
+    def evaluate(self) -> None:
         """Evaluate every subject, in parallel."""
-        report({"stage": "evaluate"})
-        jobs = [EvaluateJob(self.config, subject, self.out, self.model) for subject in self.subjects]
-        with clock.phase("evaluate"):
-            self.executor.map(evaluate_subject, jobs, report)
+        self.report({"stage": "evaluate"})
+        jobs = [EvaluateJob(self.config, s, self.out, self.base_fingerprint) for s in self.subjects]
+        with self.clock.phase("evaluate"):
+            self.executor.map(evaluate_subject, jobs, self.report)
 
     def check_whole(self) -> None:
-        """Raise ParetuneError for a stage whose folder was removed after it was finished."""
+        """Raise ParetuneError for a stage whose folder was removed after the stage had finished."""
         rounds = [r for method in self.plan.methods for r in method.rounds]
         folders = [task.folder for r in rounds for task in r.tasks] + [r.merged for r in rounds]
         folders += [task.folder for task in token_tasks(self.config, self.plan)]
@@ -156,7 +189,7 @@ class Stages:
 
 
 class Clock:
-    """Seconds a phase, summed over the sittings of a resumed run (timing.jsonl)."""
+    """The seconds that each phase takes, summed over all sessions of a resumed run (timing.jsonl)."""
 
     def __init__(self, out: Path) -> None:
         self.path = out / "timing.jsonl"
@@ -164,7 +197,7 @@ class Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a block."""
+        """Measure the time of a block."""
         start = time.perf_counter()
         try:
             yield
@@ -173,7 +206,7 @@ class Clock:
             write_rows(self.path, self.rows)
 
     def seconds(self) -> dict[str, float]:
-        """By phase, and "total"."""
+        """The seconds by phase, and their sum under "total"."""
         sums: dict[str, float] = {}
         for row in self.rows:
             sums[row["phase"]] = sums.get(row["phase"], 0.0) + row["seconds"]

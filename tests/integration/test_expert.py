@@ -14,7 +14,7 @@ from paretune.recipes import load_config
 from paretune.records.manifest import write_manifest
 from paretune.rewards.base import FunctionReward
 from paretune.training.expert import ExpertTrainer, Stopped
-from paretune.training.mixture import Mixture, Source
+from paretune.training.mixture import Mixture, PromptSet
 from paretune.types import ParetuneError, Prompt
 from tests.conftest import tiny_recipe
 
@@ -31,7 +31,7 @@ def _trainer(
     config = load_config(tiny_recipe(folder, pipeline, **changes))
     task = build_plan(config).methods[0].rounds[0].tasks[0]
     own = FunctionReward(reward, "red")  # type: ignore[arg-type]
-    mixture = Mixture([Source(own, PROMPTS, kl=config.objective.kl)])
+    mixture = Mixture([PromptSet(own, PROMPTS, kl=config.objective.kl)])
     return ExpertTrainer(config, task, folder, mixture, parents, "cpu")  # type: ignore[arg-type]
 
 
@@ -186,7 +186,7 @@ def test_the_soups_expert_that_goes_on_from_round_one_is_one_trained_alone(
 ) -> None:
     train = {"epochs": 2, "ema_decay": 0.9, "lr_scheduler": schedule}
     config = load_config(tiny_recipe(tmp_path, tiny_sd3, train=train))
-    mixture = Mixture([Source(FunctionReward(_red, "red"), PROMPTS, kl=config.objective.kl)])
+    mixture = Mixture([PromptSet(FunctionReward(_red, "red"), PROMPTS, kl=config.objective.kl)])
 
     def trained(task: ExpertTask, folder: Path, begun: Path | None = None) -> ExpertTrainer:
         trainer = ExpertTrainer(config, task, folder, mixture, None, "cpu")

@@ -19,7 +19,7 @@ from paretune.rewards.base import FunctionReward
 from paretune.stages.map import mixture_of
 from paretune.training.checkpoint import Stopped
 from paretune.training.language.trainer import LanguageTrainer
-from paretune.training.mixture import Mixture, Source
+from paretune.training.mixture import Mixture, PromptSet
 from paretune.types import Prompt
 from tests.language import language_recipe, make_gpt2_reward, make_llama
 
@@ -113,7 +113,7 @@ def test_a_joint_expert_weighs_the_rewards_and_a_cost_counts_down(tiny_llama: Pa
     rewards = [FunctionReward(words, name) for name in ("long", "short")]
     rewards[1].higher_is_better = False
     prompts = [Prompt("fix"), Prompt("clean")]
-    mixture = Mixture([Source(r, prompts, w) for r, w in zip(rewards, (1.0, 3.0), strict=True)], "all")
+    mixture = Mixture([PromptSet(r, prompts, w) for r, w in zip(rewards, (1.0, 3.0), strict=True)], "all")
     trainer = LanguageTrainer(config, task, tmp_path, mixture, None, "cpu")
     seen: list[dict[str, Any]] = []
     trainer.run(seen.append, lambda: False)
@@ -127,7 +127,7 @@ def test_a_joint_expert_weighs_the_rewards_and_a_cost_counts_down(tiny_llama: Pa
     long, short = (f(completions=texts, index=index) for f in scoring.functions())
     assert (long, short) == ([2, 1, 3, 1], [-2, -1, -3, -1])
     assert scoring.arguments(config.objective)["reward_weights"] == [1.0, 3.0]
-    apart = Mixture([Source(r, [p]) for r, p in zip(rewards, prompts, strict=True)], "own")
+    apart = Mixture([PromptSet(r, [p]) for r, p in zip(rewards, prompts, strict=True)], "own")
     own = [f(completions=texts, index=index) for f in Scoring(apart, watch, 2, 5.0).functions()]
     assert own == [[2, 1, None, None], [None, None, -3, -1]]
 

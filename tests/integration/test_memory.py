@@ -29,7 +29,7 @@ from paretune.sampling.source import open_source
 from paretune.stages.evaluate import EvaluateJob, Subject, evaluate_subject
 from paretune.stages.evaluate import _inputs as digest_of
 from paretune.stages.map import MapJob, expert_inputs, train_expert
-from paretune.stages.tokens import TokenJob, train_token
+from paretune.stages.train_tokens import TokenJob, train_token
 from paretune.training.objectives.settings import needs_whole_batches
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe

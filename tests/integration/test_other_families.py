@@ -24,7 +24,7 @@ from paretune.reward_tokens.files import write_token
 from paretune.reward_tokens.pipelines import Scaled
 from paretune.rewards.base import FunctionReward
 from paretune.training.expert import ExpertTrainer
-from paretune.training.mixture import Mixture, Source
+from paretune.training.mixture import Mixture, PromptSet
 from paretune.types import Prompt
 from tests.conftest import tiny_recipe
 
@@ -47,7 +47,7 @@ def _trainer(folder: Path, pipeline: Path, **changes: Any) -> ExpertTrainer:
     config = load_config(tiny_recipe(folder, pipeline, **changes))
     task = build_plan(config).methods[0].rounds[0].tasks[0]
     own = FunctionReward(_red, "red")
-    return ExpertTrainer(config, task, folder, Mixture([Source(own, PROMPTS, kl=0.01)]), None, "cpu")
+    return ExpertTrainer(config, task, folder, Mixture([PromptSet(own, PROMPTS, kl=0.01)]), None, "cpu")
 
 
 def _published(name: str, family: str) -> dict[str, Any]:

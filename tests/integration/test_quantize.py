@@ -21,7 +21,7 @@ from paretune.planning.plan import ExpertTask
 from paretune.recipes import load_config
 from paretune.rewards.base import FunctionReward
 from paretune.training.expert import ExpertTrainer
-from paretune.training.mixture import Mixture, Source
+from paretune.training.mixture import Mixture, PromptSet
 from paretune.types import ParetuneError, Prompt
 from tests.conftest import tiny_recipe
 from tests.language import language_recipe
@@ -42,7 +42,7 @@ def _config(folder: Path, pipeline: Path, model: dict[str, Any], **changes: Any)
 def _trainer(config: Any, folder: Path, parents: dict[str, LowRank] | None = None) -> ExpertTrainer:
     task: ExpertTask = build_plan(config).methods[0].rounds[0].tasks[0]
     red = FunctionReward(lambda x, prompts: x.select(-3, 0).flatten(1).mean(1), "red")
-    mixture = Mixture([Source(red, [Prompt("a red circle"), Prompt("a kite")], kl=config.objective.kl)])
+    mixture = Mixture([PromptSet(red, [Prompt("a red circle"), Prompt("a kite")], kl=config.objective.kl)])
     return ExpertTrainer(config, task, folder, mixture, parents, "cpu")
 
 

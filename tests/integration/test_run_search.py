@@ -12,7 +12,7 @@ import torch
 
 from paretune.adapters.read import read_adapter
 from paretune.adapters.store import WEIGHTS, save_delta, sum_deltas
-from paretune.commands.merge_search import merge_by_search
+from paretune.commands.merge_by_search import merge_by_search
 from paretune.models.lora import fold
 from paretune.models.sd3.policy import SD3Policy
 from paretune.ops.lowrank import LowRank
@@ -21,7 +21,7 @@ from paretune.planning.methods import build_plan
 from paretune.planning.plan import derive_seed
 from paretune.recipes import load_config
 from paretune.stages.evaluate import draw
-from paretune.stages.search import SearchJob, means_of, measure_candidates, validation_of
+from paretune.stages.measure_candidates import SearchJob, means_of, measure_candidates, validation_of
 from paretune.types import Prompt
 from tests.conftest import tiny_recipe
 

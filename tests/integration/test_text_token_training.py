@@ -21,8 +21,8 @@ from paretune.reward_tokens.files import EMBEDDING, Token
 from paretune.reward_tokens.language import vectors_of
 from paretune.rewards.base import FunctionReward
 from paretune.training.checkpoint import Stopped
-from paretune.training.tokens.answers import NOTHING, TextStudent
-from paretune.training.tokens.trainer import TokenTrainer
+from paretune.training.token_distillation.text_student import NOTHING, TextStudent
+from paretune.training.token_distillation.trainer import TokenTrainer
 from paretune.types import ParetuneError, Prompt
 from tests.language import language_recipe
 

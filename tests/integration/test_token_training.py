@@ -21,8 +21,8 @@ from paretune.recipes import load_config
 from paretune.reward_tokens.files import Token
 from paretune.rewards.base import FunctionReward
 from paretune.training.checkpoint import Stopped
-from paretune.training.tokens.flow import FlowStudent, sampling_of
-from paretune.training.tokens.trainer import TokenTrainer, split
+from paretune.training.token_distillation.flow_student import FlowStudent, sampling_of
+from paretune.training.token_distillation.trainer import TokenTrainer, split
 from paretune.types import Prompt
 from tests.conftest import tiny_recipe
 

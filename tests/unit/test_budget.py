@@ -18,7 +18,7 @@ from paretune.recipes import find_recipe, load_config, parse_config
 from paretune.rewards.base import FunctionReward
 from paretune.stages.scorers import Scale, recorded
 from paretune.stages.summarise import summarise
-from paretune.training.mixture import Mixture, Source
+from paretune.training.mixture import Mixture, PromptSet
 from paretune.types import ParetuneError, Prompt
 
 ALL = ["mapreduce", "rewarded_soup", "morl_d", "morl_dr", "sequential", "selma"]
@@ -84,7 +84,7 @@ def test_what_is_counted_is_what_a_mixture_draws(
     config = recipe(tmp_path, sizes, methods=["morl_d"], train=train)
     task = build_plan(config).methods[0].rounds[0].tasks[0]
     sources = [
-        Source(FunctionReward(len, name), [Prompt(f"{name} {i}") for i in range(size)])
+        PromptSet(FunctionReward(len, name), [Prompt(f"{name} {i}") for i in range(size)])
         for name, size in sizes.items()
     ]
     mixture = Mixture(sources)

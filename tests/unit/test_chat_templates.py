@@ -199,7 +199,7 @@ def _trainer(folder: Path, place: Path, objective: str) -> tuple[Any, Any]:
     from paretune.planning.plan import ExpertTask
     from paretune.training.language.settings import trl_classes, trl_objective
     from paretune.training.language.trainer import LanguageTrainer
-    from paretune.training.mixture import Mixture, Source
+    from paretune.training.mixture import Mixture, PromptSet
 
     recipe = language_recipe(folder / "recipe", place, objective={"name": objective})
     pairs = folder / "recipe" / "pairs.jsonl"
@@ -207,7 +207,7 @@ def _trainer(folder: Path, place: Path, objective: str) -> tuple[Any, Any]:
     config = load_config(recipe, [f"rewards.yes.prompts={pairs}", "train.prompts_per_epoch=2",
                                   "train.updates_per_epoch=1"])  # fmt: skip
     reward: Any = type("R", (), {"name": "yes", "range": (0.0, 1.0), "higher_is_better": True})()
-    mixture = Mixture([Source(reward, load_prompts(str(pairs)), 1.0, 0.1)], "own")
+    mixture = Mixture([PromptSet(reward, load_prompts(str(pairs)), 1.0, 0.1)], "own")
     task = ExpertTask("expert", ("yes",), 1, 0, 1)
     ours = LanguageTrainer(config, task, folder / "out", mixture, None, "cpu")
     ours._batches = lambda prompts: type(LanguageTrainer._batches(ours, 2))(1, 2, 1)  # type: ignore[method-assign]

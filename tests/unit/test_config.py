@@ -133,7 +133,7 @@ def test_a_bad_set_is_one_line(tmp_path: Path, item: str, told: str) -> None:
         (raw(model={"steps": 4}, **window([0, 4])), "options.window must end by model.steps - 1 = 3"),
         (raw(**window([2, 2])), "objective.options: window must be [first, last)"),
         (raw(**window([-1, 2])), "objective.options: window must be [first, last)"),
-        (raw(methods=["selma", "selma"]), "methods names one twice"),
+        (raw(methods=["selma", "selma"]), "methods names the same method twice"),
         (raw(methods=["soup"]), "methods.0: Input should be 'mapreduce', 'rewarded_soup'"),
         (raw(reduce={"method": "compressed"}), "reduce: method: compressed needs a rank or an energy"),
         (raw(reduce={"rank": 4}), "rank and energy go with method: compressed"),

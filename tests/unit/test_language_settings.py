@@ -82,8 +82,8 @@ def test_options_that_trl_has_not_or_that_the_recipe_says(config: RunConfig, tmp
         return str(caught.value)
 
     assert "did you mean top_k" in told(topk=3)
-    assert "learning_rate: the recipe's own keys" in told(learning_rate=1.0)
-    assert "temperature: the recipe's own keys" in told(temperature=2.0)
+    assert "learning_rate: another key of the recipe" in told(learning_rate=1.0)
+    assert "temperature: another key of the recipe" in told(temperature=2.0)
 
 
 def test_every_objective_has_a_trainer_and_a_medium_its_own(config: RunConfig) -> None:

@@ -10,7 +10,7 @@ import torch
 from paretune.config import ObjectiveConfig
 from paretune.ops.advantages import best_of_group, group_advantages
 from paretune.rewards.base import FunctionReward
-from paretune.training.mixture import Mixture, Source
+from paretune.training.mixture import Mixture, PromptSet
 from paretune.training.objectives.sft import best_samples
 from paretune.types import ParetuneError, Prompt
 
@@ -35,8 +35,8 @@ def _double(samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
 def _mixture(scoring: str) -> Mixture:
     shapes = [Prompt(f"shape {i}") for i in range(4)]
     signs = [Prompt(f"sign {i}", {"text": "ab"}) for i in range(4)]
-    level = Source(FunctionReward(_level, "level"), shapes, weight=3.0, kl=0.1)
-    words = Source(Words(_double, "words"), signs, weight=1.0, kl=0.3)
+    level = PromptSet(FunctionReward(_level, "level"), shapes, weight=3.0, kl=0.1)
+    words = PromptSet(Words(_double, "words"), signs, weight=1.0, kl=0.3)
     return Mixture([level, words], scoring)
 
 
@@ -53,7 +53,7 @@ def test_every_set_gives_its_share_and_no_prompt_comes_twice() -> None:
 
 
 def test_one_set_is_drawn_as_a_permutation() -> None:
-    source = Source(FunctionReward(_level, "level"), [Prompt(str(i)) for i in range(7)])
+    source = PromptSet(FunctionReward(_level, "level"), [Prompt(str(i)) for i in range(7)])
     index = Mixture([source]).draw(3, torch.Generator().manual_seed(3))
     assert index.tolist() == torch.randperm(7, generator=torch.Generator().manual_seed(3))[:3].tolist()
 
@@ -93,7 +93,7 @@ def test_joint_advantages_are_those_of_the_weighted_sum() -> None:
 def test_a_cost_counts_backwards() -> None:
     cost = FunctionReward(_level, "cost")
     cost.higher_is_better = False
-    mixture = Mixture([Source(cost, [Prompt("a")])])
+    mixture = Mixture([PromptSet(cost, [Prompt("a")])])
     scores = mixture.score(_samples([0.0, 1.0]), torch.tensor([0]), 10)
     assert scores.mean() == 0.5
     assert mixture.advantages(scores, PLAIN)[0].tolist() == pytest.approx([1, -1], rel=1e-3)

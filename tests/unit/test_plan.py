@@ -127,17 +127,17 @@ def test_sequential_goes_on_with_one_adapter() -> None:
     chain = [r.tasks[0] for r in method.rounds]
     assert [t.epochs for t in chain] == [21, 36, 51]
     assert [t.continues for t in chain] == [None, chain[0].folder, chain[1].folder]
-    assert [t.schedule for t in chain] == [(0, 21), (21, 36), (36, 51)]
+    assert [t.rate_epochs for t in chain] == [(0, 21), (21, 36), (36, 51)]
     assert method.model == ("sequential/merged-3",)
 
 
 def test_the_learning_rate_falls_over_all_rounds_as_over_the_soup() -> None:
     falling = parse_config(config().model_dump() | {"train": {"lr_scheduler": "linear"}}, "test")
-    spans = [[(t.epochs, *t.schedule) for t in r.tasks] for r in mapreduce(falling).rounds]
+    spans = [[(t.epochs, *t.rate_epochs) for t in r.tasks] for r in mapreduce(falling).rounds]
     soups = tasks(rewarded_soup(falling))
     for rounds, soup in zip(zip(*spans, strict=True), soups.values(), strict=True):
-        epochs, whole = rounds[0][0], soup.schedule[1]
-        assert (*soup.schedule, soup.epochs) == (0, whole, len(rounds) * epochs)
+        epochs, whole = rounds[0][0], soup.rate_epochs[1]
+        assert (*soup.rate_epochs, soup.epochs) == (0, whole, len(rounds) * epochs)
         # round k's first epoch is epoch (k - 1) E of K E, and so it lies before round k began
         assert list(rounds) == [(epochs, -k * epochs, whole - k * epochs) for k in range(len(rounds))]
     assert {task.continues for task in soups.values()} == {f"round-1/experts/{r}" for r in falling.rewards}

@@ -13,7 +13,7 @@ from paretune.recipes import find_recipe, load_config
 from paretune.rewards.base import load_reward
 from paretune.stages.evaluate import EvaluateJob, Subject, _score
 from paretune.stages.scorers import scale_of, scorers_of
-from paretune.training.mixture import Mixture, Source
+from paretune.training.mixture import Mixture, PromptSet
 from paretune.types import Prompt
 
 SIGN = Prompt('a sign "drum"')
@@ -37,7 +37,7 @@ def test_morl_dr_asks_each_reward_about_the_prompts_that_it_can_score() -> None:
     """The reward of signs is not asked about objects, nor the one of objects about signs."""
     rewards = [load_reward("ocr"), load_reward("pictures.geneval"), load_reward("pictures.preference")]
     sets = [[SIGN], [OBJECTS], [Prompt("anything")]]
-    mixture = Mixture([Source(r, p) for r, p in zip(rewards, sets, strict=True)], scoring="all")
+    mixture = Mixture([PromptSet(r, p) for r, p in zip(rewards, sets, strict=True)], scoring="all")
     pictures = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     scores = mixture.score(pictures, torch.tensor([0, 1, 2]), timeout=60)
     assert scores.applies.tolist() == [[True, False, False], [False, True, False], [True, True, True]]
@@ -48,7 +48,7 @@ def test_morl_dr_asks_each_reward_about_the_prompts_that_it_can_score() -> None:
 @pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 5, 3, 8, 8)], ids=["pictures", "clips"])
 def test_a_reward_that_writes_leaves_the_next_its_samples_and_records(shape: tuple[int, ...]) -> None:
     prompts = [Prompt("a", {"text": "drum"}), Prompt("b", {"text": "fgmjs"})]
-    mixture = Mixture([Source(Spoils(), prompts[:1]), Source(Spoils(), prompts[1:])], scoring="all")
+    mixture = Mixture([PromptSet(Spoils(), prompts[:1]), PromptSet(Spoils(), prompts[1:])], scoring="all")
     samples = torch.rand(shape)
     before = samples.clone()
     scores = mixture.score(samples, torch.tensor([0, 1]), timeout=60)

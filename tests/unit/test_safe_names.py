@@ -22,7 +22,7 @@ from paretune.report.read import read_run
 from paretune.samples.files import save_sample
 from paretune.stages.claim import claim_eval, lock
 from paretune.stages.evaluate import Subject, collect
-from paretune.stages.tokens import export_tokens
+from paretune.stages.train_tokens import export_tokens
 from paretune.training.checkpoint import TrainState, latest_checkpoint, save_checkpoint
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe

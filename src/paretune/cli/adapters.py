@@ -133,7 +133,7 @@ def merge(
 def _search(
     adapters: list[str], recipe: str, overrides: Sequence[str], given: dict[str, Any], trusted: bool
 ) -> Any:
-    from ..commands.merge_search import merge_by_search
+    from ..commands.merge_by_search import merge_by_search
     from ..recipes import find_recipe, in_run, load_config
     from ..rewards.trust import require_trust
     from .progress import make_progress

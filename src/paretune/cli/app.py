@@ -172,7 +172,7 @@ def plan(
     from ..models.facts import check_options
     from ..planning.budget import counted, set_sizes, short_sets
     from ..planning.estimate import estimate
-    from ..planning.long_prompts import told_cuts
+    from ..planning.long_prompts import cut_notices
     from ..planning.methods import build_plan
     from ..rewards.trust import code_of, left_out
     from ..stages.claim import missing_files
@@ -191,7 +191,7 @@ def plan(
     planned, short = counted(config, build_plan(config), sizes), short_sets(config, sizes)
     device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
     costs = estimate(config, planned, device)
-    cut = told_cuts(config)
+    cut = cut_notices(config)
     peak = None
     if measure:
         from ..planning.peak import measure_update
@@ -323,7 +323,7 @@ def doctor(as_json: AsJson = False) -> None:
         print_json([vars(f) for f in findings])
     for finding in [] if as_json else findings:
         mark = "[green]ok[/green]" if finding.ok else "[red]!![/red]"
-        Console().print(f"{mark} {finding.what}: {finding.told}", highlight=False)
+        Console().print(f"{mark} {finding.what}: {finding.detail}", highlight=False)
     if any(f.needed and not f.ok for f in findings):
         raise typer.Exit(1)
 

@@ -1,1 +1,1 @@
-"""What a command does that is no run: export, measure, add tokens, search a merge, doctor."""
+"""What commands other than `run` do: export, eval and score, tokens, merge by search, doctor."""

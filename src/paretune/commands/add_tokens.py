@@ -16,7 +16,7 @@ from ..records.seal import check_run
 from ..rewards.trust import require_trust
 from ..run import run
 from ..stages.claim import lock
-from ..stages.tokens import FINAL
+from ..stages.train_tokens import FINAL
 from ..training.trainers import check_objective
 from ..types import ParetuneError
 
@@ -24,16 +24,26 @@ from ..types import ParetuneError
 def add_tokens(
     out: Path, overrides: Sequence[str], report: Report, trust_rewards: bool = False, verify: bool = False
 ) -> dict[str, Any]:
-    """Train a token for every expert of the run in `out`, measure them, and return the new summary.
+    """Train a token for every expert of a finished run, and measure the tokens.
 
-    overrides: "tokens.steps=800" and the like. The run's recipe gets the section, so that it is an
-    ordinary run afterwards: what is finished is skipped, what was stopped goes on. trust_rewards: run the
-    code of rewards that are files or modules, which the tokens are chosen and measured by.
+    The run's recipe gets a section `tokens`, so that the run is an ordinary run afterwards: what is finished
+    is skipped, and what was stopped continues.
+
+    Args:
+        out: the folder of the run.
+        overrides: settings such as "tokens.steps=800".
+        report: called with events, as in `run`.
+        trust_rewards: whether to run the code of rewards that are files or modules; they choose and measure
+            tokens.
+        verify: hash every file of the run.
+
+    Returns:
+        The new summary.
     """
     if not (out / "summary.json").exists() or not (out / "config.yaml").exists():
         raise ParetuneError(f"{out} holds no finished run; `paretune run ... --resume` finishes one")
     check_run(out, verify, ("config.yaml", "summary.json", "final/manifest.json"))
-    with lock(out):  # nothing is changed below another process; `run` takes the lock anew
+    with lock(out):  # nothing changes while another process works here; `run` takes the lock again
         config = _with_tokens(out, overrides)
         require_trust(config, trust_rewards, f"a token of {out}")
         check_objective(config)
@@ -44,7 +54,7 @@ def add_tokens(
                 f"{out} holds tokens that were trained with other settings ({', '.join(changed)}); "
                 f"move {out / 'tokens'} away to train new ones"
             )
-        if not (out / "tokens").exists():  # what was made of tokens that are no more
+        if not (out / "tokens").exists():  # delete what was made from tokens that no longer exist
             finals = [out / FINAL / reward for reward in config.rewards]
             for stale in [*finals, *filter(_measured_tokens, out.glob("evaluation/rate*"))]:
                 shutil.rmtree(stale, ignore_errors=True)
@@ -53,7 +63,7 @@ def add_tokens(
 
 
 def _with_tokens(out: Path, overrides: Sequence[str]) -> RunConfig:
-    """The run's recipe with the section, changed as asked."""
+    """The run's recipe with a section `tokens`, to which the overrides are applied."""
     for item in overrides:
         if not item.startswith("tokens."):
             raise ParetuneError(f"--set {item}: only tokens.* can be set for a run that is finished")
@@ -65,7 +75,7 @@ def _with_tokens(out: Path, overrides: Sequence[str]) -> RunConfig:
 
 
 def _measured_tokens(folder: Path) -> bool:
-    """Whether a run measured tokens here: what a user put beside its folders stays."""
+    """Whether a run measured tokens in this folder. Folders that a user added are not touched."""
     try:
         return bool(read_json(folder / MANIFEST)["subject"]["tokens"])
     except (ParetuneError, KeyError, TypeError):

@@ -23,11 +23,11 @@ OPTIONAL = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One line. needed: paretune cannot work without it."""
+    """One line of the output. needed: whether paretune cannot work without it."""
 
     what: str
     ok: bool
-    told: str
+    detail: str
     needed: bool = True
 
 

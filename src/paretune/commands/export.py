@@ -1,4 +1,4 @@
-"""`paretune export`: the aligned model for other tools."""
+"""`paretune export`: write the aligned model for other tools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..recipes import load_config
 from ..records.manifest import finished, read_manifest
 from ..records.seal import check_run
 from ..samples.media import medium_of
-from ..stages.tokens import export_tokens
+from ..stages.train_tokens import export_tokens
 from ..types import ParetuneError
 
 WITHOUT_T5 = (
@@ -26,9 +26,9 @@ WITHOUT_T5 = (
 
 
 def open_final(run: Path, verify: bool = False) -> tuple[RunConfig, Path]:
-    """The recipe and the final adapter of a finished run, which is checked by its seal, as its base is.
+    """The recipe and the folder of the final adapter of a finished run.
 
-    verify: hash every file.
+    The run and its base model are checked against the run's seal. verify: hash every file.
     """
     recipe, final = run / "config.yaml", run / "final"
     if not recipe.exists() or not (final / "manifest.json").exists():
@@ -41,7 +41,17 @@ def open_final(run: Path, verify: bool = False) -> tuple[RunConfig, Path]:
 
 
 def export_adapter(run: Path, out: Path, rank: int | None, verify: bool = False) -> float:
-    """Write the final adapter to a new folder; returns the relative error of the compression."""
+    """Write the final adapter of a run to a new folder.
+
+    Args:
+        run: the folder of the run.
+        out: the new folder.
+        rank: the rank to compress the adapter to, or None.
+        verify: hash every file of the run.
+
+    Returns:
+        The relative error of the compression.
+    """
     config, final = open_final(run, verify)
     _new(out)
     deltas = load_delta([final])
@@ -54,7 +64,7 @@ def export_adapter(run: Path, out: Path, rank: int | None, verify: bool = False)
 
 
 def export_format(run: Path, out: Path, rank: int | None, form: str, verify: bool = False) -> float:
-    """`export_adapter` in one tool's format: peft, diffusers, comfyui or kohya (see `stages.formats`)."""
+    """Like `export_adapter`, but in a format: peft, diffusers, comfyui or kohya (see `adapters.formats`)."""
     config, _ = open_final(run, verify)
     family = family_of(config.model.path).name
     if medium_of(config.model).component is None and form != "peft":
@@ -67,7 +77,7 @@ def export_pipeline(run: Path, out: Path, verify: bool = False) -> bool:
     """Write the base pipeline or language model, as the run used it, with the adapter folded in.
 
     Returns whether it has all its text encoders. Without T5 (model.options.load_t5 is false, or the base has
-    none) diffusers loads the folder only when told `text_encoder_3=None, tokenizer_3=None`.
+    none) diffusers loads the folder only with the arguments `text_encoder_3=None, tokenizer_3=None`.
     """
     config, final = open_final(run, verify)
     _new(out)

@@ -38,9 +38,18 @@ def measure_adapters(
     renames: Sequence[str] = (),
     verify: bool = False,
 ) -> dict[str, Any]:
-    """Means and standard errors of the base and of each adapter over it; rows are kept in `out`.
+    """Measure the base and each adapter over it.
 
-    adapters: folders, .safetensors files or hub ids, of any layout that merge reads. renames: "OLD=NEW".
+    Args:
+        config: a recipe with the base model, the rewards and the evaluation.
+        adapters: folders, .safetensors files or hub ids, in any layout that merge reads.
+        out: the folder where the rows are kept.
+        report: called with the progress.
+        renames: "OLD=NEW", for the modules of adapters.
+        verify: hash every file of the adapters.
+
+    Returns:
+        Means and standard errors, by method and reward.
     """
     check(config)
     names = folder_names([Path(adapter) for adapter in adapters])
@@ -53,8 +62,9 @@ def measure_adapters(
         n = config.evaluate.prompts
         subjects = [Subject("base", "base", (), n, ())]
         for name, adapter, place in zip(names, adapters, places, strict=True):
-            told = "./base" if str(adapter) == "base" else str(adapter)  # rows are told apart by this
-            subjects.append(Subject(name, told, (str(place),), n, ()))
+            # Rows are distinguished by this label, and "base" is the base model itself.
+            label = "./base" if str(adapter) == "base" else str(adapter)
+            subjects.append(Subject(name, label, (str(place),), n, ()))
         model = fingerprint(resolve_path(config.model.path))
         jobs = [EvaluateJob(config, s, out, model) for s in subjects]
         with open_executor(config, usual=2, most=len(jobs)) as pool:
@@ -68,26 +78,35 @@ def measure_adapters(
 def score_folder(reward: str, folder: Path, prompts: str, timeout: float = 120.0) -> list[dict[str, Any]]:
     """Score the pictures, clips or texts of a folder, in the order of their names, each with its prompt.
 
-    Numbers in names count as numbers: img_2 comes before img_10. Where there are clips, pictures are taken
-    for their contact sheets and left out. timeout: seconds that one sample may take.
+    Numbers in names count as numbers: img_2 comes before img_10. If there are clips, pictures are taken to be
+    their contact sheets and are left out.
+
+    Args:
+        reward: a spec, as in a recipe.
+        folder: of the samples.
+        prompts: a file or set of prompts, one for each sample.
+        timeout: seconds that scoring one sample may take.
+
+    Returns:
+        One row for each sample, with its name, prompt and value.
     """
     if not folder.is_dir():
         raise ParetuneError(f"no folder {folder}")
     files = [p for p in sorted(folder.iterdir(), key=natural) if p.suffix.lower() in KINDS]
     paths = [p for p in files if p.suffix.lower() in CLIPS] or files
-    told = load_prompts(prompts)
-    if len(paths) != len(told):
-        raise ParetuneError(_uneven(folder, paths, prompts, told))
+    texts = load_prompts(prompts)
+    if len(paths) != len(texts):
+        raise ParetuneError(_uneven(folder, paths, prompts, texts))
     PATIENCE.set(timeout)
     scorer = load_reward(reward)
-    for path, prompt in zip(paths, told, strict=True):
+    for path, prompt in zip(paths, texts, strict=True):
         if (why := refusal(scorer, prompt)) is not None:
             raise ParetuneError(
                 f"{prompts}: reward {scorer.name} cannot score {prompt.text!r}, which goes with {path.name}: "
                 f"{why}"
             )
     rows = []
-    for path, prompt in zip(paths, told, strict=True):
+    for path, prompt in zip(paths, texts, strict=True):
         sample = read_sample(path)
         if isinstance(sample, torch.Tensor):
             refuse_drawings(reward, sample)
@@ -102,13 +121,13 @@ def natural(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name
 
 
-def _uneven(folder: Path, paths: Sequence[Path], prompts: str, told: Sequence[Prompt]) -> str:
-    """What is paired with what where that does not come out even, in one line."""
-    pairs = [f"{path.name} with {prompt.text[:40]!r}" for path, prompt in zip(paths, told, strict=False)]
+def _uneven(folder: Path, paths: Sequence[Path], prompts: str, texts: Sequence[Prompt]) -> str:
+    """The message for different numbers of samples and prompts: which sample would go with which prompt."""
+    pairs = [f"{path.name} with {prompt.text[:40]!r}" for path, prompt in zip(paths, texts, strict=False)]
     begin, end = ", ".join(pairs[:2]), f" .. {pairs[-1]}" if len(pairs) > 2 else ""
-    if len(paths) > len(told):
-        rest = f"{paths[len(told)].name} and what follows have no prompt"
+    if len(paths) > len(texts):
+        rest = f"{paths[len(texts)].name} and what follows have no prompt"
     else:
-        rest = f"prompt {len(paths) + 1}, {told[len(paths)].text[:40]!r}, and what follows have no sample"
+        rest = f"prompt {len(paths) + 1}, {texts[len(paths)].text[:40]!r}, and what follows have no sample"
     paired = f"in the order of the names {begin}{end} go together, and " if pairs else ""
-    return f"{folder} holds {len(paths)} samples but {prompts} {len(told)} prompts: {paired}{rest}"
+    return f"{folder} holds {len(paths)} samples but {prompts} {len(texts)} prompts: {paired}{rest}"

@@ -1,4 +1,4 @@
-"""Prompts: where the samples of a run begin."""
+"""Prompt sets: read prompts from files, embedded worlds and the hub."""
 
 from .prompts import load_prompts, prompt_set_names
 

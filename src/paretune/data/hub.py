@@ -1,7 +1,8 @@
 """Prompt sets that are datasets of the Hugging Face hub: "hf:OWNER/NAME/FOLDER@SPLIT".
 
-Its rows are records as in files (`records`). Anthropic's hh-rlhf has no prompts but two dialogues that begin
-alike: all up to the last "Assistant:" is the prompt, and what follows are the preferred and the other answer.
+The rows of a dataset are records, as in files (see `records`). Anthropic's hh-rlhf has no prompts but two
+dialogues with the same beginning: everything up to the last "Assistant:" is the prompt, and the rest of each
+dialogue is the preferred answer and the other one.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ PREFIX = "hf:"
 
 @functools.lru_cache(maxsize=8)
 def load_hub(spec: str) -> tuple[Prompt, ...]:
-    """The prompts of a spec, downloaded once a machine. Raises ParetuneError when there are none.
+    """The prompts of a spec, downloaded once on each machine. Raises ParetuneError if there are none.
 
-    A local folder of JSONL or Parquet files may stand for OWNER/NAME. SPLIT may be cut: train[:2000].
+    A local folder of JSONL or Parquet files may take the place of OWNER/NAME. SPLIT may be a slice:
+    train[:2000].
     """
     place, _, split = spec.removeprefix(PREFIX).partition("@")
     if not place or not split:
@@ -40,7 +42,7 @@ def load_hub(spec: str) -> tuple[Prompt, ...]:
         prompts = tuple(as_prompt(row, f"{spec}, row {i}") for i, row in enumerate(rows))
     except ParetuneError:
         raise
-    except Exception as error:  # the library raises whatever its layers raise
+    except Exception as error:  # the library raises exceptions of many kinds
         empty = _empty_file(Path(place), split.partition("[")[0])
         if empty is not None:
             raise ParetuneError(f"prompts {spec}: {empty} is empty") from error
@@ -52,7 +54,7 @@ def load_hub(spec: str) -> tuple[Prompt, ...]:
 
 
 def _empty_file(folder: Path, split: str) -> Path | None:
-    """A local file of the split without a row, of which the library says nothing."""
+    """A local file of the split that has no row; the library's message does not mention it."""
     for path in sorted(folder.glob(f"{split}*")):
         if path.is_file() and path.stat().st_size < 4096 and not path.read_bytes().strip():
             return path

@@ -1,9 +1,10 @@
-"""Read prompt sets: text, JSON lines, JSON, CSV and TSV files, embedded sets, datasets of the hub.
+"""Read prompt sets: text, JSON lines, JSON, CSV and TSV files, embedded sets, and datasets of the hub.
 
-A .txt file has a prompt a line, a .jsonl file a record a line (GenEval's format, TRL's conversations: see
-`records`); .json, .csv and .tsv are in `tables`. The whole record becomes the prompt's metadata, as rewards
-read it. "FILE:COLUMN" names the column or key of the prompts. A name such as "pictures/geneval-train" stands
-for a set that comes with an embedded world, and "hf:OWNER/NAME@SPLIT" for a dataset of the hub (see `hub`).
+A .txt file has one prompt on each line. A .jsonl file has one record on each line, in GenEval's format or as
+one of TRL's conversations (see `records`). `tables` reads .json, .csv and .tsv. The whole record becomes the
+metadata of the prompt, which rewards read. "FILE:COLUMN" names the column or key that holds the prompts. A
+name such as "pictures/geneval-train" stands for a set of an embedded world, and "hf:OWNER/NAME@SPLIT" for a
+dataset of the hub (see `hub`).
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from .records import as_prompt, plain_text
 from .tables import read_list, read_table
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".tsv")
-LARGEST = 2**30  # bytes of a file, which is read whole
+LARGEST = 2**30  # bytes of a file, which is read at once
 LONGEST = 2**20  # bytes of a line, which is one prompt
 
 
 def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
-    """The prompts of a file, or of a set's name (see `prompt_set_names`), in order.
+    """The prompts of a file, or of a named set (see `prompt_set_names`), in order.
 
-    Raises ParetuneError, naming file and line, for whatever is no prompt; naming the file, if it is missing,
-    empty or of another kind.
+    Raises ParetuneError with file and line for anything that is not a prompt, and with the file if it is
+    missing, empty or of an unknown kind.
     """
     if str(path).startswith(PREFIX):
         return load_hub(str(path))
@@ -66,14 +67,14 @@ def _read(raw: bytes, kind: str, place: str, column: str | None) -> list[Prompt]
 
 
 def prompt_file(path: str | Path) -> Path | None:
-    """The file that `load_prompts` would read, which may not exist; None for a dataset or a set's name."""
+    """The file that `load_prompts` would read; it may not exist. None for a dataset or a named set."""
     if str(path).startswith(PREFIX) or str(path) in prompt_set_names():
         return None
     return Path(_split(str(path))[0])
 
 
 def _split(path: str) -> tuple[str, str | None]:
-    """FILE:COLUMN; a file that is called so is meant whole."""
+    """Split FILE:COLUMN. If a file has that whole name, it is meant."""
     file, colon, column = path.rpartition(":")
     if not colon or not column or Path(file).suffix.lower() not in SUFFIXES or _is_file(Path(path)):
         return path, None
@@ -88,7 +89,7 @@ def _is_file(place: Path) -> bool:
 
 
 def prompt_set_names() -> tuple[str, ...]:
-    """Every name that `load_prompts` knows: "WORLD/SET"."""
+    """The names that `load_prompts` knows: "WORLD/SET"."""
     files = _worlds().glob("*/prompts/*.jsonl")
     return tuple(sorted(f"{p.parent.parent.name}/{p.stem}" for p in files))
 
@@ -140,17 +141,17 @@ def _read_record(line: bytes, where: str, column: str) -> Prompt:
 
 
 def _json(text: str, where: str) -> Any:
-    """JSON whose numbers are finite, whose keys come once, and whose characters are whole."""
+    """Parse JSON. Its numbers must be finite, its keys unique, and its characters complete."""
     try:
         value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
-        if "\\u" in text:  # which can write half of a character
+        if "\\u" in text:  # such an escape can be half of a surrogate pair
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except json.JSONDecodeError as error:
-        told = f"malformed JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-        raise ParetuneError(f"{where}: {told.replace('line 1, ', '')}") from error
+        reason = f"malformed JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        raise ParetuneError(f"{where}: {reason.replace('line 1, ', '')}") from error
     except RecursionError:
-        raise ParetuneError(f"{where}: its lists lie too deep in each other") from None
+        raise ParetuneError(f"{where}: its lists are nested too deeply") from None
     except UnicodeEncodeError as error:
         raise ParetuneError(f"{where}: a text holds half of a character: {error.reason}") from error
     except ValueError as error:
@@ -167,4 +168,4 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number that JSON has")
+    raise ValueError(f"{name} is not a number in JSON")

@@ -1,7 +1,7 @@
-"""A record of a prompt set as a `Prompt`: a prompt, a pair of answers, a conversation, as TRL takes them.
+"""Turn a record into a `Prompt`. It may be a prompt, a pair of answers or a conversation, as TRL takes them.
 
-A conversation is a list of turns {"role": .., "content": ..}. What two answers begin alike with is their
-prompt where none is given. Answers become texts, so that every objective and reward reads one form.
+A conversation is a list of turns {"role": .., "content": ..}. If a pair of answers has no prompt, their
+common beginning is the prompt. Answers become texts, so that every objective and reward reads the same form.
 """
 
 from __future__ import annotations
@@ -13,20 +13,26 @@ from typing import Any, cast
 
 from paretune.types import Dialogue, ParetuneError, Prompt
 
-TURN = "\n\nAssistant:"  # of Anthropic's hh-rlhf
+TURN = "\n\nAssistant:"  # in Anthropic's hh-rlhf
 PAIR = ("chosen", "rejected")
 _ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names
-# In a plain file a sign of damage: control characters but tabs and line ends. Records of dialogues from the
-# web hold some, escaped; but none of them a zero.
+# Control characters other than tabs and line ends are a sign of damage in a plain file. Records of dialogues
+# from the web contain some of them, escaped, but never a zero.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 
 Turns = list[dict[str, str]]
 
 
 def as_prompt(row: Mapping[str, Any], where: str, column: str = "prompt") -> Prompt:
-    """A record as a prompt; the record is its metadata. Raises ParetuneError that begins with `where`.
+    """Turn a record into a prompt, whose metadata is the record. A key whose value is null counts as absent.
 
-    column: the key of the prompt. A null is as good as absent, in the record and in what it holds.
+    Args:
+        row: the record.
+        where: the place of the record, for messages.
+        column: the key of the prompt.
+
+    Raises:
+        ParetuneError: if the record has no prompt. The message begins with `where`.
     """
     record: dict[str, Any] = _without_nulls(row)
     talk = record.get("messages") or record.get("conversations")
@@ -43,7 +49,7 @@ def as_prompt(row: Mapping[str, Any], where: str, column: str = "prompt") -> Pro
 
 
 def plain_text(text: str, where: str) -> str:
-    """The text. Raises ParetuneError where it holds a control character."""
+    """Return the text. Raises ParetuneError if it contains a control character."""
     found = _CONTROLS.search(text)
     if found:
         raise ParetuneError(f"{where}: the prompt holds the control character U+{ord(found[0]):04X}")
@@ -51,12 +57,12 @@ def plain_text(text: str, where: str) -> str:
 
 
 def written(text: str, where: str) -> str:
-    """The text of a record. Raises ParetuneError where it holds a zero."""
+    """Return the text of a record. Raises ParetuneError if it contains a zero character."""
     return plain_text("\0", where) if "\0" in text else text
 
 
 def _without_nulls(value: Any) -> Any:
-    """Plain data without the keys whose value is null: datasets give every record every key."""
+    """Plain data without the keys whose value is null, because datasets give every record every key."""
     if isinstance(value, Mapping):
         items = cast("Mapping[str, Any]", value).items()
         return {key: _without_nulls(child) for key, child in items if child is not None}
@@ -66,18 +72,22 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _implicit(record: dict[str, Any], where: str) -> Prompt:
-    """Two texts that begin alike: dialogues as hh-rlhf writes them, else at the first other character."""
+    """A prompt from two texts with the same beginning.
+
+    Dialogues in the form of hh-rlhf are split after the last "Assistant:", other texts at the first character
+    that differs.
+    """
     chosen, rejected = (record.get(key) for key in PAIR)
     if isinstance(chosen, str) and isinstance(rejected, str):
         if TURN in chosen:
             prompt = chosen[: chosen.rindex(TURN) + len(TURN)]
             other = rejected.removeprefix(prompt)
-            if other == rejected:  # the dialogues part earlier: no pair of answers to one prompt
+            if other == rejected:  # the dialogues differ earlier, so they are not two answers to one prompt
                 other = ""
             pair = {"chosen": chosen.removeprefix(prompt), "rejected": other}
             return Prompt(written(prompt, where), pair)
         length = sum(1 for _ in takewhile(lambda two: two[0] == two[1], zip(chosen, rejected, strict=False)))
-        length -= length > 0 and chosen[length - 1] == " "  # the space is the answer's
+        length -= length > 0 and chosen[length - 1] == " "  # the space belongs to the answer
         if chosen[:length].strip():
             pair = {"chosen": chosen[length:], "rejected": rejected[length:]}
             return Prompt(written(chosen[:length], where), record | pair)
@@ -87,7 +97,10 @@ def _implicit(record: dict[str, Any], where: str) -> Prompt:
 
 
 def _conversation(record: dict[str, Any], where: str, column: str) -> Prompt:
-    """A prompt, an answer or two as turns; a prompt that is a text is found in the answers' turns, too."""
+    """A prompt and its answers, of which some are lists of turns.
+
+    If the prompt is a text, the turns before the answers are the prompt.
+    """
     given = record.get(column)
     pair = {key: record[key] for key in PAIR if key in record}
     talks = {
@@ -106,7 +119,7 @@ def _conversation(record: dict[str, Any], where: str, column: str) -> Prompt:
 
 
 def _whole_talk(record: dict[str, Any], talk: list[Any], where: str) -> Prompt:
-    """A conversation whose last answer, where there is one, is what can be learned."""
+    """A whole conversation. If its last turn is an answer, this is the answer to learn."""
     turns = _turns(talk, f'{where}: "messages"')
     if turns[-1]["role"] != "assistant":
         return _prompt(turns, record, where)
@@ -114,9 +127,9 @@ def _whole_talk(record: dict[str, Any], talk: list[Any], where: str) -> Prompt:
 
 
 def _prompt(turns: Turns, record: dict[str, Any], where: str, column: str = "prompt") -> Prompt:
-    """One turn of the user's is a text as any other; more are a dialogue."""
+    """A prompt from turns: a single turn of the user is a plain text, more turns are a dialogue."""
     if not turns or turns[-1]["role"] != "user":
-        raise ParetuneError(f"{where}: the prompt does not end with a turn of the user's")
+        raise ParetuneError(f"{where}: the prompt does not end with a turn of the user")
     for turn in turns:
         written(turn["content"], where)
     if not turns[-1]["content"].strip():
@@ -126,7 +139,7 @@ def _prompt(turns: Turns, record: dict[str, Any], where: str, column: str = "pro
 
 
 def _shared(talks: Sequence[Turns], where: str) -> Turns:
-    """The turns that all begin with, without the last one of any."""
+    """The turns that all talks have in common at the beginning, without the last turn of any of them."""
     most = min(len(talk) for talk in talks) - 1
     shared = list(takewhile(lambda i: all(talk[i] == talks[0][i] for talk in talks), range(most)))
     if not shared:
@@ -135,23 +148,23 @@ def _shared(talks: Sequence[Turns], where: str) -> Turns:
 
 
 def _answer(talk: Turns, prompt: Turns, where: str) -> str:
-    """The one turn of the assistant's that follows the prompt, which may be told once more."""
+    """The one turn of the assistant that follows the prompt. The talk may repeat the prompt."""
     rest = talk[len(prompt) :] if talk[: len(prompt)] == prompt else talk
     if len(rest) != 1 or rest[0]["role"] != "assistant":
         raise ParetuneError(
-            f"{where} holds {len(rest)} turns after the prompt; an answer is one turn of the assistant's"
+            f"{where} holds {len(rest)} turns after the prompt; an answer is one turn of the assistant"
         )
     return rest[0]["content"]
 
 
 def _turns(value: Sequence[Any], where: str) -> Turns:
-    """Turns by TRL's names, whoever wrote them."""
+    """Turns under TRL's names for roles and keys. The record may use other names."""
     turns: Turns = []
     for number, turn in enumerate(value, start=1):
         if not isinstance(turn, Mapping):
             raise ParetuneError(f'{where}, turn {number}: expected {{"role": .., "content": ..}}')
-        own = cast("Mapping[str, Any]", turn)
-        role, content = own.get("role", own.get("from")), own.get("content", own.get("value"))
+        entry = cast("Mapping[str, Any]", turn)
+        role, content = entry.get("role", entry.get("from")), entry.get("content", entry.get("value"))
         if isinstance(content, list):  # parts, of which only texts can be read
             parts = [p.get("text") if isinstance(p, Mapping) else None for p in cast("list[Any]", content)]
             texts = [part for part in parts if isinstance(part, str)]

@@ -1,6 +1,6 @@
-"""Prompt sets that are tables or lists: CSV and TSV with a header, and JSON as HPSv2 has it.
+"""Prompt sets that are tables or lists: CSV and TSV with a header, and JSON in the form of HPSv2.
 
-A row of a table is a record: its prompt is in the column that was named, else in "prompt" or "Prompt".
+A row of a table is a record. Its prompt is in the named column, or in "prompt" or "Prompt" if none is named.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from .records import as_prompt, plain_text, written
 
 
 def read_table(text: str, where: str, column: str | None, tabs: bool) -> list[Prompt]:
-    """A prompt a row, in order. where: the file. Raises ParetuneError with file and line."""
+    """The prompts of a table, one for each row, in order.
+
+    Args:
+        text: the file's content.
+        where: its name, for messages.
+        column: the heading of the prompts, or None.
+        tabs: whether fields are separated by tabs, not commas.
+
+    Raises:
+        ParetuneError: with file and line, for a table that cannot be read.
+    """
     lines = _tab_rows(text) if tabs else _comma_rows(text, where)
     _, header = next(lines)
     name = _column(header, column, where)
@@ -43,7 +53,7 @@ def _column(header: list[str], column: str | None, where: str) -> str:
 
 
 def _tab_rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Lines cut at tabs. Quotes are the text's own, but around a field that doubles those within it."""
+    """Split lines at tabs. Quotes belong to the text, except around a field that doubles quotes within."""
     for number, line in enumerate(text.split("\n"), start=1):
         yield number, [_unquoted(field) for field in line.removesuffix("\r").split("\t")]
 
@@ -55,7 +65,7 @@ def _unquoted(field: str) -> str:
 
 
 def _comma_rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows by the line that they begin on."""
+    """Rows, each with the number of the line that it begins on."""
     reader = csv.reader(io.StringIO(text), strict=True)
     begin = 1
     while True:
@@ -70,15 +80,15 @@ def _comma_rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_list(value: Any, where: str) -> list[Prompt]:
-    """A list of texts or records, or such lists by their style, which becomes part of the record."""
+    """A list of texts or records, or a mapping from style to such lists; the style is added to the record."""
     if isinstance(value, dict):
         styles = cast("dict[str, Any]", value)
-        if not all(isinstance(own, list) for own in styles.values()):
+        if not all(isinstance(entries, list) for entries in styles.values()):
             raise ParetuneError(f"{where}: expected a list of prompts, or lists of them by their style")
         return [
             _entry(entry, f"{where}, {style[:80]!r}, entry {i}", {"style": style})
-            for style, own in styles.items()
-            for i, entry in enumerate(own, start=1)
+            for style, entries in styles.items()
+            for i, entry in enumerate(entries, start=1)
         ]
     if not isinstance(value, list):
         raise ParetuneError(f"{where}: expected a list of prompts, or lists of them by their style")

@@ -1,1 +1,1 @@
-"""The page of `paretune demo`: a slider a reward, the base beside the aligned model, the front."""
+"""The page of `paretune demo`: a slider for each reward, the base beside the aligned model, and the front."""

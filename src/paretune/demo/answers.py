@@ -1,7 +1,7 @@
-"""What the page answers to one setting of its controls.
+"""The page's answer to one setting of its controls.
 
-Nothing of a visitor is kept: the whole setting comes in with every question, and what is remembered is
-remembered by the whole setting.
+Nothing is stored about a visitor. Every question carries the whole setting, and the cache is keyed by the
+whole setting.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Kept:
-    """One sample: its file, its scores, and why rewards say nothing of it."""
+    """One sample: its file and its scores. left_out: reward -> the reason why it gives no score."""
 
     file: bytes
     scores: Mapping[str, float]
@@ -51,14 +51,14 @@ class Kept:
 
 
 class Answers:
-    """One run's sampler and front, for all visitors."""
+    """The sampler and the front of one run. All visitors share them."""
 
     def __init__(self, sampler: Sampler) -> None:
         source = sampler.source
-        assert source.run is not None
+        assert source.run_folder is not None
         assert source.config is not None
         self.sampler, self.source = sampler, source
-        self.front: Front = read_front(source.run, source.config.weights())
+        self.front: Front = read_front(source.run_folder, source.config.weights())
         self.methods = [m for m in source.methods if m != "base"]
         self.medium, self.view = sampler.medium, VIEWS[sampler.medium.name]
         self._kept = lru_cache(REMEMBERED)(self._draw)
@@ -67,9 +67,9 @@ class Answers:
     def answer(
         self, prompt: Any, weights: Sequence[Any], method: Any, tokens: Any, seed: Any
     ) -> Answer:
-        """Draw and score the base and the aligned model. ParetuneError, one line, for a wrong setting.
+        """Draw and score one sample of the base and one of the aligned model.
 
-        The arguments are what a visitor sent, of any type.
+        The arguments are what a visitor sent and may have any type. Raises ParetuneError for a wrong setting.
         """
         names = self.source.rewards
         preference = normalised(asked.numbers(weights, names), names)
@@ -85,11 +85,11 @@ class Answers:
         place = None if typed else self.front.place(method, preference)
         return Answer(
             markup.side_by_side([
-                self.view.draw(own.file, title, text, f"{title}-{number}{self.medium.suffix}")
-                for title, own in drawn.items()
+                self.view.draw(sample.file, title, text, f"{title}-{number}{self.medium.suffix}")
+                for title, sample in drawn.items()
             ], self.medium.name),
             markup.bars(
-                self.source.rewards, self.ranges, {title: own.scores for title, own in drawn.items()},
+                self.source.rewards, self.ranges, {title: sample.scores for title, sample in drawn.items()},
                 drawn["base"].left_out, self.view.noun,
             ),
             front_plots(self.front, place, method, bool(typed)),
@@ -97,7 +97,7 @@ class Answers:
         )  # fmt: skip
 
     def point(self, place: Any) -> tuple[str, tuple[float, ...]]:
-        """The method and the preference of a point of the front. place: its number, as a visitor sent it."""
+        """The method and the preference of a point of the front. place: its number as a visitor sent it."""
         number = asked.whole(place)
         if not 0 <= number < len(self.front.points):
             raise ParetuneError("there is no such point")
@@ -107,29 +107,30 @@ class Answers:
         return str(point.drawn_by), point.preference
 
     def examples(self, most: int = 6) -> list[str]:
-        """Held-out prompts, the rewards in turn, but first those that most rewards can score.
+        """Held-out prompts, taken from the rewards in turn. Those that most rewards can score come first.
 
-        A recipe may name any file of the user's as its prompts: of a run that is not trusted only those are
-        shown that its own rows hold.
+        A recipe may name any file of the user as its prompts. So if a run is not trusted, only prompts that
+        are in the run's evaluation are shown.
         """
         assert self.source.config is not None
-        assert self.source.run is not None
-        rows = [] if self.source.trusted else read_rows(self.source.run / "evaluation.jsonl")
-        told = {row.get("prompt") for row in rows}
+        assert self.source.run_folder is not None
+        rows = [] if self.source.trusted else read_rows(self.source.run_folder / "evaluation.jsonl")
+        measured = {row.get("prompt") for row in rows}
         sets = []
-        for own in self.source.config.rewards.values():
+        for reward_config in self.source.config.rewards.values():
             try:
-                texts = [p.text for p in load_prompts(own.eval_prompts)[:most]]
-                sets.append([text for text in texts if self.source.trusted or text in told])
-            except ParetuneError:  # the file may have gone since
+                texts = [p.text for p in load_prompts(reward_config.eval_prompts)[:most]]
+                sets.append([text for text in texts if self.source.trusted or text in measured])
+            except ParetuneError:  # the file may no longer exist
                 continue
-        turns = list(dict.fromkeys(own[i] for i in range(most) for own in sets if i < len(own)))[:most]
+        turns = list(dict.fromkeys(texts[i] for i in range(most) for texts in sets if i < len(texts)))[:most]
         return sorted(turns, key=lambda text: -self._said_of(text)) or [self.view.example]
 
     def _asked(self, method: str, preference: tuple[float, ...]) -> tuple[float, ...] | None:
-        """None, the merged model itself, for MapReduce at the recipe's weights: that is what was measured.
+        """The preference to ask for. For MapReduce at the recipe's weights it is None, the merged model.
 
-        Its exact average is another model where the recipe reduces otherwise, or compresses.
+        That model was measured. The exact average is another model if the recipe reduces in another way or
+        compresses.
         """
         merged = method == "mapreduce" and near(preference, self.source.default_preference)
         return None if merged else preference
@@ -139,13 +140,13 @@ class Answers:
         return sum(applies_to(reward, prompt) for reward in self.sampler.rewards())
 
     def _draw(self, request: Request) -> Kept:
-        """What `paretune sample` would write first for a request."""
+        """The first sample that `paretune sample` would write for a request."""
         done = self.sampler.draw_scored(request)
         settings = {**self.sampler.settings(request), "index": 0}
         return Kept(self.medium.content(done.samples, 0, settings), done.scores[0], done.left_out)
 
     def _range(self, name: str, bounds: tuple[float, float]) -> tuple[float, float]:
-        """The bars' ends: the reward's own, or where it has none those of the measured models."""
+        """The ends of a bar: the bounds of the reward, or those of the measured models where it has none."""
         index = self.source.rewards.index(name)
         values = [p.values[index] for p in self.front.points]
         low, high = bounds

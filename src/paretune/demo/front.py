@@ -1,4 +1,4 @@
-"""The measured front of a run: every model's point, and where a setting of the sliders lies among them."""
+"""The measured front of a run: the point of every model, and the place of the sliders' setting among them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from scipy.spatial import Delaunay, QhullError
 from ..records.read import read_evaluation, read_summary
 from ..types import ParetuneError
 
-# The method of the page that draws a measured model; `expert:R` and `rate:R` are members at one reward.
+# Measured model -> the method of the page that draws it. `expert:R` and `rate:R` are the models at one
+# reward.
 DRAWN_BY = {"mapreduce": "mapreduce", "rewarded_soup": "mix", "expert": "mix", "rate": "rate"}
-NEAR = 0.01  # preferences that differ by no more are the same: a slider has steps
+NEAR = 0.01  # preferences that differ by no more count as the same, because a slider has steps
 
 
 @dataclass(frozen=True)
 class Point:
-    """A measured model. drawn_by: the page's method, None where the page cannot draw it.
+    """A measured model. drawn_by: the method of the page that draws it, None if there is none.
 
-    preference: a weight a reward. values: a mean a reward. best: no other model is better in every reward.
+    preference: one weight for each reward. values: one mean for each reward. best: whether no other model is
+    better in every reward.
     """
 
     name: str
@@ -35,7 +37,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a setting lies. nearest: a point's number; measured: whether it is this very setting."""
+    """The place of a setting. nearest: the number of a point. measured: whether this setting was measured."""
 
     values: tuple[float, ...]
     nearest: int
@@ -51,30 +53,36 @@ class Front:
     points: tuple[Point, ...]
 
     def place(self, method: str, preference: tuple[float, ...]) -> Place | None:
-        """A setting among the measured points of its method: linear between them. None without any."""
-        own = [i for i, p in enumerate(self.points) if p.drawn_by == method]
-        if not own:
+        """The place of a setting among the measured points of its method, linear between them.
+
+        None if no point of the method was measured.
+        """
+        candidates = [i for i, p in enumerate(self.points) if p.drawn_by == method]
+        if not candidates:
             return None
-        away = [_distance(self.points[i].preference, preference) for i in own]
-        nearest = own[int(np.argmin(away))]
+        away = [_distance(self.points[i].preference, preference) for i in candidates]
+        nearest = candidates[int(np.argmin(away))]
         point = self.points[nearest]
         if near(point.preference, preference):
             return Place(point.values, nearest, True)
-        values = _between([self.points[i] for i in own], preference)
+        values = _between([self.points[i] for i in candidates], preference)
         return Place(values or point.values, nearest, False)
 
 
 def near(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether two preferences are the same to the page."""
+    """Whether two preferences count as the same."""
     return _distance(a, b) <= NEAR
 
 
-def read_front(run: Path, weights: dict[str, float]) -> Front:
-    """The points of summary.json, and of the grid of preferences where the run measured one."""
-    summary = read_summary(run / "summary.json")
+def read_front(run_folder: Path, weights: dict[str, float]) -> Front:
+    """The front from summary.json, and from the grid of preferences if the run measured one.
+
+    weights: reward -> its weight in the recipe.
+    """
+    summary = read_summary(run_folder / "summary.json")
     rewards = tuple(summary["rewards"])
     if rewards != tuple(weights):
-        raise ParetuneError(f"{run}/summary.json names other rewards than config.yaml; resume the run")
+        raise ParetuneError(f"{run_folder}/summary.json names other rewards than config.yaml; resume the run")
     directions = summary.get("higher_is_better", {})
     higher = tuple(bool(directions.get(name, True)) for name in rewards)
     points = [
@@ -83,7 +91,7 @@ def read_front(run: Path, weights: dict[str, float]) -> Front:
         for name, means in summary["methods"].items()
         if "@" not in name and all(means.get(r) is not None for r in rewards)
     ]  # fmt: skip
-    points += _grid(read_evaluation(run / "evaluation.jsonl"), rewards)
+    points += _grid(read_evaluation(run_folder / "evaluation.jsonl"), rewards)
     return Front(rewards, higher, tuple(_ranked(points, higher)))
 
 
@@ -95,7 +103,7 @@ def _preference(name: str, weights: dict[str, float]) -> tuple[float, ...]:
 
 
 def _grid(rows: Sequence[dict[str, Any]], rewards: Sequence[str]) -> list[Point]:
-    """The other members of the families: rows that say `lattice`."""
+    """The models of the menus at the grid of preferences: their rows say `lattice`."""
     values: dict[tuple[str, tuple[float, ...]], dict[str, list[float]]]
     values = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -111,10 +119,10 @@ def _grid(rows: Sequence[dict[str, Any]], rewards: Sequence[str]) -> list[Point]
 
 
 def _ranked(points: Sequence[Point], higher: Sequence[bool]) -> list[Point]:
-    """The points, those that none is better than in every reward marked."""
+    """The points. `best` is set for those that no other point beats in every reward."""
     signs = np.where(higher, 1.0, -1.0)
     table = np.array([p.values for p in points]).reshape(len(points), len(higher)) * signs
-    beaten = [bool(np.any(np.all(table > own, axis=1))) for own in table]
+    beaten = [bool(np.any(np.all(table > row, axis=1))) for row in table]
     return [
         Point(p.name, p.drawn_by, p.preference, p.values, not worse)
         for p, worse in zip(points, beaten, strict=True)
@@ -126,7 +134,10 @@ def _distance(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _between(points: Sequence[Point], preference: Sequence[float]) -> tuple[float, ...] | None:
-    """Values linear in the preference within the triangle of measured points around it, or None outside."""
+    """Interpolate values linearly within the triangle of measured points around a preference.
+
+    None if the preference lies outside all triangles.
+    """
     where = np.array([p.preference[:-1] for p in points])
     values = np.array([p.values for p in points])
     wanted = np.array(preference[:-1])
@@ -137,7 +148,7 @@ def _between(points: Sequence[Point], preference: Sequence[float]) -> tuple[floa
         return tuple(float(np.interp(wanted[0], where[order, 0], column[order])) for column in values.T)
     try:
         mesh = Delaunay(where)
-    except (QhullError, ValueError):  # too few points, or all on a line
+    except (QhullError, ValueError):  # there are too few points, or all are on a line
         return None
     cell = int(mesh.find_simplex(wanted, tol=1e-6))
     if cell < 0:

@@ -1,7 +1,8 @@
-"""What reaches the page at all: requests for its own name, of a bounded size, that ask what it answers.
+"""Let only those requests reach the page that use its name, have a bounded size, and ask what it answers.
 
-A page on 127.0.0.1 is open to every site that the same browser visits: a name that its owner lets lead to
-127.0.0.1 would let that site's scripts read and ask (DNS rebinding), and a form posts anywhere. Plain ASGI.
+A page on 127.0.0.1 is open to every site that the same browser visits. If the owner of a site lets its name
+lead to 127.0.0.1, the site's scripts can read the page and ask it (DNS rebinding); and a form can post to any
+address. Plain ASGI.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
-LARGEST_BODY = 1 << 20  # bytes: of a language model's longest prompt, and much more than any other question
+LARGEST_BODY = 1 << 20  # bytes: enough for a language model's longest prompt
 ASKED = re.compile(r"/(queue/join|reset|cancel)/?\Z")  # the only paths that the page itself posts to
 NEVER = re.compile(
     r"\A(/gradio_api)?/(upload(_progress)?/?\Z|proxy=|file[=/]|component_server|monitoring|profiling|dev/|"
     r"run-history|stream|deep_link|vibe)"
-)  # of Gradio's paths
+)  # paths of Gradio that the page does not use
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that is bound to `host`."""
+    """Whether a server that is bound to `host` can be reached only from this machine."""
     if _is_address(host):
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     return host.lower() == "localhost"
@@ -44,7 +45,12 @@ def _is_address(host: str) -> bool:
 
 
 def allowed_hosts(host: str, more: Sequence[str]) -> frozenset[str] | None:
-    """The names that the page answers to; None for any: bound to other addresses, and none was named."""
+    """The names that the page answers to.
+
+    None means any name: the page is bound to an address that other machines reach, and no name was given.
+
+    host: the address that the page is bound to. more: the names that the user allows.
+    """
     for name in more:
         if not re.fullmatch(r"[A-Za-z0-9._-]+", name) and not _is_address(name):
             raise ParetuneError(f"--allow-host wants a name without a port, as a.example.org, not {name!r}")
@@ -54,9 +60,9 @@ def allowed_hosts(host: str, more: Sequence[str]) -> frozenset[str] | None:
 
 
 class Guard:
-    """Refuses, in one line each, a foreign Host or Origin, uploads, large bodies, and what is no question.
+    """Refuses a foreign Host or Origin, uploads, large bodies, and everything that is not a question.
 
-    hosts: see `allowed_hosts`. inputs: a question's number -> how many values it carries.
+    hosts: see `allowed_hosts`. inputs: the number of a question -> how many values it carries.
     """
 
     def __init__(
@@ -66,7 +72,7 @@ class Guard:
         self.app, self.hosts, self.inputs = app, hosts, inputs or {}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
@@ -81,7 +87,7 @@ class Guard:
             await _answer(scope, send, *refused)
 
     def _refused(self, scope: Message) -> tuple[int, str] | None:
-        """The status and the line for a request that is not looked into, None for the others."""
+        """The status and the message for a request that is refused before its body is read, or None."""
         if self.hosts is not None:
             names = _headers(scope, b"host")
             if len(names) != 1 or _name(names[0]) not in self.hosts:
@@ -99,7 +105,7 @@ class Guard:
         return None
 
     def _wrong(self, path: str, body: bytes | None) -> tuple[int, str] | None:
-        """The same by what a POST carries. body: None where it was too large."""
+        """The status and the message for a POST whose body is refused, or None. body: None if too large."""
         if body is None:
             return 413, f"the question is larger than {LARGEST_BODY:,} bytes"
         try:
@@ -126,13 +132,13 @@ def _headers(scope: Message, wanted: bytes) -> list[str]:
 
 
 def _name(host: str) -> str:
-    """A host's name without its port, as `allowed_hosts` has it."""
+    """The name of a host without its port, in the form of `allowed_hosts`."""
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:]*)(:\d*)?", host.strip())
     return match[1].strip("[]").rstrip(".").lower() if match else ""
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """All of a body, None as soon as it is too large."""
+    """The whole body, or None as soon as it is too large."""
     parts: list[bytes] = []
     more = True
     while more:
@@ -145,21 +151,21 @@ async def _body(receive: Receive) -> bytes | None:
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """Gives a body that was read, and then what comes after it."""
-    told = False
+    """A `receive` that first returns a body that was read already, and then what follows it."""
+    reported = False
 
     async def again() -> Message:
-        nonlocal told
-        if told:
+        nonlocal reported
+        if reported:
             return await receive()
-        told = True
+        reported = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
 
 
 async def _answer(scope: Message, send: Send, status: int, line: str) -> None:
-    """Refuse with a line, as Gradio's own refusals are read."""
+    """Refuse a request with a message in the form that the page's scripts read from Gradio."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return

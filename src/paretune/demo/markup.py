@@ -1,4 +1,4 @@
-"""What the page shows, as HTML: samples, bars, messages. Every word of a user's is escaped here."""
+"""The HTML of samples, bars and messages. All text of a user is escaped here."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-# gr.HTML reads its value through templates: these must not mean anything there.
+# gr.HTML interprets its value as a template, in which these characters must have no meaning.
 _TEMPLATE = {ord(c): f"&#{ord(c)};" for c in "{}$`\\"}
 
 
 def shown(text: str) -> str:
-    """Text as text, whatever it holds."""
+    """Escape a text, so that it is shown as it is."""
     return html.escape(text, quote=True).translate(_TEMPLATE)
 
 
 def message(text: str) -> str:
-    """A line that a screen reader speaks at once."""
+    """A message, which a screen reader speaks at once."""
     return f'<p class="pt-message" role="alert">{shown(text)}</p>' if text else ""
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """The bytes of a file as its own address."""
+    """A data URI with the bytes of a file."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def figure(inner: str, title: str, data: str, file: str) -> str:
-    """A sample with its title and a link that saves the very bytes. inner: HTML. data: their address."""
+    """A sample with its title and a link that saves its file.
+
+    inner: the HTML of the sample. data: the data URI of its file. file: the name to save it under.
+    """
     suffix = file.rpartition(".")[2].upper()
     return (
         f'<figure class="pt-sample">{inner}<figcaption><b>{shown(title)}</b> '
@@ -36,7 +39,7 @@ def figure(inner: str, title: str, data: str, file: str) -> str:
 
 
 def side_by_side(parts: Sequence[str], made: str) -> str:
-    """Samples beside each other. made: what they are."""
+    """Samples beside each other. made: the kind of the samples."""
     return f'<div class="pt-samples pt-{made}">{"".join(parts)}</div>'
 
 
@@ -47,17 +50,25 @@ def bars(
     left_out: Mapping[str, str],
     made: str = "pictures",
 ) -> str:
-    """A pair of bars a reward. scores: sample's title -> reward -> value. made: what the samples are."""
+    """The table of scores, with one bar for each reward and sample.
+
+    Args:
+        rewards: in order.
+        ranges: reward -> the ends of its bars.
+        scores: title of a sample -> reward -> value.
+        left_out: reward -> the reason why it gives no score.
+        made: the kind of the samples.
+    """
     rows = []
     for reward in rewards:
         if reward in left_out:
-            told = f'<span class="pt-none">no score: {shown(left_out[reward])}</span>'
+            cell = f'<span class="pt-none">no score: {shown(left_out[reward])}</span>'
         else:
-            told = "".join(
-                _bar(title, place, own[reward], ranges[reward])
-                for place, (title, own) in enumerate(scores.items())
+            cell = "".join(
+                _bar(title, place, values[reward], ranges[reward])
+                for place, (title, values) in enumerate(scores.items())
             )
-        rows.append(f"<tr><th scope='row'>{shown(reward)}</th><td>{told}</td></tr>")
+        rows.append(f"<tr><th scope='row'>{shown(reward)}</th><td>{cell}</td></tr>")
     return f'<table class="pt-bars"><caption>Scores of these two {made}</caption>{"".join(rows)}</table>'
 
 

@@ -1,6 +1,6 @@
-"""The page in Gradio: which controls there are and what each change asks. Imported by `serving` alone."""
+"""The page in Gradio: its controls, and the question that each change asks. Only `serving` imports it."""
 # pyright: reportMissingImports=false, reportPrivateImportUsage=false
-# Gradio comes with the extra `demo`; it fills its namespace so that public names look private.
+# Gradio is installed by the extra `demo`. The way it fills its namespace makes public names look private.
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SEEDS = 2**31
 
 
 def theme() -> Any:
-    """Gradio's own, with the fonts that the visitor's machine has: its default fetches Google's."""
+    """Gradio's theme with fonts of the visitor's machine, because the default loads fonts from Google."""
     return gr.themes.Default(primary_hue="blue", font=list(FONTS), font_mono=list(MONO))
 
 
 class Page:
-    """The controls, their order in a question, and the answer's places."""
+    """The controls, their order in a question, and the places of the answer."""
 
     def __init__(self, answers: Answers, name: str) -> None:
         self.answers = answers
@@ -48,7 +48,7 @@ class Page:
             self._wire()
 
     def inputs(self) -> dict[int, int]:
-        """The number of every question, and how many values it carries."""
+        """The number of every question -> how many values it carries."""
         return {number: len(question.inputs) for number, question in self.blocks.fns.items()}
 
     def _controls(self) -> None:
@@ -77,16 +77,17 @@ class Page:
         self.button = gr.Button("Generate", variant="primary", elem_id="pt-generate")
 
     def _wire(self) -> None:
-        """Every control asks at once; a question carries the whole setting, so that nothing is kept here.
+        """Let every control ask as soon as it changes. A question carries the whole setting.
 
-        All of them stand in one queue: an answer that took long must not come after that of a later question.
+        All questions share one queue, so that a slow answer cannot arrive after the answer to a later
+        question.
         """
         setting = [self.prompt, self.method, self.tokens, self.seed, *self.sliders]
         shown = [self.message, self.samples, self.bars, self.front]
         quick: dict[str, Any] = {
             "trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private",
             "concurrency_id": "draw", "concurrency_limit": 1,
-            "preprocess": False,  # what comes in is checked in `asked`, and never told in Python's words
+            "preprocess": False,  # `asked` checks what comes in, so that no message of Python is shown
         }  # fmt: skip
         changes = [self.method.input, self.seed.input, self.tokens.submit, *(s.input for s in self.sliders)]
         gr.on([self.blocks.load, *changes], self._answer, setting, shown, **quick)
@@ -99,7 +100,7 @@ class Page:
         try:
             done = self.answers.answer(prompt, weights, method, tokens, seed)
         except ParetuneError as error:
-            # What was shown before stays, with the reason above it.
+            # The previous answer stays on the page, with the reason above it.
             return [markup.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
         except Exception as error:
             raise gr.Error("this could not be drawn; the server's own lines say why") from error
@@ -121,10 +122,10 @@ class Page:
 
     def _point(self, event: gr.EventData, prompt: Any, method: Any, tokens: Any, seed: Any,
                *weights: Any) -> list[Any]:  # fmt: skip
-        # The event comes first: Gradio fills in no argument after *weights.
+        # The event is the first argument, because Gradio fills in no argument after *weights.
         try:
-            told = event._data
-            method, weights = self.answers.point(told.get("point") if isinstance(told, dict) else None)
+            data = event._data
+            method, weights = self.answers.point(data.get("point") if isinstance(data, dict) else None)
         except ParetuneError as error:
             kept = [gr.skip()] * (len(self.sliders) + 2)
             return [*kept, markup.message(f"this click set nothing: {error}"), *[gr.skip()] * 3]

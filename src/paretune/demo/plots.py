@@ -1,4 +1,4 @@
-"""The measured front as SVG: a plot a pair of rewards, every point a button."""
+"""The measured front as SVG: one plot for each pair of rewards, in which every point is a button."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ SHAPES = {"mapreduce": "circle", "mix": "square", "rate": "diamond", None: "cros
 
 
 def front_plots(front: Front, place: Place | None, method: str, beside: bool = False) -> str:
-    """Plots of every pair of rewards (the first six), the legend, and in words where the setting lies.
+    """The plots of all pairs of rewards (at most six), the legend, and a sentence about the setting.
 
-    beside: whether reward tokens were typed in beside the method, which no run measures.
+    Args:
+        front: the measured points.
+        place: the place of the setting among them, or None.
+        method: the method of the setting.
+        beside: whether the setting has reward tokens in addition to the method, which no run measures.
     """
     pairs = list(combinations(range(len(front.rewards)), 2))[:MOST_PLOTS]
     if not pairs:
@@ -25,18 +29,18 @@ def front_plots(front: Front, place: Place | None, method: str, beside: bool = F
     plots = "".join(_plot(front, x, y, place) for x, y in pairs)
     return (
         f'<div class="pt-plots">{plots}</div>{_legend(front)}'
-        f'<p class="pt-note" aria-live="polite">{shown(_told(front, place, method, beside))}</p>'
+        f'<p class="pt-note" aria-live="polite">{shown(_in_words(front, place, method, beside))}</p>'
     )
 
 
 def label(point: Point) -> str:
-    """What a point is called."""
+    """The label of a point."""
     head, _, tail = point.name.partition(":")
     first, space, rest = head.partition(" ")
     return f"{LABELS.get(first, first.replace('_', '-'))}{space}{rest} {tail}".strip()
 
 
-def _told(front: Front, place: Place | None, method: str, beside: bool) -> str:
+def _in_words(front: Front, place: Place | None, method: str, beside: bool) -> str:
     if beside:
         return "With reward tokens beside it this setting was not measured."
     if place is None:
@@ -104,19 +108,19 @@ def _button(front: Front, number: int, x: float, y: float) -> str:
     values = ", ".join(f"{r} {v:.2f}" for r, v in zip(front.rewards, point.values, strict=True))
     kind = f"pt-{point.drawn_by}" if point.drawn_by else "pt-other"
     pale = "" if point.best else " pt-pale"
-    told = f"{label(point)}: {values}"
-    inner = f'<title>{shown(told)}</title>{_mark(SHAPES[point.drawn_by], kind)}'
+    title = f"{label(point)}: {values}"
+    inner = f'<title>{shown(title)}</title>{_mark(SHAPES[point.drawn_by], kind)}'
     place = f'transform="translate({LEFT + x:.1f} {y:.1f})"'
     if point.drawn_by is None:
-        return f'<g class="pt-point{pale}" {place} role="img" aria-label="{shown(told)}">{inner}</g>'
+        return f'<g class="pt-point{pale}" {place} role="img" aria-label="{shown(title)}">{inner}</g>'
     return (
         f'<g class="pt-point pt-button{pale}" {place} role="button" tabindex="0" data-point="{number}" '
-        f'aria-label="Set the sliders to {shown(told)}"><circle class="pt-hit" r="13"/>{inner}</g>'
+        f'aria-label="Set the sliders to {shown(title)}"><circle class="pt-hit" r="13"/>{inner}</g>'
     )
 
 
 class _Axis:
-    """Values -> pixels from 0 to SIDE, better to the right (or up)."""
+    """Maps values to pixels from 0 to SIDE. Better values are further right, or higher up."""
 
     def __init__(self, values: Sequence[float], higher: bool) -> None:
         low, high = min(values), max(values)

@@ -1,4 +1,4 @@
-"""`paretune demo`: open a run, make its page, serve it on this machine alone unless told otherwise."""
+"""`paretune demo`: open a run, make its page, and serve it, by default to this machine alone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from .asked import check_load
 from .guard import Guard, allowed_hosts
 
 MISSING = "`paretune demo` needs gradio: pip install 'paretune[demo]'"
-
-
-QUEUE = 16  # questions that wait for the model; more are refused at once, so that none waits for minutes
+QUEUE = 16  # questions that may wait for the model; more are refused at once, so that none waits for minutes
 
 
 def serve(
@@ -34,10 +32,18 @@ def serve(
     say: Callable[[str], None] = lambda _: None,
     verify: bool = False,
 ) -> Any:
-    """Serve the page of a finished run until interrupted; without `wait`, return the running Gradio app.
+    """Serve the page of a finished run.
 
-    allow_hosts: other names than this machine's that the page answers to (see `guard`). say: is told, in a
-    line, which rewards score nothing because they are not trusted.
+    Args:
+        run: the folder of the run.
+        host: the address to bind to.
+        port: to listen on.
+        wait: whether to serve until interrupted; otherwise the running Gradio app is returned at once.
+        quiet: whether Gradio prints nothing.
+        trust_rewards: whether the code of rewards that are files or modules may be run.
+        allow_hosts: names that the page answers to, in addition to those of this machine (see `guard`).
+        say: called with a line that names the rewards which are not run because they are not trusted.
+        verify: hash every file of the run.
     """
     if find_spec("gradio") is None:
         raise ParetuneError(MISSING)
@@ -50,7 +56,7 @@ def serve(
         say(left_out(list(answers.source.unscored.values())))
     made = page.Page(answers, run.resolve().name)
     blocks = made.blocks.queue(default_concurrency_limit=1, max_size=QUEUE, api_open=False)
-    from starlette.middleware import Middleware  # of Gradio's own libraries
+    from starlette.middleware import Middleware  # Gradio depends on it
 
     guard = Middleware(Guard, hosts=hosts, inputs=made.inputs())
     try:
@@ -61,15 +67,15 @@ def serve(
             app_kwargs={"middleware": [guard]}, max_file_size=1,
         )  # fmt: skip
     except OSError as error:
-        told = " ".join(str(error).split())
-        raise ParetuneError(f"cannot serve on {host}:{port}: {told}; choose another --port") from error
+        reason = " ".join(str(error).split())
+        raise ParetuneError(f"cannot serve on {host}:{port}: {reason}; choose another --port") from error
     return blocks
 
 
 def open_answers(run: Path, trust_rewards: bool = False, verify: bool = False) -> Answers:
-    """The sampler of a finished run that has something to trade. Both flags: as `open_source` has them."""
+    """The sampler and the front of a finished run that has a menu. The flags are those of `open_source`."""
     source = open_source(str(run), trust_rewards, verify)
-    if source.run is None:
+    if source.run_folder is None:
         raise ParetuneError(f"{run} is a model, not a run; `paretune demo` wants a finished run's folder")
     if source.methods == ("base",):
         raise ParetuneError(f"{run} has no method to weigh: it needs mapreduce, rewarded_soup or tokens")
@@ -78,6 +84,6 @@ def open_answers(run: Path, trust_rewards: bool = False, verify: bool = False) -
 
 
 def import_page() -> Any:
-    """The page's module. Gradio reads its settings when it is imported: nothing is told to anyone."""
+    """Import the page. Gradio reads its settings when it is imported; its analytics are switched off."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     return import_module(".page", __package__)

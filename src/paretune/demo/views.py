@@ -1,4 +1,4 @@
-"""How a sample is shown, by what the model makes (`Medium.name`): a row a kind, read from its file alone."""
+"""How the page shows a sample: one view for each kind of samples (`Medium.name`). It needs only the file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from PIL import Image
 
 from .markup import data_uri, figure, shown
 
-SMALL = 256  # narrower pictures are enlarged with their pixels sharp
+SMALL = 256  # smaller pictures are enlarged without smoothing
 
 
 @dataclass(frozen=True)
 class View:
-    """draw: a file's bytes, its title, the prompt and the file's name -> HTML. noun: of two samples.
+    """How samples of one kind are shown.
 
-    example: a prompt for a run whose prompt files are gone.
+    draw: the bytes of a file, its title, the prompt and the file's name -> HTML. noun: the word for two
+    samples. example: a prompt for a run whose prompt files no longer exist.
     """
 
     draw: Callable[[bytes, str, str, str], str]
@@ -34,7 +35,7 @@ def picture(png: bytes, title: str, prompt: str, file: str) -> str:
 
 
 def clip(mp4: bytes, title: str, prompt: str, file: str) -> str:
-    """A video that plays by itself, without end, until it is stopped."""
+    """A video that plays in a loop until it is stopped."""
     data = data_uri("video/mp4", mp4)
     settings = "autoplay loop muted playsinline controls"
     inner = f'<video {settings} src="{data}" aria-label="{shown(title)}: {shown(prompt)}"></video>'
@@ -42,9 +43,9 @@ def clip(mp4: bytes, title: str, prompt: str, file: str) -> str:
 
 
 def text(words: bytes, title: str, prompt: str, file: str) -> str:
-    """An answer, its lines kept, nothing in it read as markup."""
-    told = words.decode("utf-8").strip()
-    inner = shown(told) if told else '<span class="pt-none">an empty answer</span>'
+    """An answer. Its lines are kept, and nothing in it is interpreted as markup."""
+    answer = words.decode("utf-8").strip()
+    inner = shown(answer) if answer else '<span class="pt-none">an empty answer</span>'
     settings = f'class="pt-words" dir="auto" tabindex="0" role="group" aria-label="{shown(title)}"'
     return figure(f"<div {settings}>{inner}</div>", title, data_uri("text/plain;charset=utf-8", words), file)
 

@@ -1,4 +1,4 @@
-"""What an executor is: `map(function, tasks)` -> results, in the order of the tasks."""
+"""The protocol of an executor: `map(function, tasks)` returns the results in the order of the tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 
 class Task(Protocol):
-    """Something to do, as plain data."""
+    """A piece of work, described by plain data."""
 
     @property
     def title(self) -> str:
@@ -17,7 +17,7 @@ class Task(Protocol):
 
     @property
     def devices(self) -> int:
-        """How many devices it needs, 1 or more. On a CPU, which is shared, any number is the CPU."""
+        """How many devices it needs, 1 or more. Tasks share a CPU, so there any number means the CPU."""
         ...
 
 
@@ -26,18 +26,18 @@ R = TypeVar("R")
 Event = dict[str, Any]
 Report = Callable[[Event], None]
 Devices = Sequence[str]
-# function(task, report, should_stop, devices) -> result: runs in another process, so all of it must pickle.
-# devices: the task's own, as torch names them where it runs ("cpu", "cuda:1"). It raises types.Stopped when
-# it was asked to stop and has kept what it did.
+# function(task, report, should_stop, devices) -> result. It runs in another process, so all of it must be
+# picklable. devices: those that the task got, by torch's names on the machine where it runs ("cpu",
+# "cuda:1"). The function raises types.Stopped after it was asked to stop and has saved its work.
 TaskFunction = Callable[[T, Report, Callable[[], bool], Devices], R]
 
 
 class Executor(Protocol):
-    """Runs independent tasks. Use as a context manager: leaving it ends what it has started."""
+    """Runs independent tasks. It is a context manager: at the end of its block all that it started ends."""
 
     @property
     def device(self) -> str:
-        """What its tasks compute on: "cpu" or "cuda"."""
+        """The kind of device that its tasks compute on: "cpu" or "cuda"."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -47,9 +47,9 @@ class Executor(Protocol):
     ) -> None: ...
 
     def map(self, function: TaskFunction[T, R], tasks: Sequence[T], report: Report) -> list[R]:
-        """Run every task; `report` receives their events as they come.
+        """Run every task and return the results. `report` is called with their events as they arrive.
 
-        Raises the first failure, and types.Stopped after Ctrl-C; the other tasks then stop at their next
-        checkpoint.
+        Raises the first failure, or types.Stopped after Ctrl-C. In both cases the other tasks stop at their
+        next checkpoint.
         """
         ...

@@ -1,4 +1,4 @@
-"""Which devices a task gets. They are counted in the process that uses them, never in the one that plans."""
+"""Which devices a task gets. Devices are counted in the process that uses them, not in the one that plans."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from multiprocessing.sharedctypes import SynchronizedArray
 
 from ..types import ParetuneError
 
-MOST = 64  # of one machine
+MOST = 64  # devices of one machine
 
 
 class Leases:
-    """How many tasks of one machine use each device. All its processes share one object.
+    """The number of tasks that use each device of a machine. All processes of the machine share one object.
 
-    kind: "cpu" or "cuda". A task gets the devices that fewest others use; where there are more tasks than
-    devices, they share them.
+    kind: "cpu" or "cuda". A task gets the devices that the fewest other tasks use. If there are more tasks
+    than devices, tasks share devices.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Leases:
 
     @contextmanager
     def take(self, wanted: int) -> Iterator[tuple[str, ...]]:
-        """`wanted` different devices for the length of a block; ParetuneError where there are fewer."""
+        """Take `wanted` different devices for the length of a block; ParetuneError if there are fewer."""
         if self.kind == "cpu":
             yield ("cpu",) * wanted
             return

@@ -1,8 +1,9 @@
-"""Tasks in parallel processes of this machine, which live as long as the executor.
+"""Run tasks in parallel processes of this machine, which live as long as the executor.
 
-Each process gets a fixed number of threads, whatever the number of processes: arithmetic on the CPU
-depends on it, so this is what makes one worker and three give the same bits. The base model's files are
-mapped read-only, so that weights of the dtype that is asked for are one copy for all of them.
+Each process has a fixed number of threads, whatever the number of processes. Arithmetic on the CPU depends on
+the number of threads, so this makes one worker and three workers give the same bits. The files of the base
+model are mapped read-only; weights that are stored in the requested dtype are therefore one copy for all
+processes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .doing import Doing
 
 @dataclass(frozen=True)
 class _Shared:
-    """What a worker has in common with the others and with the process that started it."""
+    """The objects that the workers share with each other and with the process that started them."""
 
     events: Queue[Event]
     stop: EventType
@@ -45,10 +46,19 @@ _shared: _Shared | None = None
 
 
 class LocalExecutor:
-    """See `base.Executor`. Its processes start when its block begins, and end with it."""
+    """See `base.Executor`. Its processes start when its block begins and end when its block ends."""
 
     def __init__(self, workers: int, threads: int, device: str = "auto") -> None:
-        """device: "auto", "cpu" or "cuda". Raises ParetuneError where it is not there."""
+        """Choose the device. Nothing is started yet.
+
+        Args:
+            workers: the number of processes.
+            threads: the number of CPU threads of each process.
+            device: "auto", "cpu" or "cuda".
+
+        Raises:
+            ParetuneError: if this machine does not have the device.
+        """
         self.device = choose_device(device)
         self.workers, self._threads = workers, threads
         self._context = multiprocessing.get_context("spawn")
@@ -66,7 +76,7 @@ class LocalExecutor:
             self._pool = ProcessPoolExecutor(
                 self.workers, self._context, _start_worker, (shared, self._threads, os.getpid())
             )
-            # Processes start with the first task and inherit the environment of that moment.
+            # Processes start with the first task, and inherit the environment of that moment.
             wait([self._pool.submit(_nothing) for _ in range(self.workers)])
         finally:
             for name, value in kept.items():
@@ -101,7 +111,7 @@ class LocalExecutor:
         self._drain(report, timeout=0.0)
         if interrupted:
             raise Stopped
-        # The others were stopped because of the one that failed: what they raise is not the reason.
+        # The other tasks were stopped because one had failed, so what they raise is not the reason.
         failed = [f for f in futures if _failed(f)]
         for future in sorted(failed, key=lambda f: isinstance(f.exception(), Stopped)):
             self._raise(future)
@@ -129,10 +139,9 @@ class LocalExecutor:
         assert error is not None
         raise error
 
-
     def _death(self) -> str:
-        """What the first worker that died by itself was doing, and how it died."""
-        for process in self._processes:  # the pool ends the others, by SIGTERM
+        """How the first worker that was not ended by the pool died, and what it was doing then."""
+        for process in self._processes:  # the pool ends the others with SIGTERM
             process.join(2.0)
             code = process.exitcode
             if code is not None and code != -signal.SIGTERM:
@@ -152,7 +161,7 @@ def _failed(future: Future[Any]) -> bool:
 
 
 def _nothing() -> None:
-    """Makes the pool start a process."""
+    """A task that makes the pool start a process."""
     time.sleep(0.05)
 
 
@@ -160,7 +169,7 @@ def _start_worker(shared: _Shared, threads: int, parent: int) -> None:
     global _shared
     _shared = shared
     shared.doing.join()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     import torch
 
@@ -168,7 +177,7 @@ def _start_worker(shared: _Shared, threads: int, parent: int) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """A killed run must not leave workers that write into its folder."""
+    """End this worker when its parent has died: a killed run must not leave workers that write its folder."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -176,7 +185,7 @@ def _die_with(parent: int) -> None:
 
 def _run_task(function: Callable[..., Any], task: Task) -> Any:
     assert _shared is not None
-    if _shared.stop.is_set():  # it was waiting when another one failed
+    if _shared.stop.is_set():  # the task was waiting when another one failed
         raise Stopped
     _shared.doing.tell(task.title)
     try:
@@ -184,6 +193,6 @@ def _run_task(function: Callable[..., Any], task: Task) -> Any:
             return function(task, _shared.events.put, _shared.stop.is_set, devices)
     except (ParetuneError, Stopped):
         raise
-    except BaseException as error:  # a library's sys.exit too: raised in the parent, it would end it
-        # The traceback cannot cross processes as itself; its text can.
+    except BaseException as error:  # also a library's sys.exit, which would end the parent
+        # A traceback cannot be sent to another process, but its text can.
         raise RuntimeError("".join(traceback.format_exception(error))) from None

@@ -1,7 +1,8 @@
-"""What training draws: samples and updates of an expert, a method and a plan, by the length of its files.
+"""The budget of training: the samples and updates of an expert, a method and a plan.
 
-An epoch draws no prompt twice. So a file that is shorter than its share of `train.prompts_per_epoch` gives
-fewer, and less is trained than the recipe's figures say: the budget is what was drawn.
+An epoch draws no prompt twice. So a prompt file that is shorter than its share of `train.prompts_per_epoch`
+gives fewer prompts, and training is shorter than the recipe's figures say. The budget counts what is really
+drawn.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ JOINT = {"morl_d", "morl_dr"}
 
 
 class Budget(NamedTuple):
-    """samples: drawn in training (of pairs: trained on). updates: at most, where no group is left out."""
+    """samples: drawn in training, or pairs trained on. updates: the most, if no group is left out."""
 
     samples: int
     updates: int
 
 
 def set_sizes(config: RunConfig, hub: bool = True) -> dict[str, int]:
-    """How many prompts each reward's training set has, without those that cannot be read.
+    """The number of prompts in each reward's training set. Sets that cannot be read are left out.
 
-    hub: whether datasets of the hub are loaded, which downloads them; else they are left out.
+    hub: whether to load datasets of the hub, which downloads them; otherwise they are left out too.
     """
     sizes: dict[str, int] = {}
-    for name, own in config.rewards.items():
-        if own.prompts.startswith(PREFIX) and not hub:
+    for name, reward_config in config.rewards.items():
+        if reward_config.prompts.startswith(PREFIX) and not hub:
             continue
         try:
-            sizes[name] = len(load_prompts(own.prompts))
-        except ParetuneError:  # told where prompts are checked
+            sizes[name] = len(load_prompts(reward_config.prompts))
+        except ParetuneError:  # the check of the prompts reports it
             continue
     return sizes
 
@@ -49,12 +50,15 @@ def set_sizes(config: RunConfig, hub: bool = True) -> dict[str, int]:
 def method_plan(
     config: RunConfig, name: str, rounds: tuple[Round, ...], model: tuple[str, ...]
 ) -> MethodPlan:
-    """A method with what it costs where no set is short."""
+    """A method with its budget, if no prompt set is short.
+
+    model: the folders of the adapters whose sum is the method's model.
+    """
     return MethodPlan(name, rounds, model, *_of_rounds(config, rounds, {}))
 
 
 def counted(config: RunConfig, plan: Plan, sizes: Mapping[str, int]) -> Plan:
-    """The plan with what is drawn from sets of these sizes; a set without one is taken to be long enough."""
+    """The plan with the budget for prompt sets of these sizes. A set without a size counts as long enough."""
     return Plan(
         tuple(
             replace(m, **_of_rounds(config, m.rounds, sizes)._asdict()) for m in plan.methods
@@ -65,7 +69,7 @@ def counted(config: RunConfig, plan: Plan, sizes: Mapping[str, int]) -> Plan:
 def expert_budget(
     config: RunConfig, task: ExpertTask, sizes: Mapping[str, int], begin: int = 0
 ) -> Budget:
-    """What an expert draws from epoch `begin` to its last."""
+    """The budget of an expert from epoch `begin` to its last one. sizes: see `set_sizes`."""
     prompts = _prompts(config, task, sizes, begin)
     per_prompt = config.train.group_size if draws_samples(config.objective) else 1
     updates = (_updates(config, count) * epochs for count, epochs in prompts.items())
@@ -73,7 +77,7 @@ def expert_budget(
 
 
 def short_sets(config: RunConfig, sizes: Mapping[str, int]) -> list[str]:
-    """A line for every training set that is shorter than what an epoch asks of it."""
+    """A line for every training set that has fewer prompts than an epoch asks for."""
     singly = bool(set(config.methods) - JOINT)
     wanted = config.train.prompts_per_epoch // (1 if singly else len(config.rewards))
     return [
@@ -85,7 +89,7 @@ def short_sets(config: RunConfig, sizes: Mapping[str, int]) -> list[str]:
 
 
 def check_even(config: RunConfig, sizes: Mapping[str, int]) -> None:
-    """Raise ParetuneError where the epochs of a language model cannot be cut alike, as TRL wants them."""
+    """Raise ParetuneError if a language model's epochs cannot all be divided alike, which TRL needs."""
     train = config.train
     sets: list[Sequence[str]] = [(name,) for name in config.rewards] if set(config.methods) - JOINT else []
     if set(config.methods) & JOINT:
@@ -106,7 +110,7 @@ def check_even(config: RunConfig, sizes: Mapping[str, int]) -> None:
 
 
 def _of_rounds(config: RunConfig, rounds: Sequence[Round], sizes: Mapping[str, int]) -> Budget:
-    """Every expert's whole training, shared beginnings included."""
+    """The budget of the whole training of every expert; a shared beginning counts for each of them."""
     length = {task.folder: task.epochs for r in rounds for task in r.tasks}
     parts = [
         expert_budget(config, task, sizes, length.get(task.continues or "", 0))
@@ -118,13 +122,13 @@ def _of_rounds(config: RunConfig, rounds: Sequence[Round], sizes: Mapping[str, i
 def _prompts(
     config: RunConfig, task: ExpertTask, sizes: Mapping[str, int], begin: int
 ) -> dict[int, int]:
-    """Prompts an epoch -> in how many epochs."""
+    """The number of prompts in an epoch -> the number of epochs that have as many."""
     count, lengths = config.train.prompts_per_epoch, _lengths(config, task.rewards, sizes)
     always = dealt_always(count, lengths)
     if always is not None:
         return {always: task.epochs - begin}
     found: dict[int, int] = {}
-    for epoch in range(begin, task.epochs):  # the lot decides, and the epoch's seed decides the lot
+    for epoch in range(begin, task.epochs):  # the number is random, and the epoch's seed determines it
         generator = torch.Generator().manual_seed(derive_seed(task.seed, epoch))
         drawn = sum(deal(count, lengths, generator))
         found[drawn] = found.get(drawn, 0) + 1
@@ -136,5 +140,5 @@ def _lengths(config: RunConfig, names: Sequence[str], sizes: Mapping[str, int]) 
 
 
 def _updates(config: RunConfig, prompts: int) -> int:
-    """Of an epoch: whole groups are dealt to them, and each has as many but for the last."""
+    """Updates of an epoch. Each gets the same number of whole groups, except that the last may get fewer."""
     return -(-prompts // -(-prompts // config.train.updates_per_epoch))

@@ -1,7 +1,7 @@
-"""Prompts that a text encoder cuts: two that differ behind the cut draw the same samples. Told, once.
+"""Notices about prompts that a text encoder cuts: two that differ only after the cut draw the same samples.
 
-Counted by the model's own tokenizers, where they are on this machine; a model that is not here is not asked
-about. A language model cuts no prompt: one that is too long is refused.
+The prompts are measured with the model's tokenizers, if they are on this machine; otherwise there is no
+notice. A language model never cuts a prompt; one that is too long is refused.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..models.text_limits import Limit
 from ..types import ParetuneError
 
 
-def told_cuts(config: RunConfig) -> list[str]:
-    """A line for every prompt file of a run, and every encoder, that has prompts cut; [] where none is."""
-    files = dict.fromkeys(file for own in config.rewards.values() for file in (own.prompts, own.eval_prompts))
+def cut_notices(config: RunConfig) -> list[str]:
+    """A line for every prompt file of a run and every text encoder that cuts some of its prompts."""
+    files = dict.fromkeys(file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts))
     lines: list[str] = []
     for file in files:
         try:
             prompts = [prompt.text for prompt in load_prompts(file)]
-        except ParetuneError:  # told by whoever needs the file
+        except ParetuneError:  # whoever needs the file reports it
             continue
         lines += [f"{file}: {line}" for line in cuts(config.model, prompts)]
     return lines
@@ -53,13 +53,13 @@ def cuts(model: ModelConfig, prompts: Sequence[str]) -> list[str]:
 
 
 def _longest(tokenizer: Any, limit: Limit) -> int:
-    """Tokens of a text that an encoder reads, those before the prompt included."""
+    """How many tokens of a text an encoder reads, including those before the prompt."""
     return limit.tokens + limit.before if limit.tokens else int(tokenizer.model_max_length)
 
 
 @functools.lru_cache(maxsize=16)
 def _tokenizer(place: str, part: str) -> Any:
-    """A pipeline's tokenizer; None where it is not on this machine, or does not load: opening tells that."""
+    """A pipeline's tokenizer; None if it is not on this machine or does not load, which opening reports."""
     from importlib import import_module
 
     folder = Path(place)
@@ -68,5 +68,5 @@ def _tokenizer(place: str, part: str) -> Any:
     kind = import_module("transformers").AutoTokenizer
     try:
         return load(kind, place, place, subfolder=part, local_files_only=True)
-    except Exception:  # a damaged one raises what it likes
+    except Exception:  # a damaged tokenizer may raise anything
         return None

@@ -1,7 +1,7 @@
-"""Each method only builds a plan: which experts train on what, and what is averaged when.
+"""The methods. A method only builds a plan: which experts train on what, and what is averaged when.
 
-All methods of a run have the same budget: as many samples and updates as K rounds of MapReduce LoRA, where no
-prompt set is shorter than an epoch (`budget`).
+All methods of a run have the same budget, namely the samples and updates of K rounds of MapReduce LoRA,
+provided that no prompt set is shorter than an epoch (see `budget`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from .plan import (
 
 
 def mapreduce(config: RunConfig) -> MethodPlan:
-    """K rounds of: train one expert a reward on the current model, average, fold.
+    """K rounds: train one expert for each reward on the current model, average the experts, fold the average.
 
-    The learning rate falls over all of them, as over the whole training of every other method.
+    The learning rate falls over all rounds together, as it falls over the whole training of every other
+    method.
     """
     rounds: list[Round] = []
     for number in range(1, config.rounds + 1):
@@ -37,10 +38,10 @@ def mapreduce(config: RunConfig) -> MethodPlan:
 
 
 def rewarded_soup(config: RunConfig) -> MethodPlan:
-    """One round with the whole budget of K, averaged once (Rame et al. 2023).
+    """One round with the budget of K rounds, averaged once (Rame et al. 2023).
 
-    After MapReduce its experts are those of the first round, trained on K times as long from the same
-    seed and by the same learning rates, so the shared beginning is computed once.
+    If the recipe names it after MapReduce, its experts continue those of MapReduce's first round, K times as
+    long in all, with the same seeds and learning rates; so the shared beginning is computed once.
     """
     shared = "mapreduce" in takewhile(lambda name: name != "rewarded_soup", config.methods)
     tasks = tuple(
@@ -58,17 +59,17 @@ def rewarded_soup(config: RunConfig) -> MethodPlan:
 
 
 def morl_d(config: RunConfig) -> MethodPlan:
-    """One policy on the mixed prompt sets, each prompt scored by its own set's reward."""
+    """One policy on the mixed prompt sets; each prompt is scored by the reward of its set."""
     return _joint(config, "morl_d", "own")
 
 
 def morl_dr(config: RunConfig) -> MethodPlan:
-    """One policy on the mixed prompt sets, every sample scored by the weighted sum of all rewards."""
+    """One policy on the mixed prompt sets; every sample is scored by the weighted sum of all rewards."""
     return _joint(config, "morl_dr", "all")
 
 
 def sequential(config: RunConfig) -> MethodPlan:
-    """One adapter trained on the first reward, then on the second, and so on, in the recipe's order."""
+    """One adapter, trained on the first reward, then on the second, and so on in the recipe's order."""
     rounds: list[Round] = []
     epochs = 0
     for number, reward in enumerate(config.rewards, start=1):
@@ -87,10 +88,10 @@ def sequential(config: RunConfig) -> MethodPlan:
 
 
 def selma(config: RunConfig) -> MethodPlan:
-    """SELMA-style (Li et al. 2024): supervised experts on the base's best samples, averaged once.
+    """Like SELMA (Li et al. 2024): supervised experts on the base's best samples, averaged once.
 
-    Each expert draws as many samples as a reinforcement-learning expert would, all from the base, and
-    is fine-tuned on the best of each group by its reward (objective `sft`).
+    Each expert draws as many samples as an expert of reinforcement learning would, all from the base. It is
+    fine-tuned on the samples of each group that its reward scores best (objective `sft`).
     """
     tasks = tuple(
         ExpertTask(
@@ -109,7 +110,7 @@ def selma(config: RunConfig) -> MethodPlan:
 def _round_expert(config: RunConfig, number: int, reward: str, parents: tuple[str, ...]) -> ExpertTask:
     epochs = expert_epochs(config, reward)
     gone = (number - 1) * epochs
-    constant = config.train.lr_scheduler == "constant"  # then a round more changes none of the earlier
+    constant = config.train.lr_scheduler == "constant"  # then another round changes none of the earlier ones
     return ExpertTask(
         folder=f"round-{number}/experts/{reward}",
         rewards=(reward,),
@@ -122,7 +123,7 @@ def _round_expert(config: RunConfig, number: int, reward: str, parents: tuple[st
 
 
 def _joint(config: RunConfig, name: str, scoring: str) -> MethodPlan:
-    """One expert with every reward's epochs."""
+    """One expert, with the epochs of all rewards together."""
     task = ExpertTask(
         folder=f"{name}/experts/joint",
         rewards=tuple(config.rewards),

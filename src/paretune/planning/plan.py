@@ -1,6 +1,6 @@
-"""RunConfig -> Plan: every expert, round, seed and folder of a run, decided before anything runs. Pure.
+"""The plan of a run: every expert, round, seed and folder, decided before anything runs. Pure.
 
-Folders are relative to the run's own. Seeds are derived from names, so that adding a reward or a
+Folders are relative to the folder of the run. Seeds are derived from names, so that adding a reward or a
 method changes no other expert.
 """
 
@@ -17,12 +17,15 @@ from ..config import RunConfig
 class ExpertTask:
     """Train one expert: `epochs` epochs, on the model that `parents` make of the base.
 
-    folder: where the expert is left. rewards: one, or for a joint method several, whose prompt sets are
-    mixed. parents: the merged adapters folded into the base, in order. continues: an expert whose
-    training this one goes on with, its epochs counted in `epochs`, or None. falls: the epochs [first, end)
-    over which the learning rate falls, counted as this expert's: before 0 and past `epochs` where other
-    rounds have a part in it; None: all of its own. scoring: "own", every prompt by the reward of its own
-    set, or "all", by the weighted sum of the rewards that apply to it. objective: instead of the recipe's.
+    folder: where the expert is written. rewards: one reward, or several for a joint method, whose prompt sets
+    are mixed. parents: the merged adapters that are folded into the base, in order. continues: the folder of
+    the expert whose training this one continues, or None. `epochs` includes its epochs. falls: the epochs
+    [first, end) over which the learning rate falls, or None for all epochs of this expert. They are
+        numbered as this expert's; they begin before 0 or end after `epochs` where other rounds take part.
+    scoring: "own" scores every prompt with the reward of its set, "all" with the weighted sum of all rewards
+    that
+        apply to it.
+    objective: replaces the recipe's objective.
     """
 
     folder: str
@@ -37,13 +40,13 @@ class ExpertTask:
     objective: str | None = None
 
     @property
-    def schedule(self) -> tuple[int, int]:
-        """`falls`, or the expert's own epochs."""
+    def rate_epochs(self) -> tuple[int, int]:
+        """The epochs [first, end) over which the learning rate falls: `falls`, or all of the expert's."""
         return self.falls or (0, self.epochs)
 
     @property
     def reward(self) -> str:
-        """What the expert is called after: its reward, or "joint"."""
+        """The name of the expert: that of its reward, or "joint"."""
         return self.rewards[0] if len(self.rewards) == 1 else "joint"
 
 
@@ -55,7 +58,7 @@ JOINT_METHODS = frozenset({"morl_d", "morl_dr"})
 
 @dataclass(frozen=True)
 class TokenTask:
-    """Train one reward token. teacher: the adapters whose sum over the base is its expert."""
+    """Train one reward token. teacher: the adapters whose sum over the base is the expert it learns from."""
 
     folder: str
     reward: str
@@ -65,10 +68,10 @@ class TokenTask:
 
 @dataclass(frozen=True)
 class Round:
-    """One Map and one Reduce. merged: the folder of the average.
+    """One Map and one Reduce.
 
-    weights: one a task, of the average. reduce: the reducer; baselines average exactly whatever the
-    recipe says, for that is what they are.
+    merged: the folder of the average. weights: of the average, one for each task. reduce: the reducer.
+    Baselines average exactly, whatever the recipe says, because they are defined that way.
     """
 
     number: int
@@ -80,7 +83,7 @@ class Round:
 
 @dataclass(frozen=True)
 class MethodPlan:
-    """A method is its rounds. samples: pictures drawn in training, all rewards together.
+    """The rounds of one method. samples, updates: its budget, for all rewards together.
 
     model: the folders of the adapters whose sum is the method's model.
     """

@@ -1,6 +1,6 @@
-"""The report stage: reads a run's tables, writes report.html (one file, no network) and plots/.
+"""The report: reads the tables of a run, and writes report.html (one file that needs no network) and plots/.
 
-`write_report(run_folder)` makes the page; `front_figure(summary)` is the picture for a README.
+`write_report(run_folder)` makes the page; `front_figure(summary)` makes the picture for a README.
 """
 
 from .comparison import write_comparison

@@ -1,6 +1,6 @@
-"""Blank figures in the house style, and figures to files and inline SVG.
+"""Blank figures in the style of the report, and figures written to files and inline SVG.
 
-Figures are built without pyplot: no global state, so that a report can be written from any thread.
+Figures are built without pyplot, so there is no global state and any thread can write a report.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Plot:
 
 
 def blank(width: float = 3.9, height: float = 3.0, rows: int = 1, columns: int = 1) -> Figure:
-    """An empty figure of that many inches with `figure.axes` ready; 3.9 in fill a phone's width."""
+    """An empty figure with rows and columns of axes. Sizes are in inches; 3.9 fill the width of a phone."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.subplots(rows, columns)
@@ -65,27 +65,27 @@ def blank(width: float = 3.9, height: float = 3.0, rows: int = 1, columns: int =
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
-    """The axes' legend outside, under the plot: it can cover no point."""
+    """Put the legend of the axes below the plot, where it cannot cover a point."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=1.6)
 
 
 def save(plot: Plot, folder: Path) -> str:
-    """Draws the plot, writes NAME.png and NAME.svg on a light ground, returns the page's SVG."""
+    """Draw a plot, write NAME.png and NAME.svg with a light background, and return the SVG for the page."""
     with matplotlib.rc_context(STYLE):
         figure = plot.draw()
         picture, vector = io.BytesIO(), io.StringIO()
         figure.savefig(picture, format="png", dpi=160, facecolor=SURFACE)
-        figure.set_layout_engine("none")  # the layout stands: the second format need not solve it
+        figure.set_layout_engine("none")  # the layout is done; the second format need not compute it again
         figure.savefig(vector, format="svg", facecolor=SURFACE, metadata={"Date": None})
-    name = re.sub(r"[^\w@.-]", "_", plot.name)[:120]  # rewards of a stranger's summary may be called ../x
+    name = re.sub(r"[^\w@.-]", "_", plot.name)[:120]  # a reward in a foreign summary may be called ../x
     write_bytes(folder / f"{name}.png", picture.getvalue())
     write_bytes(folder / f"{name}.svg", vector.getvalue().encode())
     return _inline(vector.getvalue(), plot.name)
 
 
 def _inline(svg: str, name: str) -> str:
-    """Cuts what only a standalone file needs, and makes ids unique among the page's figures."""
+    """Remove what only a separate SVG file needs, and make ids unique among the figures of the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)

@@ -1,7 +1,7 @@
-"""`paretune compare`: runs of several seeds, methods or recipes as one table, from what they left.
+"""`paretune compare`: one table of runs with several seeds, methods or recipes, made from their files.
 
-A method's runs (the same method in several run folders) are its seeds. A run may be given a label,
-LABEL=FOLDER: its methods are then called "LABEL METHOD", and runs of one label are pooled.
+The same method in several run folders counts as several seeds of it. A run may have a label, LABEL=FOLDER.
+Its methods are then called "LABEL METHOD", and runs with the same label are pooled.
 """
 
 from __future__ import annotations
@@ -22,31 +22,33 @@ from ..records.read import read_evaluation, read_summary
 from ..records.seal import check_run
 from ..types import ParetuneError
 
-SOUP = "rewarded_soup"  # what margins are measured from where nothing else is asked for
-NEEDED = ("rewards", "rounds", "ranges", "reference_point", "budget")  # of a run's summary
-Row = dict[str, Any]
+SOUP = "rewarded_soup"  # margins are measured from it unless the user names another method
+NEEDED = ("rewards", "rounds", "ranges", "reference_point", "budget")  # keys of a run's summary
+Row = dict[str, Any]  # of evaluation.jsonl
+Summary = dict[str, Any]  # the content of summary.json
 # (method, preference or None for the method's own) -> reward -> prompt -> values
 Table = dict[tuple[str, tuple[float, ...] | None], dict[str, dict[str, list[float]]]]
 
 
 @dataclass(frozen=True)
 class RunTables:
-    """One run: its label, summary and evaluation."""
+    """The label, the summary and the evaluation of one run."""
 
     name: str
     label: str
-    summary: Row
+    summary: Summary
     values: Table
 
 
 def compare_runs(
     runs: Sequence[str], against: str | None = None, draws: int = 1000, verify: bool = False
 ) -> dict[str, Any]:
-    """The comparison as plain data (docs/runs.md); `compare_table` and `write_comparison` show it.
+    """Compare runs. `compare_table` and `write_comparison` show the result, which docs/runs.md describes.
 
-    runs: folders, or LABEL=FOLDER. against: the method that hypervolumes are measured from; by default
-    rewarded_soup, where a run has it. Raises ParetuneError for a folder without a finished run, one given
-    twice, an unknown `against`, and for runs that were measured on different rewards or prompts.
+    runs: folders, or LABEL=FOLDER. against: the method from which margins of hypervolume are measured, by
+    default rewarded_soup if a run has it. draws: of the bootstrap. verify: hash every file of the runs.
+    Raises ParetuneError for a folder that holds no finished run or is given twice, for an unknown `against`,
+    and for runs that were measured on different rewards or prompts.
     """
     tables = [_read(*_split(run), verify) for run in runs]
     if not tables:
@@ -69,13 +71,13 @@ def compare_runs(
     base = points.get(("base", None))
     methods = {}
     for method in fronts:
-        own = points[method, None]
+        point = points[method, None]
         methods[method] = {
-            "runs": int(next(iter(own.values())).shape[0]),
+            "runs": int(next(iter(point.values())).shape[0]),
             "samples": _budget(tables, method),
-            "means": {n: float(own[n].mean()) for n in names if n in own},
-            "stderr": {n: stderr(own[n]) for n in names if n in own},
-            "gains": {n: gain(base[n], own[n], draws) for n in names if base and n in own and n in base},
+            "means": {n: float(point[n].mean()) for n in names if n in point},
+            "stderr": {n: stderr(point[n]) for n in names if n in point},
+            "gains": {n: gain(base[n], point[n], draws) for n in names if base and n in point and n in base},
             **asdict(best[method]),
             "front": [
                 {"preference": preference, "means": {n: float(p[n].mean()) for n in names if n in p}}
@@ -94,18 +96,26 @@ def compare_runs(
 
 
 def stderr(values: np.ndarray) -> float:
-    """Standard error of a mean, values [S, P]: over runs, or over prompts where there is one run.
+    """The standard error of the mean of values [S, P]: over S runs, or over the P prompts of a single run.
 
-    Runs that are all the same, as those of the base are, count as one.
+    Runs that are all the same, such as those of the base, count as one.
     """
     means = values.mean(axis=1) if (values != values[0]).any() else values[0]
     return float(means.std(ddof=1) / math.sqrt(len(means))) if len(means) > 1 else 0.0
 
 
 def gain(base: np.ndarray, values: np.ndarray, draws: int, seed: int = 0) -> dict[str, Any]:
-    """What a score gained over base, both [S, P]: mean, share of base, 95 % bootstrap interval, error.
+    """The gain of a score over the base.
 
-    The bootstrap resamples runs and, for both alike, prompts; stderr is its standard deviation.
+    Args:
+        base: values of the base [S, P], for S runs and P prompts.
+        values: values of the method, of the same shape.
+        draws: of the bootstrap, which resamples runs, and prompts in the same way for both.
+        seed: of the bootstrap.
+
+    Returns:
+        The mean gain, its share of the base, its 95 % bootstrap interval, and its standard error, which is
+        the standard deviation of the bootstrap.
     """
     generator = np.random.default_rng(seed)
     gaps = values - base.mean(axis=0)
@@ -127,7 +137,7 @@ def gain(base: np.ndarray, values: np.ndarray, draws: int, seed: int = 0) -> dic
 
 
 def _split(run: str) -> tuple[str, str]:
-    """(label, folder); a folder whose own path has an equals sign is a folder."""
+    """Split into (label, folder). A path with an equals sign that exists is a folder without a label."""
     label, equals, folder = run.partition("=")
     return ("", run) if not equals or Path(run).exists() else (label, folder)
 
@@ -150,12 +160,12 @@ def _read(label: str, folder: str, verify: bool) -> RunTables:
     return RunTables(folder, label, summary, values)
 
 
-def _values(label: str, summary: Row, rows: Sequence[Row]) -> Table:
+def _values(label: str, summary: Summary, rows: Sequence[Row]) -> Table:
     last = f"mapreduce@{len(summary['rounds'])}"
     values: Table = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in rows:
         method = row["method"]
-        if method.startswith("round-"):  # an expert of one round, measured for the tax matrix alone
+        if method.startswith("round-"):  # an expert of one round is measured only for the tax matrix
             continue
         name = "mapreduce" if method == last else method
         preference = tuple(row["preference"]) if row.get("lattice") else None
@@ -165,7 +175,7 @@ def _values(label: str, summary: Row, rows: Sequence[Row]) -> Table:
 
 
 def _check_once(tables: Sequence[RunTables]) -> None:
-    """A run given twice would count as two seeds."""
+    """Refuse a run that is given twice, because it would count as two seeds."""
     seen: dict[Path, str] = {}
     for table in tables:
         place = Path(table.name).resolve()
@@ -196,7 +206,7 @@ def _prompts(table: RunTables, reward: str) -> set[str]:
 
 
 def _axes(tables: Sequence[RunTables]) -> list[Axis]:
-    """The rewards' ranges and directions; an unbounded reward is measured from the worst run's point."""
+    """The ranges and directions of the rewards, and the worst of the runs' reference points."""
     summary = tables[0].summary
     axes = []
     for name in summary["rewards"]:
@@ -217,7 +227,10 @@ def _axes(tables: Sequence[RunTables]) -> list[Axis]:
 def _points(
     tables: Sequence[RunTables],
 ) -> dict[tuple[str, tuple[float, ...] | None], Point]:
-    """Every model's values as [runs, prompts] a reward, the prompts in one order. Own preference first."""
+    """Every model's values by reward, each [runs, prompts] with the prompts in the same order.
+
+    A method's model at the recipe's weights comes before its other models.
+    """
     keys = sorted(
         {key for t in tables for key in t.values},
         key=lambda key: (key[1] is not None, _place(tables, key[0])),
@@ -250,7 +263,7 @@ def _score_names(tables: Sequence[RunTables], points: Mapping[Any, Point]) -> li
 
 
 def _budget(tables: Sequence[RunTables], method: str) -> int | None:
-    """Training samples of one run of a method; a round's share for the earlier rounds of MapReduce."""
+    """The training samples of one run of a method. An earlier round of MapReduce gets its share of them."""
     for table in tables:
         name = method.removeprefix(f"{table.label} ") if table.label else method
         budget = table.summary["budget"]

@@ -1,4 +1,4 @@
-"""The page of a comparison: its table, the fronts of all methods, hypervolumes with their intervals."""
+"""The page of a comparison: its table, the fronts of all methods, and hypervolumes with intervals."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .gains import number, percent, signed
 from .page import template
 from .palette import MUTED, css_variables, method_look
 
-Row = dict[str, Any]
+Comparison = dict[str, Any]  # as `compare_runs` returns it
 MARK = b"<title>paretune comparison</title>"
 
 
-def write_comparison(comparison: Row, out: Path) -> Path:
-    """Writes the page `out`, one file without network, and its plots beside it; returns `out`.
+def write_comparison(comparison: Comparison, out: Path) -> Path:
+    """Write the page `out`, one file that needs no network, and its plots beside it. Returns `out`.
 
-    Raises ParetuneError where `out` is a file that is no such page: it would be lost.
+    Raises ParetuneError if `out` is another file, which would be lost.
     """
     if out.is_file() and MARK not in out.read_bytes()[:4096]:
         raise ParetuneError(f"{out} exists and is no page of paretune compare; choose another --out")
@@ -53,25 +53,25 @@ def write_comparison(comparison: Row, out: Path) -> Path:
     return out
 
 
-def sentence(comparison: Row) -> str:
-    """Which method has the greatest hypervolume, and by how much over the one compared with."""
+def sentence(comparison: Comparison) -> str:
+    """Which method has the greatest hypervolume, and its margin over the method it is compared with."""
     methods = comparison["methods"]
     best = max(methods, key=lambda name: methods[name]["hypervolume"])
     label = method_look(best, comparison["rewards"]).label
     label = label[:1].upper() + label[1:]
     volume = f"{label} has the greatest hypervolume, {methods[best]['hypervolume']:.4f}"
-    told = best if best != comparison["against"] else "mapreduce"
-    if methods.get(told, {}).get("margin") is None:
+    shown = best if best != comparison["against"] else "mapreduce"
+    if methods.get(shown, {}).get("margin") is None:
         return f"{volume}."
-    margin, (low, high) = methods[told]["margin"], methods[told]["margin_interval"]
+    margin, (low, high) = methods[shown]["margin"], methods[shown]["margin_interval"]
     against = method_look(comparison["against"], comparison["rewards"]).label
-    whose = "" if told == best else f"{method_look(told, comparison['rewards']).label} "
+    whose = "" if shown == best else f"{method_look(shown, comparison['rewards']).label} "
     interval = f"95 % interval {signed(low, 4)} to {signed(high, 4)}"
     return f"{volume}: {whose}{signed(margin, 4)} over {against} ({interval})."
 
 
-def pair(comparison: Row, first: str, second: str) -> Figure:
-    """Two rewards: every method with error bars, its other preferences as small points."""
+def pair(comparison: Comparison, first: str, second: str) -> Figure:
+    """The front of two rewards: methods with error bars, and their other preferences as small points."""
     figure = blank(3.9, 4.6)
     axes = figure.axes[0]
     for name, method in comparison["methods"].items():
@@ -91,8 +91,8 @@ def pair(comparison: Row, first: str, second: str) -> Figure:
     return figure
 
 
-def volumes(comparison: Row) -> Figure:
-    """One line a method: hypervolume and interval."""
+def volumes(comparison: Comparison) -> Figure:
+    """The hypervolume of each method with its interval, one line for each method."""
     methods = list(comparison["methods"].items())[::-1]
     figure = blank(3.9, 0.8 + 0.26 * len(methods))
     axes = figure.axes[0]
@@ -112,7 +112,7 @@ def volumes(comparison: Row) -> Figure:
     return figure
 
 
-def _columns(comparison: Row) -> list[tuple[str, str]]:
+def _columns(comparison: Comparison) -> list[tuple[str, str]]:
     rewards, judges = comparison["rewards"], comparison["judges"]
     columns = [("runs", ""), *((r, "reward") for r in rewards)]
     columns += [(judges[r], f"judge of {r}") for r in rewards if r in judges]
@@ -124,7 +124,7 @@ def _columns(comparison: Row) -> list[tuple[str, str]]:
     return columns
 
 
-def _lines(comparison: Row) -> list[Row]:
+def _lines(comparison: Comparison) -> list[dict[str, Any]]:
     lines = []
     for name, method in comparison["methods"].items():
         names = [c for c, under in _columns(comparison)[1:] if under in ("reward", "untargeted")
@@ -143,14 +143,12 @@ def _lines(comparison: Row) -> list[Row]:
     return lines
 
 
-def _score(method: Row, name: str) -> tuple[str, str, str]:
-    """Mean, error, and the gain over base: by how much, and whether by two standard errors."""
+def _score(method: dict[str, Any], name: str) -> tuple[str, str, str]:
+    """The texts for a mean, its standard error and its gain over base."""
     if name not in method["means"]:
         return ("", "", "")
     found = method["gains"].get(name)
-    told = ""
+    change = ""
     if found and found["mean"]:
-        told = percent(found["share"]) if found["share"] is not None else signed(found["mean"])
-    return (number(method["means"][name]), f"± {number(method['stderr'][name])}", told)
-
-
+        change = percent(found["share"]) if found["share"] is not None else signed(found["mean"])
+    return (number(method["means"][name]), f"± {number(method['stderr'][name])}", change)

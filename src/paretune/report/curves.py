@@ -1,10 +1,9 @@
-"""What happened during the run: the alignment tax, learning, contraction, cosines, time, budget."""
+"""Plots of the course of a run: the alignment tax, learning, contraction, cosines, time and budget."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,15 +13,14 @@ from .canvas import blank, legend_below
 from .fronts import draw_matrix
 from .gains import Change, duration, number, percent, shown_methods, signed, titled
 from .palette import FALL, INK, MUTED, RISE, method_look
-from .read import Run
-
-Row = dict[str, Any]
+from .read import Diagnostics, Row, Run, Summary
 
 
 def tax_matrix(rows: Sequence[tuple[str, Sequence[Change]]], rewards: Sequence[str]) -> Figure:
-    """rows: (label, its changes). Numbers are changes; colours are gains, so that a cost's fall is blue.
+    """The matrix of changes. rows: (label, changes).
 
-    Colours are scaled by column: each reward has its range.
+    The numbers are changes, and the colours are gains: the fall of a cost is blue. Colours are scaled by
+    column, because each reward has another range.
     """
     table = [{change.name: change for change in line} for _, line in rows]
     scales = {}
@@ -51,7 +49,7 @@ def _cell(change: Change | None) -> str:
 
 
 def learning(run: Run, reward: str) -> Figure:
-    """One expert's reward (smoothed over its own noise) and KL, round after round on one axis."""
+    """The reward of one expert (also smoothed) and its KL, with all rounds on one axis."""
     figure = blank(3.9, 3.6, 2, 1)
     top, bottom = figure.axes
     top.sharex(bottom)
@@ -106,7 +104,7 @@ def _value(row: Row, key: str) -> float:
 
 
 def _smooth(values: Sequence[float], window: int = 9) -> list[float]:
-    """A centred mean: unlike a running average it does not lag. Skips what is not a number."""
+    """A centred mean, which unlike a running average does not lag. It skips values that are not finite."""
     half = min(window, max(1, len(values) // 4)) // 2
     smooth = []
     for index in range(len(values)):
@@ -115,8 +113,8 @@ def _smooth(values: Sequence[float], window: int = 9) -> list[float]:
     return smooth
 
 
-def contraction(diagnostics: dict[int, Row]) -> Figure:
-    """The experts' spread d by round, with rho, the ratio to the round before, at each point."""
+def contraction(diagnostics: dict[int, Diagnostics]) -> Figure:
+    """The spread d of the experts by round, each labelled with rho, its ratio to the previous one."""
     rounds = sorted(diagnostics)
     spreads = [diagnostics[k]["spread"] for k in rounds]
     figure = blank(3.9, 2.9)
@@ -129,13 +127,13 @@ def contraction(diagnostics: dict[int, Row]) -> Figure:
             axes.annotate(label, (k, spread), (6, 5), textcoords="offset points", size=8)
     axes.set_xticks(rounds)
     axes.set_xlim(rounds[0] - 0.4, rounds[-1] + 0.4)
-    axes.set_ylim(0, max(spreads) * 1.25 or 1.0)  # the spread of a lone expert is 0
+    axes.set_ylim(0, max(spreads) * 1.25 or 1.0)  # the spread of a single expert is 0
     axes.set_xlabel("round")
     axes.set_ylabel("spread d")
     return figure
 
 
-def cosines(diagnostics: Row) -> Figure:
+def cosines(diagnostics: Diagnostics) -> Figure:
     """The conflict matrix of one round: cosines between the experts' weight changes."""
     names, values = diagnostics["rewards"], diagnostics["cosines"]
     texts = [[f"{value:+.2f}".replace("-", "\N{MINUS SIGN}") for value in line] for line in values]
@@ -189,8 +187,8 @@ def _update_parts(run: Run) -> dict[str, dict[str, float]]:
     return table
 
 
-def budget(summary: Row) -> Figure:
-    """Samples that every method was allowed, side by side."""
+def budget(summary: Summary) -> Figure:
+    """The number of training samples of every method, as bars."""
     known = summary["budget"]
     methods = [m for m in shown_methods(summary) if m in known]
     methods += [m for m in known if m not in methods and "@" not in m]

@@ -1,11 +1,10 @@
-"""The fronts: every pair of rewards, all rewards at once, hypervolume, and the README's picture."""
+"""Plots of the fronts: pairs of rewards, all rewards at once, the hypervolume, and the README's picture."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from itertools import combinations, pairwise
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -22,21 +21,21 @@ from .gains import (
     titled,
 )
 from .palette import GRID, INK, MUTED, SURFACE, method_look
+from .read import Summary
 
-Row = dict[str, Any]
 Point = tuple[float, float, float, float]  # x, y and their standard errors
 
 
-def pair_front(summary: Row, first: str, second: str) -> Figure:
-    """One pair of rewards: every method with error bars, MapReduce's rounds joined by arrows."""
+def pair_front(summary: Summary, first: str, second: str) -> Figure:
+    """The front of two rewards: methods with error bars, and the rounds of MapReduce joined by arrows."""
     figure = blank(3.9, 3.9)
     _draw_pair(figure.axes[0], summary, first, second)
     legend_below(figure, figure.axes[0])
     return figure
 
 
-def front_figure(summary: Row) -> Figure:
-    """The picture for a README: the pairwise fronts side by side (three at most), one legend."""
+def front_figure(summary: Summary) -> Figure:
+    """The picture for a README: at most three fronts of two rewards side by side, with one legend."""
     with matplotlib.rc_context(STYLE):
         pairs = list(combinations(summary["rewards"], 2))[:3]
         figure = blank(3.6 * len(pairs), 3.7, 1, len(pairs))
@@ -47,7 +46,7 @@ def front_figure(summary: Row) -> Figure:
     return figure
 
 
-def _draw_pair(axes: Axes, summary: Row, first: str, second: str) -> None:
+def _draw_pair(axes: Axes, summary: Summary, first: str, second: str) -> None:
     path = round_methods(summary)
     for method in shown_methods(summary):
         if method in path and method != "base":
@@ -83,19 +82,19 @@ def _draw_pair(axes: Axes, summary: Row, first: str, second: str) -> None:
     axes.set_xlabel(f"{titled(summary, first)}  →")
     axes.set_ylabel(f"{titled(summary, second)}  →")
     axes.margins(0.12)
-    # Up and right is better, also for a cost.
+    # Further up and further right are better, also for a cost.
     axes.xaxis.set_inverted(not higher_is_better(summary, first))
     axes.yaxis.set_inverted(not higher_is_better(summary, second))
 
 
 def mark(axes: Axes, point: Point, color: str, marker: str, label: str, size: float = 6.5) -> None:
-    """One method's point with its error bars."""
+    """Draw the point of one method with its error bars."""
     x, y, x_error, y_error = point
     axes.errorbar(x, y, xerr=x_error, yerr=y_error, color=color, elinewidth=1, capsize=2, zorder=3)
     axes.plot(x, y, marker, color=color, ms=size, label=label, mec=SURFACE, mew=0.6, zorder=5)
 
 
-def _point(summary: Row, method: str, first: str, second: str) -> Point | None:
+def _point(summary: Summary, method: str, first: str, second: str) -> Point | None:
     means = summary["methods"].get(method, {})
     if means.get(first) is None or means.get(second) is None:
         return None
@@ -103,17 +102,17 @@ def _point(summary: Row, method: str, first: str, second: str) -> Point | None:
     return means[first], means[second], errors.get(first) or 0.0, errors.get(second) or 0.0
 
 
-def all_rewards(summary: Row) -> Figure:
-    """Parallel axes, one a reward, base as the zero line: above it everywhere dominates base.
+def all_rewards(summary: Summary) -> Figure:
+    """Parallel axes, one for each reward. The base is the zero line; a method that is above it dominates it.
 
-    Every axis is scaled by the largest change of its own reward, and carries the values themselves.
+    Every axis is scaled by the largest change of its reward, and is labelled with the values themselves.
     """
     rewards, methods = summary["rewards"], shown_methods(summary)
     base = summary["methods"]["base"]
     figure = blank(max(3.9, 1.3 * len(rewards)), 4.2)
     axes = figure.axes[0]
     scales = {reward: _largest_change(summary, reward) for reward in rewards}
-    # A negative scale turns a cost's axis upside down: above the base line is better.
+    # A negative scale turns the axis of a cost upside down, so that above the base line is always better.
     turned = {r: s if higher_is_better(summary, r) else -s for r, s in scales.items()}
     last = aligned_method(summary)
     for place, method in enumerate(methods):
@@ -123,7 +122,7 @@ def all_rewards(summary: Row) -> Figure:
         heights = [(means.get(r, math.nan) - base[r]) / turned[r] for r in rewards]
         bars = [(errors.get(r) or 0.0) / scales[r] for r in rewards]
         shift = 0.16 * (place / max(len(methods) - 1, 1) - 0.5)
-        early = "@" in method  # earlier rounds are steps on the way: thin and pale
+        early = "@" in method  # earlier rounds are thin and pale
         axes.errorbar(
             [x + shift for x in range(len(rewards))], heights, yerr=bars, color=look.color,
             marker=look.marker, ms=4 if early else 6, lw=2.4 if method == last else 1.1,
@@ -147,7 +146,7 @@ def all_rewards(summary: Row) -> Figure:
     return figure
 
 
-def _largest_change(summary: Row, reward: str) -> float:
+def _largest_change(summary: Summary, reward: str) -> float:
     base = summary["methods"]["base"][reward]
     values = [
         means[reward] for means in summary["methods"].values() if means.get(reward) is not None
@@ -155,8 +154,8 @@ def _largest_change(summary: Row, reward: str) -> float:
     return max(abs(value - base) for value in values) or 1.0
 
 
-def hypervolume(summary: Row) -> Figure:
-    """Hypervolume by round, with Rewarded Soup and the other rivals as level lines."""
+def hypervolume(summary: Summary) -> Figure:
+    """The hypervolume by round, with Rewarded Soup and the other methods as horizontal lines."""
     volumes = summary["hypervolume"]
     figure = blank(3.9, 3.0)
     axes = figure.axes[0]
@@ -165,7 +164,7 @@ def hypervolume(summary: Row) -> Figure:
     look = method_look("mapreduce", summary["rewards"])
     axes.plot(*zip(*known, strict=True), color=look.color, marker="o", lw=2, label=look.label)
     path = round_methods(summary)
-    # Experts are no rivals here: each is one corner of the front, and their lines would crowd it.
+    # Experts are left out: each is only one corner of the front, and their lines would crowd the plot.
     rivals = [m for m in shown_methods(summary) if m not in path and not m.startswith("expert:")]
     others = [method for method in rivals if volumes.get(method) is not None]
     for method in others:
@@ -184,9 +183,17 @@ def draw_matrix(
     axes: Axes, rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequence[float]],
     texts: Sequence[Sequence[str]], colors: tuple[str, str],
 ) -> None:  # fmt: skip
-    """Cells coloured by sign (colors: below zero, above) and by size through opacity.
+    """Draw a matrix whose cells are coloured by sign, with an opacity that shows their size.
 
-    A colour that fades into the ground, instead of into white, is right on a dark page too.
+    Colours fade into the background rather than into white, so that they also fit a dark page.
+
+    Args:
+        axes: to draw on.
+        rows: labels of the rows.
+        columns: labels of the columns.
+        shares: the values of the cells, from -1 to 1.
+        texts: the texts of the cells.
+        colors: for values below zero and above.
     """
     for y, line in enumerate(shares):
         for x, share in enumerate(line):

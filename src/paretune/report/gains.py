@@ -1,4 +1,4 @@
-"""From tables to the figures that the page quotes: changes, their errors, the headline."""
+"""Compute the figures that the page quotes: changes, their errors, and the headline."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-Row = dict[str, Any]
+from .read import Row, Summary
+
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @dataclass(frozen=True)
 class Change:
-    """What one score did between two methods. relative is None where the start is not positive.
+    """The change of one score between two methods.
 
-    higher_is_better: the score's direction; of a cost, a fall is the improvement.
+    stderr: of the change. higher_is_better: the direction of the score; for a cost a fall is an improvement.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Change:
 
 
 def number(value: float | None) -> str:
-    """Three decimals for scores near one, fewer for large ones; a dash where there is none."""
+    """Format a score: three decimals near one, fewer for large ones, and a dash for None."""
     if value is None or not math.isfinite(value):
         return "\N{EN DASH}"
     size = abs(value)
@@ -66,7 +67,7 @@ def number(value: float | None) -> str:
 
 
 def signed(value: float, digits: int | None = None) -> str:
-    """`number`, or a number of so many decimals, with its sign always shown."""
+    """Format a value like `number`, or with `digits` decimals, always with its sign."""
     text = number(value) if digits is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
     return f"+{text}" if value >= 0 else text
 
@@ -88,24 +89,24 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def higher_is_better(summary: Row, name: str) -> bool:
+def higher_is_better(summary: Summary, name: str) -> bool:
     """The direction of a reward or judge; a summary that does not say means the usual one."""
     return summary.get("higher_is_better", {}).get(name, True)
 
 
-def titled(summary: Row, name: str) -> str:
+def titled(summary: Summary, name: str) -> str:
     """The score's name, with a remark where it is a cost."""
     return name if higher_is_better(summary, name) else f"{name} (lower is better)"
 
 
 def verbs(found: Sequence[Change]) -> tuple[str, str]:
-    """What those scores did for better and for worse: they rose and fell, unless one is a cost."""
+    """The verbs for better and worse changes: "rose" and "fell", or others if one of the scores is a cost."""
     usual = all(change.higher_is_better for change in found)
     return ("rose", "fell") if usual else ("improved", "got worse")
 
 
-def aligned_method(summary: Row) -> str | None:
-    """The method that the page is about: MapReduce, else the first neither base nor expert."""
+def aligned_method(summary: Summary) -> str | None:
+    """The method that the page is about: MapReduce, or else the first that is neither base nor an expert."""
     methods = summary.get("methods", {})
     if "mapreduce" in methods:
         return "mapreduce"
@@ -113,7 +114,7 @@ def aligned_method(summary: Row) -> str | None:
     return others[0] if others else None
 
 
-def round_methods(summary: Row) -> list[str]:
+def round_methods(summary: Summary) -> list[str]:
     """`base`, then MapReduce after each round: the path that the fronts draw."""
     methods = summary["methods"]
     steps = sorted((int(name[10:]), name) for name in methods if name.startswith("mapreduce@"))
@@ -124,8 +125,8 @@ def round_methods(summary: Row) -> list[str]:
     return ["base", *names] if "base" in methods else names
 
 
-def shown_methods(summary: Row) -> list[str]:
-    """Every method in reading order; the last round, twice in the summary, only once."""
+def shown_methods(summary: Summary) -> list[str]:
+    """Every method in reading order. The last round is in the summary twice and appears only once here."""
     path = round_methods(summary)
     methods = summary["methods"]
     others = [name for name in methods if name not in path and not name.startswith("mapreduce@")]
@@ -134,12 +135,19 @@ def shown_methods(summary: Row) -> list[str]:
 
 
 def changes(
-    summary: Row, rows: Sequence[Row], method: str, names: Sequence[str], base: str = "base"
+    summary: Summary, rows: Sequence[Row], method: str, names: Sequence[str], base: str = "base"
 ) -> list[Change]:
-    """What each named score did from `base` to `method`.
+    """The change of each named score from `base` to `method`.
 
-    The error is that of the paired difference (same prompts, same seeds) where evaluation.jsonl has
-    both, else the two standard errors added in squares, usually the larger.
+    If evaluation.jsonl has both, the error is that of the paired difference (same prompts, same seeds).
+    Otherwise it is the root of the summed squares of the two standard errors, which is usually larger.
+
+    Args:
+        summary: of the run.
+        rows: of evaluation.jsonl.
+        method: the end of the change.
+        names: of the scores.
+        base: the start of the change.
     """
     methods = summary["methods"]
     paired = {change.name: change for change in paired_changes(rows, base, method)}
@@ -150,22 +158,22 @@ def changes(
             continue
         pair = [summary.get("stderr", {}).get(m, {}).get(name) for m in (base, method)]
         error = math.nan if None in pair else math.hypot(*pair)
-        # Rows of another evaluation than the summary's have other means: their error is not its.
+        # If the means differ, the rows are of another evaluation than the summary, and so is their error.
         if name in paired and math.isclose(paired[name].absolute, end - start, abs_tol=1e-6):
             error = paired[name].stderr
         found.append(Change(name, start, end, error))
     return directed(summary, found)
 
 
-def directed(summary: Row, found: Sequence[Change]) -> list[Change]:
-    """The changes with the directions that the summary tells."""
+def directed(summary: Summary, found: Sequence[Change]) -> list[Change]:
+    """The changes with the directions that the summary has for their scores."""
     return [replace(c, higher_is_better=higher_is_better(summary, c.name)) for c in found]
 
 
 def paired_changes(rows: Sequence[Row], start: str, end: str) -> list[Change]:
-    """Every score's change from `start` to `end` over the prompts that both were measured on.
+    """The change of every score from `start` to `end`, over the prompts on which both were measured.
 
-    Samples of one prompt are one observation, as in the summary.
+    The samples of one prompt count as one observation, as in the summary.
     """
     last = max(
         (row["round"] or 0 for row in rows if row["method"].startswith("mapreduce")), default=0
@@ -185,7 +193,7 @@ def paired_changes(rows: Sequence[Row], start: str, end: str) -> list[Change]:
 
 
 def _by_prompt(rows: Sequence[Row], name: str, last: int) -> dict[str, dict[Any, list[float]]]:
-    """reward -> prompt -> values. A row names its round in `method` or only in `round`."""
+    """reward -> prompt -> values of one method. The round of a row is in `method`, or only in `round`."""
     wanted = f"mapreduce@{last}" if name == "mapreduce" else name
     mine = [row for row in rows if _full_name(row) == wanted]
     # A method evaluated at several preferences is compared at the uniform one.
@@ -206,7 +214,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def headline(found: Sequence[Change], label: str = "") -> str:
-    """One honest sentence: what got better, what did not, by how much, for the rewards in `found`."""
+    """One sentence that says which rewards got better, which did not, and by how much."""
     groups = {
         verdict: [c for c in found if c.verdict == verdict] for verdict in ("better", "worse", "flat")
     }

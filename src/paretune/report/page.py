@@ -1,4 +1,4 @@
-"""The page: tables and words from the run's figures, filled into template.html as one file."""
+"""The page: tables and sentences made from the figures of a run, filled into template.html as one file."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ SAMPLE_PROMPTS = 48  # prompts shown at most, the same number from every set
 
 
 def write_report(run_folder: Path, verify: bool = False) -> Path:
-    """Writes RUN/plots/ and RUN/report.html from the run's own files; returns the page's path.
+    """Write RUN/plots/ and RUN/report.html from the files of the run; returns the path of the page.
 
-    Parts that the run does not have are named on the page and left out. Raises ParetuneError for a
-    folder without a run and for a damaged file. verify: hash every file of the run.
+    The page names the parts that the run does not have. Raises ParetuneError if the folder holds no run, and
+    for a damaged file. verify: hash every file of the run.
     """
     run_folder = Path(run_folder)
     check_run(run_folder, verify)
@@ -117,7 +117,7 @@ def _against_soup(run: Run, last: str) -> list[str]:
         return [f"{note}."]
     pair = [samples.get(last), samples.get("rewarded_soup")]
     equal = " at the same budget" if pair[0] is not None and pair[0] == pair[1] else ""
-    # One run's volumes have no error here, so no word says which of two is better.
+    # The volumes of one run have no error here, so the page does not say which of two is better.
     other = f"Rewarded Soup has {number(soup)}{equal}"
     return [f"{note}; {other} (`paretune compare` tells the error of the difference)."]
 
@@ -141,7 +141,7 @@ def _conflicts(run: Run) -> list[str]:
 
 
 def _table(run: Run) -> dict[str, Any]:
-    """Methods by scores; a cell is (mean, error, is it the column's best)."""
+    """The table of methods and scores. A cell is (mean, error, whether it is the best of its column)."""
     summary = run.summary
     methods, judges = shown_methods(summary), summary["judges"]
     names = [*summary["rewards"], *[judges[r] for r in summary["rewards"] if r in judges]]
@@ -170,7 +170,7 @@ def _table(run: Run) -> dict[str, Any]:
 
 
 def _best(summary: dict[str, Any], name: str) -> float | None:
-    """The best mean of a reward or judge: the greatest, of a cost the least."""
+    """The best mean of a reward or judge: the greatest, or for a cost the least."""
     sign = 1 if higher_is_better(summary, name) else -1
     means = (method.get(name) for method in summary["methods"].values())
     greatest = _greatest(sign * mean for mean in means if mean is not None)
@@ -215,7 +215,7 @@ def _last_rounds(methods: Sequence[str]) -> list[str]:
 
 
 def _fair(samples: Sequence[Sample]) -> list[Sample]:
-    """The first prompts of every set, as many from each as fit."""
+    """The first prompts of every set, the same number from each, as many as fit."""
     sets = list(dict.fromkeys(sample.prompt_set for sample in samples))
     share = max(1, SAMPLE_PROMPTS // len(sets))
     return [s for name in sets for s in [x for x in samples if x.prompt_set == name][:share]]

@@ -1,8 +1,8 @@
 """Colours, markers and names of methods, the same in every plot and on the page.
 
-Plots are drawn once, in the light colours. On the page every one of those colours is exchanged for
-a CSS variable, so that one inline SVG is right in light and in dark. Colours alone never carry
-meaning: every method has its own marker too, because no dozen colours differ for every eye.
+Plots are drawn once, in the light colours. On the page each of these colours is replaced by a CSS variable,
+so that the same inline SVG fits light and dark themes. A colour alone never carries meaning: every method
+also has a marker, because nobody can distinguish a dozen colours with certainty.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ROLES = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn and what it is called."""
+    """The label, the colour and the marker of one method."""
 
     label: str
     color: str
@@ -55,7 +55,7 @@ class Look:
 
     @property
     def css(self) -> str:
-        """The colour as the page says it, right in either theme."""
+        """The colour as a CSS variable, which fits either theme."""
         return f"var({_variable(self.color)})"
 
 
@@ -76,7 +76,7 @@ _EXPERT_MARKERS = ("^", "v", "D", "<", ">")
 def method_look(method: str, rewards: Sequence[str]) -> Look:
     """The look of a method name of summary.json: `base`, `expert:ocr`, `mapreduce@1`, ..."""
     prefix, _, bare = method.rpartition(" ")
-    if prefix:  # a comparison puts its runs' label in front
+    if prefix:  # a comparison puts the label of the run before the name
         look = method_look(bare, rewards)
         return Look(f"{prefix} {look.label}", look.color, look.marker)
     head, _, tail = method.partition(":")

@@ -1,4 +1,4 @@
-"""Which plots a run gives: each with its section and a caption that says how to read it."""
+"""The plots of a run, each with its section and a caption that explains how to read it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import math
 import re
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 from . import curves, fronts
 from .canvas import Plot
-from .gains import Change, Row, aligned_method, changes, directed, paired_changes
+from .gains import Change, aligned_method, changes, directed, paired_changes
 from .palette import method_look
 from .read import Run
+
+Means = dict[str, float]  # by reward
 
 _FRONT_ALL = (
     "All rewards at once. A method above the base line everywhere is better in every reward; one "
@@ -34,7 +37,7 @@ _BUDGET = "Training samples that each method was allowed."
 
 
 def all_plots(run: Run) -> list[Plot]:
-    """Every plot that the run's tables allow, in the page's order."""
+    """Every plot that the tables of the run allow, in the order of the page."""
     plots = _fronts(run) + _tax(run) + _learning(run) + _contraction(run)
     if run.summary.get("timing") or run.metrics:
         caption = "Wall time by phase; below, where an update of each expert spends it."
@@ -92,15 +95,15 @@ def _tax(run: Run) -> list[Plot]:
     return plots
 
 
-def _experts(entry: Row) -> dict[str, Row]:
+def _experts(entry: dict[str, Any]) -> dict[str, Means]:
     return entry.get("expert_means") or {}
 
 
-def _step(run: Run, start: str, before: Row, end: str, after: Row) -> list[Change]:
-    """Changes within a round, over the same prompts where evaluation.jsonl has rows, else of means.
+def _step(run: Run, start: str, before: Means, end: str, after: Means) -> list[Change]:
+    """The changes of the rewards within a round.
 
-    Experts may be measured on fewer prompts than the models around them: their means alone would
-    then compare different prompts.
+    They are measured over the same prompts if evaluation.jsonl has rows of both models, because experts may
+    be measured on fewer prompts than other models. Otherwise they are the differences of the means.
     """
     paired = paired_changes(run.evaluation, start, end)
     known = [name for name in run.rewards if name in before and name in after]

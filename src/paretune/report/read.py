@@ -1,4 +1,4 @@
-"""Loads what a run left. Parts that are not there are listed in `Run.missing`, in plain words."""
+"""Load the files of a run for its report. `Run.missing` lists what does not exist, for the page."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ from paretune.types import ParetuneError
 from ..records.labels import apart
 from ..records.names import is_plain
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # of evaluation.jsonl or metrics.jsonl
+Summary = dict[str, Any]  # the content of summary.json
+Diagnostics = dict[str, Any]  # the content of a diagnostics.json
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One prompt's samples: method -> file, whatever kind it is of."""
+    """The samples of one prompt. files: method -> file, of any kind."""
 
     prompt_set: str
     index: int
@@ -39,30 +41,30 @@ class Sample:
 
 @dataclass
 class Run:
-    """The tables of a run. metrics: (stage, reward) -> rows; stages: `round-1`, .. and `soup`."""
+    """The tables of a run. metrics: (stage, reward) -> rows, where a stage is `round-1`, .. or `soup`."""
 
     name: str
     config: str = ""
     plan: Any = None
-    environment: Row = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
     metrics: dict[tuple[str, str], list[Row]] = field(default_factory=dict)
-    diagnostics: dict[int, Row] = field(default_factory=dict)
+    diagnostics: dict[int, Diagnostics] = field(default_factory=dict)
     evaluation: list[Row] = field(default_factory=list)
-    summary: Row = field(default_factory=dict)
+    summary: Summary = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     sample_methods: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
     @property
     def rewards(self) -> list[str]:
-        """The trained rewards, in the summary's order, else as the experts' folders name them."""
+        """The trained rewards, in the summary's order, or else in the order of the experts' folders."""
         if self.summary:
             return list(self.summary["rewards"])
         return list(dict.fromkeys(reward for _, reward in self.metrics))
 
 
 def read_run(folder: Path) -> Run:
-    """Reads every table under `folder`; raises ParetuneError for a damaged file or for no run."""
+    """Read every table in the folder of a run. Raises ParetuneError for a damaged file or a missing run."""
     known = ("config.yaml", "plan.json", "summary.json", "evaluation.jsonl")
     if not any((folder / name).exists() for name in known):
         raise ParetuneError(f"{folder} holds no run: none of {', '.join(known)} is there.")
@@ -86,7 +88,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _name_apart(run: Run) -> None:
-    """Tell scorers of one name apart, also in a run of a version that did not."""
+    """Rename scorers that have the same name, also in a run of an earlier version that did not do so."""
     rows = apart(run.evaluation)
     if rows != run.evaluation:
         run.evaluation = rows
@@ -112,7 +114,7 @@ def _text(path: Path) -> str:
         raise ParetuneError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _summary(path: Path) -> Row:
+def _summary(path: Path) -> Summary:
     summary = read_summary(path)
     for key in ("stderr", "judges", "higher_is_better", "ranges", "hypervolume", "timing", "budget"):
         summary.setdefault(key, {})
@@ -121,7 +123,7 @@ def _summary(path: Path) -> Row:
 
 
 def _torn(path: Path, note: Callable[[str], None]) -> Callable[[], None]:
-    """What is said of a cut-off last line (a killed run), which is left out."""
+    """A function that notes a last line that was cut off by a kill, and is left out."""
     return lambda: note(f"{path.parent.name}/{path.name}: its last line is cut off and was left out")
 
 
@@ -147,8 +149,8 @@ def _read_stage(run: Run, stage: Path) -> None:
         run.missing.append(f"{stage.name}/merged/diagnostics.json is not there")
 
 
-def _own(folder: Path, method: str, name: str) -> list[Path]:
-    """Samples of a method that lie below `folder`: a link out of a stranger's run is none."""
+def _files_of(folder: Path, method: str, name: str) -> list[Path]:
+    """The samples of a method below `folder`. A link that leads out of the folder is not one."""
     place = folder.resolve()
     return [path for path in (folder / method).glob(name) if path.resolve().is_relative_to(place)]
 
@@ -165,7 +167,7 @@ def _read_samples(run: Run, folder: Path) -> None:
     for entry in index["prompts"]:
         name = f"{glob.escape(entry['set'])}-{entry['index']:03d}.*"
         # By name a clip comes before its contact sheet.
-        found = {method: min(_own(folder, method, name), default=None) for method in run.sample_methods}
+        found = {method: min(_files_of(folder, method, name), default=None) for method in run.sample_methods}
         files = {method: file for method, file in found.items() if file is not None}
         absent += len(found) - len(files)
         run.samples.append(Sample(entry["set"], entry["index"], entry["text"], files))

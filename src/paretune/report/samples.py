@@ -1,4 +1,4 @@
-"""How one sample is shown on the page, by the kind of its file, and what its rewards gave it."""
+"""How the page shows one sample, depending on the kind of its file, and the scores of the sample."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PICTURE_SIZE = 256
 
 
 def show(file: Path) -> dict[str, Any]:
-    """What the template shows of a sample. kind: `words`, or `picture` or `clip` with its `uri`."""
+    """The values for the template. kind: `words`, or `picture` or `clip` with a `uri`."""
     try:
         if file.suffix == ".txt":
             return {"kind": "words", "words": file.read_text("utf-8"), "uri": "", "pixels": False}
@@ -46,10 +46,10 @@ def _clip(file: Path) -> Markup:
 
 
 def _picture(file: Path) -> dict[str, Any]:
-    """A picture as a data URI; small ones byte for byte: the browser enlarges true pixels."""
+    """A picture as a data URI. Small pictures are not changed; the browser enlarges their pixels."""
     content, kind = file.read_bytes(), "png"
     with Image.open(io.BytesIO(content)) as picture:
-        picture.load()  # all of it: a browser shows half a picture without a word
+        picture.load()  # fails for half a picture, which a browser would show without an error
         pixels = max(picture.size) <= 128
         if max(picture.size) > PICTURE_SIZE:
             small = picture.convert("RGB")
@@ -61,7 +61,7 @@ def _picture(file: Path) -> dict[str, Any]:
 
 
 def first_scores(evaluation: Sequence[dict[str, Any]]) -> dict[tuple[str, str, str], str]:
-    """(method, prompt set, prompt) -> the scores of its first sample, the one that is shown, in words."""
+    """(method, prompt set, prompt) -> the scores of the first sample, which is the one shown, as text."""
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for row in evaluation:
         if row.get("seed") == 0 and not row.get("lattice"):

@@ -1,4 +1,4 @@
-"""`paretune sample`: a user's words -> requests -> a folder of samples. Words are checked first."""
+"""`paretune sample`: turn the options of the command into requests, and write a folder of samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..rewards.trust import left_out
 from ..types import ParetuneError
 from .request import Request, read_count, read_method, read_preference, read_prompt, read_seed
 from .sampler import Sampler
-from .source import Source, open_source
+from .source import ModelSource, open_source
 from .writing import check_place, sample_to
 
 
@@ -31,9 +31,25 @@ def sample_folder(
     say: Callable[[str], None] = lambda _: None,
     verify: bool = False,
 ) -> dict[str, Any]:
-    """Draw `count` samples of every prompt into the new folder `out`; returns what sample.json holds.
+    """Draw samples of every prompt into a new folder. All options are checked first.
 
-    trust_rewards: as `open_source` has it. say: is told, in a line, which rewards score nothing without.
+    Args:
+        target: a run or a model, as `open_source` takes it.
+        prompts: the texts.
+        out: the new folder.
+        prefer: weights of rewards, as "ocr=0.7 beauty=0.3"; None for the recipe's.
+        method: None for the run's first method.
+        tokens: reward tokens, as "ocr:2 beauty@0.5".
+        count: samples of every prompt.
+        seed: of the noise.
+        steps: sampling steps; None for those of the run's evaluation, or of the model's family.
+        guidance: guidance scale; None likewise.
+        trust_rewards: whether the code of rewards that are files or modules may be run.
+        say: called with a line that names the rewards which are therefore not run.
+        verify: hash every file of a run.
+
+    Returns:
+        The content of sample.json.
     """
     check_place(out)
     read_count(count)
@@ -42,7 +58,7 @@ def sample_folder(
     source = _adjusted(open_source(target, trust_rewards, verify), steps, guidance)
     medium = source.medium
     texts = [read_prompt(text, medium.longest, medium.lines) for text in prompts]
-    chosen = method or ("base" if source.run is None else source.methods[0])
+    chosen = method or ("base" if source.run_folder is None else source.methods[0])
     preference = None if prefer is None else read_preference(prefer, _rewards(source))
     requests = [Request(text, chosen, preference, read_seed(seed), tokens.strip()) for text in texts]
     for request in requests:
@@ -52,14 +68,14 @@ def sample_folder(
     return sample_to(Sampler(source), requests, count, out)
 
 
-def _rewards(source: Source) -> tuple[str, ...]:
+def _rewards(source: ModelSource) -> tuple[str, ...]:
     if not source.rewards:
         raise ParetuneError(f"{source.name} is a model, not a run: it has no rewards to prefer")
     return source.rewards
 
 
-def _adjusted(source: Source, steps: int | None, guidance: float | None) -> Source:
-    """The source with other sampling settings where they are given, and where its model has such."""
+def _adjusted(source: ModelSource, steps: int | None, guidance: float | None) -> ModelSource:
+    """The source with the sampling settings that are given. Its model must have such settings."""
     known = source.medium.settings(source.model, source.sampling)
     for option, name, value in (("--steps", "steps", steps), ("--guidance", "guidance_scale", guidance)):
         if value is not None and name not in known:

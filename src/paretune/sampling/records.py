@@ -1,4 +1,4 @@
-"""The record of a free prompt, as far as its words tell one: what lets rewards score it."""
+"""Find a record for a prompt that a user typed, so that rewards can score it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ Record = dict[str, Any]
 
 
 def prompt_of(text: str, known: Mapping[str, Prompt], world: str, made: str = "pictures") -> Prompt:
-    """The prompt of a run's files where it is one of them, else with the record that can be read from it.
+    """The prompt with this text from a run's files, or else a prompt with the record that the text implies.
 
-    world: the embedded world that the model is of, whose sentences are read whole, or "". made: what the
-    model makes (`Medium.name`).
+    Args:
+        text: what the user typed.
+        known: the prompts of the run's files, by their texts.
+        world: the embedded world of the model, whose sentences can be parsed, or "".
+        made: the kind of samples that the model makes (`Medium.name`).
     """
     return known.get(text) or Prompt(text, _record(text, world, made))
 
@@ -29,7 +32,7 @@ def _record(text: str, world: str, made: str) -> Record:
     record = WORLDS[world](text) if world in WORLDS else None
     if record is not None:
         return record
-    if made == "texts":  # a question that quotes a word wants no sign
+    if made == "texts":  # a question that quotes a word does not ask for a sign
         return {}
     said = _QUOTED.search(text) or _SAYING.search(text)
     return {"prompt": text, "text": said[1].strip()} if said and said[1].strip() else {}
@@ -53,5 +56,6 @@ def _clips() -> dict[str, Record]:
     return {caption(clip): record(clip) for clip in all_clips()}
 
 
-# How the sentences of the embedded worlds are read; those of others tell their rewards nothing more.
+# How the sentences of the embedded worlds are parsed. Sentences of other worlds hold nothing more for
+# rewards.
 WORLDS: dict[str, Callable[[str], Record | None]] = {"pictures": _picture, "clips": _clip}

@@ -1,4 +1,4 @@
-"""What is asked of a sampler, read from a user's words and checked. Pure."""
+"""A request to a sampler, read from what a user typed and checked. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MOST_SAMPLES = 1024
 
 @dataclass(frozen=True)
 class Request:
-    """One sample, or the first of several: what decides its bits on one machine.
+    """A request for samples. On one machine it determines every bit of them.
 
-    preference: a weight a reward, in the run's order, summing to 1; None for the method's own model.
-    tokens: reward tokens beside the method, as "ocr:2 beauty@0.5".
+    preference: one weight for each reward, in the run's order; they sum to 1. None: the model at the recipe's
+    weights. tokens: reward tokens in addition to the method, as "ocr:2 beauty@0.5".
     """
 
     prompt: str
@@ -30,9 +30,9 @@ class Request:
 
 
 def read_prompt(text: str, longest: int = 1000, lines: bool = False) -> str:
-    """The prompt, without blanks around it. ParetuneError if it cannot be one.
+    """The prompt without surrounding blanks. Raises ParetuneError for a text that cannot be a prompt.
 
-    longest: characters; lines: whether it may have several lines (see `Medium`).
+    longest: the most characters. lines: whether the prompt may have several lines (see `Medium`).
     """
     prompt = text.strip()
     if not prompt:
@@ -44,7 +44,7 @@ def read_prompt(text: str, longest: int = 1000, lines: bool = False) -> str:
     for character in prompt:
         if lines and character in "\n\t":
             continue
-        # Controls (newlines too) and halves of a pair, which no encoder takes.
+        # Control characters, including newlines, and halves of surrogate pairs, which no encoder accepts.
         if unicodedata.category(character) in {"Cc", "Cs"}:
             code = f"U+{ord(character):04X}"
             raise ParetuneError(f"the prompt holds the control character {code}: leave it out")
@@ -52,7 +52,7 @@ def read_prompt(text: str, longest: int = 1000, lines: bool = False) -> str:
 
 
 def read_preference(text: str, rewards: Sequence[str]) -> tuple[float, ...]:
-    """ "ocr=0.7 beauty=0.3" -> a weight a reward, in the order of `rewards`, summing to 1; unnamed is 0."""
+    """Read "ocr=0.7 beauty=0.3": one weight for each of `rewards`, in order. They sum to 1; unnamed is 0."""
     weights: dict[str, float] = {}
     for part in text.replace(",", " ").split():
         name, equals, value = part.partition("=")
@@ -73,7 +73,7 @@ def read_preference(text: str, rewards: Sequence[str]) -> tuple[float, ...]:
 
 
 def normalised(weights: Sequence[float], rewards: Sequence[str]) -> tuple[float, ...]:
-    """Weights scaled to sum 1. ParetuneError for one that is negative or no number, and if all are zero."""
+    """Scale weights so that they sum to 1. ParetuneError for a negative or infinite one, or if all are 0."""
     if len(weights) != len(rewards):
         raise ParetuneError(f"{len(weights)} weights for the {len(rewards)} rewards {', '.join(rewards)}")
     for name, weight in zip(rewards, weights, strict=True):
@@ -82,12 +82,12 @@ def normalised(weights: Sequence[float], rewards: Sequence[str]) -> tuple[float,
     most = max(weights)
     if most <= 0:
         raise ParetuneError("the weights of the preference are all zero: raise one")
-    shares = [weight / most for weight in weights]  # first, for a sum of huge weights is infinite
+    shares = [weight / most for weight in weights]  # done first, because a sum of huge weights is infinite
     return tuple(share / sum(shares) for share in shares)
 
 
 def read_method(name: str) -> str:
-    """The name of a method. ParetuneError if there is none of it."""
+    """Check the name of a method, and return it. Raises ParetuneError for an unknown one."""
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -96,8 +96,8 @@ def read_method(name: str) -> str:
 
 
 def read_seed(seed: float | int | None) -> int:
-    """A seed: a whole number from 0 below 2**63."""
-    # The bounds first: Python cannot make a float of a whole number of four hundred digits.
+    """Check a seed, and return it as an integer: a whole number from 0 up to 2**63 - 1."""
+    # The bounds are checked first: Python cannot convert an integer of four hundred digits to a float.
     if seed is None or not 0 <= seed < 2**63 or seed != int(seed):
         shown = "nothing" if seed is None else str(seed)
         if isinstance(seed, int) and abs(seed) >= 2**64:
@@ -107,7 +107,7 @@ def read_seed(seed: float | int | None) -> int:
 
 
 def read_count(count: int) -> int:
-    """How many samples a prompt."""
+    """Check the number of samples of a prompt, and return it."""
     if not 1 <= count <= MOST_SAMPLES:
         raise ParetuneError(f"-n must be from 1 to {MOST_SAMPLES} samples a prompt, not {count}")
     return count

@@ -1,8 +1,8 @@
 """One loaded policy that draws and scores samples for any request: pictures, clips or texts.
 
-A sample depends on its request and its number alone: samples are drawn one at a time, so neither how many
-are asked for nor who asks at the same time changes a bit. Requests share the weights: each is drawn under a
-lock, its adapters folded in and then undone; no request leaves anything behind.
+A sample depends only on its request and its number. Samples are drawn one at a time, so neither the number of
+samples nor other requests at the same time change a bit of it. All requests share the weights: each is drawn
+under a lock, with its adapters folded in and taken out again, so that no request affects another.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ from ..stages.menu import Mixed
 from ..types import ParetuneError, Prompt, Reward, Samples
 from .records import prompt_of
 from .request import Request
-from .source import Source
+from .source import ModelSource
 
-NO_RECORD = "it needs a record: the prompt is in no prompt file of the run, and its words tell none"
+NO_RECORD = "it needs a record: the prompt is in no prompt file of the run, and its words imply none"
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """samples: N, as files hold them. scores: one dict a sample. left_out: reward -> why it says nothing."""
+    """N samples, in the form that files hold.
+
+    scores: one dict for each sample. left_out: reward -> the reason why it gives no score.
+    """
 
     prompt: Prompt
     samples: Samples
@@ -50,9 +53,9 @@ class Drawn:
 
 
 class Sampler:
-    """Draws from one source. Safe to use from several threads; they take turns."""
+    """Draws from one source. Several threads may use it; they take turns."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ModelSource) -> None:
         self.source, self.medium = source, source.medium
         self.policy = open_policy(source.model, choose_device(source.device))
         self._lock = threading.RLock()
@@ -60,10 +63,10 @@ class Sampler:
         self._rewards: list[Reward] | None = None
 
     def draw(self, request: Request, count: int = 1) -> Samples:
-        """The first `count` samples of a request, as files hold them (`Medium.draw_each`)."""
+        """The first `count` samples of a request, in the form that files hold (`Medium.draw_each`)."""
         mixed = self.source.mixed(request)
         tokens = resolve(mixed.tokens, self.source.bank)
-        # Of sample i the same for every prompt and method, so that models can be compared.
+        # Sample i has the same seed for every prompt and method, so that models can be compared.
         seeds = [derive_seed("sample", request.seed, i) for i in range(count)]
         text, transformer = self.prompt(request.prompt).text, self.policy.transformer
         with self._lock, self._threads(), torch.no_grad(), memory_errors(to_draw, self.source.model), \
@@ -71,15 +74,15 @@ class Sampler:
             return self.medium.draw_each(self.policy, text, seeds, self.source.sampling, tokens)
 
     def cuts(self, texts: Sequence[str]) -> list[str]:
-        """A line for every text encoder that cuts some of these words; see `long_prompts`."""
+        """A line for every text encoder that cuts some of these texts; see `planning.long_prompts`."""
         return cuts(self.source.model, [self.prompt(text).text for text in texts])
 
     def prompt(self, text: str) -> Prompt:
-        """A user's words as the run's files have them, with blanks and a record, or as they are."""
+        """The prompt of the run's files that a user's text stands for, or the text as it is."""
         return prompt_of(text, self.source.known, self.source.world, self.medium.name)
 
     def score(self, text: str, drawn: Samples) -> Drawn:
-        """What the run's rewards say of samples of one prompt, as they were drawn."""
+        """Score samples of one prompt with the run's rewards."""
         prompt, samples = self.prompt(text), restored(drawn)
         scores: list[dict[str, float]] = [{} for _ in samples]
         left_out: dict[str, str] = dict.fromkeys(self.source.unscored, NOT_TRUSTED)
@@ -98,7 +101,7 @@ class Sampler:
         return self.score(request.prompt, self.draw(request, count))
 
     def rewards(self) -> list[Reward]:
-        """The run's rewards that may be loaded, loaded at the first call."""
+        """The rewards of the run that may be loaded. The first call loads them."""
         with self._lock:
             if self._rewards is None:
                 owned = self.source.config.rewards if self.source.config else {}
@@ -111,7 +114,7 @@ class Sampler:
             return self._rewards
 
     def settings(self, request: Request) -> dict[str, Any]:
-        """All that a sample was made from, as plain data: what travels in its file."""
+        """Everything that a sample was made from, as plain data that is stored in its file."""
         source = self.source
         mixed = source.mixed(request)
         shares = request.preference
@@ -122,7 +125,7 @@ class Sampler:
             "tokens": format_tokens(mixed.tokens),
             "seed": request.seed,
             "model": source.world or Path(source.model.path).name,
-            "run": source.name if source.run else None,
+            "run": source.name if source.run_folder else None,
             "adapters": [
                 {"folder": folder, "scale": scale, "sha256": self._manifest(folder)["files"][WEIGHTS]}
                 for folder, scale in zip(mixed.adapters, mixed.scales, strict=True)
@@ -132,7 +135,7 @@ class Sampler:
 
     @contextmanager
     def _threads(self) -> Iterator[None]:
-        """The recipe's number of CPU threads, whichever thread asks: it is part of what makes bits equal."""
+        """Use the recipe's number of CPU threads for the length of a block, because the bits depend on it."""
         config, before = self.source.config, torch.get_num_threads()
         torch.set_num_threads(config.executor.threads if config else before)
         try:
@@ -146,23 +149,23 @@ class Sampler:
         return sum_deltas([self._adapter(folder) for folder in mixed.adapters], mixed.scales)
 
     def _adapter(self, folder: str) -> dict[str, LowRank]:
-        """An adapter of the run, its files checked when it is first read."""
+        """An adapter of the run. Its files are checked when it is read for the first time."""
         if folder not in self._adapters:
             manifest = self._manifest(folder)
-            assert self.source.run is not None
-            finished(self.source.run / folder, manifest.get("stage", ""), manifest.get("inputs", ""))
-            self._adapters[folder] = load_delta([self.source.run / folder])
+            assert self.source.run_folder is not None
+            finished(self.source.run_folder / folder, manifest.get("stage", ""), manifest.get("inputs", ""))
+            self._adapters[folder] = load_delta([self.source.run_folder / folder])
         return self._adapters[folder]
 
     def _manifest(self, folder: str) -> dict[str, Any]:
-        assert self.source.run is not None
-        return read_manifest(self.source.run / folder)
+        assert self.source.run_folder is not None
+        return read_manifest(self.source.run_folder / folder)
 
 
 def _values(reward: Reward, samples: Samples, prompt: Prompt) -> Sequence[float] | str:
-    """A score a sample, or why there is none."""
+    """One score for each sample, or the reason why there are none."""
     if not applies_to(reward, prompt):
-        return "it says nothing of this prompt" if prompt.metadata else NO_RECORD
+        return "it does not apply to this prompt" if prompt.metadata else NO_RECORD
     try:
         return score_samples(reward, samples, [prompt] * len(samples)).tolist()
     except RewardError as error:

@@ -1,4 +1,4 @@
-"""Where a sampler's model comes from: a finished run with its methods, or a bare model."""
+"""The source of a sampler's model: a finished run with its methods, or a bare model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..reward_tokens.pipelines import resolve
 from ..reward_tokens.spec import parse_tokens
 from ..rewards.trust import is_code
 from ..samples.media import Medium, medium_of
-from ..stages.menu import Mixed, PolicyFamily, token_family
+from ..stages.menu import Menu, Mixed, token_menu
 from ..types import ParetuneError, Prompt
 from .request import Request
 
@@ -27,11 +27,12 @@ TWICE = "rate takes its tokens from the preference or by name (--tokens): give o
 
 
 @dataclass(frozen=True)
-class Source:
-    """run: its folder, None for a bare model. known: the prompts of the run's files, with their records.
+class ModelSource:
+    """What a sampler draws from.
 
-    families: `mapreduce`, `mix` and `rate`, each where the run has it. bank: its reward tokens by name.
-    trusted: whether rewards that are files or modules are loaded; else they score nothing.
+    run_folder: the folder of a run, None for a bare model. menus: `mapreduce`, `mix` and `rate`, as far as
+    the run has them. known: the prompts of the run's files, with their records. bank: the run's reward tokens
+    by name. trusted: whether rewards that are files or modules may be loaded; otherwise they give no scores.
     """
 
     name: str
@@ -39,32 +40,32 @@ class Source:
     steps: int
     guidance: float
     device: str = "auto"
-    run: Path | None = None
+    run_folder: Path | None = None
     config: RunConfig | None = None
-    families: Mapping[str, PolicyFamily] = field(default_factory=dict[str, PolicyFamily])
+    menus: Mapping[str, Menu] = field(default_factory=dict[str, Menu])
     known: Mapping[str, Prompt] = field(default_factory=dict[str, Prompt])
     bank: Mapping[str, Token] = field(default_factory=dict[str, Token])
     trusted: bool = False
 
     @property
     def unscored(self) -> dict[str, str]:
-        """The rewards of the run that are not loaded: their specs by their names."""
+        """The rewards of the run that may not be loaded: name -> spec."""
         owned = {} if self.trusted or self.config is None else self.config.rewards
-        return {name: own.reward for name, own in owned.items() if is_code(own.reward)}
+        return {name: r.reward for name, r in owned.items() if is_code(r.reward)}
 
     @property
     def medium(self) -> Medium:
-        """What the model makes."""
+        """The kind of samples that the model makes."""
         return medium_of(self.model)
 
     @property
     def sampling(self) -> Sampling:
-        """How one sample is drawn, alone."""
+        """How one sample is drawn. Samples are drawn one at a time."""
         return Sampling(self.steps, self.guidance, batch=1)
 
     @property
     def world(self) -> str:
-        """The embedded world that the model is of, or ""."""
+        """The embedded world that the model belongs to, or ""."""
         return world_of(self.model.path)
 
     @property
@@ -75,27 +76,30 @@ class Source:
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods that can be asked for."""
-        return (*self.families, "base")
+        return (*self.menus, "base")
 
     @property
     def default_preference(self) -> tuple[float, ...]:
-        """The recipe's own weights."""
+        """The weights of the recipe."""
         return tuple(self.config.weights().values()) if self.config else ()
 
     def mixed(self, request: Request) -> Mixed:
-        """The adapters and tokens over the base that make what a request asks for, all of them known."""
+        """The adapters and tokens that make the model of a request.
+
+        Raises ParetuneError if the run does not have what the request asks for.
+        """
         if request.method == "rate" and request.preference is not None and request.tokens:
             raise ParetuneError(TWICE)
         mixed = self._member(request.method, request.preference)
         if not request.tokens:
             return mixed
-        if self.run is None:
+        if self.run_folder is None:
             raise ParetuneError(f"{self.name} is a model, not a run: it has no reward tokens")
         if not self.bank:
-            raise ParetuneError(NO_TOKENS.format(run=self.run))
+            raise ParetuneError(NO_TOKENS.format(run=self.run_folder))
         uses = parse_tokens(request.tokens)
         resolve(uses, self.bank)
-        # rate is its tokens: those named by hand stand in for those of the preference.
+        # The method `rate` consists of tokens, so tokens that are named replace those of a preference.
         return replace(mixed, tokens=uses if request.method == "rate" else mixed.tokens + uses)
 
     def _member(self, method: str, preference: tuple[float, ...] | None) -> Mixed:
@@ -103,21 +107,28 @@ class Source:
             if preference is not None:
                 raise ParetuneError("the base has no preference; give another method, or no preference")
             return BASE
-        if self.run is None:
+        if self.run_folder is None:
             raise ParetuneError(f"{self.name} is a model, not a run: it has only the method base")
         if method == "rate" and not self.bank:
-            raise ParetuneError(NO_TOKENS.format(run=self.run))
-        if method not in self.families:
-            raise ParetuneError(f"{self.run} has no experts for {method}; it has {', '.join(self.methods)}")
+            raise ParetuneError(NO_TOKENS.format(run=self.run_folder))
+        if method not in self.menus:
+            known = ", ".join(self.methods)
+            raise ParetuneError(f"{self.run_folder} has no experts for {method}; it has {known}")
         if method == "mapreduce" and preference is None and self.config is not None:
             return _merged(self.config)
-        return self.families[method].at(preference or self.default_preference)
+        return self.menus[method].at(preference or self.default_preference)
 
 
-def open_source(target: str, trust_rewards: bool = False, verify: bool = False) -> Source:
-    """A run's folder, a model's folder, an embedded model's name or a hub id.
+def open_source(target: str, trust_rewards: bool = False, verify: bool = False) -> ModelSource:
+    """Open a run or a model.
 
-    trust_rewards: whether a run's rewards that are files or modules may be run. verify: hash all of a run.
+    Args:
+        target: a run's folder, a model's folder, an embedded model's name or a hub id.
+        trust_rewards: whether the code of a run's rewards that are files or modules may be run.
+        verify: hash every file of a run.
+
+    Raises:
+        ParetuneError: if there is no run and no model.
     """
     folder = Path(target)
     try:
@@ -135,53 +146,57 @@ def open_source(target: str, trust_rewards: bool = False, verify: bool = False) 
         raise ParetuneError(f"no run or model {target}; give a run's folder, a model's folder or a hub id")
     model = ModelConfig.model_validate({"path": target, **settings_of(target)})
     steps, guidance = family_of(target).sampling
-    # Embedded models were made without guidance.
-    return Source(target, model, steps, 1.0 if target in EMBEDDED else guidance)
+    # Embedded models were trained without guidance.
+    return ModelSource(target, model, steps, 1.0 if target in EMBEDDED else guidance)
 
 
-def _open_run(run: Path, trusted: bool, verify: bool) -> Source:
+def _open_run(run: Path, trusted: bool, verify: bool) -> ModelSource:
     config, final = open_final(run, verify)
     bank = read_bank(final / "tokens")
     settings = config.evaluate
     guidance = config.model.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
-    return Source(
+    return ModelSource(
         config.name, config.model, settings.steps, guidance, config.executor.device,
-        run, config, _families(config) | _tokens(config, bank), _known(config), bank, trusted,
+        run, config, _menus(config) | _tokens(config, bank), _known(config), bank, trusted,
     )  # fmt: skip
 
 
-def _families(config: RunConfig) -> dict[str, PolicyFamily]:
-    """mapreduce: the last round's experts on the rounds before. mix: one round's experts on the base."""
+def _menus(config: RunConfig) -> dict[str, Menu]:
+    """The menus of a run.
+
+    mapreduce: the experts of the last round, on the model of the earlier rounds. mix: the experts of a first
+    round, on the base.
+    """
     rounds = {method.name: method.rounds for method in build_plan(config).methods}
-    found: dict[str, PolicyFamily] = {}
+    found: dict[str, Menu] = {}
     if "mapreduce" in rounds:
         last = rounds["mapreduce"][-1].tasks
-        found["mapreduce"] = PolicyFamily("mapreduce", last[0].parents, tuple(t.folder for t in last))
+        found["mapreduce"] = Menu("mapreduce", last[0].parents, tuple(t.folder for t in last))
     experts = rounds.get("rewarded_soup") or rounds.get("mapreduce")
     if experts:
-        found["mix"] = PolicyFamily("mix", (), tuple(t.folder for t in experts[0].tasks))
+        found["mix"] = Menu("mix", (), tuple(t.folder for t in experts[0].tasks))
     return found
 
 
-def _tokens(config: RunConfig, bank: Mapping[str, Token]) -> dict[str, PolicyFamily]:
-    return {"rate": token_family(tuple(config.rewards))} if bank else {}
+def _tokens(config: RunConfig, bank: Mapping[str, Token]) -> dict[str, Menu]:
+    return {"rate": token_menu(tuple(config.rewards))} if bank else {}
 
 
 def _merged(config: RunConfig) -> Mixed:
-    """MapReduce's own model: final/ where it is the run's first method."""
+    """MapReduce's model at the recipe's weights. It is final/ if MapReduce is the run's first method."""
     method = next(m for m in build_plan(config).methods if m.name == "mapreduce")
     folders = ("final",) if config.methods[0] == "mapreduce" else method.model
     return Mixed(folders, (1.0,) * len(folders))
 
 
 def _known(config: RunConfig) -> dict[str, Prompt]:
-    """Every prompt of the run's files, by its text without blanks around it, as a user's is read.
+    """The prompts of the run's files, by their texts without surrounding blanks, as a user's text is read.
 
-    Of one that comes twice the first. Lost files are passed over.
+    If two prompts have the same text, the first is taken. Files that no longer exist are skipped.
     """
     known: dict[str, Prompt] = {}
-    for own in config.rewards.values():
-        for file in (own.eval_prompts, own.prompts):
+    for reward_config in config.rewards.values():
+        for file in (reward_config.eval_prompts, reward_config.prompts):
             try:
                 prompts = load_prompts(file)
             except ParetuneError:

@@ -1,4 +1,4 @@
-"""What `paretune sample` leaves: samples that carry their settings, a grid, the scores; all or nothing."""
+"""Write what `paretune sample` makes: samples with their settings, a grid, the scores. All or nothing."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from .sampler import Drawn, Sampler
 
 
 def sample_to(sampler: Sampler, requests: Sequence[Request], count: int, out: Path) -> dict[str, Any]:
-    """Draw `count` samples of each request into a new folder; returns what sample.json holds."""
+    """Draw `count` samples of each request into the new folder `out`; returns the content of sample.json."""
     check_place(out)
     drawn = [sampler.draw_scored(request, count) for request in requests]
     return write_samples(sampler, requests, drawn, out)
 
 
 def check_new(out: Path) -> None:
-    """ParetuneError if there is something at `out`."""
+    """Raise ParetuneError if `out` exists."""
     with disk_errors(out):
         if out.exists() or out.is_symlink():
             raise ParetuneError(f"{out} exists; give a new folder")
 
 
 def check_place(out: Path) -> None:
-    """ParetuneError if no new folder can be made at `out`: told before anything is drawn.
+    """Raise ParetuneError if no new folder can be made at `out`. It is called before anything is drawn.
 
-    Tried in the nearest folder above that is there, and taken back: nothing is left of it.
+    A folder is made in the nearest parent that exists, and removed again.
     """
     check_new(out)
     with disk_errors(out):
@@ -45,13 +45,23 @@ def check_place(out: Path) -> None:
 def write_samples(
     sampler: Sampler, requests: Sequence[Request], drawn: Sequence[Drawn], out: Path
 ) -> dict[str, Any]:
-    """Write pictures/ (or clips/, texts/), prompts.jsonl for `paretune score`, grid.png and sample.json."""
+    """Write pictures/ (or clips/, texts/), prompts.jsonl for `paretune score`, grid.png and sample.json.
+
+    Args:
+        sampler: which drew the samples.
+        requests: what was asked for.
+        drawn: the samples of each request.
+        out: the new folder.
+
+    Returns:
+        The content of sample.json.
+    """
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = partial_folder(out)
         try:
             table = _fill(partial, sampler, requests, drawn)
-            check_new(out)  # another process may have made it meanwhile
+            check_new(out)  # another process may have made it in the meantime
             os.replace(partial, out)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

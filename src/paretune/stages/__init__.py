@@ -1,1 +1,1 @@
-"""The stages of a run. Each reads manifests and writes one: map, reduce, evaluate, report."""
+"""The stages of a run: map, reduce, evaluate and the rest. Each stage reads manifests and writes one."""

@@ -1,4 +1,4 @@
-"""The folder of a run: who may write into it, and what recipe it was begun with."""
+"""The folder of a run: which process may write into it, and which recipe it was begun with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ LOCK = ".lock"
 
 
 def check(config: RunConfig) -> None:
-    """Everything that can be known to be wrong before work begins: model, prompts, rewards, judges."""
+    """Check everything that can be checked before work begins: model, objective, prompts, rewards, judges.
+
+    Raises ParetuneError for the first fault.
+    """
     PATIENCE.set(config.executor.reward_timeout)
     find_executor(config.executor.kind)
     check_options(config.model)
@@ -40,17 +43,28 @@ def check(config: RunConfig) -> None:
 
 
 def missing_files(config: RunConfig) -> list[str]:
-    """Files of rewards and prompts that a recipe names and that are not there: a run needs them."""
+    """The files of rewards and prompts that a recipe names, that a run needs, and that do not exist."""
     named: list[Path | None] = []
-    for own in config.rewards.values():
-        named += [reward_file(own.reward), prompt_file(own.prompts), prompt_file(own.eval_prompts)]
-        named += [reward_file(own.judge)] if own.judge else []
+    for reward_config in config.rewards.values():
+        named.append(reward_file(reward_config.reward))
+        named += [prompt_file(reward_config.prompts), prompt_file(reward_config.eval_prompts)]
+        named += [reward_file(reward_config.judge)] if reward_config.judge else []
     named += [reward_file(spec) for spec in config.evaluate.untargeted]
     return list(dict.fromkeys(str(file) for file in named if file is not None and not file.is_file()))
 
 
 def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> None:
-    """Begin a run in `out`, or make sure that going on there means the same recipe."""
+    """Begin a run in `out`, or make sure that the run there was begun with the same recipe.
+
+    Args:
+        config: the recipe.
+        plan: its plan, which is written as plan.json.
+        out: the folder of the run.
+        resume: whether `out` may hold a run, which is then continued.
+
+    Raises:
+        ParetuneError: if `out` cannot be used, if the recipe differs, or if `check` finds a fault.
+    """
     recipe = out / "config.yaml"
     if recipe.exists():
         if not resume:
@@ -82,9 +96,10 @@ _EVAL_TEXT = "`paretune eval` keeps its rows and pictures in this folder, and re
 
 
 def claim_eval(out: Path) -> None:
-    """Begin measuring in `out`, a new or empty folder, or go on in one that a measurement was begun in.
+    """Begin a measurement in the new or empty folder `out`, or continue the measurement in it.
 
-    Anything else is refused: files of a run, or of the user's, have the names that a measurement writes.
+    Any other folder is refused, because a measurement could replace files of a run, or of the user, that have
+    the names that it writes.
     """
     with disk_errors(out):
         if out.exists() and not out.is_dir():
@@ -99,13 +114,13 @@ def claim_eval(out: Path) -> None:
 
 
 class Held:
-    """The folder that a process works in. It may be removed, emptied or replaced under its hands."""
+    """The folder that a process works in. Somebody may remove, empty or replace it in the meantime."""
 
     def __init__(self, out: Path, file: IO[str]) -> None:
         self.out, self._place, self._file = out, out.resolve(), file
 
     def check(self) -> None:
-        """Raise ParetuneError when the folder is not the one that was claimed any more."""
+        """Raise ParetuneError if the folder is no longer the one that was claimed."""
         try:
             now = (self._place / LOCK).stat()
             same = os.path.samestat(now, os.fstat(self._file.fileno()))
@@ -118,20 +133,21 @@ class Held:
             )
 
     def watching(self, report: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
-        """The same report, with a check at each event: days of training into nothing end at once."""
+        """The same report with a check at each event, so that training into a removed folder ends at once."""
 
-        def told(event: dict[str, Any]) -> None:
+        def checked(event: dict[str, Any]) -> None:
             self.check()
             report(event)
 
-        return told
+        return checked
 
 
 @contextmanager
 def lock(out: Path) -> Iterator[Held]:
-    """Hold the folder: two processes must not write one run. Released by the system if we are killed.
+    """Hold the folder, so that no other process writes the same run. A killed process releases its lock.
 
-    A link in its place is refused: opened for writing, the file that it leads to would be emptied.
+    A link in the place of the lock file is refused, because opening it could damage the file that it leads
+    to.
     """
     if (out / LOCK).is_symlink():
         raise ParetuneError(f"{out / LOCK} is a link, which no run makes; remove it")

@@ -1,8 +1,8 @@
-"""Evaluate: the same held-out prompts and noise for every model, scored by every reward and judge.
+"""Evaluate: score every model with every reward and judge, on the same held-out prompts and the same noise.
 
-Each model is a `Subject`: a name and the adapters that make it of the base. Its rows go to
-evaluation/NAME/rows.jsonl, and its manifest keeps how they are read (`scorers.Scale`); `collect` joins the
-rows into evaluation.jsonl.
+Each model is a `Subject`: a name, and the adapters that make the model from the base. Its rows are written to
+evaluation/NAME/rows.jsonl; its manifest records how to read them (`scorers.Scale`). `collect` joins the rows
+of all models into evaluation.jsonl.
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ SHOWN = 6  # samples a prompt set that the report shows
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure. adapters: folders below the run, summed onto the base, times `scales`.
+    """A model to measure.
 
-    prompts: how many of each held-out set. preference: the weights it stands for. scales: 1 each where
-    empty. lattice: whether it is another member of its method's family than the method's own model.
-    tokens: the run's reward tokens that follow every prompt.
+    adapters: folders below the run's folder; they are added to the base, each multiplied by its entry in
+    `scales`. scales: if empty, every factor is 1. prompts: how many prompts of each held-out set are used.
+    preference: the weights of the rewards that the model stands for. lattice: whether the model is from the
+    grid of preferences rather than the method's model at the recipe's weights. tokens: the run's reward
+    tokens that follow every prompt.
     """
 
     name: str
@@ -66,18 +68,18 @@ class Subject:
 
     @property
     def folder(self) -> str:
-        """Where its rows lie, below the run."""
+        """The folder of its rows, below the run's folder."""
         return f"evaluation/{self.name.replace(':', '-')}"
 
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """What a worker needs to measure one subject."""
+    """What a worker needs to measure one subject. base_fingerprint: identifies the base model."""
 
     config: RunConfig
     subject: Subject
-    run: Path
-    model: str
+    run_folder: Path
+    base_fingerprint: str
     devices: int = 1
 
     @property
@@ -89,9 +91,16 @@ class EvaluateJob:
 def evaluate_subject(
     job: EvaluateJob, report: Report, should_stop: Callable[[], bool], devices: Devices
 ) -> str:
-    """Measure one subject unless that is done; returns its folder."""
+    """Measure the subject of a job, unless that is done already; returns its folder below the run's folder.
+
+    Args:
+        job: the subject to measure.
+        report: called with the progress.
+        should_stop: whether to stop before the next prompt set, by raising types.Stopped.
+        devices: the devices to measure on, by torch's names.
+    """
     subject, config = job.subject, job.config
-    folder = job.run / subject.folder
+    folder = job.run_folder / subject.folder
     inputs = _inputs(job)
     if finished(folder, "evaluation", inputs):
         report({"folder": subject.folder, "update": 1, "epochs": 1})
@@ -99,16 +108,17 @@ def evaluate_subject(
     policy = open_policy(config.model, devices[0])
     if subject.adapters:
         with memory_errors(to_load, config.model):
-            fold(policy.transformer, load_delta([job.run / a for a in subject.adapters], subject.scales))
-    bank = {use.name: read_token(job.run / "tokens" / use.name) for use in subject.tokens}
+            folders = [job.run_folder / adapter for adapter in subject.adapters]
+            fold(policy.transformer, load_delta(folders, subject.scales))
+    bank = {use.name: read_token(job.run_folder / "tokens" / use.name) for use in subject.tokens}
     tokens = resolve(subject.tokens, bank)
     rows: list[dict[str, Any]] = []
     scales: list[Scale] = []
     shown: list[str] = []
-    for done, (name, own) in enumerate(config.rewards.items()):
+    for done, (name, reward_config) in enumerate(config.rewards.items()):
         if should_stop():
             raise Stopped
-        prompts = load_prompts(own.eval_prompts)[: subject.prompts]
+        prompts = load_prompts(reward_config.eval_prompts)[: subject.prompts]
         with memory_errors(to_measure, config):
             samples = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name), tokens)
         for kind, scorer in scorers_of(config, name):
@@ -127,23 +137,23 @@ def _inputs(job: EvaluateJob) -> str:
     tokens = subject.pop("tokens")
     extra = {}
     if tokens:
-        hashes = [read_manifest(job.run / "tokens" / t["name"])["files"] for t in tokens]
+        hashes = [read_manifest(job.run_folder / "tokens" / t["name"])["files"] for t in tokens]
         extra = {"tokens": [tokens, hashes]}
     return digest(
         {
             **extra,
             "subject": subject,
-            "adapters": [adapter_hash(job.run / a) for a in job.subject.adapters],
-            "model": [job.model, config.model.model_dump(mode="json")],
+            "adapters": [adapter_hash(job.run_folder / a) for a in job.subject.adapters],
+            "model": [job.base_fingerprint, config.model.model_dump(mode="json")],
             "evaluate": evaluate_inputs(config.evaluate),
             "files": [named(spec) for spec in config.evaluate.untargeted if ".py:" in spec],
             "threads": config.executor.threads,
             "rewards": {
                 name: [
-                    named(own.reward), own.judge and named(own.judge), own.options,
-                    [[p.text, dict(p.metadata)] for p in load_prompts(own.eval_prompts)],
+                    named(r.reward), r.judge and named(r.judge), r.options,
+                    [[p.text, dict(p.metadata)] for p in load_prompts(r.eval_prompts)],
                 ]
-                for name, own in config.rewards.items()
+                for name, r in config.rewards.items()
             },
         }
     )  # fmt: skip
@@ -152,18 +162,29 @@ def _inputs(job: EvaluateJob) -> str:
 def draw(
     policy: Policy, config: RunConfig, prompts: Sequence[Prompt], seed: int, tokens: Sequence[Scaled] = ()
 ) -> Samples:
-    """P * samples of them, prompt-major. What is drawn by lot comes from `seed`, not from the model."""
+    """Draw `evaluate.samples` samples of each of P prompts.
+
+    Args:
+        policy: the model that draws.
+        config: the recipe.
+        prompts: P prompts.
+        seed: of the noise, which therefore does not depend on the model.
+        tokens: reward tokens that follow every prompt.
+
+    Returns:
+        P * evaluate.samples samples, prompt-major.
+    """
     return medium_of(config.model).draw(policy, config, prompts, seed, tokens)
 
 
 def _score(
     job: EvaluateJob, scale: Scale, scorer: Reward, prompts: tuple[Prompt, ...], drawn: Samples
 ) -> list[dict[str, Any]]:
-    """Rows of one scorer on one prompt set."""
+    """The rows of one scorer on one prompt set."""
     subject, settings = job.subject, job.config
     samples = settings.evaluate.samples
     fit = [i for i, prompt in enumerate(prompts) if applies_to(scorer, prompt)]
-    if scale.kind == "untargeted":  # made for no prompt set, it may have nothing to say of some prompts
+    if scale.kind == "untargeted":  # it was not made for this prompt set and may not apply to some prompts
         prompts = tuple(prompts[i] for i in fit)
         drawn = take(drawn, torch.tensor([i * samples + j for i in fit for j in range(samples)]).long())
     repeated = [p for p in prompts for _ in range(samples)]
@@ -180,7 +201,7 @@ def _score(
 
 
 def _save_samples(folder: Path, name: str, samples: Samples, config: RunConfig) -> list[str]:
-    """The first sample of the first prompts, for the report. Returns the names of the files."""
+    """Save the first sample of each of the first prompts, for the report. Returns the names of the files."""
     medium, each, names = medium_of(config.model), config.evaluate.samples, []
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,33 +210,37 @@ def _save_samples(folder: Path, name: str, samples: Samples, config: RunConfig) 
     return names
 
 
-def collect(config: RunConfig, run: Path, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
-    """Join all subjects' rows into evaluation.jsonl, and their samples under samples/."""
-    for subject in subjects:  # a folder that was removed meanwhile must not leave a shorter table
-        read_manifest(run / subject.folder)
-    rows = apart([row for s in subjects for row in read_evaluation(run / s.folder / "rows.jsonl")])
-    write_rows(run / "evaluation.jsonl", rows)
+def collect(config: RunConfig, run_folder: Path, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
+    """Join the rows of all subjects into evaluation.jsonl, and copy their samples to samples/.
+
+    Returns the rows.
+    """
+    for subject in subjects:  # a folder that was removed in the meantime must not make the table shorter
+        read_manifest(run_folder / subject.folder)
+    rows = apart([row for s in subjects for row in read_evaluation(run_folder / s.folder / "rows.jsonl")])
+    write_rows(run_folder / "evaluation.jsonl", rows)
     shown = [s for s in subjects if not s.name.startswith("round-") and not s.lattice]
     prompts = [
         {"set": name, "index": i, "text": prompt.text}
-        for name, own in config.rewards.items()
-        for i, prompt in enumerate(load_prompts(own.eval_prompts)[:SHOWN])
+        for name, reward_config in config.rewards.items()
+        for i, prompt in enumerate(load_prompts(reward_config.eval_prompts)[:SHOWN])
     ]
     for subject in shown:
-        target = run / "samples" / subject.name
+        target = run_folder / "samples" / subject.name
         with disk_errors(target):
             target.mkdir(parents=True, exist_ok=True)
-            for file in _samples_in(target, config):  # of an earlier evaluation that saved more
+            for file in _samples_in(target, config):  # from an earlier evaluation that saved more of them
                 file.unlink()
-            for file in _samples_in(run / subject.folder, config):
-                if not file.is_symlink():  # a run makes none, and one may lead to any file
+            for file in _samples_in(run_folder / subject.folder, config):
+                if not file.is_symlink():  # a run makes no links, and a link may lead to any file
                     shutil.copy(file, target / file.name)
-    write_json(run / "samples" / "index.json", {"prompts": prompts, "methods": [s.name for s in shown]})
+    index = {"prompts": prompts, "methods": [s.name for s in shown]}
+    write_json(run_folder / "samples" / "index.json", index)
     return rows
 
 
 def _samples_in(folder: Path, config: RunConfig) -> list[Path]:
-    """The files that `_save_samples` leaves in a folder, by their names; a user's own are none of them."""
-    own = re.compile(rf"({'|'.join(map(re.escape, config.rewards))})-\d{{3}}(\.\w+)+\Z")
-    found = [path for path in folder.glob("*") if own.match(path.name)]
+    """The files in a folder that `_save_samples` wrote, recognised by their names. Others are the user's."""
+    pattern = re.compile(rf"({'|'.join(map(re.escape, config.rewards))})-\d{{3}}(\.\w+)+\Z")
+    found = [path for path in folder.glob("*") if pattern.match(path.name)]
     return sorted(path for path in found if path.is_file() or path.is_symlink())

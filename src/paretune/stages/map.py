@@ -1,4 +1,4 @@
-"""Map: train one expert as a task that any executor can run, and leave it with its manifest."""
+"""Map: train one expert, as a task that any executor can run, and write it with its manifest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..planning.plan import ExpertTask
 from ..records.manifest import METRICS, finished, write_manifest
 from ..rewards.base import load_reward
 from ..samples.media import medium_of
-from ..training.mixture import Mixture, Source
+from ..training.mixture import Mixture, PromptSet
 from ..training.objectives.flat_keys import digest_form
 from ..training.objectives.settings import needs_whole_batches
 from .scorers import named
@@ -26,12 +26,12 @@ from .scorers import named
 
 @dataclass(frozen=True)
 class MapJob:
-    """What a worker needs. run: the run's folder. model: fingerprint of the base."""
+    """What a worker needs to train one expert. base_fingerprint: identifies the base model."""
 
     config: RunConfig
     task: ExpertTask
-    run: Path
-    model: str
+    run_folder: Path
+    base_fingerprint: str
     devices: int = 1
 
     @property
@@ -43,14 +43,21 @@ class MapJob:
 def train_expert(
     job: MapJob, report: Report, should_stop: Callable[[], bool], devices: Devices
 ) -> dict[str, Any]:
-    """Train the expert unless it is there; returns its manifest."""
-    folder = job.run / job.task.folder
+    """Train the expert of a job, unless it is finished already; returns its manifest.
+
+    Args:
+        job: the expert to train.
+        report: called with the progress.
+        should_stop: whether to stop after the next checkpoint, by raising types.Stopped.
+        devices: the devices to train on, by torch's names.
+    """
+    folder = job.run_folder / job.task.folder
     inputs = expert_inputs(job)
     manifest = finished(folder, "expert", inputs)
     if manifest is not None:
         report({"folder": job.task.folder, "update": job.task.epochs, "epochs": job.task.epochs})
         return manifest
-    # Imported here: a worker that only looks up a finished expert needs no torch model.
+    # Imported here because a worker that only looks up a finished expert needs no torch model.
     from ..training.trainers import open_trainer
 
     with disk_errors(folder):
@@ -64,7 +71,7 @@ def train_expert(
             _parents(job),
             devices[0],
         )
-        trainer.resume(inputs, job.run / job.task.continues if job.task.continues else None)
+        trainer.resume(inputs, job.run_folder / job.task.continues if job.task.continues else None)
     whole = needs_whole_batches(job.config.objective)
     with memory_errors(to_train, job.config, whole_batches=whole):
         deltas = trainer.run(report, should_stop)
@@ -80,42 +87,42 @@ def train_expert(
 
 
 def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
-    """The prompt sets and rewards of an expert."""
-    sources = []
+    """The prompt sets of an expert, each with its reward."""
+    prompt_sets = []
     for name in task.rewards:
-        own = config.rewards[name]
-        reward = load_reward(own.reward, name=name, **own.options)
-        kl = config.objective.kl if own.kl is None else own.kl
-        sources.append(Source(reward, load_prompts(own.prompts), own.weight, kl))
-    return Mixture(sources, task.scoring)
+        reward_config = config.rewards[name]
+        reward = load_reward(reward_config.reward, name=name, **reward_config.options)
+        kl = config.objective.kl if reward_config.kl is None else reward_config.kl
+        prompt_sets.append(PromptSet(reward, load_prompts(reward_config.prompts), reward_config.weight, kl))
+    return Mixture(prompt_sets, task.scoring)
 
 
 def _parents(job: MapJob) -> dict[str, LowRank] | None:
     if not job.task.parents:
         return None
-    return load_delta([job.run / p for p in job.task.parents])
+    return load_delta([job.run_folder / p for p in job.task.parents])
 
 
 def expert_inputs(job: MapJob) -> str:
-    """A digest of everything that decides the expert's weights."""
+    """A digest of everything that determines the expert's weights."""
     task = job.task
     config = job.config.without_rounding(needs_whole_batches(job.config.objective))
     return digest(
         {
             "task": asdict(task),
-            "model": [job.model, config.model.model_dump(mode="json")],
+            "model": [job.base_fingerprint, config.model.model_dump(mode="json")],
             "lora": config.lora.model_dump(mode="json"),
             "objective": digest_form(config.objective),
             "train": config.train.model_dump(mode="json", exclude={"checkpoint_every"}),
             "rewards": {name: _reward_inputs(config, name) for name in task.rewards},
             "threads": config.executor.threads,
-            "parents": [adapter_hash(job.run / p) for p in task.parents],
-            "continues": adapter_hash(job.run / task.continues) if task.continues else None,
+            "parents": [adapter_hash(job.run_folder / p) for p in task.parents],
+            "continues": adapter_hash(job.run_folder / task.continues) if task.continues else None,
         }
     )
 
 
 def _reward_inputs(config: RunConfig, name: str) -> list[Any]:
-    own = config.rewards[name]
-    prompts = digest([[p.text, dict(p.metadata)] for p in load_prompts(own.prompts)])
-    return [named(own.reward), own.options, own.kl, own.weight, prompts]
+    r = config.rewards[name]
+    prompts = digest([[p.text, dict(p.metadata)] for p in load_prompts(r.prompts)])
+    return [named(r.reward), r.options, r.kl, r.weight, prompts]

@@ -1,8 +1,8 @@
-"""Families of models: what a method offers for each preference among the rewards.
+"""Menus: the models that a method offers, one for each preference among the rewards.
 
-A merged model is one point; experts that were never melted into one offer a point for every convex
-combination, and so do reward tokens. Evaluation asks a family for the model at a preference and never
-which method made it.
+A merged model is a single point. Experts that were not merged offer a model for every convex combination of
+their weights, and so do reward tokens. The evaluation asks a menu for the model at a preference; it never
+asks which method made that model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from ..reward_tokens.spec import TokenUse
 
 @dataclass(frozen=True)
 class Mixed:
-    """A model as adapters over the base: folders below the run, and the factor of each; and its tokens."""
+    """A model described as a sum over the base.
+
+    adapters: folders below the run's folder. scales: the factor of each adapter. tokens: the reward tokens
+    that follow every prompt.
+    """
 
     adapters: tuple[str, ...]
     scales: tuple[float, ...]
@@ -24,8 +28,12 @@ class Mixed:
 
 
 @dataclass(frozen=True)
-class PolicyFamily:
-    """fixed: adapters of every member. One a reward, weighted by the preference: experts, tokens, or none."""
+class Menu:
+    """The models of one method, one for each preference.
+
+    fixed: adapters that every model of the menu has. experts, tokens: one for each reward, weighted by the
+    preference; a menu has either of them, or neither.
+    """
 
     method: str
     fixed: tuple[str, ...]
@@ -33,10 +41,11 @@ class PolicyFamily:
     tokens: tuple[str, ...] = ()
 
     def at(self, preference: tuple[float, ...]) -> Mixed:
-        """The model for a preference: weights that sum to 1, one a reward.
+        """The model for a preference: one weight for each reward, and the weights sum to 1.
 
-        An expert's factor is its weight, for experts are averaged. A token's scale is its weight over the
-        largest: the most wanted is there in full, as alone, and the others follow it.
+        The factor of an expert is its weight, because experts are averaged. The scale of a token is its
+        weight divided by the largest weight: the token that is wanted most has its full strength, as it has
+        alone.
         """
         weighted = _positive(self.experts, preference)
         wanted = _positive(self.tokens, preference)
@@ -54,27 +63,28 @@ def _positive(names: tuple[str, ...], preference: tuple[float, ...]) -> list[tup
     return [(name, p) for name, p in zip(names, preference, strict=True) if p > 0]
 
 
-def token_family(rewards: tuple[str, ...], fixed: tuple[str, ...] = ()) -> PolicyFamily:
-    """Reward tokens on the base, or on the model that the adapters `fixed` make of it."""
-    return PolicyFamily("rate", fixed, tokens=rewards)
+def token_menu(rewards: tuple[str, ...], fixed: tuple[str, ...] = ()) -> Menu:
+    """The menu of reward tokens, on the base or on the model that the adapters `fixed` make of the base."""
+    return Menu("rate", fixed, tokens=rewards)
 
 
-def families_of(plan: Plan) -> list[PolicyFamily]:
-    """The families of a plan's methods that have more than one member.
+def menus_of(plan: Plan) -> list[Menu]:
+    """The menus of those methods of a plan that offer more than one model.
 
-    A method whose last round trained one expert a reward weighs those by the preference, on the model that
-    the rounds before it made: for a soup all it has, for MapReduce the last round alone.
+    A method has a menu if its last round trained one expert for each reward. The menu weights these experts
+    by the preference, on the model that the earlier rounds made. A soup has one round, so all its experts are
+    weighted; of MapReduce only those of the last round are.
     """
-    families = []
+    menus = []
     for method in plan.methods:
         last = method.rounds[-1]
         if len(last.tasks) > 1:
             experts = tuple(task.folder for task in last.tasks)
-            families.append(PolicyFamily(method.name, last.tasks[0].parents, experts))
-    return families
+            menus.append(Menu(method.name, last.tasks[0].parents, experts))
+    return menus
 
 
-def preferences(own: tuple[float, ...], divisions: int) -> list[tuple[float, ...]]:
-    """The lattice of preferences, without the recipe's own, which every method is measured at anyway."""
-    points = simplex_lattice(len(own), divisions)
-    return [p for p in points if any(abs(a - b) > 1e-9 for a, b in zip(p, own, strict=True))]
+def preferences(recipe_weights: tuple[float, ...], divisions: int) -> list[tuple[float, ...]]:
+    """The lattice of preferences without the recipe's weights, at which every method is measured anyway."""
+    points = simplex_lattice(len(recipe_weights), divisions)
+    return [p for p in points if any(abs(a - b) > 1e-9 for a, b in zip(p, recipe_weights, strict=True))]

@@ -1,7 +1,7 @@
-"""Every prompt of a recipe is shown to all that will train on it or score it, before anything is trained.
+"""Check, before anything is trained, that every prompt can be used by all that will train on it or score it.
 
-`check_prompts` asks the loaded rewards, as a run begins; `check_unloaded` asks what can be asked without
-loading a network or the hub, for `paretune plan`.
+`check_prompts` is called when a run begins: it loads the rewards and asks them. `check_unloaded` is for
+`paretune plan`: it asks only what can be answered without loading a network or a dataset of the hub.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from ..rewards.trust import is_code
 from ..training.trainers import objective_check
 from ..types import ParetuneError, Prompt, Reward
 
-Refused = tuple[int | None, str] | None  # a prompt's number from 0, and why
+Refused = tuple[int | None, str] | None  # the number of the refused prompt, from 0, and the reason
 
 
 def check_prompts(config: RunConfig) -> None:
-    """Load all rewards and judges and show them their prompts. Raises ParetuneError for the first misfit."""
+    """Load all rewards and judges, and raise ParetuneError for the first prompt that one cannot score."""
     rewards = {n: load_reward(r.reward, name=n, **r.options) for n, r in config.rewards.items()}
-    for name, own in config.rewards.items():
-        for file in (own.prompts, own.eval_prompts):
-            _tell(f"reward {name} cannot score", file, functools.partial(_first, rewards[name]))
+    for name, reward_config in config.rewards.items():
+        for file in (reward_config.prompts, reward_config.eval_prompts):
+            _refuse(f"reward {name} cannot score", file, functools.partial(_first, rewards[name]))
     if "morl_dr" in config.methods:
         _check_crosswise(config, rewards)
-    _check_objective(config, [own.prompts for own in config.rewards.values()])
+    _check_objective(config, [reward_config.prompts for reward_config in config.rewards.values()])
     known = set(rewards)
-    for own in config.rewards.values():
-        if own.judge and config.evaluate.judges:
-            judge = load_reward(own.judge)
-            _tell(f"judge {judge.name} cannot score", own.eval_prompts, functools.partial(_first, judge))
+    for reward_config in config.rewards.values():
+        if reward_config.judge and config.evaluate.judges:
+            judge = load_reward(reward_config.judge)
+            complaint = f"judge {judge.name} cannot score"
+            _refuse(complaint, reward_config.eval_prompts, functools.partial(_first, judge))
             known.add(judge.name)
     for spec in config.evaluate.untargeted:
         reward = load_reward(spec)
@@ -45,21 +46,29 @@ def check_prompts(config: RunConfig) -> None:
                 f"evaluate.untargeted: {reward.name} is a reward or a judge of this run already"
             )
         known.add(reward.name)
-        for file in dict.fromkeys(own.eval_prompts for own in config.rewards.values()):
-            told = f"untargeted reward {reward.name} cannot score"
-            _tell(told, file, functools.partial(_first_that_applies, reward))
+        for file in dict.fromkeys(reward_config.eval_prompts for reward_config in config.rewards.values()):
+            complaint = f"untargeted reward {reward.name} cannot score"
+            _refuse(complaint, file, functools.partial(_first_that_applies, reward))
 
 
 def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = True) -> None:
-    """What `check_prompts` finds, as far as files are there and classes tell without an object of theirs.
+    """What `check_prompts` checks, as far as files exist and a class can answer without being instantiated.
 
-    missing: the files that are not there. trusted: whether code of files and modules is run. An object
-    is made of a user's own class where that has a `check`.
+    A user's class that has a `check` is instantiated.
+
+    Args:
+        config: the recipe.
+        missing: the files that do not exist.
+        trusted: whether code in files and modules may be run.
+
+    Raises:
+        ParetuneError: for the first prompt that is refused.
     """
-    for name, own in config.rewards.items():
-        scorers = [(f"reward {name}", own.reward, [own.prompts, own.eval_prompts], own.options)]
-        if own.judge and config.evaluate.judges:
-            scorers.append((f"the judge of {name}", own.judge, [own.eval_prompts], {}))
+    for name, reward_config in config.rewards.items():
+        both = [reward_config.prompts, reward_config.eval_prompts]
+        scorers = [(f"reward {name}", reward_config.reward, both, reward_config.options)]
+        if reward_config.judge and config.evaluate.judges:
+            scorers.append((f"the judge of {name}", reward_config.judge, [reward_config.eval_prompts], {}))
         for who, spec, files, options in scorers:
             skipped = str(reward_file(spec)) in missing or (is_code(spec) and not trusted)
             check = None if skipped else _unloaded(spec, options)
@@ -68,21 +77,21 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
             ask = functools.partial(first_refused, check)
             for file in files:
                 if _is_near(file, missing):
-                    _tell(f"{who} cannot score", file, ask)
+                    _refuse(f"{who} cannot score", file, ask)
     for spec in config.evaluate.untargeted:
         if str(reward_file(spec)) not in missing and (trusted or not is_code(spec)):
             check_spec(spec)
-    files = [own.prompts for own in config.rewards.values()]
+    files = [reward_config.prompts for reward_config in config.rewards.values()]
     _check_objective(config, [file for file in files if _is_near(file, missing)])
 
 
 def _check_crosswise(config: RunConfig, rewards: Mapping[str, Reward]) -> None:
-    """morl_dr scores every prompt with every reward that applies to it."""
+    """Check every prompt with every reward that applies to it, as morl_dr scores it."""
     for name, reward in rewards.items():
-        for other, own in config.rewards.items():
+        for other, reward_config in config.rewards.items():
             if other != name:
-                told = f"reward {name}, which morl_dr asks too, cannot score"
-                _tell(told, own.prompts, functools.partial(_first_that_applies, reward))
+                complaint = f"reward {name}, which morl_dr asks too, cannot score"
+                _refuse(complaint, reward_config.prompts, functools.partial(_first_that_applies, reward))
 
 
 def _check_objective(config: RunConfig, files: Sequence[str]) -> None:
@@ -90,11 +99,11 @@ def _check_objective(config: RunConfig, files: Sequence[str]) -> None:
     if check is None:
         return
     for file in files:
-        _tell("training cannot take", file, functools.partial(first_refused, check))
+        _refuse("training cannot take", file, functools.partial(first_refused, check))
 
 
 def _unloaded(spec: str, options: dict[str, Any]) -> Check | None:
-    """A reward's check, if it has one that can be asked without loading a model."""
+    """The check of a reward, if it has one that can be called without loading a model."""
     if is_own(spec):
         return getattr(load_reward(spec, **options), "check", None) if check_spec(spec) else None
     target = find_reward(spec)
@@ -102,24 +111,27 @@ def _unloaded(spec: str, options: dict[str, Any]) -> Check | None:
     return target.check if isinstance(kept, (staticmethod, classmethod)) else None
 
 
-def _tell(told: str, file: str, ask: Callable[[Sequence[Prompt]], Refused]) -> None:
-    """Raise ParetuneError with file and line for a prompt that `ask` refuses."""
+def _refuse(complaint: str, file: str, ask: Callable[[Sequence[Prompt]], Refused]) -> None:
+    """Raise ParetuneError with file and line for the first prompt of a file that `ask` refuses.
+
+    complaint: the words of the message that stand before the prompt.
+    """
     prompts = load_prompts(file)
     found = ask(prompts)
     if found is None:
         return
     number, why = found
     if number is None:
-        raise ParetuneError(f"{file}: {told} these prompts: {why}")
+        raise ParetuneError(f"{file}: {complaint} these prompts: {why}")
     text = prompts[number].text
     shown = text if len(text) <= 80 else f"{text[:77]}..."
-    raise ParetuneError(f"{_where(file, number)}: {told} {shown!r}: {why}")
+    raise ParetuneError(f"{_where(file, number)}: {complaint} {shown!r}: {why}")
 
 
 def _where(file: str, number: int) -> str:
     if file.startswith(PREFIX):
         return f"{file}, row {number}"
-    # In other kinds of files a prompt is not a line.
+    # In the other kinds of files a prompt need not be one line.
     each = "line" if Path(file).suffix in ("", ".txt", ".jsonl") else "prompt"
     return f"{file}, {each} {number + 1}"
 
@@ -134,7 +146,7 @@ def _first(reward: Reward, prompts: Sequence[Prompt]) -> Refused:
 
 
 def _first_that_applies(reward: Reward, prompts: Sequence[Prompt]) -> Refused:
-    """The first prompt that a reward says it can score, and cannot."""
+    """The first prompt that a reward applies to and nevertheless cannot score."""
     for number, prompt in enumerate(prompts):
         if applies_to(reward, prompt) and (why := refusal(reward, prompt)) is not None:
             return number, why
@@ -142,6 +154,6 @@ def _first_that_applies(reward: Reward, prompts: Sequence[Prompt]) -> Refused:
 
 
 def _is_near(file: str, missing: Sequence[str]) -> bool:
-    """Whether prompts can be read without asking the hub."""
+    """Whether prompts can be read without access to the hub."""
     place = file.removeprefix(PREFIX).partition("@")[0]
     return file not in missing and (not file.startswith(PREFIX) or Path(place).exists())

@@ -1,4 +1,4 @@
-"""Reduce: the experts of a round into one, averaged exactly by default, and how they agreed."""
+"""Reduce: merge the experts of a round into one adapter, exactly by default, and record how they agreed."""
 
 from __future__ import annotations
 
@@ -20,34 +20,36 @@ from ..records.read import read_diagnostics
 from ..samples.media import medium_of
 
 DIAGNOSTICS = "diagnostics.json"
-# Candidate weights -> their values, all at once: measuring them is one job (stages.search).
-Evaluate = Callable[[Sequence[tuple[float, ...]]], Sequence[float]]
+# Candidate weights -> their values, all in one call: measuring them is one job (stages.measure_candidates).
+MeasureCandidates = Callable[[Sequence[tuple[float, ...]]], Sequence[float]]
 
 
 def reduce_round(
     config: RunConfig,
     round_: Round,
-    run: Path,
+    run_folder: Path,
     previous: Path | None,
-    evaluate: Evaluate | None = None,
+    evaluate: MeasureCandidates | None = None,
 ) -> None:
-    """Merge `round_`'s experts into its merged folder by its reducer, unless that is done.
+    """Merge the experts of a round into its merged folder, unless that is done already.
 
-    previous: the merged folder of the round before, in which nesterov finds its momentum. evaluate:
-    what search chooses the weights by; not called when the round is finished. Raises ParetuneError.
+    previous: the merged folder of the previous round, which holds the momentum of the reducer `nesterov`.
+    evaluate: measures candidate weights for the reducer `search`; it is not called for a finished round.
+    Raises ParetuneError if the adapters cannot be read or merged.
     """
-    folder, method = run / round_.merged, round_.reduce
-    experts = [run / task.folder for task in round_.tasks]
-    # A baseline's reducer is its own: the recipe's rank and options are not for it.
-    own = config.reduce if method == config.reduce.method else ReduceConfig.model_validate({"method": method})
-    options = _options(config, own, round_)
+    folder, method = run_folder / round_.merged, round_.reduce
+    experts = [run_folder / task.folder for task in round_.tasks]
+    # A baseline chooses its own reducer; the recipe's rank and options are not meant for that one.
+    baseline = method != config.reduce.method
+    settings = ReduceConfig.model_validate({"method": method}) if baseline else config.reduce
+    options = _options(config, settings, round_)
     state = previous / MOMENTUM if method == "nesterov" and previous else None
     inputs = digest(
         {
             "experts": [adapter_hash(e) for e in experts],
             "weights": list(round_.weights),
             "method": method,
-            "reduce": own.model_dump(mode="json", include={"rank", "energy"}),
+            "reduce": settings.model_dump(mode="json", include={"rank", "energy"}),
             "options": options,
             "previous": adapter_hash(previous) if previous else None,
             "state": adapter_hash(state) if state else None,
@@ -62,7 +64,7 @@ def reduce_round(
     with user_errors():
         if method == "search":
             facts, options = _search(len(experts), options, evaluate)
-        merged = merge_experts(deltas, round_.weights, method, own.rank, own.energy, **options)
+        merged = merge_experts(deltas, round_.weights, method, settings.rank, settings.energy, **options)
     base, component = config.model.path, medium_of(config.model).component
     files = [*save_delta(folder, merged.deltas, base, {"method": method}, component), DIAGNOSTICS]
     if merged.state is not None:
@@ -82,31 +84,44 @@ def reduce_round(
     )  # fmt: skip
 
 
-def _options(config: RunConfig, own: ReduceConfig, round_: Round) -> dict[str, Any]:
-    """The reducer's options; masks differ from round to round unless the recipe gives their seed."""
-    options = dict(own.options)
+def _options(config: RunConfig, settings: ReduceConfig, round_: Round) -> dict[str, Any]:
+    """The reducer's options. Random masks differ between rounds unless the recipe gives their seed."""
+    options = dict(settings.options)
     if "seed" in reducer_of(round_.reduce).options():
         options.setdefault("seed", derive_seed(config.seed, "reduce", round_.number))
     return options
 
 
 def _search(
-    count: int, options: dict[str, Any], evaluate: Evaluate | None
+    count: int, options: dict[str, Any], evaluate: MeasureCandidates | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What diagnostics.json tells of a search, and the options of its merge. count: N experts."""
+    """Search the weights of `count` experts.
+
+    Returns what diagnostics.json records of the search, and the options for the merge.
+    """
     if evaluate is None:
         raise ValueError("search needs evaluate, which a run makes of its validation prompts")
     divisions = int(options.get("divisions", DIVISIONS))
     candidates = list(simplex_lattice(count, divisions))
     values = dict(zip(candidates, evaluate(candidates), strict=True))
-    told = [{"weights": list(w), "value": v} for w, v in values.items()]
-    return {"search": told}, {"evaluate": values.__getitem__, "divisions": divisions}
+    rows = [{"weights": list(w), "value": v} for w, v in values.items()]
+    return {"search": rows}, {"evaluate": values.__getitem__, "divisions": divisions}
 
 
 def diagnose(
     deltas: Sequence[dict[str, LowRank]], weights: Sequence[float], previous: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Gram and cosine matrices, norms, the spread d = max_i |dW_i - mean| and its contraction rho."""
+    """How the experts of a round agree.
+
+    Args:
+        deltas: the weight changes dW_i of the experts.
+        weights: of the experts in the mean.
+        previous: the diagnostics of the previous round, if there was one.
+
+    Returns:
+        The Gram and cosine matrices, the norms, the spread d = max_i |dW_i - mean|, and the contraction rho,
+        which is the spread divided by that of the previous round.
+    """
     g = gram(deltas)
     spread = spread_of_gram(g, weights)
     before = previous["spread"] if previous else None
@@ -120,7 +135,10 @@ def diagnose(
 
 
 def diagnostics(merged: Path) -> dict[str, Any]:
-    """How a round's experts agreed: cosines of the pairs, spread d, and contraction rho after the first."""
+    """How the experts of a merged folder agreed: cosines of all pairs, spread d and contraction rho.
+
+    The first round has no contraction: it is None.
+    """
     facts = read_diagnostics(merged / DIAGNOSTICS)
     rows = facts["cosines"]
     pairs = [rows[i][j] for i in range(len(rows)) for j in range(i + 1, len(rows))]
@@ -128,7 +146,7 @@ def diagnostics(merged: Path) -> dict[str, Any]:
 
 
 def write_final(config: RunConfig, merged: Sequence[Path], folder: Path) -> None:
-    """One adapter over the original base: the sum of all rounds, exact, or cut to reduce.final_rank."""
+    """Write one adapter over the original base: the exact sum of all rounds, or that cut to `final_rank`."""
     rank = config.reduce.final_rank
     inputs = digest({"merged": [adapter_hash(m) for m in merged], "rank": rank})
     if finished(folder, "final", inputs):

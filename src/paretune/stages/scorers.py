@@ -1,7 +1,8 @@
-"""Who scores a prompt set, and what a table must know of its scores without loading a network.
+"""The scorers of a prompt set, and the scales of their scores.
 
-Every reward's held-out set is scored by that reward and, where the recipe names one, by a judge. Measuring a
-model records the range and the direction of each with the rows; summaries read them from there.
+The held-out set of every reward is scored by that reward and, if the recipe names one, by a judge. When a
+model is measured, the range and the direction of each scorer are recorded beside the rows, so that a summary
+can read them without loading a network.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Kind = Literal["reward", "judge", "untargeted"]
 
 @dataclass(frozen=True)
 class Scale:
-    """How the scores called `name` on a prompt set are read. low, high: None where there is no bound."""
+    """How to read the scores called `name` on a prompt set. low, high: None where there is no bound."""
 
     prompt_set: str
     kind: Kind
@@ -47,17 +48,17 @@ _SCALES = TypeAdapter(list[Scale])
 
 
 def scorers_of(config: RunConfig, prompt_set: str) -> Iterator[tuple[Kind, Reward]]:
-    """Load who scores one prompt set: its reward, its judge, and those that nothing trains on."""
-    own = config.rewards[prompt_set]
-    yield "reward", load_reward(own.reward, name=prompt_set, **own.options)
-    if own.judge and config.evaluate.judges:
-        yield "judge", load_reward(own.judge)
+    """Load the scorers of one prompt set: its reward, its judge, and the untargeted rewards."""
+    reward_config = config.rewards[prompt_set]
+    yield "reward", load_reward(reward_config.reward, name=prompt_set, **reward_config.options)
+    if reward_config.judge and config.evaluate.judges:
+        yield "judge", load_reward(reward_config.judge)
     for spec in config.evaluate.untargeted:
         yield "untargeted", load_reward(spec)
 
 
 def named(spec: str) -> str | list[str]:
-    """What digests know a reward by: its name, or for one of a file its spec and the SHA-256 of its code."""
+    """What identifies a reward in digests: its name, and for one in a file the SHA-256 of its code."""
     place = spec.rpartition(":")[0]
     if place.endswith(".py") and Path(place).is_file():
         return [spec, *(sha256(file) for file in files_of(Path(place)))]
@@ -71,20 +72,20 @@ def evaluate_inputs(settings: EvaluateConfig) -> dict[str, Any]:
 
 
 def scale_of(prompt_set: str, kind: Kind, scorer: Reward) -> Scale:
-    """What to keep of a scorer. JSON has no infinity: a missing bound is None."""
+    """The scale of a scorer. JSON has no infinity, so a missing bound is None."""
     low, high = (value if math.isfinite(value) else None for value in scorer.range)
     return Scale(prompt_set, kind, scorer.name, low, high, scorer.higher_is_better)
 
 
 def recorded(scales: list[Scale]) -> dict[str, Any]:
-    """The manifest's entry of a measured model."""
+    """The entry that the manifest of a measured model has for its scales."""
     return {"scales": [asdict(scale) for scale in scales]}
 
 
 def read_scales(config: RunConfig, measured: Path) -> list[Scale]:
-    """The scales of a measured model, from its manifest; no reward is loaded.
+    """The scales of a measured model, read from its manifest without loading a reward.
 
-    A folder of a version that recorded none is still read: then the rewards are loaded and asked.
+    Earlier versions recorded no scales. For a folder of such a version the rewards are loaded and asked.
     """
     entries = read_manifest(measured).get("scales")
     if entries is not None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from ..config import RunConfig
 from ..planning.plan import MethodPlan, Plan, Round
 from .evaluate import Subject
-from .menu import families_of, preferences, token_family
+from .menu import menus_of, preferences, token_menu
 
 
 def subjects_of(config: RunConfig, plan: Plan) -> tuple[Subject, ...]:
-    """In the order of the tables.
+    """All subjects of a run, in the order of the tables.
 
-    `expert:REWARD` is the expert with the soup's budget where there is a soup (one reward, K times as
-    long), else that of MapReduce's first round. `round-K:REWARD` is what the tax matrix needs: expert
-    REWARD of round K on that round's model, on fewer prompts.
+    `expert:REWARD` is the expert with the soup's budget (one reward, K times as long) if there is a soup, and
+    otherwise the expert of MapReduce's first round. `round-K:REWARD` is the expert of REWARD in round K on
+    the model of that round; the tax matrix needs it, and fewer prompts are enough for it.
     """
     full = config.evaluate.prompts
     uniform = tuple(config.weights().values())
@@ -33,28 +33,28 @@ def subjects_of(config: RunConfig, plan: Plan) -> tuple[Subject, ...]:
 
 
 def _tokens(config: RunConfig, prompts: int) -> list[Subject]:
-    """Each token alone on the base, and all of them at the recipe's weights."""
-    family = token_family(tuple(config.rewards))
+    """Each token alone on the base, and all tokens together at the recipe's weights."""
+    menu = token_menu(tuple(config.rewards))
     alone = [(f"rate:{r}", _one_hot(config, r)) for r in config.rewards]
     points = [*alone, ("rate", tuple(config.weights().values()))]
     return [
-        Subject(name, name, (), prompts, preference, tokens=family.at(preference).tokens)
+        Subject(name, name, (), prompts, preference, tokens=menu.at(preference).tokens)
         for name, preference in points
     ]
 
 
 def _lattice(config: RunConfig, plan: Plan) -> list[Subject]:
-    """Every family over the grid of preferences."""
+    """Every menu over the grid of preferences."""
     if not config.evaluate.lattice:
         return []
     subjects = []
-    families = families_of(plan)
+    menus = menus_of(plan)
     if config.tokens is not None:
-        families.append(token_family(tuple(config.rewards)))
-    for family in families:
-        name = f"mapreduce@{config.rounds}" if family.method == "mapreduce" else family.method
+        menus.append(token_menu(tuple(config.rewards)))
+    for menu in menus:
+        name = f"mapreduce@{config.rounds}" if menu.method == "mapreduce" else menu.method
         for preference in preferences(tuple(config.weights().values()), config.evaluate.lattice):
-            mixed = family.at(preference)
+            mixed = menu.at(preference)
             shares = "-".join(f"{share:.3g}" for share in preference)
             subjects.append(
                 Subject(
@@ -66,7 +66,7 @@ def _lattice(config: RunConfig, plan: Plan) -> list[Subject]:
 
 
 def expert_round(plan: Plan) -> Round | None:
-    """The round whose experts stand for "train on one reward alone"; None where no method has any."""
+    """The round whose experts represent training on one reward alone; None if no method has such experts."""
     methods = {m.name: m for m in plan.methods}
     owner = methods.get("rewarded_soup") or methods.get("mapreduce")
     return owner.rounds[0] if owner else None

@@ -1,4 +1,4 @@
-"""summary.json: means, standard errors and hypervolumes, from the evaluation's rows and scales alone."""
+"""summary.json: means, standard errors and hypervolumes, computed from the evaluation's rows and scales."""
 
 from __future__ import annotations
 
@@ -16,27 +16,34 @@ from ..files import write_json
 from ..planning.budget import counted, expert_budget, set_sizes
 from ..planning.plan import Plan
 from ..records.labels import apart, labels
-from ..records.read import read_diagnostics
+from ..records.read import Row, read_diagnostics
 from .reduce import DIAGNOSTICS
 from .scorers import Scale, read_scales
 from .subjects import expert_round, subjects_of
 from .volumes import Space
 
-Row = dict[str, Any]
 Table = dict[str, dict[str, float]]
 
 
 def summarise(
-    config: RunConfig, plan: Plan, run: Path, rows: list[Row], timing: Mapping[str, float]
+    config: RunConfig, plan: Plan, run_folder: Path, rows: list[Row], timing: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Write and return the summary (the contract is in docs/runs.md)."""
+    """Write summary.json and return it. Its format is described in docs/runs.md.
+
+    Args:
+        config: the recipe.
+        plan: the plan of the run, for the budget of each method.
+        run_folder: the folder of the run.
+        rows: the rows of evaluation.jsonl.
+        timing: phase -> seconds.
+    """
     means, errors = tables(apart(rows))
     last = f"mapreduce@{config.rounds}"
     if last in means:
         means["mapreduce"], errors["mapreduce"] = means[last], errors[last]
-    scales = _apart(read_scales(config, run / subjects_of(config, plan)[0].folder))
-    own = [s for s in scales if s.kind == "reward"]
-    space = Space({s.name: s.range for s in own}, {s.name: s.higher_is_better for s in own})
+    scales = _apart(read_scales(config, run_folder / subjects_of(config, plan)[0].folder))
+    rewards = [s for s in scales if s.kind == "reward"]
+    space = Space({s.name: s.range for s in rewards}, {s.name: s.higher_is_better for s in rewards})
     kept = {m: v for m, v in means.items() if not m.startswith("round-")}
     reference = space.reference(kept.values())
     volumes = {m: space.hypervolume(v, reference) for m, v in kept.items()}
@@ -45,7 +52,7 @@ def summarise(
     experts = expert_round(plan)
     for task in experts.tasks if experts else ():
         budget[f"expert:{task.reward}"] = expert_budget(config, task, sizes).samples
-    if config.tokens is not None:  # beyond the expert's own
+    if config.tokens is not None:  # in addition to the budget of the expert
         budget |= {f"rate:{r}": config.tokens.options.samples for r in config.rewards}
     rounds = range(1, config.rounds + 1) if last in means else range(0)
     summary = {
@@ -58,17 +65,17 @@ def summarise(
         "stderr": {m: errors[m] for m in kept},
         "hypervolume": volumes,
         "reference_point": reference,
-        "rounds": [_round(config, run, k, means, errors, volumes) for k in rounds],
+        "rounds": [_round(config, run_folder, k, means, errors, volumes) for k in rounds],
         "timing": dict(timing),
         "budget": {"base": 0, **budget},
         "seeds": [config.seed],
     }  # fmt: skip
-    write_json(run / "summary.json", summary)
+    write_json(run_folder / "summary.json", summary)
     return summary
 
 
 def _apart(scales: list[Scale]) -> list[Scale]:
-    """The scales under the names that their scores have."""
+    """The scales, renamed as `records.labels` renames their scores."""
     renamed = labels((s.prompt_set, s.kind, s.name) for s in scales)
     return [replace(s, name=renamed.get((s.prompt_set, s.kind, s.name), s.name)) for s in scales]
 
@@ -78,9 +85,10 @@ def _finite(value: float) -> float | None:
 
 
 def tables(rows: list[Row]) -> tuple[Table, Table]:
-    """Mean and standard error a method and reward; samples of one prompt count as one observation.
+    """The mean and the standard error of every method and reward.
 
-    Only a method's own model counts, not the other members of its family.
+    The samples of one prompt count as one observation. Of a menu only the model at the recipe's weights
+    counts: the rows of the others say `lattice`.
     """
     grouped: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -98,9 +106,9 @@ def tables(rows: list[Row]) -> tuple[Table, Table]:
 
 
 def _round(
-    config: RunConfig, run: Path, number: int, means: Table, errors: Table, volumes: dict[str, float]
+    config: RunConfig, run_folder: Path, number: int, means: Table, errors: Table, volumes: dict[str, float]
 ) -> dict[str, Any]:
-    facts = read_diagnostics(run / f"round-{number}" / "merged" / DIAGNOSTICS)
+    facts = read_diagnostics(run_folder / f"round-{number}" / "merged" / DIAGNOSTICS)
     name = f"mapreduce@{number}"
     experts = {r: means[f"round-{number}:{r}"] for r in config.rewards if f"round-{number}:{r}" in means}
     return {

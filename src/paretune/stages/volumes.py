@@ -16,15 +16,16 @@ from ..rewards.base import load_reward
 
 @dataclass(frozen=True)
 class Space:
-    """ranges: reward -> least and greatest value. rising: whether more of it is better."""
+    """The space of mean rewards. ranges: reward -> its least and greatest value. rising: is more better?"""
 
     ranges: dict[str, tuple[float, float]]
     rising: dict[str, bool]
 
     def reference(self, models: Iterable[Mapping[str, float]]) -> dict[str, float]:
-        """The worst end of a bounded reward's range; below the worst model for an unbounded one.
+        """The point that hypervolumes are measured from.
 
-        models: the mean of every reward, one mapping a model.
+        For a bounded reward it is the worst end of the range, for an unbounded one a value somewhat worse
+        than that of the worst model. models: one mapping from reward to mean for each model.
         """
         means = list(models)
         point = {}
@@ -38,7 +39,7 @@ class Space:
         return point
 
     def hypervolume(self, means: Mapping[str, float], reference: Mapping[str, float]) -> float:
-        """Volume between the reference point and one model's mean rewards, ranges scaled to 1."""
+        """The volume between the reference point and one model's mean rewards, each range scaled to 1."""
         axes = [Axis(n, self.ranges[n], self.rising[n], reference[n]) for n in self.ranges]
         point = np.array([[axis.unit(means[axis.name]) for axis in axes]])
         worst = np.array([axis.unit(axis.reference) for axis in axes])
@@ -46,7 +47,7 @@ class Space:
 
 
 def space_of(config: RunConfig) -> Space:
-    """The ranges and directions that a run's rewards declare."""
+    """The space of the ranges and directions that a run's rewards declare."""
     rewards = {n: load_reward(r.reward, name=n, **r.options) for n, r in config.rewards.items()}
     return Space(
         {name: (reward.range[0], reward.range[1]) for name, reward in rewards.items()},

@@ -1,1 +1,1 @@
-"""Training one expert: sample, score, advantage, update."""
+"""Training of one expert (sample, score, compute advantages, update), and of one reward token."""

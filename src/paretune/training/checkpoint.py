@@ -1,8 +1,8 @@
-"""The state of one expert in training, saved so that going on is bit-identical.
+"""The state of one expert in training, saved so that training continues bit for bit.
 
 A checkpoint holds the adapter, the averaged copies and the optimiser's moments, as safetensors, and the
-position. Randomness needs no saving: every epoch draws from a generator seeded by (the task's seed, the
-epoch).
+position. The state of random generators is not saved, because every epoch draws from a generator that is
+seeded with the seed of the task and the number of the epoch.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from ..types import ParetuneError, Stopped
 __all__ = ["Checkpoint", "Stopped", "TrainState", "find_checkpoint", "latest_checkpoint", "load_checkpoint",
            "save_checkpoint"]  # fmt: skip
 Tensors = dict[str, torch.Tensor]
-_OWN = re.compile(r"epoch-\d+\Z|\.epoch-\d+\.\d+\.tmp\Z")  # a copy that a user keeps has another name
+_OWN = re.compile(r"epoch-\d+\Z|\.epoch-\d+\.\d+\.tmp\Z")  # a copy that a user made has another name
 
 
 @dataclass
 class TrainState:
-    """parameters: the adapter in training. ema, old: averaged copies. epoch, updates: how many are done.
+    """The state of training.
 
-    inputs: digest of all that decides what comes out; a checkpoint made of anything else is refused.
+    parameters: of the adapter in training. ema, old: averaged copies of them. epoch, updates: how many are
+    done. inputs: a digest of everything that determines the result; a checkpoint with another digest is
+    refused.
     """
 
     parameters: dict[str, torch.nn.Parameter]
@@ -45,19 +47,19 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where to go on from, and the digest of the inputs that it must have been made of."""
+    """A checkpoint to continue from, and the digest of inputs that it must carry."""
 
     path: Path
     inputs: str
 
     @property
     def epoch(self) -> int:
-        """How many epochs it has done, as its name tells."""
+        """The number of finished epochs, read from its name."""
         return int(self.path.name.removeprefix("epoch-"))
 
 
 def save_checkpoint(folder: Path, state: TrainState) -> None:
-    """Write checkpoints/epoch-NNNN and drop the earlier ones, never leaving none."""
+    """Write checkpoints/epoch-NNNN, then delete the earlier ones. There is a complete one at every moment."""
     final = folder / "checkpoints" / f"epoch-{state.epoch:04d}"
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     tensors: Tensors = {f"parameters/{n}": p.data for n, p in state.parameters.items()}
@@ -85,22 +87,29 @@ def save_checkpoint(folder: Path, state: TrainState) -> None:
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of an expert's folder."""
+    """The newest complete checkpoint in the folder of an expert, or None."""
     found = [path for path in (folder / "checkpoints").glob("epoch-*") if path.name[6:].isdecimal()]
     return max(found, key=lambda path: int(path.name[6:]), default=None)
 
 
 def find_checkpoint(folder: Path, inputs: str, earlier: Path | None = None) -> Checkpoint | None:
-    """An expert's own newest checkpoint, else the last one of the finished expert that it continues."""
-    if (own := latest_checkpoint(folder)) is not None:
-        return Checkpoint(own, inputs)
+    """The checkpoint that an expert continues from, or None.
+
+    Args:
+        folder: of the expert.
+        inputs: the digest of the expert's inputs.
+        earlier: the folder of the finished expert that this one continues. Its last checkpoint is taken where
+            the expert has none yet.
+    """
+    if (newest := latest_checkpoint(folder)) is not None:
+        return Checkpoint(newest, inputs)
     if earlier is not None and (last := latest_checkpoint(earlier)) is not None:
         return Checkpoint(last, read_manifest(earlier).get("inputs", ""))
     return None
 
 
 def load_checkpoint(found: Checkpoint, state: TrainState) -> None:
-    """Fill `state` in place. Raises ParetuneError for files that were changed, or made of other inputs."""
+    """Fill `state` in place. Raises ParetuneError for damaged files, and for those of other inputs."""
     path, file = found.path, found.path / "state.safetensors"
     position = read_json(path / "position.json")
     sealed = isinstance(position, dict) and position.pop("seal", None) == digest(position)

@@ -1,9 +1,10 @@
-"""Train one expert: the Map of MapReduce LoRA for one reward in one round.
+"""Train one expert of a flow model: the Map of MapReduce LoRA for one reward in one round.
 
     each epoch:  sample groups of pictures -> score -> advantages -> a few updates -> (average)
 
-Settings follow Flow-GRPO and DiffusionNFT. A checkpoint every few epochs, and one at the end; every epoch
-draws from its own seeded generator, so stopping and going on changes nothing.
+The settings follow Flow-GRPO and DiffusionNFT. A checkpoint is written every few epochs and at the end. Every
+epoch draws from a generator that is seeded for this epoch, so a run that is stopped and resumed gives the
+same result.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ from ..planning.plan import ExpertTask, derive_seed
 from ..records.manifest import METRICS
 from ..records.read import read_metrics
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
+from .learning_rate import rate_share
 from .mixture import Mixture
 from .objectives.flow import Batch, FlowObjective, Rollouts, Setting
 from .objectives.settings import read_options, settings_for
 from .objectives.table import find_objective
-from .schedule import rate_share
 
 Report = Callable[[dict[str, Any]], None]
 __all__ = ["ExpertTrainer", "Stopped"]
 
 
 class ExpertTrainer:
-    """One expert's policy, optimiser and position. `run` trains to the end and returns the adapter."""
+    """The policy, the optimiser and the position of one expert. `run` trains it and returns the adapter."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class ExpertTrainer:
         parents: dict[str, LowRank] | None,
         device: str,
     ) -> None:
+        """Load the model and put a fresh adapter on it. The arguments are those of `open_trainer`."""
         self.config, self.task, self.folder = config, task, folder
         self.mixture = mixture
         self.settings = settings_for(config.objective, task.objective)
@@ -94,7 +96,7 @@ class ExpertTrainer:
             load_checkpoint(found, self.state)
 
     def run(self, report: Report, should_stop: Callable[[], bool]) -> dict[str, LowRank]:
-        """Train to the task's last epoch. Raises Stopped after a checkpoint when asked to."""
+        """Train to the task's last epoch. Raises Stopped, after a checkpoint, when `should_stop` says so."""
         metrics = self.folder / METRICS
         rows = [r for r in read_metrics(metrics) if r["update"] <= self.state.epoch]
         every = self.config.train.checkpoint_every
@@ -113,7 +115,7 @@ class ExpertTrainer:
         return policy_deltas(self.policy.transformer, values)
 
     def epoch(self) -> dict[str, Any]:
-        """Collect samples, update; returns the metrics row."""
+        """Train one epoch: collect samples and update. Returns the row of metrics."""
         start = time.perf_counter()
         self._set_rate()
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, self.state.epoch))
@@ -128,7 +130,7 @@ class ExpertTrainer:
         return {"update": self.state.epoch, **collected.facts, **losses, **seconds}
 
     def rollout(self, generator: torch.Generator) -> Rollouts:
-        """Draw `prompts_per_epoch` groups under the sampling weights and score them."""
+        """Draw `prompts_per_epoch` groups of samples with the sampling weights, and score them."""
         train, start = self.config.train, time.perf_counter()
         index = self.mixture.draw(train.prompts_per_epoch, generator)
         repeated = index.repeat_interleave(train.group_size)
@@ -148,15 +150,15 @@ class ExpertTrainer:
         return Rollouts(trajectories, scores, index, sampled - start, scored - sampled)
 
     def update(self, batch: Batch | None, generator: torch.Generator) -> dict[str, float]:
-        """A few optimiser steps over the groups of a batch, each over a share of every slot."""
-        if batch is None:  # there is nothing to learn from
+        """A few optimiser steps, each on some of the groups of a batch; returns means for the metrics."""
+        if batch is None:  # no group of the epoch differs in its scores
             return {"loss": 0.0, "kl": 0.0, "ratio": 1.0, "grad_norm": 0.0, "kept_groups": 0}
         self.objective.begin_epoch(batch, generator)
         groups = int(batch.group.max()) + 1
         totals: dict[str, float] = {}
-        # A group is never torn apart: what its advantages have in common cancels only in the whole.
+        # A group is never divided: what its advantages have in common cancels only over the whole group.
         order = torch.randperm(groups, generator=generator).chunk(self.config.train.updates_per_epoch)
-        parts = [torch.isin(batch.group, own).nonzero().flatten() for own in order]
+        parts = [torch.isin(batch.group, groups_of_step).nonzero().flatten() for groups_of_step in order]
         for part in parts:
             for key, value in self._step(part).items():
                 totals[key] = totals.get(key, 0.0) + value / len(parts)
@@ -179,7 +181,7 @@ class ExpertTrainer:
 
     def _set_rate(self) -> None:
         train, task = self.config.train, self.task
-        share = rate_share(train.lr_scheduler, self.state.epoch, *task.schedule)
+        share = rate_share(train.lr_scheduler, self.state.epoch, *task.rate_epochs)
         for group in self.state.optimiser.param_groups:
             group["lr"] = train.learning_rate * share
 

@@ -1,4 +1,4 @@
-"""The prompt sets that an expert trains on, and what scores them: one of each, or several mixed.
+"""The prompts that an expert trains on, and the rewards that score them: one prompt set, or several mixed.
 
 Shapes: R rewards, P prompts drawn in an epoch, G samples of each.
 """
@@ -18,8 +18,11 @@ from ..types import Prompt, Reward, Samples, take
 
 
 @dataclass(frozen=True)
-class Source:
-    """A reward and its own prompt set. weight: in a weighted sum. kl: of an expert of it."""
+class PromptSet:
+    """A reward and its prompts.
+
+    weight: of the reward in a weighted sum. kl: the weight of the anchor for an expert of this reward.
+    """
 
     reward: Reward
     prompts: Sequence[Prompt]
@@ -29,71 +32,82 @@ class Source:
 
 @dataclass(frozen=True)
 class Scores:
-    """raw: [R, P, G], the rewards' own signs, 0 where a reward does not apply. applies: bool [R, P]."""
+    """Scores of P groups of samples.
+
+    raw: [R, P, G], with the signs that the rewards give, and 0 where a reward does not apply. applies: bool
+    [R, P].
+    """
 
     raw: torch.Tensor
     applies: torch.Tensor
 
     def mean(self) -> float:
-        """Over all that was scored."""
+        """The mean of all scores."""
         return float(self.raw[self.applies].mean())
 
     def spread(self) -> float:
-        """Mean standard deviation within a group."""
+        """The mean of the standard deviations within the groups."""
         return float(self.raw[self.applies].std(dim=1).mean())
 
 
 class Mixture:
-    """Draws prompts evenly from its sources, scores samples, and makes advantages of the scores.
+    """Draws prompts evenly from several prompt sets, scores samples, and computes their advantages.
 
-    scoring: "own", each prompt by the reward of its set, or "all", by every reward that applies.
+    scoring: "own" scores each prompt with the reward of its set, "all" with every reward that applies to it.
     """
 
-    def __init__(self, sources: Sequence[Source], scoring: str = "own") -> None:
-        self.sources, self.scoring = tuple(sources), scoring
-        self.prompts = [p for s in sources for p in s.prompts]
-        owner = [i for i, s in enumerate(sources) for _ in s.prompts]
+    def __init__(self, prompt_sets: Sequence[PromptSet], scoring: str = "own") -> None:
+        self.prompt_sets, self.scoring = tuple(prompt_sets), scoring
+        self.prompts = [p for s in prompt_sets for p in s.prompts]
+        owner = [i for i, s in enumerate(prompt_sets) for _ in s.prompts]
         if scoring == "all":
-            applies = [[applies_to(s.reward, p) for p in self.prompts] for s in sources]
+            applies = [[applies_to(s.reward, p) for p in self.prompts] for s in prompt_sets]
         else:
-            applies = [[o == i for o in owner] for i in range(len(sources))]
+            applies = [[o == i for o in owner] for i in range(len(prompt_sets))]
         self._owner, self._applies = torch.tensor(owner), torch.tensor(applies)
 
     @property
     def kl(self) -> float:
-        """The weight of the anchor: the sources' own, averaged."""
-        return sum(s.kl for s in self.sources) / len(self.sources)
+        """The weight of the anchor: the mean over the prompt sets."""
+        return sum(s.kl for s in self.prompt_sets) / len(self.prompt_sets)
 
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """Indices of `count` prompts (fewer if a set is smaller), no prompt twice. [P]."""
-        sizes = deal(count, [len(s.prompts) for s in self.sources], generator)
+        """Draw the indices of `count` prompts (fewer if a set is smaller), without repetition. [P]."""
+        sizes = deal(count, [len(s.prompts) for s in self.prompt_sets], generator)
         drawn = []
         for i, size in enumerate(sizes):
-            own = (self._owner == i).nonzero().flatten()
-            drawn.append(own[torch.randperm(len(own), generator=generator)[:size]])
+            members = (self._owner == i).nonzero().flatten()
+            drawn.append(members[torch.randperm(len(members), generator=generator)[:size]])
         return torch.cat(drawn)
 
     def score(self, samples: Samples, index: torch.Tensor, timeout: float) -> Scores:
-        """Score P groups of G samples of the prompts `index`, [P]."""
+        """Score P groups of G samples.
+
+        Args:
+            samples: P * G samples, prompt-major.
+            index: the prompts of the groups, [P].
+            timeout: seconds that one call of a reward may take.
+        """
         group = len(samples) // len(index)
-        raw = torch.zeros(len(self.sources), len(index), group)
+        raw = torch.zeros(len(self.prompt_sets), len(index), group)
         applies = self._applies[:, index]
-        for own, values, rows in zip(self.sources, raw, applies, strict=True):
+        for prompt_set, values, rows in zip(self.prompt_sets, raw, applies, strict=True):
             kept = rows.nonzero().flatten()
             chosen = (kept[:, None] * group + torch.arange(group)).flatten()
             prompts = [self.prompts[int(index[i])] for i in kept for _ in range(group)]
-            scored = score_samples(own.reward, take(samples, chosen), prompts, timeout=timeout)
+            scored = score_samples(prompt_set.reward, take(samples, chosen), prompts, timeout=timeout)
             values[kept] = scored.view(len(kept), group)
         return Scores(raw, applies)
 
     def oriented(self, scores: Scores) -> torch.Tensor:
-        """The scores turned so that greater is better. [R, P, G]."""
-        return torch.stack([oriented(s.reward, r) for s, r in zip(self.sources, scores.raw, strict=True)])
+        """The scores with the sign of costs changed, so that greater is better. [R, P, G]."""
+        pairs = zip(self.prompt_sets, scores.raw, strict=True)
+        return torch.stack([oriented(s.reward, raw) for s, raw in pairs])
 
     def advantages(self, scores: Scores, settings: ObjectiveConfig) -> torch.Tensor:
-        """Group-relative advantages, of several rewards as `settings` say. [P, G]."""
+        """Group-relative advantages; `settings` say how several rewards are joined. [P, G]."""
         better = self.oriented(scores)
-        weights = torch.tensor([s.weight for s in self.sources])
+        weights = torch.tensor([s.weight for s in self.prompt_sets])
         if self.scoring == "own":  # a prompt has one reward: nothing is summed, nothing is weighted
             weights = torch.ones_like(weights)
         order = settings.joint if self.scoring == "all" else "normalise_then_sum"

@@ -1,4 +1,4 @@
-"""Which trainer makes the experts of a model, by what a sample is and the objective, and which its tokens."""
+"""Choose the trainer of an expert by the kind of samples and the objective, and the student of a token."""
 
 from __future__ import annotations
 
@@ -17,38 +17,39 @@ from .mixture import Mixture
 from .objectives.base import Objective
 from .objectives.settings import check_with_recipe, read_options, settings_for
 from .objectives.table import find_objective, objective_names
-from .tokens.student import Student
+from .token_distillation.student import Student
 
 Report = Callable[[dict[str, Any]], None]
 
 
 class Trainer(Protocol):
-    """Trains one expert from its last checkpoint to its last epoch."""
+    """Trains one expert, from its last checkpoint to its last epoch."""
 
     state: TrainState
 
     def resume(self, inputs: str, earlier: Path | None) -> None:
-        """Go on from this expert's own last checkpoint, else from the expert it continues.
+        """Load the last checkpoint of this expert, or of the expert that it continues.
 
-        inputs: digest of all that decides its weights; its checkpoints carry it.
+        inputs: a digest of everything that determines its weights; checkpoints carry it. earlier: the folder
+        of the expert that this one continues.
         """
         ...
 
     def run(self, report: Report, should_stop: Callable[[], bool]) -> dict[str, LowRank]:
-        """The expert. Raises checkpoint.Stopped after a checkpoint when asked to stop."""
+        """Train and return the adapter. Raises Stopped, after a checkpoint, when `should_stop` says so."""
         ...
 
 
-# What a sample is -> the module:Class below this package that learns its reward tokens.
+# Kind of samples -> "module:Class" below this package, the student that learns the reward tokens.
 STUDENTS = {
-    "pictures": "tokens.flow:FlowStudent",
-    "clips": "tokens.flow:FlowStudent",
-    "texts": "tokens.answers:TextStudent",
+    "pictures": "token_distillation.flow_student:FlowStudent",
+    "clips": "token_distillation.flow_student:FlowStudent",
+    "texts": "token_distillation.text_student:TextStudent",
 }
 
 
 def check_objective(config: RunConfig) -> None:
-    """Raise ParetuneError where the recipe's objective or a method is not for its model."""
+    """Raise ParetuneError if the recipe's objective, or a method, cannot train its model."""
     medium, name = medium_of(config.model).name, config.objective.name
     objective = find_objective(name)
     if medium not in objective.trainers:
@@ -62,7 +63,7 @@ def check_objective(config: RunConfig) -> None:
         chosen = METHOD_OBJECTIVES.get(method)
         if chosen is not None and medium not in find_objective(chosen).trainers:
             raise ParetuneError(
-                f"methods: {method} trains by objective {chosen}, which this model's trainer has not"
+                f"methods: {method} trains by objective {chosen}, which cannot train this model"
             )
         if chosen is not None:
             read_options(settings_for(config.objective, chosen))
@@ -73,11 +74,11 @@ def check_objective(config: RunConfig) -> None:
 
 
 def _refuse_not_read(config: RunConfig, objective: type[Objective]) -> None:
-    """Keys that the objective's trainer has nothing for: a value of one's own would change nothing."""
+    """Raise ParetuneError for a key that the objective's trainer does not use and that the recipe sets."""
     for section, keys in objective.not_read.items():
-        own = getattr(config, section)
+        values = getattr(config, section)
         for key in keys:
-            if getattr(own, key) != type(own).model_fields[key].default:
+            if getattr(values, key) != type(values).model_fields[key].default:
                 raise ParetuneError(
                     f"{section}.{key} is for flow models; the trainers of language models have nothing for "
                     "it: leave it out"
@@ -85,7 +86,10 @@ def _refuse_not_read(config: RunConfig, objective: type[Objective]) -> None:
 
 
 def objective_check(name: str) -> Callable[[Sequence[Prompt]], object] | None:
-    """What raises ParetuneError for a prompt that an objective cannot train on; None where any will do."""
+    """A function that raises ParetuneError for a prompt that an objective cannot train on.
+
+    None if the objective can train on any prompt.
+    """
     kind = find_objective(name)
     return None if kind.draws else lambda prompts: kind.check_prompts(name, prompts)
 
@@ -94,7 +98,16 @@ def open_trainer(
     config: RunConfig, task: ExpertTask, folder: Path, mixture: Mixture,
     parents: dict[str, LowRank] | None, device: str,
 ) -> Trainer:  # fmt: skip
-    """The trainer of an expert, its model loaded."""
+    """The trainer of an expert, with its model loaded.
+
+    Args:
+        config: the recipe.
+        task: the expert to train.
+        folder: where its metrics and checkpoints are written.
+        mixture: its prompts and rewards.
+        parents: the sum of the earlier rounds' adapters, or None in the first round.
+        device: a device by torch's name.
+    """
     name = settings_for(config.objective, task.objective).name
     place = find_objective(name).trainers[medium_of(config.model).name]
     return _load(place)(config, task, folder, mixture, parents, device)
@@ -103,7 +116,7 @@ def open_trainer(
 def open_student(
     config: RunConfig, task: TokenTask, expert: Mapping[str, LowRank], device: str
 ) -> Student:
-    """What learns a token from an expert, its model loaded."""
+    """The student that learns a token from an expert, with its model loaded."""
     place = STUDENTS[medium_of(config.model).name]
     return _load(f"{__package__}.{place}")(config, task, expert, device)
 

@@ -1,4 +1,4 @@
-"""Conversations that TRL renders itself, looked at before it does."""
+"""Check conversations before TRL renders them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from ...foreign.chat import render_chats
 
 
 def check_chats(tokenizer: Any, rows: Sequence[dict[str, Any]], what: str) -> None:
-    """Render conversations where a template without end can be stopped, before TRL renders them itself.
+    """Render conversations in a way that can be stopped, in case a chat template never ends.
 
-    Raises ParetuneError that begins with `what`.
+    Args:
+        tokenizer: with the chat template.
+        rows: the rows that TRL will render.
+        what: the beginning of the message of a ParetuneError.
+
+    Raises:
+        ParetuneError: if the template cannot render them.
     """
     answers = [(row["prompt"], row[key]) for row in rows
                for key in ("chosen", "rejected", "completion") if key in row]  # fmt: skip

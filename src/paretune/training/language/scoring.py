@@ -1,4 +1,4 @@
-"""Our rewards as TRL's reward functions: one a source, all scored at once, costs turned round."""
+"""Our rewards as reward functions of TRL: one for each prompt set. All score at once; costs change sign."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ RewardFunction = Callable[..., list[float | None]]
 
 
 class Scoring:
-    """Scores the answers of an epoch, in groups of G that follow each other."""
+    """Scores the answers of an epoch. The G answers of a group follow each other."""
 
     def __init__(self, mixture: Mixture, watch: Watch, group: int, timeout: float) -> None:
         self.mixture, self.watch, self.group, self.timeout = mixture, watch, group, timeout
         self._last: tuple[Any, Scores] | None = None
 
     def functions(self) -> list[RewardFunction]:
-        """One a source: its scores, greater is better, None where it has none."""
-        return [self._function(i) for i in range(len(self.mixture.sources))]
+        """One function for each prompt set: its scores, greater is better, None where it does not apply."""
+        return [self._function(i) for i in range(len(self.mixture.prompt_sets))]
 
     def _function(self, place: int) -> RewardFunction:
-        source = self.mixture.sources[place]
-        sign = 1.0 if source.reward.higher_is_better else -1.0
+        prompt_set = self.mixture.prompt_sets[place]
+        sign = 1.0 if prompt_set.reward.higher_is_better else -1.0
 
         def reward(completions: Sequence[str], index: Sequence[int], **_: Any) -> list[float | None]:
             scores = self._score(completions, index)
             applies = scores.applies[place].repeat_interleave(self.group).tolist()
             values = scores.raw[place].flatten().tolist()
-            return [sign * v if told else None for v, told in zip(values, applies, strict=True)]
+            return [sign * v if applied else None for v, applied in zip(values, applies, strict=True)]
 
-        reward.__name__ = source.reward.name
+        reward.__name__ = prompt_set.reward.name
         return reward
 
     def _score(self, completions: Sequence[str], index: Sequence[int]) -> Scores:
@@ -52,9 +52,13 @@ class Scoring:
         return scores
 
     def arguments(self, objective: ObjectiveConfig) -> dict[str, Any]:
-        """How TRL makes one advantage of several rewards (morl_dr), or of each prompt's own (morl_d)."""
+        """TRL's arguments for joint methods.
+
+        They say how TRL makes one advantage of several rewards (morl_dr), or of the reward of each prompt
+        (morl_d).
+        """
         whole = self.mixture.scoring == "all"
-        weights = [s.weight if whole else 1.0 for s in self.mixture.sources]
+        weights = [s.weight if whole else 1.0 for s in self.mixture.prompt_sets]
         later = whole and objective.joint == "normalise_then_sum"
         order = "normalize_then_sum" if later else "sum_then_normalize"
         return {"reward_weights": weights, "multi_objective_aggregation": order}

@@ -1,8 +1,8 @@
-"""From the recipe's words to TRL's: which trainer an objective is, and its arguments.
+"""Translate the recipe into TRL's terms: the trainer of an objective, and its arguments.
 
-An epoch draws P groups of G answers and makes U updates of them; TRL counts batches. With m = P G / U
-samples an update, cut into micro-batches of b, a device's batch is b, accumulated m / b times, and U m / b
-batches are drawn at once (steps_per_generation).
+An epoch draws P groups of G answers and makes U updates from them, while TRL counts batches. An update has
+m = P G / U samples, which are divided into micro-batches of b. So the batch of a device is b, gradients are
+accumulated m / b times, and U m / b batches are drawn at once (steps_per_generation).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..objectives.trl import Batches, TrlObjective
 
 
 def batches_of(config: RunConfig, samples: int) -> Batches:
-    """Cut an epoch of so many samples into equal updates and micro-batches."""
+    """Divide an epoch of `samples` samples into equal updates and micro-batches."""
     updates = config.train.updates_per_epoch
     if samples % updates:
         raise ParetuneError(
@@ -41,7 +41,7 @@ def batches_of(config: RunConfig, samples: int) -> Batches:
 
 
 def trl_classes(objective: type[TrlObjective]) -> tuple[Any, Any]:
-    """Trainer and configuration class. Raises ParetuneError where TRL is missing or lacks them."""
+    """The trainer and its configuration class. Raises ParetuneError if TRL, or one of them, is missing."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     module, trainer, arguments = objective.place.split(":")
     try:
@@ -55,7 +55,7 @@ def trl_classes(objective: type[TrlObjective]) -> tuple[Any, Any]:
 
 
 def trl_objective(name: str) -> type[TrlObjective]:
-    """The objective of a name, which TRL trains by."""
+    """The objective of a name, which must be one that TRL trains."""
     objective = find_objective(name)
     assert issubclass(objective, TrlObjective)
     return objective
@@ -63,16 +63,26 @@ def trl_objective(name: str) -> type[TrlObjective]:
 
 def trl_arguments(
     config: RunConfig, name: str, kl: float, batches: Batches, device: str, seed: int, folder: Path,
-    told: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
 ) -> Any:  # fmt: skip
-    """The configuration of an objective's trainer; the recipe's objective.options come on top.
+    """The configuration of an objective's trainer. The recipe's `objective.options` replace its defaults.
 
-    told: what the trainer knows of rewards and drawing. Raises ParetuneError for an option that TRL has not,
-    or that the recipe says elsewhere.
+    Args:
+        config: the recipe.
+        name: of the objective.
+        kl: the weight of the anchor.
+        batches: how an epoch is divided.
+        device: by torch's name.
+        seed: of the expert.
+        folder: TRL's output folder.
+        extra: arguments about rewards and drawing.
+
+    Raises:
+        ParetuneError: for an option that TRL does not have, or that another key of the recipe sets.
     """
     train, objective = config.train, trl_objective(name)
     _, arguments = trl_classes(objective)
-    own = read_options(config.objective)
+    read = read_options(config.objective)
     fixed = {
         "output_dir": str(folder), "per_device_train_batch_size": batches.micro,
         "gradient_accumulation_steps": batches.accumulate, "num_train_epochs": 1,
@@ -82,12 +92,12 @@ def trl_arguments(
         "report_to": [], "disable_tqdm": True, "remove_unused_columns": False,
         "gradient_checkpointing": config.model.gradient_checkpointing,
     }  # fmt: skip
-    fixed |= objective.fixed(config, kl, batches) | (told or {})
-    options = {k: _here(k, v) for k, v in (own.model_extra or {}).items()}
+    fixed |= objective.fixed(config, kl, batches) | (extra or {})
+    options = {k: _here(k, v) for k, v in (read.model_extra or {}).items()}
     known = [f.name for f in dataclasses.fields(arguments)]
     for key in options:
         if key in fixed:
-            raise ParetuneError(f"objective.options.{key}: the recipe's own keys say this; leave it out")
+            raise ParetuneError(f"objective.options.{key}: another key of the recipe sets this; leave it out")
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
@@ -95,7 +105,7 @@ def trl_arguments(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries' advice to each other
-            made = {**fixed, **objective.defaults(config, own, kl), **objective.own, **options}
+            made = {**fixed, **objective.defaults(config, read, kl), **objective.loss_arguments, **options}
             return on_device(device, lambda: arguments(**made))
     except (ValueError, TypeError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]
@@ -103,7 +113,7 @@ def trl_arguments(
 
 
 def on_device(device: str, make: Callable[[], Any]) -> Any:
-    """Arguments that `make` makes, for one device: transformers takes all that it sees, TRL one alone."""
+    """Call `make`, which makes arguments, for one device; transformers would take every device it sees."""
     if device == "cpu":
         return make()
     with _environment("ACCELERATE_TORCH_DEVICE", device):  # where accelerate puts the model
@@ -117,7 +127,7 @@ def on_device(device: str, make: Callable[[], Any]) -> Any:
 
 @contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
-    """A variable of the environment for the length of a block."""
+    """Set an environment variable for the length of a block."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -130,7 +140,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 def _here(key: str, value: Any) -> Any:
-    """use_vllm: auto means where it is installed."""
+    """The value of an option on this machine: `use_vllm: auto` means true if vllm is installed."""
     if key == "use_vllm" and value == "auto":
         return importlib.util.find_spec("vllm") is not None
     return value

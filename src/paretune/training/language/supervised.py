@@ -1,10 +1,11 @@
-"""Supervised fine-tuning before a run, as the paper does for Llama-2: TRL's SFTTrainer on preferred answers.
+"""Supervised fine-tuning before a run, as in the paper for Llama-2: TRL's SFTTrainer on preferred answers.
 
     python -m paretune.training.language.supervised llama2-7b --out models/llama2-7b-sft
     paretune run llama2-7b --set model.path=models/llama2-7b-sft
 
 The prompts and answers are the records of the recipe's training sets that have a `chosen` answer. A LoRA of
-the recipe's rank is trained, folded, and written with the tokenizer as a folder that transformers loads.
+the recipe's rank is trained and folded into the model, and the model is written with its tokenizer as a
+folder that transformers loads.
 """
 
 from __future__ import annotations
@@ -36,9 +37,18 @@ from .settings import on_device
 def supervise(
     config: RunConfig, out: Path, epochs: float = 1.0, rate: float = 2e-4, batch: int = 16, limit: int = 0
 ) -> int:
-    """Train on the recipe's preferred answers and write the model to a new folder; returns how many.
+    """Train on the recipe's preferred answers and write the model to a new folder.
 
-    limit: of answers a reward's set, 0 for all.
+    Args:
+        config: the recipe.
+        out: the new folder.
+        epochs: passes over the answers.
+        rate: the learning rate.
+        batch: answers in one optimiser step.
+        limit: how many answers of each reward's training set are used; 0 for all.
+
+    Returns:
+        The number of answers.
     """
     try:
         from datasets import Dataset
@@ -86,11 +96,12 @@ def supervise(
 
 
 def _rows(config: RunConfig, policy: CausalLMPolicy, limit: int) -> list[dict[str, Any]]:
-    """Prompt and preferred answer; prompts that do not fit the context are left out."""
+    """Prompts with their preferred answers. Prompts that do not fit into the context are left out."""
     room = policy.context - policy.settings.max_tokens
     rows: list[dict[str, Any]] = []
-    for own in config.rewards.values():
-        prompts = [p for p in load_prompts(own.prompts) if str(p.metadata.get("chosen") or "").strip()]
+    for reward_config in config.rewards.values():
+        prompts = load_prompts(reward_config.prompts)
+        prompts = [p for p in prompts if str(p.metadata.get("chosen") or "").strip()]
         for prompt in prompts[: limit or None]:
             if len(policy.tokenizer(prompt.text)["input_ids"]) < room:
                 answer = prompt.metadata["chosen"]

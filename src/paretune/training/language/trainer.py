@@ -1,9 +1,9 @@
-"""Train one expert of a language model by TRL: GRPO against a reward, or DPO and its kin on pairs.
+"""Train one expert of a language model with TRL: GRPO on a reward, or DPO and related losses on pairs.
 
-A fresh LoRA is put on the base with the earlier rounds folded in, so that TRL's reference, the model with the
-adapter switched off, is the round's own start. Which prompts an epoch has, and the seed that it draws from,
-depend on the task and the epoch alone, and so does the learning rate; our checkpoint holds the adapter and
-AdamW's moments. So going on from a checkpoint gives what would have come without the stop, bit for bit.
+The earlier rounds are folded into the base, and a fresh LoRA is put on it. TRL's reference model is the model
+with the adapter switched off, so it is the start of the round. The prompts of an epoch, its seed and its
+learning rate depend on the task and the epoch alone, and our checkpoint holds the adapter and AdamW's
+moments. Training that continues from a checkpoint therefore gives the same bits as training without the stop.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from ...planning.plan import ExpertTask, derive_seed
 from ...reward_tokens.language import as_written
 from ...types import ParetuneError
 from ..checkpoint import Checkpoint, Stopped, TrainState, find_checkpoint, load_checkpoint
+from ..learning_rate import rate_share
 from ..mixture import Mixture
 from ..objectives.trl import Batches
-from ..schedule import rate_share
 from .chats import check_chats
 from .scoring import Scoring
 from .settings import batches_of, trl_arguments, trl_classes, trl_objective
@@ -41,7 +41,7 @@ Report = Callable[[dict[str, Any]], None]
 
 
 class LanguageTrainer:
-    """One expert's model and position; see `trainers.Trainer`."""
+    """The model and the position of one expert; see `trainers.Trainer`."""
 
     def __init__(
         self,
@@ -58,15 +58,17 @@ class LanguageTrainer:
         self.policy = cast(CausalLMPolicy, open_policy(config.model, device))
         check_targets(self.policy.transformer, config.lora.targets or self.policy.targets)
         self.texts = self.policy.render([p.text for p in mixture.prompts])
-        for own in config.rewards.values():  # a prompt too long is told now, not after the training
-            self.policy.render([p.text for p in load_prompts(own.eval_prompts)[: config.evaluate.prompts]])
+        # A held-out prompt that is too long is reported now, not after the training.
+        for reward_config in config.rewards.values():
+            held_out = load_prompts(reward_config.eval_prompts)[: config.evaluate.prompts]
+            self.policy.render([p.text for p in held_out])
         if parents:
             fold(self.policy.transformer, parents)
         self.state = TrainState({}, cast(torch.optim.Optimizer, None), {}, {})
         self.earlier: Path | None = None
 
     def resume(self, inputs: str, earlier: Path | None) -> None:
-        """See `trainers.Trainer`. The model takes the state when TRL has put the adapter on it."""
+        """See `trainers.Trainer`. `run` loads the state, after TRL has put the adapter on the model."""
         self.state.inputs, self.earlier = inputs, earlier
 
     def run(self, report: Report, should_stop: Callable[[], bool]) -> dict[str, LowRank]:
@@ -74,14 +76,14 @@ class LanguageTrainer:
         start = find_checkpoint(self.folder, self.state.inputs, self.earlier)
         done = start.epoch if start else 0
         drawn = [self._draw(epoch) for epoch in range(done, self.task.epochs)]
-        # A finished expert that lacks its manifest has nothing left to draw; its state is still read.
+        # A finished expert without a manifest has no epoch left to draw; its state is loaded all the same.
         samples = (drawn or [self._draw(0)])[0]
         batches = self._batches(len(samples))
         watch = Watch(self.task, self.config.train, self.folder, batches.updates, self.state, report,
                       should_stop)  # fmt: skip
         trainer = self._trainer(watch, batches, drawn or [samples])
         self._take_state(trainer, start, batches.updates)
-        trainer.remove_callback(PrinterCallback)  # our progress is what the user reads
+        trainer.remove_callback(PrinterCallback)  # the user reads our progress instead
         trainer.add_callback(Bridge(watch))
         if drawn:
             with warnings.catch_warnings():
@@ -112,21 +114,21 @@ class LanguageTrainer:
         disable_progress_bars()
         index = torch.cat(drawn).tolist()
         extra: dict[str, Any] = {}
-        told: dict[str, Any] = {}
+        scored: dict[str, Any] = {}
         chats = self.policy.chats and not self.objective.draws
         rows = self.objective.rows(name, self.mixture.prompts, self.texts, index, chats)
         if chats:
             check_chats(self.policy.tokenizer, rows, f"model.path: {config.model.path}")
         if self.objective.draws:
             scoring = Scoring(self.mixture, watch, config.train.group_size, config.executor.reward_timeout)
-            told = {**scoring.arguments(config.objective), **self._drawing()}
+            scored = {**scoring.arguments(config.objective), **self._drawing()}
             extra["reward_funcs"] = scoring.functions()
         batches = replace(batches, micro=self.objective.rows_a_prompt * batches.micro)
-        # GRPO's prompts are rendered already; pairs TRL renders.
+        # GRPO's prompts are rendered already; TRL itself renders pairs.
         bare = self.policy.chats and self.objective.draws
         tokenizer = as_written(self.policy.tokenizer) if bare else self.policy.tokenizer
         arguments = trl_arguments(
-            config, name, self.mixture.kl, batches, self.device, seed, self.folder / "trl", told
+            config, name, self.mixture.kl, batches, self.device, seed, self.folder / "trl", scored
         )
         try:
             with warnings.catch_warnings():
@@ -141,12 +143,16 @@ class LanguageTrainer:
             raise ParetuneError(f"objective {name}: TRL refuses: {reason}") from error
 
     def _drawing(self) -> dict[str, Any]:
-        """Answers in training are drawn as in the evaluation."""
-        own = self.policy.settings
-        return {"temperature": own.temperature, "top_p": own.top_p, "max_completion_length": own.max_tokens}
+        """TRL's arguments that make it draw answers in training as the evaluation draws them."""
+        drawing = self.policy.settings
+        return {
+            "temperature": drawing.temperature,
+            "top_p": drawing.top_p,
+            "max_completion_length": drawing.max_tokens,
+        }
 
     def _take_state(self, trainer: Any, start: Checkpoint | None, updates: int) -> None:
-        """Hand TRL our optimiser, and both the checkpoint's state."""
+        """Give TRL our optimiser and learning rate, and load the checkpoint, if there is one."""
         train = self.config.train
         parameters = adapter_parameters(trainer.model)
         for parameter in parameters.values():
@@ -162,7 +168,7 @@ class LanguageTrainer:
 
         def share(update: int) -> float:
             epoch = min(done + update // updates, task.epochs - 1)  # TRL asks for one past the last too
-            return rate_share(train.lr_scheduler, epoch, *task.schedule)
+            return rate_share(train.lr_scheduler, epoch, *task.rate_epochs)
 
         for group in self.state.optimiser.param_groups:  # a checkpoint's is the rate of its last epoch
             group["initial_lr"] = train.learning_rate

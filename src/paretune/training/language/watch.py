@@ -1,4 +1,4 @@
-"""What TRL's loop is watched by: our seeds, rows, averages, checkpoints and stops instead of its own."""
+"""A callback for TRL's loop, which uses our seeds, metrics, averages, checkpoints and stops."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...records.read import read_metrics
 from ..checkpoint import TrainState, save_checkpoint
 from ..expert import blend
 
-# TRL's names of what our rows hold, by the first that it logs.
+# Key of our metrics -> TRL's names for it; the first of them that TRL logs is taken.
 NAMES = {
     "loss": ("loss",), "grad_norm": ("grad_norm",), "kl": ("kl",), "entropy": ("entropy",),
     "length": ("completions/mean_length",), "clipped": ("clip_ratio/region_mean",),
@@ -31,7 +31,7 @@ NAMES = {
 
 @dataclass
 class EpochFacts:
-    """What scoring tells of an epoch: its mean reward, spread in a group, and seconds."""
+    """What scoring knows of an epoch: the mean reward, the spread within a group, and the seconds."""
 
     reward: float | None = None
     spread: float | None = None
@@ -41,7 +41,7 @@ class EpochFacts:
 
 @dataclass
 class Watch:
-    """The state of one expert beside TRL's trainer."""
+    """The state of one expert, which the callback keeps beside TRL's trainer. updates: of one epoch."""
 
     task: ExpertTask
     train: TrainConfig
@@ -55,7 +55,7 @@ class Watch:
 
 
 class Bridge(TrainerCallback):
-    """TRL's events into `Watch`. An epoch is `updates` optimiser steps, the first of which draws it."""
+    """Passes TRL's events on to `Watch`. An epoch is `updates` optimiser steps; the first draws samples."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -65,7 +65,7 @@ class Bridge(TrainerCallback):
         self.begun = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """An epoch draws from a seed of its own, so that going on draws what was to be drawn."""
+        """Seed the epoch, so that training that continues draws what it would have drawn without a stop."""
         watch = self.watch
         if state.global_step % watch.updates == 0:
             torch.manual_seed(derive_seed(watch.task.seed, watch.state.epoch))
@@ -73,15 +73,15 @@ class Bridge(TrainerCallback):
             self.sums.clear()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Average the weights, where the recipe wants that."""
-        own, train = self.watch.state, self.watch.train
-        own.updates += 1
-        if train.ema_decay > 0 and own.updates % train.ema_every == 0:
-            t = own.updates // train.ema_every
-            blend(own.ema, own.parameters, min((1 + t) / (10 + t), train.ema_decay))
+        """Update the averaged weights if the recipe asks for them."""
+        expert, train = self.watch.state, self.watch.train
+        expert.updates += 1
+        if train.ema_decay > 0 and expert.updates % train.ema_every == 0:
+            t = expert.updates // train.ema_every
+            blend(expert.ema, expert.parameters, min((1 + t) / (10 + t), train.ema_decay))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Take an update's figures; after an epoch's last, write its row and a checkpoint."""
+        """Collect the figures of an update. After the last of an epoch, write a row and a checkpoint."""
         if not logs or "loss" not in logs:  # the summary at the end of training
             return
         for name, keys in NAMES.items():
@@ -92,15 +92,15 @@ class Bridge(TrainerCallback):
             self._end_epoch(control)
 
     def _end_epoch(self, control: Any) -> None:
-        watch, own = self.watch, self.watch.state
-        own.epoch += 1
+        watch, expert = self.watch, self.watch.state
+        expert.epoch += 1
         self.rows.append(self._row())
         write_rows(self.metrics, self.rows)
         watch.report({"folder": watch.task.folder, "epochs": watch.task.epochs, **self.rows[-1]})
-        last = own.epoch == watch.task.epochs
+        last = expert.epoch == watch.task.epochs
         watch.stopped = watch.should_stop() and not last
-        if last or watch.stopped or own.epoch % watch.train.checkpoint_every == 0:
-            save_checkpoint(watch.folder, own)
+        if last or watch.stopped or expert.epoch % watch.train.checkpoint_every == 0:
+            save_checkpoint(watch.folder, expert)
         if watch.stopped:
             control.should_training_stop = True
 

@@ -1,6 +1,6 @@
-"""What an expert minimises: one file an objective, found by its name in `table`.
+"""Objectives: what an expert minimises. Each objective is one file; `table` finds it by its name.
 
-Each file holds the loss, the options of its own, how rollouts are drawn and what they cost. `base` says what
-every objective answers before a model is loaded, `flow` and `trl` what the two kinds of trainers ask. Nothing
-here imports a library of models, so that recipes are checked and planned without them.
+Such a file holds the loss, its options, how rollouts are drawn and what they cost. `base` has the questions
+that every objective answers before a model is loaded; `flow` and `trl` have those that the two kinds of
+trainers ask. Nothing here imports a library of models, so recipes can be checked and planned without one.
 """

@@ -1,4 +1,4 @@
-"""What an objective says of itself before any model is loaded."""
+"""The base class of all objectives: what an objective declares before any model is loaded."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ...types import Prompt
 
 
 class Options(BaseModel):
-    """The keys of `objective.options`: a field each, with its range, its default and a line on it."""
+    """The keys of `objective.options`: one field for each, with its range, its default and a description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Objective:
-    """An objective. Its class is asked before training; a trainer makes the object, or reads the class.
+    """An objective. The class answers questions before training; a trainer may make an instance of it.
 
-    trainers: what a sample is -> the "package.module:Class" that trains by it.
-    not_read: sections of the recipe -> their keys that its trainer has nothing for, refused where they are
-    set. one_reward: whether it is for experts of a single reward only. draws: whether it samples; otherwise
-    it trains on the pairs of answers in the prompts' records.
+    options_kind: the class of its options. trainers: kind of samples -> "package.module:Class", the trainer
+    that uses the objective. not_read: section of the recipe -> the keys that the trainer does not use; a
+    recipe that sets one is refused. one_reward: whether it can only train an expert of a single reward.
+    draws: whether it draws samples; otherwise it trains on the pairs of answers in the prompts' records.
     """
 
     options_kind: ClassVar[type[Options]] = Options
@@ -34,15 +34,18 @@ class Objective:
 
     @classmethod
     def check(cls, config: RunConfig, options: Any) -> None:
-        """Raise ParetuneError where the options do not go with the rest of the recipe."""
+        """Raise ParetuneError if the options do not fit the rest of the recipe."""
 
     @classmethod
     def check_prompts(cls, name: str, prompts: Sequence[Prompt]) -> None:
-        """Raise ParetuneError for a prompt whose record lacks what training needs."""
+        """Raise ParetuneError for a prompt whose record lacks something that training needs.
+
+        name: the objective's, for the message.
+        """
 
     @classmethod
     def trained_points(cls, config: RunConfig, options: Any) -> float:
-        """How many noise levels or steps a drawn sample is trained at, on average: what `estimate` counts."""
+        """At how many noise levels or steps a drawn sample is trained on average; `estimate` counts them."""
         return 1.0
 
     @classmethod
@@ -52,5 +55,5 @@ class Objective:
 
     @classmethod
     def describe(cls, options: Any) -> str:
-        """The options that `paretune plan` shows behind the name; "" for none."""
+        """The options that `paretune plan` shows after the name; "" for none."""
         return ""

@@ -1,7 +1,7 @@
-"""The keys of objectives as the last revision wrote them, flat in `objective`: they still mean the same.
+"""Earlier versions wrote the options of an objective directly into `objective`: such keys still work.
 
-A resolved recipe of that revision spells all of them out, whatever its objective. So a key that is not of the
-recipe's objective is left out where it stands at its old default, and refused where it was set.
+A resolved recipe of such a version has all of these keys, whatever its objective is. So a key that does not
+belong to the recipe's objective is ignored if it has its old default, and refused if it has another value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...types import ParetuneError
 
 @dataclass(frozen=True)
 class FlatKey:
-    """option: its name in `objective.options` now. default: the old one. objectives: those that have it."""
+    """An old key. option: its name in `objective.options`. objectives: those that have this option."""
 
     option: str
     default: Any
@@ -40,10 +40,16 @@ FLAT_KEYS: dict[str, FlatKey] = {
 
 
 def nest_flat_keys(section: Mapping[str, Any], methods: Any, flat_wins: bool = False) -> dict[str, Any]:
-    """The section `objective` with its flat keys in `options`, or in `others` of a method's own objective.
+    """The section `objective` with its flat keys moved to `options` or `others`.
 
-    methods: the recipe's. flat_wins: a flat key replaces an option; otherwise both together are refused.
-    Raises ParetuneError, one line that says the new key.
+    Args:
+        section: the section.
+        methods: the recipe's methods; a key of an objective that one of them chooses is moved to `others`.
+        flat_wins: whether a flat key replaces an option of the same meaning; otherwise having both is an
+            error.
+
+    Raises:
+        ParetuneError: one line that names the new key.
     """
     flat = {key: section[key] for key in FLAT_KEYS if key in section}
     whole = {key: value for key, value in section.items() if key not in flat}
@@ -68,10 +74,10 @@ def nest_flat_keys(section: Mapping[str, Any], methods: Any, flat_wins: bool = F
 
 
 def _set(whole: dict[str, Any], place: tuple[str, ...], key: str, value: Any, flat_wins: bool) -> None:
-    """Put the value of a flat key into the section at its new place; dictionaries on the way are copied."""
+    """Put the value of a flat key into its new place in the section. Dictionaries on the way are copied."""
     option, node = FLAT_KEYS[key].option, whole
     for part in place:
-        if not isinstance(node.get(part) or {}, dict):  # for the validation of the whole recipe to tell
+        if not isinstance(node.get(part) or {}, dict):  # the validation of the whole recipe reports this
             return
         node[part] = dict(node.get(part) or {})
         node = node[part]
@@ -83,12 +89,12 @@ def _set(whole: dict[str, Any], place: tuple[str, ...], key: str, value: Any, fl
 
 
 def digest_form(settings: ObjectiveConfig) -> dict[str, Any]:
-    """The settings as the last revision wrote them, so that what it trained is found by the same digest."""
+    """The settings as earlier versions wrote them, so that digests of what they trained still match."""
     whole = settings.model_dump(mode="json")
     options, others = whole.pop("options"), whole.pop("others")
     for key, old in FLAT_KEYS.items():
         taken = [options] if settings.name in old.objectives else \
-            [own for name, own in others.items() if name in old.objectives]  # fmt: skip
-        whole[key] = next((own.pop(old.option) for own in taken if old.option in own), old.default)
-    rest = {name: own for name, own in others.items() if own}
+            [given for name, given in others.items() if name in old.objectives]  # fmt: skip
+        whole[key] = next((given.pop(old.option) for given in taken if old.option in given), old.default)
+    rest = {name: given for name, given in others.items() if given}
     return {**whole, "options": options} | ({"others": rest} if rest else {})

@@ -1,8 +1,9 @@
-"""What an objective of flow models is: where an epoch's samples come from, and their loss at a slot.
+"""Objectives of flow models: where the samples of an epoch come from, and their loss at each slot.
 
-The trainer (`training.expert`) samples, optimises and keeps checkpoints; all that differs from one objective
-to another is asked here. Whoever brings samples from elsewhere (pairs of a file, an expert, a teacher)
-overrides `captions` and `collect`. Shapes: P prompts drawn in an epoch, G samples of each; B samples kept.
+The trainer (`training.expert`) samples, optimises and writes checkpoints. It asks the objective for
+everything that differs between objectives. An objective whose samples come from elsewhere (pairs in a file,
+an expert, a teacher) overrides `captions` and `collect`. Shapes: P prompts drawn in an epoch, G samples of
+each; B samples kept.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ Weights = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Batch:
-    """The samples that an epoch trains on. trajectories: B of them; advantages [B]; conditions of B prompts.
+    """The B samples that an epoch trains on, with their advantages [B] and the conditions of their prompts.
 
-    group: [B], which samples belong together, numbered from 0: an update never tears a group apart.
+    group: [B], the number of each sample's group, from 0. An update never divides a group.
     """
 
     trajectories: Trajectories
@@ -42,7 +43,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """An epoch's samples. scores: raw, of P groups of G; index: [P] into the prompts."""
+    """The samples of an epoch. scores: of P groups of G samples. index: [P], the prompts of the groups."""
 
     trajectories: Trajectories
     scores: Scores
@@ -53,7 +54,7 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class Collected:
-    """batch: what to train on, None where nothing is to be learned. facts: for the epoch's metrics."""
+    """batch: what to train on, None if there is nothing to learn. facts: for the epoch's metrics."""
 
     batch: Batch | None
     facts: Mapping[str, float] = field(default_factory=dict)
@@ -61,7 +62,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class Loss:
-    """total: to minimise. kl: its unweighted anchor term. ratio: mean importance ratio (1 on policy).
+    """total: the loss to minimise. kl: its anchor term, unweighted. ratio: importance ratio, a mean.
 
     facts: other means over the samples, for the epoch's row of metrics.
     """
@@ -74,10 +75,11 @@ class Loss:
 
 @dataclass(frozen=True)
 class Setting:
-    """What an objective works with. settings: the keys that all objectives share; kl: the anchor's weight.
+    """What an objective works with.
 
-    sampling_weights: for the length of a block, the copy of the adapter that samples. reference_weights: the
-    anchor, which is the round's own start or the original base.
+    settings: the keys that all objectives share. kl: the weight of the anchor. sampling_weights: a context in
+    which the policy has the copy of the adapter that draws samples. reference_weights: a context in which the
+    policy is the anchor, which is the model that the round starts with, or the original base.
     """
 
     policy: FlowPolicy
@@ -90,7 +92,7 @@ class Setting:
 
 
 class Learner(Protocol):
-    """What `collect` may use of the trainer. conditions: of `captions`, in their order."""
+    """The parts of the trainer that `collect` may use. conditions: those of `captions`, in the same order."""
 
     config: RunConfig
     task: ExpertTask
@@ -100,14 +102,16 @@ class Learner(Protocol):
     state: TrainState
 
     def rollout(self, generator: torch.Generator) -> Rollouts:
-        """Draw `prompts_per_epoch` groups by the objective's `sampling`, and score them."""
+        """Draw `prompts_per_epoch` groups with the objective's `sampling`, and score them."""
         ...
 
 
 class FlowObjective(Objective, Generic[T]):
-    """An objective of pictures and clips. slots: noise levels, or steps, at which a sample is trained.
+    """An objective of pictures and clips.
 
-    sampling_decay: how much of the copy that samples stays after an epoch, 0 for none; None: it never moves.
+    slots: the number of noise levels, or steps, at which a sample is trained. sampling_decay: the copy of the
+    adapter that draws samples is a moving average of the adapter with this decay; 0: it is the adapter after
+    each epoch; None: it never changes.
     """
 
     trainers: ClassVar[Mapping[str, str]] = {"pictures": TRAINER, "clips": TRAINER}
@@ -123,16 +127,16 @@ class FlowObjective(Objective, Generic[T]):
 
     @classmethod
     def captions(cls, options: Any, mixture: Mixture) -> Sequence[str]:
-        """The texts that are embedded before training begins; by default those of the prompts, in order."""
+        """The texts that are embedded before training begins: by default the prompts, in order."""
         return [p.text for p in mixture.prompts]
 
     def make_sampling(self) -> Sampling:
-        """How rollouts are drawn; by default the model's steps without any noise added."""
+        """How rollouts are drawn: by default with the model's steps and without added noise."""
         model = self.setting.model
         return Sampling(model.steps, model.guidance_scale, batch=self.setting.train.micro_batch)
 
     def collect(self, learner: Learner, generator: torch.Generator) -> Collected:
-        """The samples of an epoch; by default rollouts, scored by the mixture's rewards."""
+        """The samples of an epoch: by default rollouts, scored by the mixture's rewards."""
         rollouts = learner.rollout(generator)
         advantages = self.advantages(learner.mixture, rollouts.scores)
         facts = {
@@ -140,7 +144,7 @@ class FlowObjective(Objective, Generic[T]):
             "seconds_sample": rollouts.seconds_sample, "seconds_score": rollouts.seconds_score,
         }  # fmt: skip
         kept = informative_groups(advantages)
-        if len(kept) == 0:  # every group agrees with itself
+        if len(kept) == 0:  # within every group all scores are equal
             return Collected(None, facts)
         rows = torch.zeros_like(advantages, dtype=torch.bool)
         rows[kept] = self.chosen(advantages)[kept]
@@ -151,11 +155,11 @@ class FlowObjective(Objective, Generic[T]):
         return Collected(Batch(trajectories, advantages.flatten()[samples], conditions, groups), facts)
 
     def advantages(self, mixture: Mixture, scores: Scores) -> torch.Tensor:
-        """What the scores say of each sample, [P, G]; a group of zeros is not trained on."""
+        """The advantages of the samples, [P, G]. A group whose advantages are all zero is not trained on."""
         return mixture.advantages(scores, self.setting.settings)
 
     def chosen(self, advantages: torch.Tensor) -> torch.Tensor:
-        """Which samples of the groups are trained on, bool [P, G]: all, or what `train.keep` says."""
+        """Which samples are trained on, bool [P, G]: all, or as many of each group as `train.keep` says."""
         keep = self.setting.train.keep
         return torch.ones_like(advantages, dtype=torch.bool) if keep is None \
             else best_and_worst(advantages, keep)  # fmt: skip
@@ -163,17 +167,17 @@ class FlowObjective(Objective, Generic[T]):
     # ------------------------------------------------------------ the loss
 
     def begin_epoch(self, batch: Batch, generator: torch.Generator) -> None:
-        """Take an epoch's samples; draw what training adds to them."""
+        """Take the samples of an epoch, and draw the noise that training adds to them."""
         self.batch = batch
 
     def loss(self, index: torch.Tensor, slot: int) -> Loss:
-        """The loss of the samples in `index` at one slot."""
+        """The mean loss of the samples in `index` at one slot."""
         raise NotImplementedError
 
     def accumulate(self, part: torch.Tensor) -> dict[str, float]:
-        """Add the gradient of an update, the mean loss of the samples in `part`; returns its means.
+        """Accumulate the gradient of one update, of the mean loss of the samples in `part`.
 
-        By default slot by slot and micro-batch by micro-batch.
+        By default this is done slot by slot and micro-batch by micro-batch. Returns means for the metrics.
         """
         sums: dict[str, float] = {"loss": 0.0, "kl": 0.0, "ratio": 0.0}
         for slot in range(self.slots):
@@ -181,24 +185,24 @@ class FlowObjective(Objective, Generic[T]):
                 share = len(index) / (len(part) * self.slots)
                 loss = self.loss(index, slot)
                 (loss.total * share).backward()
-                told = {"loss": float(loss.total.detach()), "kl": loss.kl, "ratio": loss.ratio, **loss.facts}
-                for key, value in told.items():
+                facts = {"loss": float(loss.total.detach()), "kl": loss.kl, "ratio": loss.ratio, **loss.facts}
+                for key, value in facts.items():
                     sums[key] = sums.get(key, 0.0) + value * share
         return sums
 
     def end_update(self) -> None:
-        """Called after every optimiser step."""
+        """The trainer calls this after every optimiser step."""
 
     # ------------------------------------------------------------ velocities
 
     def velocity(self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """Of the adapter in training, with its gradient."""
+        """The velocity of the adapter in training, with a gradient."""
         return self.policy.velocity(x, sigma, conditions, self.sampling.guidance)
 
     @torch.no_grad()
     def velocity_under(
         self, weights: Weights, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions
     ) -> torch.Tensor:
-        """Of other weights of `setting`, without a gradient."""
+        """The velocity under other weights of `setting`, without a gradient."""
         with weights():
             return self.velocity(x, sigma, conditions)

@@ -1,6 +1,6 @@
-"""Flow-GRPO: the clipped policy gradient on the stochastic steps that were taken (Liu et al. 2025).
+"""Flow-GRPO: the clipped policy gradient on the stochastic steps of the rollouts (Liu et al. 2025).
 
-With `sampler: dance` it is DanceGRPO, with `cps` Flow-CPS, with `ratio: guard` GRPO-Guard.
+With `sampler: dance` it is DanceGRPO, with `sampler: cps` Flow-CPS, and with `ratio: guard` GRPO-Guard.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class FlowGRPOOptions(Options):
 
     def span(self, model: ModelConfig) -> tuple[int, int]:
         """The stochastic steps, [first, last)."""
-        # The schedule's last step goes from (almost) no noise to none: nothing is left to explore there.
+        # The schedule's last step goes from (almost) no noise to none, so there is nothing to explore in it.
         return (0, model.steps - 1) if self.window is None else (self.window[0], self.window[1])
 
     def trained_steps(self, model: ModelConfig) -> int:
-        """How many of them are trained on."""
+        """The number of stochastic steps that are trained on."""
         first, last = self.span(model)
         return self.window[2] if self.window is not None and len(self.window) == 3 else last - first
 
@@ -72,14 +72,14 @@ class FlowGRPO(FlowObjective[FlowGRPOOptions]):
 
     @classmethod
     def check(cls, config: RunConfig, options: Any) -> None:
-        """The window lies within the model's steps."""
+        """Check that the window lies within the model's steps."""
         last = config.model.steps - 1
         if options.span(config.model)[1] > last:
             raise ParetuneError(f"objective.options.window must end by model.steps - 1 = {last}")
 
     @classmethod
     def trained_points(cls, config: RunConfig, options: Any) -> float:
-        """The trained steps, of the samples that are kept."""
+        """See `Objective.trained_points`: the trained steps times the share of samples that are kept."""
         share = (config.train.keep or config.train.group_size) / config.train.group_size
         return options.trained_steps(config.model) * share
 
@@ -92,20 +92,20 @@ class FlowGRPO(FlowObjective[FlowGRPOOptions]):
         )
 
     def make_sampling(self) -> Sampling:
-        """With noise in the window's steps."""
-        model, own = self.setting.model, self.options
+        """Sampling with noise in the steps of the window."""
+        model, options = self.setting.model, self.options
         return Sampling(
-            model.steps, model.guidance_scale, own.span(model), own.sampler, own.noise_level,
+            model.steps, model.guidance_scale, options.span(model), options.sampler, options.noise_level,
             self.setting.train.micro_batch,
         )  # fmt: skip
 
     def begin_epoch(self, batch: Batch, generator: torch.Generator) -> None:
-        """Draw the steps to train on; the rollouts hold their own noise."""
+        """Draw the steps to train on. Their noise is in the rollouts already."""
         self.batch = batch
         self.steps = random_steps(self.sampling.window, self.slots, generator)
 
     def loss(self, index: torch.Tensor, slot: int) -> Loss:
-        """Of one step: the clipped loss, and the anchor's pull."""
+        """The clipped loss of one step, plus the anchor's term."""
         device = self.policy.device
         t = self.batch.trajectories
         assert t.states is not None
@@ -126,10 +126,10 @@ class FlowGRPO(FlowObjective[FlowGRPOOptions]):
             ratio = losses.importance_ratio(step.log_prob, old_log_prob)
         advantages = self.batch.advantages[index].to(device)
         total = losses.clipped_policy_loss(ratio, advantages, self.options.clip_range)
-        told = float(ratio.mean().detach())
+        mean_ratio = float(ratio.mean().detach())
         if self.setting.kl == 0:
-            return Loss(total, 0.0, told)
+            return Loss(total, 0.0, mean_ratio)
         reference = self.velocity_under(self.setting.reference_weights, x, sigma, conditions)
         mean = stochastic_step(self.schedule, number, self.sampling, x, reference, sample=after).mean
         kl = losses.mean_kl(step.mean, mean, step.drift_std)
-        return Loss(total + self.setting.kl * kl, float(kl.detach()), told)
+        return Loss(total + self.setting.kl * kl, float(kl.detach()), mean_ratio)

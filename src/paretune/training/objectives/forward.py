@@ -1,6 +1,6 @@
-"""The base of forward-process objectives: noise the clean samples again, and compare velocities there.
+"""The base of forward-process objectives: add noise to the clean samples again, and compare velocities there.
 
-Shapes: B samples; x [B, ...]; S slots, the noise levels of a sample.
+Shapes: B samples; x [B, ...]; S slots, which are the noise levels of a sample.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .flow import Batch, FlowObjective, Loss, Setting
 
 
 class ForwardOptions(Options):
-    """What every forward-process objective takes."""
+    """The options that every forward-process objective has."""
 
     times: Annotated[Positive, Field(le=1000)] = Field(default=2, description="noise levels a sample")
     time_shift: PositiveReal = Field(
@@ -33,7 +33,7 @@ T = TypeVar("T", bound=ForwardOptions)
 
 @dataclass(frozen=True)
 class Noised:
-    """B samples at a noise level each: x = (1 - sigma) clean + sigma noise. sigma, advantages: [B]."""
+    """B samples, each at one noise level: x = (1 - sigma) clean + sigma noise. sigma, advantages: [B]."""
 
     x: torch.Tensor
     sigma: torch.Tensor
@@ -61,11 +61,11 @@ class ForwardObjective(FlowObjective[T]):
 
     @classmethod
     def trained_points(cls, config: RunConfig, options: Any) -> float:
-        """Every noise level, of the samples that are kept."""
+        """See `Objective.trained_points`: the noise levels times the share of samples that are kept."""
         return options.times * (config.train.keep or config.train.group_size) / config.train.group_size
 
     def begin_epoch(self, batch: Batch, generator: torch.Generator) -> None:
-        """Draw noise and noise levels of each group, levels spread evenly over (0, 1) and shifted."""
+        """Draw noise and noise levels of each group. Levels are spread evenly over (0, 1), then shifted."""
         self.batch = batch
         rows = int(batch.group.max()) + 1
         count = rows * self.slots
@@ -75,12 +75,13 @@ class ForwardObjective(FlowObjective[T]):
         sigmas = spread.view(-1, self.slots).clamp(0.02, 1.0)
         shape = (self.slots, rows, *batch.trajectories.clean.shape[1:])
         noise = torch.randn(shape, generator=generator)
-        # Advantages of a group sum to zero: at one noise, the gradient that its samples share drops out.
+        # The advantages of a group sum to zero, so at equal noise the gradient that its samples share
+        # cancels.
         self.sigmas, self.noise = sigmas[batch.group], noise[:, batch.group]
         self.first = True  # until the first update the sampling weights are the current ones
 
     def noised(self, index: torch.Tensor, slot: int) -> Noised:
-        """The samples in `index` at their noise level of a slot, on the policy's device."""
+        """The samples in `index` at their noise level of one slot, on the policy's device."""
         device = self.policy.device
         conditions = self.batch.conditions.select(index)
         clean = self.batch.trajectories.clean[index].to(device)
@@ -91,7 +92,7 @@ class ForwardObjective(FlowObjective[T]):
         return Noised((1 - s) * clean + s * noise, sigma, clean, noise, advantages, conditions)
 
     def loss(self, index: torch.Tensor, slot: int) -> Loss:
-        """`fit` and the anchor's pull."""
+        """The loss of `fit`, plus the anchor's term."""
         at = self.noised(index, slot)
         velocity = self.velocity(at.x, at.sigma, at.conditions)
         fit = self.fit(at, velocity)
@@ -106,11 +107,14 @@ class ForwardObjective(FlowObjective[T]):
         raise NotImplementedError
 
     def old_velocity(self, at: Noised, velocity: torch.Tensor) -> torch.Tensor:
-        """Of the weights that sampled. Before an epoch's first update they are the current ones."""
+        """The velocity of the weights that drew the samples.
+
+        Before the first update of an epoch these are the current weights, whose velocity is `velocity`.
+        """
         if self.first and self.sampling_decay == 0:
             return velocity.detach()
         return self.velocity_under(self.setting.sampling_weights, at.x, at.sigma, at.conditions)
 
     def end_update(self) -> None:
-        """From now on the current weights are no longer those that sampled."""
+        """Record that the current weights are no longer those that drew the samples."""
         self.first = False

@@ -1,4 +1,4 @@
-"""GRPO of language models by TRL: answers are drawn in groups and scored by the recipe's rewards."""
+"""GRPO of language models with TRL: answers are drawn in groups and scored by the recipe's rewards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .trl import Batches, TrlObjective, TrlOptions
 
 
 class GRPOOptions(TrlOptions):
-    """Options of `grpo`, beside all of TRL's GRPOConfig."""
+    """Options of `grpo`; all arguments of TRL's GRPOConfig may be given as well."""
 
     clip_range: PositiveReal = Field(default=1e-4, description="clip of the ratio, TRL's epsilon")
 

@@ -1,4 +1,4 @@
-"""The losses of TRL on preference pairs: prompts whose records hold `chosen` and `rejected` answers."""
+"""TRL's losses on preference pairs, for prompts whose records hold `chosen` and `rejected` answers."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from .trl import Batches, TrlObjective
 
 
 class PairLoss(TrlObjective):
-    """A loss on pairs. unlimited: TRL's trainer would cut long answers; ours were checked already."""
+    """A loss on pairs. unlimited: tell TRL not to cut long answers; their length is checked before."""
 
     unlimited: ClassVar[bool] = False
     draws: ClassVar[bool] = False
 
     @classmethod
     def fixed(cls, config: RunConfig, kl: float, batches: Batches) -> dict[str, Any]:
-        """See `TrlObjective`. Rows come in our order."""
+        """See `TrlObjective`. TRL must keep our order of the rows."""
         return {"train_sampling_strategy": "sequential"}
 
     @classmethod
     def defaults(cls, config: RunConfig, options: Any, kl: float) -> dict[str, Any]:
-        """See `TrlObjective`. Without a KL the loss takes its own default of beta."""
+        """See `TrlObjective`. Without a KL the loss uses TRL's default for beta."""
         limits: dict[str, Any] = {"max_length": None} if cls.unlimited else {}
         return limits | ({"beta": kl} if kl > 0 else {})
 
@@ -37,13 +37,13 @@ class PairLoss(TrlObjective):
         cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int],
         chats: bool = False,
     ) -> list[dict[str, Any]]:
-        """A row a pair. Raises ParetuneError for a prompt without one."""
+        """One row for each pair. Raises ParetuneError for a prompt without a pair."""
         pairs = [asked_and_pair(name, prompts[i], texts[i], chats) for i in index]
         return [dict(zip(("prompt", "chosen", "rejected"), pair, strict=True)) for pair in pairs]
 
 
 def asked_and_pair(name: str, prompt: Prompt, text: str, chats: bool) -> tuple[Any, Any, Any]:
-    """The prompt, the preferred answer and the other: texts, or conversations."""
+    """The prompt, the preferred answer and the other one. chats: as conversations instead of texts."""
     answers = pair_of(name, prompt)
     if not chats:
         return text, *answers
@@ -52,7 +52,7 @@ def asked_and_pair(name: str, prompt: Prompt, text: str, chats: bool) -> tuple[A
 
 
 def pair_of(name: str, prompt: Prompt) -> tuple[str, str]:
-    """The preferred answer and the other. Raises ParetuneError where the record lacks one."""
+    """The preferred answer and the other one. Raises ParetuneError if the record lacks one of them."""
     chosen, rejected = (prompt.metadata.get(key) for key in ("chosen", "rejected"))
     for answer in (chosen, rejected):
         if not isinstance(answer, str) or not answer.strip():
@@ -70,44 +70,44 @@ class _OfDPOTrainer(PairLoss):
 class DPO(_OfDPOTrainer):
     """Direct preference optimisation."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["sigmoid"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["sigmoid"]}
     unlimited = True
 
 
 class IPO(_OfDPOTrainer):
     """Identity preference optimisation."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["ipo"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["ipo"]}
 
 
 class Hinge(_OfDPOTrainer):
     """The hinge loss of SLiC."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["hinge"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["hinge"]}
 
 
 class Robust(_OfDPOTrainer):
-    """DPO for labels of which some are wrong; `options.label_smoothing` says how many."""
+    """DPO for labels some of which are wrong; `options.label_smoothing` is their share."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["robust"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["robust"]}
 
 
 class SPPOHard(_OfDPOTrainer):
     """Self-play preference optimisation with hard labels."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["sppo_hard"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["sppo_hard"]}
 
 
 class APOZero(_OfDPOTrainer):
     """Anchored preference optimisation, for answers better than the model's."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["apo_zero"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["apo_zero"]}
 
 
 class APODown(_OfDPOTrainer):
     """Anchored preference optimisation, for answers worse than the model's."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": ["apo_down"]}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["apo_down"]}
 
 
 class CPO(PairLoss):
@@ -120,7 +120,7 @@ class CPO(PairLoss):
 class SimPO(CPO):
     """Simple preference optimisation: mean log-probabilities and a margin."""
 
-    own: ClassVar[Mapping[str, Any]] = {"loss_type": "simpo", "cpo_alpha": 0.0}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": "simpo", "cpo_alpha": 0.0}
     whole_batches = False
 
 
@@ -144,7 +144,7 @@ class KTO(PairLoss):
         cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int],
         chats: bool = False,
     ) -> list[dict[str, Any]]:
-        """Two rows a pair."""
+        """Two rows for each pair."""
         rows: list[dict[str, Any]] = []
         for i in index:
             asked, chosen, rejected = asked_and_pair(name, prompts[i], texts[i], chats)

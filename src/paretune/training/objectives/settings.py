@@ -1,4 +1,4 @@
-"""`objective.options` of a recipe: checked against the objective that the recipe names, and completed."""
+"""Check `objective.options` of a recipe against the objective that it names, and add the defaults."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from .table import find_objective
 
 
 def read_options(settings: ObjectiveConfig) -> Options:
-    """The options of the objective that `settings` name. Raises ParetuneError, one line."""
+    """The options of the objective that `settings` name. Raises ParetuneError for a wrong option."""
     return _read(find_objective(settings.name), settings.name, settings.options, "objective.options")
 
 
 def settings_for(settings: ObjectiveConfig, name: str | None) -> ObjectiveConfig:
-    """The settings of the objective that an expert is trained by. name: its task's, None for the recipe's.
+    """The settings of the objective that an expert is trained with.
 
-    Another objective takes the options that it has in common with the recipe's, then `others.NAME`.
+    name: the objective of the expert's task, None for that of the recipe. Another objective than the recipe's
+    takes the options that both have in common, and then those in `others.NAME`.
     """
     if name is None or name == settings.name:
         return settings
@@ -32,9 +33,9 @@ def settings_for(settings: ObjectiveConfig, name: str | None) -> ObjectiveConfig
 
 
 def shared_options(name: str, options: Mapping[str, Any], other: str) -> dict[str, Any]:
-    """Those of `options`, of the objective `name`, that `other` has too: the fields of a common class."""
-    own, wanted = find_objective(name).options_kind, find_objective(other).options_kind
-    common = {key for kind in own.__mro__ if kind in wanted.__mro__ and issubclass(kind, Options)
+    """The options of the objective `name` that the objective `other` has too, from a common base class."""
+    given, wanted = find_objective(name).options_kind, find_objective(other).options_kind
+    common = {key for kind in given.__mro__ if kind in wanted.__mro__ and issubclass(kind, Options)
               for key in kind.model_fields}  # fmt: skip
     return {key: value for key, value in options.items() if key in common}
 
@@ -50,10 +51,17 @@ def draws_samples(settings: ObjectiveConfig) -> bool:
 
 
 def complete_objective(raw: Mapping[str, Any], flat_wins: bool = False) -> dict[str, Any]:
-    """A raw recipe with every option of its objective, those of the last revision's flat keys included.
+    """A raw recipe with all options of its objective spelled out, also those of earlier versions' flat keys.
 
-    What is no objective section at all is left to the validation of the whole recipe. flat_wins: flat keys
-    replace options of the same meaning; otherwise both together are refused. Raises ParetuneError.
+    If the recipe's `objective` is not a section, it is left as it is for the validation of the whole recipe.
+
+    Args:
+        raw: the recipe as plain data.
+        flat_wins: whether a flat key replaces an option of the same meaning; otherwise having both is an
+            error.
+
+    Raises:
+        ParetuneError: for an unknown or wrong option.
     """
     section = raw.get("objective", {})
     if not isinstance(section, dict) or not isinstance(section.get("name", ""), str):
@@ -67,17 +75,17 @@ def complete_objective(raw: Mapping[str, Any], flat_wins: bool = False) -> dict[
     _refuse_misplaced(section, name, kind)
     section["options"] = _complete(kind, name, options, "objective.options")
     section["others"] = {
-        other: _complete(find_objective(other), other, own, f"objective.others.{other}", set(own))
-        if isinstance(own, dict) else own
-        for other, own in others.items()
+        other: _complete(find_objective(other), other, given, f"objective.others.{other}", set(given))
+        if isinstance(given, dict) else given
+        for other, given in others.items()
     }  # fmt: skip
     return {**raw, "objective": section}
 
 
 def switch_objective(raw: Mapping[str, Any], before: Any) -> dict[str, Any]:
-    """A raw, completed recipe whose objective's name was changed: only options that both have are left.
+    """Remove the options that a changed objective does not have from a raw, completed recipe.
 
-    before: the name until then, None for the default.
+    before: the name of the objective before the change, None for the default.
     """
     default = ObjectiveConfig.model_fields["name"].default
     section, before = raw.get("objective"), before or default
@@ -90,14 +98,14 @@ def switch_objective(raw: Mapping[str, Any], before: Any) -> dict[str, Any]:
 
 
 def check_with_recipe(config: RunConfig) -> None:
-    """Raise ParetuneError where the objective's options do not go with the rest of the recipe."""
+    """Raise ParetuneError if the objective's options do not fit the rest of the recipe."""
     find_objective(config.objective.name).check(config, read_options(config.objective))
 
 
 def _complete(
     kind: type[Objective], name: str, options: dict[str, Any], where: str, only: set[str] | None = None
 ) -> dict[str, Any]:
-    """The options as numbers and words; only: these of them, None for all that there are."""
+    """The validated options as plain data. only: the keys to return, None for all."""
     return _read(kind, name, options, where).model_dump(mode="json", include=only)
 
 
@@ -116,18 +124,18 @@ def _read(kind: type[Objective], name: str, options: Mapping[str, Any], where: s
 
 
 def _refuse_misplaced(section: Mapping[str, Any], name: str, kind: type[Objective]) -> None:
-    """A key of `objective` that is unknown there, but near an option: say where it belongs."""
-    own = list(kind.options_kind.model_fields)
+    """Raise ParetuneError for an unknown key of `objective` that resembles an option."""
+    fields = list(kind.options_kind.model_fields)
     for key in section.keys() - ObjectiveConfig.model_fields.keys():
-        near = difflib.get_close_matches(str(key), [*ObjectiveConfig.model_fields, *own], n=1)
-        if near and near[0] in own:
+        near = difflib.get_close_matches(str(key), [*ObjectiveConfig.model_fields, *fields], n=1)
+        if near and near[0] in fields:
             raise ParetuneError(f"unknown key objective.{key}; did you mean options.{near[0]}?")
 
 
 def _nearest(key: str, kind: type[Objective], name: str) -> str:
-    own = list(kind.options_kind.model_fields)
+    fields = list(kind.options_kind.model_fields)
     if key in ObjectiveConfig.model_fields:
         return f"it is a key of every objective: give it as objective.{key}"
-    if near := difflib.get_close_matches(key, own, n=1):
+    if near := difflib.get_close_matches(key, fields, n=1):
         return f"did you mean {near[0]}?"
-    return f"{name} takes {', '.join(own)}" if own else f"{name} takes none"
+    return f"{name} takes {', '.join(fields)}" if fields else f"{name} takes none"

@@ -1,4 +1,4 @@
-"""SFT: plain flow matching on the best samples of each group that the round's start draws."""
+"""SFT: plain flow matching on the best samples of each group that the round's first model draws."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SFTOptions(ForwardOptions):
     """Options of `sft`."""
 
     share: Share = Field(
-        default=0.25, description="how much of each group, the best of it, is trained on"
+        default=0.25, description="the share of each group, its best samples, that is trained on"
     )
 
 
@@ -29,11 +29,11 @@ class SFT(ForwardObjective[SFTOptions]):
 
     options_kind = SFTOptions
     one_reward = True
-    sampling_decay = None  # all samples come from the round's start
+    sampling_decay = None  # all samples come from the model that the round starts with
 
     @classmethod
     def trained_points(cls, config: RunConfig, options: Any) -> float:
-        """Every noise level, of the best share."""
+        """See `Objective.trained_points`: the noise levels times the share of samples that are kept."""
         return options.times * options.share
 
     def advantages(self, mixture: Mixture, scores: Scores) -> torch.Tensor:
@@ -41,11 +41,11 @@ class SFT(ForwardObjective[SFTOptions]):
         return best_samples(mixture, scores, self.options.share)
 
     def chosen(self, advantages: torch.Tensor) -> torch.Tensor:
-        """Those alone."""
+        """The samples with advantage 1."""
         return advantages > 0
 
     def fit(self, at: Noised, velocity: torch.Tensor) -> Fit:
-        """The error of the velocity; no other velocity is looked at."""
+        """The error of the velocity. SFT compares it with no other velocity."""
         return Fit(-matching_log_prob(velocity, at.clean, at.noise).mean())
 
 

@@ -1,4 +1,4 @@
-"""The only table of objectives, and how another package adds one: the entry point group below.
+"""The only table of objectives. Another package adds one through the entry point group below.
 
     [project.entry-points."paretune.objectives"]
     my_objective = "my_package.my_objective:MyObjective"
@@ -14,7 +14,7 @@ from ...types import ParetuneError
 from .base import Objective
 
 GROUP = "paretune.objectives"
-# name -> file of this folder : class
+# name -> "module of this package:class"
 OBJECTIVES: dict[str, str] = {
     "nft": "nft:NFT",
     "awm": "awm:AWM",
@@ -36,13 +36,16 @@ OBJECTIVES: dict[str, str] = {
 
 
 def objective_names(medium: str | None = None) -> list[str]:
-    """All objectives, other packages' after ours. medium: only those that train what makes such samples."""
+    """The names of all objectives: first ours, then those of other packages.
+
+    medium: a kind of samples; only the objectives that train models which make such samples are named.
+    """
     names = list(dict.fromkeys([*OBJECTIVES, *added(GROUP)]))
     return names if medium is None else [name for name in names if _trains(name, medium)]
 
 
 def find_objective(name: str) -> type[Objective]:
-    """The objective of a name. Raises ParetuneError, one line with the nearest right name."""
+    """The objective of a name. Raises ParetuneError, which suggests the nearest known name."""
     if name in OBJECTIVES:
         module, kind = OBJECTIVES[name].split(":")
         return getattr(import_module(f".{module}", __package__), kind)
@@ -61,5 +64,5 @@ def find_objective(name: str) -> type[Objective]:
 def _trains(name: str, medium: str) -> bool:
     try:
         return medium in find_objective(name).trainers
-    except ParetuneError:  # another package's, which is broken: whoever names it is told
+    except ParetuneError:  # of another package and broken; a recipe that names it gets the error
         return False

@@ -1,6 +1,6 @@
-"""What an objective of language models is: a trainer of TRL, what makes it this objective, and its rows.
+"""Objectives of language models: a trainer of TRL, its arguments, and the rows of its data set.
 
-TRL is imported by `training.language` when training begins, not here.
+`training.language` imports TRL when training begins; this module does not.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ TRAINER = "paretune.training.language.trainer:LanguageTrainer"
 
 
 class TrlOptions(Options):
-    """TRL's own settings may be given by their names; they are checked when TRL is loaded."""
+    """TRL's settings may be given by their names too; they are checked when TRL is loaded."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 @dataclass(frozen=True)
 class Batches:
-    """How an epoch is cut. micro: a forward pass; accumulate: of them an update; updates: an epoch."""
+    """How an epoch is divided.
+
+    micro: samples in a forward pass. accumulate: forward passes in an update. updates: updates in an epoch.
+    """
 
     micro: int
     accumulate: int
@@ -34,10 +37,12 @@ class Batches:
 
 
 class TrlObjective(Objective):
-    """place: module:Trainer:Config of TRL. own: arguments that make the trainer this objective.
+    """An objective that TRL trains.
 
-    draws: whether answers are drawn and scored by rewards; else the rows hold them. rows_a_prompt: how many
-    rows of the data set a prompt is. whole_batches: see `Objective.needs_whole_batches`.
+    place: "module:Trainer:Config" of TRL. loss_arguments: arguments of the trainer that select this
+    objective's loss. draws: whether answers are drawn and scored by rewards; otherwise the rows hold them.
+    rows_a_prompt: how many rows of the data set one prompt makes. whole_batches: see
+    `Objective.needs_whole_batches`.
     """
 
     options_kind = TrlOptions
@@ -46,19 +51,19 @@ class TrlObjective(Objective):
         "train": ("keep",), "objective": ("shared_noise", "advantage_clip", "anchor"),
     }  # fmt: skip
     place: ClassVar[str]
-    own: ClassVar[Mapping[str, Any]] = {}
+    loss_arguments: ClassVar[Mapping[str, Any]] = {}
     draws: ClassVar[bool] = False
     rows_a_prompt: ClassVar[int] = 1
     whole_batches: ClassVar[bool] = False
 
     @classmethod
     def needs_whole_batches(cls, options: Any) -> bool:
-        """Of the losses that do, and wherever the recipe names a loss itself."""
+        """True for losses that need them, and for every recipe that gives a `loss_type`."""
         return cls.whole_batches or "loss_type" in (options.model_extra or {})
 
     @classmethod
     def fixed(cls, config: RunConfig, kl: float, batches: Batches) -> dict[str, Any]:
-        """TRL's arguments that the recipe's own keys say; `objective.options` may not."""
+        """TRL's arguments that other keys of the recipe determine; `objective.options` may not set them."""
         raise NotImplementedError
 
     @classmethod
@@ -74,11 +79,11 @@ class TrlObjective(Objective):
         """The data set's rows for the prompts at `index`, in its order.
 
         Args:
-            name: the objective's, for a message.
+            name: the name of the objective, for a message.
             prompts: all prompts of the expert, with their records.
             texts: the prompts as the model reads them.
-            index: those of the whole training, epoch by epoch.
-            chats: whether the prompts have a chat template: then rows are conversations, whose answers TRL
-                ends as the template does, and not with the tokenizer's end.
+            index: the prompts of the whole training, epoch by epoch.
+            chats: whether the prompts have a chat template. Then rows are conversations, and TRL ends their
+                answers as the template does, not with the tokenizer's end token.
         """
         raise NotImplementedError

@@ -17,7 +17,7 @@ from ..models.loading import open_policy
 from ..ops.merge_weights import simplex_lattice
 from ..ops.merging import DIVISIONS
 from ..stages.claim import check
-from ..stages.search import PROMPTS, means_of, validation_of, values_of
+from ..stages.measure_candidates import PROMPTS, means_of, validation_of, values_of
 from ..types import ParetuneError
 
 
@@ -34,11 +34,18 @@ def merge_by_search(
     prompts: int = PROMPTS,
     renames: Sequence[str] = (),
 ) -> MergeReport:
-    """Merge with the weights on the simplex lattice whose model has the largest hypervolume.
+    """Merge adapters with those weights on the simplex lattice whose model has the largest hypervolume.
 
-    config: a recipe with the base model and the rewards; each candidate's average is folded into that model
-    and draws samples for the first `prompts` TRAINING prompts of every reward. The other arguments and the
-    errors are `merge_adapters`'. The provenance lists every candidate, its mean rewards and its value.
+    Each candidate's average is folded into the base model and draws samples for the first `prompts` TRAINING
+    prompts of every reward. The provenance lists every candidate with its mean rewards and its value. The
+    arguments that are not described here, and the errors, are those of `merge_adapters`.
+
+    Args:
+        inputs: the adapters.
+        config: a recipe with the base model and the rewards.
+        report: called with the progress.
+        divisions: of the lattice.
+        prompts: how many training prompts of every reward are used.
     """
     check_new(Path(out))
     check(config)

@@ -1,9 +1,10 @@
-"""The measuring part of the reducer `search`: what candidate weights of adapters are worth.
+"""Measure candidate weights for the reducer `search`.
 
-Every candidate's average is folded, with a round's parents, into the base and draws samples for the
-first prompts of each reward's TRAINING set: the held-out prompts must not choose the weights that they
-later judge. Its value is the hypervolume of its mean rewards. All candidates are one job, for an
-unbounded reward's reference point is known only when all are measured.
+A candidate is a tuple of weights for the adapters that are merged. Its average is folded into the base,
+together with the adapters of the earlier rounds, and this model draws samples for the first prompts of each
+reward's TRAINING set; the held-out prompts must not choose the weights that they later judge. The value of
+the candidate is the hypervolume of its mean rewards. All candidates are one job, because the reference point
+of an unbounded reward is known only when all of them are measured.
 """
 
 from __future__ import annotations
@@ -40,13 +41,16 @@ Weights = tuple[float, ...]
 
 @dataclass(frozen=True)
 class SearchJob:
-    """What a worker needs. candidates: weights of the round's experts. model: the base's fingerprint."""
+    """What a worker needs to measure candidates.
+
+    candidates: weights of the round's experts. base_fingerprint: identifies the base model.
+    """
 
     config: RunConfig
     round: Round
     candidates: tuple[Weights, ...]
-    run: Path
-    model: str
+    run_folder: Path
+    base_fingerprint: str
     devices: int = 1
 
     @property
@@ -56,13 +60,16 @@ class SearchJob:
 
     @property
     def folder(self) -> Path:
-        """Where the rows lie, beside the merged folder: one a candidate, its weights, means and value."""
-        return (self.run / self.round.merged).with_name("search")
+        """Where the rows are written, beside the merged folder.
+
+        There is one row for each candidate, with its weights, mean rewards and value.
+        """
+        return (self.run_folder / self.round.merged).with_name("search")
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What one reward judges candidates by. prompts: of its training set."""
+    """How one reward judges candidates. prompts: from its training set. seed: of the noise."""
 
     reward: Reward
     prompts: Sequence[Prompt]
@@ -72,20 +79,27 @@ class Validation:
 def measure_candidates(
     job: SearchJob, report: Report, should_stop: Callable[[], bool], devices: Devices
 ) -> list[float]:
-    """The value of every candidate, in their order; measured unless that is done."""
+    """The value of every candidate, in order. They are measured unless that is done already.
+
+    Args:
+        job: the candidates, and the round whose experts they weight.
+        report: called with the progress.
+        should_stop: whether to stop before the next candidate, by raising types.Stopped.
+        devices: the devices to measure on, by torch's names.
+    """
     config, tasks = job.config, job.round.tasks
     sets = validation_of(config, int(config.reduce.options.get("prompts", PROMPTS)))
     inputs = _inputs(job, sets)
     if finished(job.folder, "search", inputs):
         return [row["value"] for row in read_candidates(job.folder / ROWS)]
-    experts = [load_delta([job.run / task.folder]) for task in tasks]
-    parents = [load_delta([job.run / parent]) for parent in tasks[0].parents]
+    experts = [load_delta([job.run_folder / task.folder]) for task in tasks]
+    parents = [load_delta([job.run_folder / parent]) for parent in tasks[0].parents]
     cut = (config.reduce.rank, config.reduce.energy)
     policy = open_policy(config.model, devices[0])
     means: list[dict[str, float]] = []
     for measured in means_of(policy, config, sets, experts, parents, job.candidates, cut):
         means.append(measured)
-        name = str(job.folder.relative_to(job.run))
+        name = str(job.folder.relative_to(job.run_folder))
         report({"folder": name, "update": len(means), "epochs": len(job.candidates)})
         if should_stop() and len(means) < len(job.candidates):
             raise Stopped
@@ -95,7 +109,7 @@ def measure_candidates(
         for w, m, v in zip(job.candidates, means, values, strict=True)
     ]
     write_rows(job.folder / ROWS, rows)
-    place = job.folder.relative_to(job.run).as_posix()
+    place = job.folder.relative_to(job.run_folder).as_posix()
     write_manifest(job.folder, "search", inputs, [ROWS], place=place, reference_point=reference)
     return values
 
@@ -109,42 +123,52 @@ def means_of(
     candidates: Sequence[Weights],
     cut: tuple[int | None, float | None] = (None, None),
 ) -> Iterator[dict[str, float]]:
-    """Each candidate's mean rewards, one model after another. cut: the merge's rank and energy."""
+    """Yield the mean rewards of each candidate, one model after another.
+
+    Args:
+        policy: the base model; every candidate is folded into it and taken out again.
+        config: the recipe.
+        sets: reward -> how it judges candidates.
+        experts: the adapters that a candidate weights.
+        parents: adapters that are added to every candidate.
+        candidates: tuples of weights, one weight for each expert.
+        cut: the rank and the energy that the merge is cut to.
+    """
     for weights in candidates:
         merged = merge_experts(experts, weights, rank=cut[0], energy=cut[1]).deltas
-        # Folded in one sum, as the evaluation folds: a bfloat16 base rounds once.
+        # All adapters are folded as one sum, as in the evaluation, so that a bfloat16 base is rounded once.
         changes = sum_deltas([*parents, merged])
         with memory_errors(to_measure, config), folded(policy.transformer, changes):
-            means = {name: _mean(policy, config, own) for name, own in sets.items()}
+            means = {name: _mean(policy, config, validation) for name, validation in sets.items()}
         yield means
 
 
 def values_of(
     config: RunConfig, means: Sequence[Mapping[str, float]]
 ) -> tuple[list[float], dict[str, float]]:
-    """The hypervolume of each candidate's means, and the reference point that it is from."""
+    """The hypervolume of each candidate's mean rewards, and the reference point it is measured from."""
     space = space_of(config)
     reference = space.reference(means)
     return [space.hypervolume(m, reference) for m in means], reference
 
 
 def validation_of(config: RunConfig, count: int = PROMPTS) -> dict[str, Validation]:
-    """Each reward's first prompts, and noise that is neither training's nor the evaluation's."""
+    """For each reward its first `count` prompts, and noise that neither training nor evaluation uses."""
     return {
         name: Validation(
-            load_reward(own.reward, name=name, **own.options),
-            load_prompts(own.prompts)[:count],
+            load_reward(reward_config.reward, name=name, **reward_config.options),
+            load_prompts(reward_config.prompts)[:count],
             derive_seed(config.seed, "search", name),
         )
-        for name, own in config.rewards.items()
+        for name, reward_config in config.rewards.items()
     }
 
 
-def _mean(policy: Policy, config: RunConfig, own: Validation) -> float:
-    samples = draw(policy, config, own.prompts, own.seed)
-    repeated = [p for p in own.prompts for _ in range(config.evaluate.samples)]
+def _mean(policy: Policy, config: RunConfig, validation: Validation) -> float:
+    samples = draw(policy, config, validation.prompts, validation.seed)
+    repeated = [p for p in validation.prompts for _ in range(config.evaluate.samples)]
     values = score_samples(
-        own.reward, samples, repeated, timeout=config.executor.reward_timeout
+        validation.reward, samples, repeated, timeout=config.executor.reward_timeout
     )
     return float(values.double().mean())
 
@@ -154,16 +178,16 @@ def _inputs(job: SearchJob, sets: Mapping[str, Validation]) -> str:
     return digest(
         {
             "candidates": job.candidates,
-            "experts": [adapter_hash(job.run / t.folder) for t in job.round.tasks],
-            "parents": [adapter_hash(job.run / p) for p in job.round.tasks[0].parents],
+            "experts": [adapter_hash(job.run_folder / t.folder) for t in job.round.tasks],
+            "parents": [adapter_hash(job.run_folder / p) for p in job.round.tasks[0].parents],
             "cut": [config.reduce.rank, config.reduce.energy],
-            "model": [job.model, config.model.model_dump(mode="json")],
+            "model": [job.base_fingerprint, config.model.model_dump(mode="json")],
             "evaluate": evaluate_inputs(config.evaluate),
             "threads": config.executor.threads,
-            "rewards": {name: [identity(own.reward), own.options] for name, own in config.rewards.items()},
+            "rewards": {name: [identity(r.reward), r.options] for name, r in config.rewards.items()},
             "prompts": {
-                name: [own.seed, [asdict(prompt) for prompt in own.prompts]]
-                for name, own in sets.items()
+                name: [validation.seed, [asdict(prompt) for prompt in validation.prompts]]
+                for name, validation in sets.items()
             },
         }
     )

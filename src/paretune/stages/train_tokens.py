@@ -1,6 +1,7 @@
-"""Tokens: train one a reward from the run's experts, as tasks that any executor runs, and gather them.
+"""Train one reward token for each reward from the run's experts, and gather the tokens for other tools.
 
-tokens/REWARD/ keeps a token's training; final/tokens/REWARD/ is what other tools load.
+A token is trained as a task that any executor can run. Its training is kept in tokens/REWARD/; other tools
+load it from final/tokens/REWARD/.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ FINAL = "final/tokens"
 
 @dataclass(frozen=True)
 class TokenJob:
-    """What a worker needs to train one token."""
+    """What a worker needs to train one token. base_fingerprint: identifies the base model."""
 
     config: RunConfig
     task: TokenTask
-    run: Path
-    model: str
+    run_folder: Path
+    base_fingerprint: str
     devices: int = 1
 
     @property
@@ -45,7 +46,7 @@ class TokenJob:
 
 
 def token_tasks(config: RunConfig, plan: Plan) -> tuple[TokenTask, ...]:
-    """One a reward; the teacher is the expert that the run reports for it."""
+    """One task for each reward. Its teacher is the expert that the run reports for the reward."""
     experts = expert_round(plan)
     if config.tokens is None or experts is None:
         return ()
@@ -63,25 +64,32 @@ def token_tasks(config: RunConfig, plan: Plan) -> tuple[TokenTask, ...]:
 def train_token(
     job: TokenJob, report: Report, should_stop: Callable[[], bool], devices: Devices
 ) -> dict[str, Any]:
-    """Train a token unless it is there; returns its manifest."""
+    """Train the token of a job, unless it is finished already; returns its manifest.
+
+    Args:
+        job: the token to train.
+        report: called with the progress.
+        should_stop: whether to stop after the next checkpoint, by raising types.Stopped.
+        devices: the devices to train on, by torch's names.
+    """
     assert job.config.tokens is not None
-    folder, steps = job.run / job.task.folder, job.config.tokens.steps
+    folder, steps = job.run_folder / job.task.folder, job.config.tokens.steps
     inputs = token_inputs(job)
     manifest = finished(folder, "token", inputs)
     if manifest is not None:
         report({"folder": job.task.folder, "update": steps, "epochs": steps})
         return manifest
-    # Imported here: a worker that only looks up a finished token needs no torch model.
-    from ..training.tokens.trainer import TokenTrainer
+    # Imported here because a worker that only looks up a finished token needs no torch model.
+    from ..training.token_distillation.trainer import TokenTrainer
 
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    own = job.config.rewards[job.task.reward]
-    reward = load_reward(own.reward, name=job.task.reward, **own.options)
-    expert = load_delta([job.run / a for a in job.task.teacher])
+    reward_config = job.config.rewards[job.task.reward]
+    reward = load_reward(reward_config.reward, name=job.task.reward, **reward_config.options)
+    expert = load_delta([job.run_folder / a for a in job.task.teacher])
     with memory_errors(to_load, job.config.model):
         trainer = TokenTrainer(
-            job.config, job.task, folder, reward, load_prompts(own.prompts), expert,
+            job.config, job.task, folder, reward, load_prompts(reward_config.prompts), expert,
             _teacher_inputs(job), devices[0],
         )  # fmt: skip
         trainer.resume(inputs)
@@ -96,20 +104,21 @@ def train_token(
 
 
 def _teacher_inputs(job: TokenJob) -> str:
-    """A digest of the teacher: the model and the adapters over it."""
+    """A digest of the teacher: the base model and the adapters over it."""
     config = job.config.without_rounding()
-    adapters = [adapter_hash(job.run / a) for a in job.task.teacher]
-    return digest([job.model, config.model.model_dump(mode="json"), adapters, config.executor.threads])
+    adapters = [adapter_hash(job.run_folder / a) for a in job.task.teacher]
+    model, threads = config.model.model_dump(mode="json"), config.executor.threads
+    return digest([job.base_fingerprint, model, adapters, threads])
 
 
 def token_inputs(job: TokenJob) -> str:
-    """A digest of everything that decides a token's vectors."""
+    """A digest of everything that determines a token's vectors."""
     task = job.task
     config = job.config.without_rounding(needs_whole_batches(job.config.objective))
     assert config.tokens is not None
-    own = config.rewards[task.reward]
+    reward_config = config.rewards[task.reward]
     train, evaluate = config.train, config.evaluate
-    prompts = [[p.text, dict(p.metadata)] for p in load_prompts(own.prompts)]
+    prompts = [[p.text, dict(p.metadata)] for p in load_prompts(reward_config.prompts)]
     return digest(
         {
             "task": asdict(task),
@@ -117,23 +126,23 @@ def token_inputs(job: TokenJob) -> str:
             "tokens": config.tokens.model_dump(mode="json"),
             "train": [train.micro_batch, train.max_grad_norm, train.autocast],
             "sampling": [evaluate.steps, evaluate.guidance_scale, evaluate.batch_size],
-            "reward": [named(own.reward), own.options, digest(prompts)],
+            "reward": [named(reward_config.reward), reward_config.options, digest(prompts)],
         }
     )
 
 
-def write_final_tokens(run: Path, tasks: Sequence[TokenTask]) -> None:
+def write_final_tokens(run_folder: Path, tasks: Sequence[TokenTask]) -> None:
     """Copy every token to final/tokens/REWARD."""
     for task in tasks:
-        source, target = run / task.folder, run / FINAL / task.reward
+        source, target = run_folder / task.folder, run_folder / FINAL / task.reward
         manifest = read_manifest(source)
         for name in manifest["files"]:
             write_bytes(below(target, name), below(source, name).read_bytes())
 
 
-def export_tokens(run: Path, out: Path) -> list[str]:
-    """Copy a run's tokens below a new folder; returns their names, none where it trained none."""
-    source = run / FINAL
+def export_tokens(run_folder: Path, out: Path) -> list[str]:
+    """Copy a run's tokens into the new folder `out`; returns their names, [] if the run has none."""
+    source = run_folder / FINAL
     names = sorted(p.name for p in source.iterdir()) if source.is_dir() else []
     if names and out.exists():
         raise ParetuneError(f"{out} exists; give a new folder")
@@ -143,5 +152,5 @@ def export_tokens(run: Path, out: Path) -> list[str]:
 
 
 def _links(folder: str, names: list[str]) -> list[str]:
-    """What is not copied: a run writes no links, and one in a stranger's may lead to any file."""
+    """The entries that are not copied: a run writes no links, and a link may lead to any file."""
     return [name for name in names if (Path(folder) / name).is_symlink()]

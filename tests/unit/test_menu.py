@@ -1,4 +1,4 @@
-"""Families of models: what each method offers for a preference, and the grid of them."""
+"""Menus of models: what each method offers for a preference, and the grid of them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import pytest
 from paretune.planning.methods import build_plan
 from paretune.recipes import parse_config
 from paretune.reward_tokens.spec import TokenUse
-from paretune.stages.menu import PolicyFamily, families_of, preferences, token_family
+from paretune.stages.menu import Menu, menus_of, preferences, token_menu
 from paretune.stages.subjects import subjects_of
 from tests.unit.test_plan import ALL, config
 
 
-def test_a_family_weighs_its_experts() -> None:
-    family = PolicyFamily("x", ("m",), ("a", "b", "c"))
-    mixed = family.at((0.25, 0.0, 0.75))
+def test_a_menu_weighs_its_experts() -> None:
+    menu = Menu("x", ("m",), ("a", "b", "c"))
+    mixed = menu.at((0.25, 0.0, 0.75))
     assert mixed.adapters == ("m", "a", "c")
     assert mixed.scales == (1.0, 0.25, 0.75)
 
 
-def test_a_family_of_tokens_holds_the_most_wanted_in_full() -> None:
-    family = token_family(("a", "b", "c"), fixed=("final",))
-    assert family.at((0.0, 1.0, 0.0)).tokens == (TokenUse("b"),)
-    mixed = family.at((0.25, 0.5, 0.25)).tokens
+def test_a_menu_of_tokens_holds_the_most_wanted_in_full() -> None:
+    menu = token_menu(("a", "b", "c"), fixed=("final",))
+    assert menu.at((0.0, 1.0, 0.0)).tokens == (TokenUse("b"),)
+    mixed = menu.at((0.25, 0.5, 0.25)).tokens
     assert mixed == (TokenUse("a", scale=0.5), TokenUse("b"), TokenUse("c", scale=0.5))
-    even = family.at((1 / 3, 1 / 3, 1 / 3))
+    even = menu.at((1 / 3, 1 / 3, 1 / 3))
     assert even.tokens == (TokenUse("a"), TokenUse("b"), TokenUse("c"))
     assert (even.adapters, even.scales) == (("final",), (1.0,))
 
@@ -48,9 +48,9 @@ def test_tokens_are_measured_beside_the_rest_and_on_the_grid() -> None:
     assert len(found) == 4
 
 
-def test_only_methods_with_experts_are_families() -> None:
+def test_only_methods_with_experts_have_menus() -> None:
     plan = build_plan(config("abc").model_copy(update={"methods": ALL}))
-    found = {f.method: f for f in families_of(plan)}
+    found = {f.method: f for f in menus_of(plan)}
     assert list(found) == ["mapreduce", "rewarded_soup", "selma"]
     assert found["mapreduce"].fixed == ("round-1/merged", "round-2/merged")
     assert found["mapreduce"].experts[0] == "round-3/experts/a"

@@ -1,10 +1,12 @@
-"""Train one reward token (RaTE, 2511.20629): a few vectors beside the model's embeddings, all else frozen.
+"""Train one reward token (RaTE, 2511.20629): a few vectors beside the model's embeddings. All else is frozen.
 
-    the expert draws samples, once  ->  each step: how well does the base with the token do what the expert
-    did, move the vectors  ->  now and then: draw held-out training prompts with the token, score
+    once          the expert draws samples each step     move the vectors so that the base with the token does
+    better what the expert did validation    every `every` steps: draw samples of held-out training prompts
+    with the token, and score them
 
-The best validated vectors are kept. Every step draws from its own seeded generator and a checkpoint lies
-at every validation, so stopping and going on changes nothing. What a sample is, only the student knows.
+The vectors of the best validation are kept. Every step draws from a generator that is seeded for this step,
+and every validation writes a checkpoint, so a run that is stopped and resumed gives the same result. Only the
+student knows what a sample is.
 """
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ from ..checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, 
 from ..trainers import open_student
 
 Report = Callable[[dict[str, Any]], None]
-LAST_RATE = 0.1  # the learning rate falls along a cosine to this share of its first value
+LAST_RATE = 0.1  # the share of its first value to which the learning rate falls, along a cosine
 
 
 class TokenTrainer:
-    """One token's vectors, optimiser and position. `run` trains to the end and returns the best."""
+    """The vectors, the optimiser and the position of one token. `run` trains them and returns the best."""
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class TokenTrainer:
         self.prompts, self.held_out = split(prompts, self.settings.options.validation, task.seed)
         self.student = open_student(config, task, expert, device)
         parameters: dict[str, Any] = dict(self.student.token.vectors)
-        # A step is as long, beside the encoder's own embeddings, in every encoder.
+        # Relative to the encoder's embeddings, a step has the same length in every encoder.
         unit = self.student.units()
         rate = self.settings.options.learning_rate
         groups = [{"params": [p], "lr": rate * unit[n]} for n, p in parameters.items()]
@@ -66,7 +68,7 @@ class TokenTrainer:
         self.samples = 0
 
     def resume(self, inputs: str) -> None:
-        """Go on from the last checkpoint, if there is one. inputs: digest of all that decides the vectors."""
+        """Load the last checkpoint, if there is one. inputs: a digest of all that determines the vectors."""
         self.state.inputs = inputs
         found = find_checkpoint(self.folder, inputs)
         if found is not None:
@@ -75,7 +77,10 @@ class TokenTrainer:
             self.rows = [row for row in rows if row["update"] <= self.state.epoch]
 
     def run(self, report: Report, should_stop: Callable[[], bool]) -> Token:
-        """Train until the last step, or until validation no longer improves. Raises Stopped when asked."""
+        """Train until the last step, or until validation no longer improves.
+
+        Raises Stopped, after a checkpoint, when `should_stop` says so.
+        """
         options = self.settings.options
         self.samples = self.student.learn_from(
             self.prompts, self.folder / "teacher", self.inputs, should_stop
@@ -94,7 +99,7 @@ class TokenTrainer:
                 self.state.ema.update({n: p.detach().clone() for n, p in self.state.parameters.items()})
             seconds = time.perf_counter() - start
             self.rows.append({"update": last, **totals, "reward": value, "seconds": seconds})
-            # Rows before the checkpoint: one row too many is cut on resume, one too few would be lost.
+            # Rows are written before the checkpoint: a resume removes a row too many, but cannot restore one.
             write_rows(self.folder / METRICS, self.rows)
             save_checkpoint(self.folder, self.state)
             report({"folder": self.task.folder, "epochs": self.settings.steps, **self.rows[-1]})
@@ -103,7 +108,7 @@ class TokenTrainer:
         return Token(self.task.reward, self.state.ema)
 
     def best(self) -> float:
-        """The best validated reward so far, as it counts (a cost's sign turned)."""
+        """The best mean reward of a validation so far, oriented so that greater is better."""
         return max((row["reward"] for row in self.rows), default=-math.inf)
 
     def exhausted(self) -> bool:
@@ -113,7 +118,7 @@ class TokenTrainer:
         return len(values) > patience and max(values[-patience:]) <= max(values[:-patience])
 
     def step(self, step: int) -> dict[str, float]:
-        """One optimiser step on a batch of the teacher's samples, drawn for this step alone."""
+        """One optimiser step on a batch of the teacher's samples that is drawn for this step alone."""
         options, train = self.settings.options, self.config.train
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, "step", step))
         chosen = torch.randperm(self.samples, generator=generator)[: options.batch_size]
@@ -127,7 +132,7 @@ class TokenTrainer:
             (loss * share).backward()
             total += float(loss.detach()) * share
         parameters = list(self.state.parameters.values())
-        # Adam takes no notice of the gradient's length, but of outliers among the steps it does.
+        # Adam does not depend on the gradient's overall length, but outliers among the steps do matter to it.
         norm = torch.nn.utils.clip_grad_norm_(parameters, train.max_grad_norm)
         self.state.optimiser.step()
         self.state.optimiser.zero_grad()
@@ -135,7 +140,7 @@ class TokenTrainer:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """The mean reward of the held-out training prompts with the token; the seed is always the same."""
+        """The mean reward of the held-out training prompts with the token, always with the same seed."""
         drawn = self.student.draw(self.held_out, derive_seed(self.task.seed, "validation"))
         timeout = self.config.executor.reward_timeout
         scores = score_samples(self.reward, drawn, self.held_out, timeout=timeout)
@@ -145,7 +150,11 @@ class TokenTrainer:
 def split(
     prompts: Sequence[Prompt], count: int, seed: int
 ) -> tuple[list[Prompt], list[Prompt]]:
-    """Training prompts, and `count` held out (at most a third; of a single prompt, it itself)."""
+    """Divide prompts into those to train on and `count` that are held out, at most a third of them.
+
+    If there are too few to hold one out, all prompts are in the first part, and the first `count` in the
+    second too.
+    """
     order = torch.randperm(
         len(prompts), generator=torch.Generator().manual_seed(derive_seed(seed, "split"))
     ).tolist()
@@ -156,5 +165,5 @@ def split(
 
 
 def cosine(progress: float) -> float:
-    """The learning rate's share of its first value, at progress 0 to 1."""
+    """The share of its first value that the learning rate has at a progress from 0 to 1."""
     return LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * progress)) / 2

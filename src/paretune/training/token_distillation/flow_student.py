@@ -1,4 +1,4 @@
-"""A flow model learns a reward token (RaTE, 2511.20629): from its expert's pictures, by flow matching."""
+"""A flow model learns a reward token by flow matching on its expert's samples (RaTE, 2511.20629)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .teacher import Tensors, draw_once
 
 
 class FlowStudent(Student):
-    """clean: the teacher's latents [S, C, h, w]. index: the prompt of each, [S]."""
+    """The student of a flow model. clean: the teacher's latents [S, C, h, w]. index: their prompts, [S]."""
 
     prompts: list[Prompt]
     clean: torch.Tensor
@@ -32,7 +32,7 @@ class FlowStudent(Student):
     def learn_from(
         self, prompts: Sequence[Prompt], folder: Path, inputs: str, should_stop: Callable[[], bool]
     ) -> int:
-        """See `Student`. Samples are drawn by ODE, as models are measured."""
+        """See `Student`. Samples are drawn by the ODE, as in the evaluation."""
         sampling, count = sampling_of(self.config), self.settings.options.samples
         settings = [count, sampling.batch, sampling.steps, sampling.guidance, self.task.seed]
         inputs = digest([inputs, settings, [p.text for p in prompts]])
@@ -51,7 +51,7 @@ class FlowStudent(Student):
         return {"clean": clean.contiguous(), "index": index}
 
     def batch(self, chosen: torch.Tensor, generator: torch.Generator) -> Losses:
-        """See `Student`. Noise and its levels are drawn for this step alone."""
+        """See `Student`. Noise and noise levels are drawn for this step alone."""
         sigma = logit_normal_sigma(len(chosen), generator, shift=self.settings.options.sigma_shift)
         noise = torch.randn(self.clean[chosen].shape, generator=generator)
         return lambda part: self.loss(
@@ -61,14 +61,22 @@ class FlowStudent(Student):
     def loss(
         self, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor, index: torch.Tensor
     ) -> torch.Tensor:
-        """The loss of B of the teacher's samples; index: their prompts."""
+        """The loss of B samples of the teacher.
+
+        Args:
+            clean: their latents [B, C, h, w].
+            noise: of the same shape.
+            sigma: their noise levels [B].
+            index: their prompts [B].
+        """
         clean, noise, sigma = (t.to(self.policy.device) for t in (clean, noise, sigma))
         texts = [self.prompts[int(i)].text for i in index]
         x = noised(clean, noise, sigma)
         if self.settings.loss == "flow":
             conditions = self.policy.encode(texts, False, self.tokens)
             return flow_matching_loss(self.policy.velocity(x, sigma, conditions, 1.0), clean, noise)
-        # The whole field that sampling follows, guidance included: the expert may have moved both branches.
+        # The loss compares the field that sampling follows, guidance included: the expert may change both
+        # branches.
         guidance = sampling_of(self.config).guidance
         with torch.no_grad():
             plain = self.policy.encode(texts, guidance > 1)
@@ -78,7 +86,7 @@ class FlowStudent(Student):
         return velocity_matching_loss(self.policy.velocity(x, sigma, conditions, guidance), target)
 
     def draw(self, prompts: Sequence[Prompt], seed: int) -> Samples:
-        """See `Student`. The noise comes from the seed."""
+        """See `Student`. The noise is drawn from the seed."""
         sampling = sampling_of(self.config)
         conditions = self.policy.encode([p.text for p in prompts], sampling.guidance > 1, self.tokens)
         noise = self.policy.initial_noise(len(prompts), torch.Generator().manual_seed(seed))
@@ -86,7 +94,7 @@ class FlowStudent(Student):
 
 
 def sampling_of(config: RunConfig) -> Sampling:
-    """As models are measured: the ODE with the evaluation's steps and guidance."""
+    """The sampling of the evaluation: the ODE with its steps and guidance."""
     settings = config.evaluate
     guidance = settings.guidance_scale
     guidance = config.model.guidance_scale if guidance is None else guidance

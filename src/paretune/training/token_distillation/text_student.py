@@ -1,13 +1,13 @@
-"""A language model learns a reward token: a soft token after the prompt, distilled on the expert's answers.
+"""A language model learns a reward token: a soft token after the prompt, distilled from the expert's answers.
 
-With answers y of the expert to prompts p, L̄ tokens long on average, and q the base's distribution after
-p and the token (both at the temperature that answers are drawn at):
+The expert gives answers y to prompts p; they are L̄ tokens long on average. q is the distribution of the base
+after p and the token. Both distributions are taken at the temperature that answers are drawn at. The loss is
 
     flow      E[ -Σ_t log q(y_t | p, y_<t) ] / L̄                    cross-entropy, as published
     velocity  E[ Σ_t KL(expert(. | p, y_<t) || q(. | p, y_<t)) ] / L̄   the expert's whole distribution
 
-Both have the same expected gradient where the expert drew from that distribution; the second has less noise
-and costs one forward pass more. Shapes: B answers of up to A tokens, V words.
+Both losses have the same expected gradient if the expert drew from that distribution. The second has less
+noise and costs one more forward pass. Shapes: B answers of up to A tokens, V words.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ NOTHING = -1  # after an answer's end
 
 
 class TextStudent(Student):
-    """answers: the teacher's tokens, [S, A], then NOTHING. index: the prompt of each, [S]."""
+    """The student of a language model.
+
+    answers: the teacher's tokens [S, A], filled up with NOTHING. index: their prompts [S].
+    """
 
     prompts: list[str]
     answers: Tensor
@@ -40,10 +43,10 @@ class TextStudent(Student):
     def learn_from(
         self, prompts: Sequence[Prompt], folder: Path, inputs: str, should_stop: Callable[[], bool]
     ) -> int:
-        """See `Student`. Answers are drawn as models are measured."""
+        """See `Student`. Answers are drawn as in the evaluation."""
         count, size = self.settings.options.samples, self.config.evaluate.batch_size
         self.prompts = [p.text for p in prompts]
-        # A prompt without room for the token as well is told before anything is drawn.
+        # A prompt that leaves no room for the token is reported before anything is drawn.
         self.asked = self.policy.prompt_ids(self.prompts, self.tokens)
         self.plain = self.policy.prompt_ids(self.prompts, ())
         inputs = digest([inputs, [count, size, self.task.seed], self.prompts])
@@ -61,25 +64,26 @@ class TextStudent(Student):
         return {"answers": torch.tensor([r + [NOTHING] * (most - len(r)) for r in rows]), "index": index}
 
     def batch(self, chosen: Tensor, generator: torch.Generator) -> Losses:
-        """See `Student`. Nothing is drawn by lot."""
+        """See `Student`. Nothing is random here."""
         return lambda part: self.loss(self.answers[chosen[part]], self.index[chosen[part]])
 
     def loss(self, answers: Tensor, index: Tensor) -> Tensor:
-        """The loss of B of the teacher's answers, [B, A]; index: their prompts."""
-        own = self._log_probs(self.asked, answers, index, vectors_of(self.policy.transformer, self.tokens))
-        answers = answers.to(own.device)
+        """The loss of B answers of the teacher, [B, A]. index: their prompts, [B]."""
+        vectors = vectors_of(self.policy.transformer, self.tokens)
+        student = self._log_probs(self.asked, answers, index, vectors)
+        answers = answers.to(student.device)
         if self.settings.loss == "flow":
-            each = -own.gather(2, answers.clamp(min=0)[..., None])[..., 0]
+            each = -student.gather(2, answers.clamp(min=0)[..., None])[..., 0]
         else:
             with torch.no_grad(), self.teacher.on():
                 target = self._log_probs(self.plain, answers, index, None)
-            each = (target.exp() * (target - own)).sum(2)
+            each = (target.exp() * (target - student)).sum(2)
         return (each * (answers != NOTHING)).sum() / (len(answers) * self.length)
 
     def _log_probs(
         self, asked: list[list[int]], answers: Tensor, index: Tensor, vectors: Tensor | None
     ) -> Tensor:
-        """What the model says at each place of the answers, [B, A, V]."""
+        """The model's log-probabilities at each position of the answers, [B, A, V]."""
         prompts = [asked[int(i)] for i in index]
         rows = [
             [*prompt, *(one for one in answer if one != NOTHING)]
@@ -93,13 +97,13 @@ class TextStudent(Student):
 
     @torch.no_grad()
     def draw(self, prompts: Sequence[Prompt], seed: int) -> Samples:
-        """See `Student`. An answer of each."""
+        """See `Student`: one answer to each prompt."""
         return self.policy.answer(
             [p.text for p in prompts], seed, self.config.evaluate.batch_size, self.tokens
         )
 
     def write(self, folder: Path, token: Token) -> list[str]:
-        """See `Student`; beside the vectors lies the model's tokenizer, which knows the token's words."""
+        """See `Student`. The model's tokenizer, with the token's words added, is written too."""
         names = super().write(folder, token)
         tokenizer = with_words(self.policy.tokenizer, token.words)
         files = map(Path, tokenizer.save_pretrained(folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paretune.training.schedule import rate_share
+from paretune.training.learning_rate import rate_share
 
 
 def test_constant_stays() -> None:

@@ -1,7 +1,7 @@
-"""The part of training a reward token that differs from one kind of model to another.
+"""The part of training a reward token that differs between kinds of models.
 
-The loop (`tokens.TokenTrainer`) asks a student to draw from its expert, for the loss of a batch of that, and
-for samples with the token to validate; it never looks at what a sample is.
+The loop (`trainer.TokenTrainer`) asks a student to draw samples from its expert, for the loss of a batch of
+them, and for samples with the token, which are validated. The loop never looks at what a sample is.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ...reward_tokens.pipelines import Scaled
 from ...types import Prompt, Samples
 from .teacher import Teacher
 
-# The loss of some of a batch's samples, by their numbers in it.
+# The numbers of some samples within a batch -> their loss.
 Losses = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Student:
-    """The base with one token in training. Everything but the token's vectors is frozen."""
+    """The base model with one token in training. Everything except the token's vectors is frozen."""
 
     def __init__(
         self, config: RunConfig, task: TokenTask, expert: Mapping[str, LowRank], device: str
@@ -43,33 +43,42 @@ class Student:
 
     @property
     def tokens(self) -> list[Scaled]:
-        """What follows every prompt."""
+        """The tokens that follow every prompt."""
         return [Scaled(self.token)]
 
     def units(self) -> dict[str, float]:
-        """What a step's length is measured in, for each of the token's vectors."""
+        """The unit of a step's length, for each of the token's vectors."""
         return self.policy.row_scales()
 
     def learn_from(
         self, prompts: Sequence[Prompt], folder: Path, inputs: str, should_stop: Callable[[], bool]
     ) -> int:
-        """Draw the teacher's samples of the prompts in turn, or read them from `folder`; returns how many.
+        """Let the teacher draw samples of the prompts in turn, or read them from `folder`.
 
-        inputs: a digest of the teacher. Raises Stopped when asked to stop.
+        Args:
+            prompts: the training prompts.
+            folder: where the samples are kept.
+            inputs: a digest of the teacher.
+            should_stop: whether to stop, by raising Stopped.
+
+        Returns:
+            The number of samples.
         """
         raise NotImplementedError
 
     def batch(self, chosen: torch.Tensor, generator: torch.Generator) -> Losses:
-        """One step's batch: the chosen samples, [B]. generator: the step's own, for what is drawn by lot.
+        """The losses of one step's batch.
 
-        The loss of a part is the mean over its samples, so that parts add up to the batch.
+        The loss of a part of the batch is the mean over the part's samples, so that weighted parts add up to
+        the loss of the batch. chosen: the numbers of the samples, [B]. generator: seeded for this step, for
+        noise.
         """
         raise NotImplementedError
 
     def draw(self, prompts: Sequence[Prompt], seed: int) -> Samples:
-        """A sample of each prompt with the token; the same seed draws alike."""
+        """One sample of each prompt with the token. The same seed draws the same samples."""
         raise NotImplementedError
 
     def write(self, folder: Path, token: Token) -> list[str]:
-        """Write a token's files for other tools; returns their names."""
+        """Write the files of a token for other tools; returns their names."""
         return write_token(folder, token)

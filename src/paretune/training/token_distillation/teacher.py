@@ -1,7 +1,7 @@
-"""What a reward token learns from: its expert's own samples, drawn once and kept with their hashes.
+"""The teacher of a reward token: its expert, whose samples are drawn once and kept with their hashes.
 
-The expert lies on the model as one frozen adapter that is switched on and off, so that the same weights
-are teacher and student and the base is never touched.
+The expert is one frozen adapter on the model, which is switched on and off. So the same weights serve as
+teacher and as student, and the base never changes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Teacher:
-    """An expert on the policy's model, off unless it is asked."""
+    """An expert as an adapter on the policy's model. It is off except inside `on`."""
 
     def __init__(self, policy: Any, deltas: Mapping[str, LowRank]) -> None:
         self.policy = policy
@@ -36,7 +36,7 @@ class Teacher:
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """The model is the expert for the length of a block."""
+        """Make the model the expert for the length of a block."""
         activate(self.policy.transformer, policy=False, parents=True)
         try:
             yield
@@ -44,7 +44,7 @@ class Teacher:
             self.off()
 
     def off(self) -> None:
-        """The model is the base."""
+        """Make the model the base."""
         activate(self.policy.transformer, policy=False, parents=False)
 
 
@@ -56,10 +56,24 @@ def draw_once(
     draw: Callable[[int, torch.Tensor], Tensors],
     should_stop: Callable[[], bool],
 ) -> Tensors:
-    """`count` samples in parts of `size`; those that lie in `folder` already are read.
+    """Draw samples in parts, or read those that `folder` holds already.
 
-    inputs: a digest of what decides them. draw: a part's number and its samples' -> tensors, a row a sample.
-    They are written in parts, so that little is lost by a stop, which raises Stopped.
+    They are written part by part, so that a stop loses little.
+
+    Args:
+        folder: where the parts are kept.
+        inputs: a digest of everything that determines the samples.
+        count: how many samples.
+        size: how many of them are one part.
+        draw: called with the number of a part and the numbers of its samples; returns tensors, one row a
+            sample.
+        should_stop: whether to stop before the next part.
+
+    Returns:
+        The tensors of all samples.
+
+    Raises:
+        Stopped: when `should_stop` says so.
     """
     names = [f"samples-{i:04d}.safetensors" for i in range(-(-count // size))]
     if finished(folder, "teacher", inputs) is None:
@@ -76,9 +90,9 @@ def draw_once(
 
 
 def _belongs(path: Path, inputs: str) -> bool:
-    """Whether a part was drawn from the same inputs; files are written whole or not at all."""
+    """Whether a file is a part that was drawn from the same inputs. Files are written whole or not at all."""
     try:
-        load_file(path)  # all of it is there
+        load_file(path)  # fails where a part of the file is missing
         with safe_open(path, "pt") as file:
             return (file.metadata() or {}).get("inputs") == inputs
     except (OSError, SafetensorError):

@@ -1,1 +1,0 @@
-"""Training of reward tokens (RaTE): the loop, the teacher, and what learns."""
