@@ -49,21 +49,32 @@ class RewardApart:
     def _call(self, method: str, *arguments: Any) -> Any:
         """One of the methods that a reward may have, `applies` for one."""
         prompt = arguments[0] if arguments and isinstance(arguments[0], Prompt) else None
-        return self._ask("call", method, *arguments, prompt=prompt, seconds=PATIENCE.get())
+        answer = self._answer("call", method, *arguments, prompt=prompt, seconds=PATIENCE.get())
+        if "error" not in answer:
+            return answer["value"]
+        if method == "check":  # its reason, to which the prompt's place is added
+            raise ParetuneError(answer["raised"])
+        where = "" if prompt is None else f" (prompt {shown(prompt)!r})"
+        raise RewardError(f"reward {self.name!r} raised {answer['raised']} in {method}{where}")
 
     def _ask(self, method: str, *arguments: Any, prompt: Prompt | None, seconds: float) -> Any:
+        answer = self._answer(method, *arguments, prompt=prompt, seconds=seconds)
+        if "error" in answer:
+            raise RewardError(answer["error"]) from (ParetuneError() if answer["user"] else None)
+        return answer["value"]
+
+    def _answer(
+        self, method: str, *arguments: Any, prompt: Prompt | None, seconds: float
+    ) -> dict[str, Any]:
         where = "" if prompt is None else f" (prompt {shown(prompt)!r})"
         try:
-            answer = reward_process().ask(self._spec, method, *arguments, seconds=seconds)
+            return reward_process().ask(self._spec, method, *arguments, seconds=seconds)
         except Overdue:
             raise RewardTimeout(
                 f"reward {self.name!r} did not answer within {seconds:g} s{where}; it was ended: {LATE}"
             ) from None
         except Ended as how:
             raise RewardError(f"reward {self.name!r} ended its process, {how}{where}") from None
-        if "error" in answer:
-            raise RewardError(answer["error"]) from (ParetuneError() if answer["user"] else None)
-        return answer["value"]
 
 
 def find_apart(spec: str) -> bool:

@@ -25,7 +25,7 @@ import torch
 
 from paretune.types import ParetuneError, Prompt, Reward, Samples
 
-from .base import applies_to, build_reward, find_reward, one_line, reward_file, score_samples
+from .base import build_reward, find_reward, one_line, reward_file, score_samples
 from .importing import Modules, neighbours
 from .process import Spec
 
@@ -79,11 +79,13 @@ class Host:
             with self._state_of(spec):
                 return {"value": getattr(self, method)(spec, *arguments)}
         except ParetuneError as error:
-            return {"error": str(error), "user": isinstance(error.__cause__, ParetuneError)}
+            user = isinstance(error.__cause__, ParetuneError)
+            return {"error": str(error), "user": user, "raised": str(error)}
         except BaseException as error:
             verb = "could not be loaded" if method in {"load", "find"} else "failed"
             label = spec.spec if spec.number not in self._rewards else self._rewards[spec.number].name
-            return {"error": f"reward {label!r} {verb}: {one_line(error)}", "user": False}
+            line = one_line(error)
+            return {"error": f"reward {label!r} {verb}: {line}", "user": False, "raised": line}
         finally:
             if os.getpid() != self._process:  # a reward has forked, and this is the copy
                 os._exit(1)
@@ -116,18 +118,11 @@ class Host:
             return score_samples(reward, samples, prompts, len(prompts), timeout=None).tolist()
 
     def call(self, spec: Spec, method: str, *arguments: Any) -> Any:
-        """One of the optional methods: `applies` says yes or no, `check` raises or says nothing."""
+        """One of the optional methods. What it returns is a truth, or nothing."""
         reward = self._rewards[spec.number]
         with self._neighbours(spec):
-            if method == "applies":  # its failure names the reward and the prompt
-                return applies_to(reward, *arguments)
-            try:
-                getattr(reward, method)(*arguments)
-            except ParetuneError:
-                raise
-            except Exception as error:  # the message of a check of the user's is for the user
-                raise ParetuneError(one_line(error)) from error
-            return None
+            value = getattr(reward, method)(*arguments)
+            return None if value is None else bool(value)
 
     @contextmanager
     def _neighbours(self, spec: Spec) -> Iterator[None]:
