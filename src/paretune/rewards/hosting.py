@@ -25,7 +25,7 @@ import torch
 
 from paretune.types import ParetuneError, Prompt, Reward, Samples
 
-from .base import applies_to, build_reward, find_reward, one_line, reward_file, score_samples
+from .base import build_reward, find_reward, one_line, reward_file, score_samples
 from .importing import Modules, neighbours
 from .process import Spec
 
@@ -118,18 +118,11 @@ class Host:
             return score_samples(reward, samples, prompts, len(prompts), timeout=None).tolist()
 
     def call(self, spec: Spec, method: str, *arguments: Any) -> Any:
-        """One of the optional methods: `applies` says yes or no, `check` raises or says nothing."""
+        """One of the optional methods. What it returns is a truth, or nothing."""
         reward = self._rewards[spec.number]
         with self._neighbours(spec):
-            if method == "applies":  # its failure names the reward and the prompt
-                return applies_to(reward, *arguments)
-            try:
-                getattr(reward, method)(*arguments)
-            except ParetuneError:
-                raise
-            except Exception as error:  # the message of a check of the user's is for the user
-                raise ParetuneError(one_line(error)) from error
-            return None
+            value = getattr(reward, method)(*arguments)
+            return None if value is None else bool(value)
 
     @contextmanager
     def _neighbours(self, spec: Spec) -> Iterator[None]:
