@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..config import RunConfig
+from ..planning.devices import PlannedDevice, spoken
 from ..planning.estimate import SUSTAINED_TFLOPS, Estimate
 from ..planning.plan import Plan
 from ..training.objectives.settings import read_options
@@ -37,7 +38,7 @@ def summary_table(summary: dict[str, Any], judges: bool) -> Table:
     return table
 
 
-def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> list[Table]:
+def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedDevice) -> list[Table]:
     """The settings, and the methods side by side."""
     settings = Table(title=f"recipe {config.name}", show_header=False, title_justify="left")
     model, train, objective, lora = config.model, config.train, config.objective, config.lora
@@ -65,24 +66,26 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> 
     }
     for key, value in rows.items():
         settings.add_row(key, value)
+    core = "one core of " if device.kind == "cpu" else ""
+    rate = SUSTAINED_TFLOPS[device.kind]
     budget = Table(
-        title=f"methods (hours of one {device} at {SUSTAINED_TFLOPS[device]:g} TFLOP/s sustained)",
+        title=f"methods (time on {core}{device.name}, estimated at {rate:g} TFLOP/s sustained)",
         title_justify="left",
     )
-    for name in ("method", "rounds", "experts", "samples", "updates", "device-hours"):
+    for name in ("method", "rounds", "experts", "samples", "updates", "time"):
         budget.add_column(name, justify="left" if name == "method" else "right")
     for method in plan.methods:
         experts = sum(len(r.tasks) for r in method.rounds)
         hours = costs.hours.get(method.name)
         budget.add_row(
             method.name, str(len(method.rounds)), str(experts), f"{method.samples:,}",
-            f"{method.updates:,}", "" if hours is None else f"{hours:,.2f}",
+            f"{method.updates:,}", "" if hours is None else spoken(3600 * hours),
         )  # fmt: skip
     if config.tokens is not None:
         own, hours = config.tokens.options, costs.hours.get("tokens")
         budget.add_row(
             "tokens", "", "", f"{own.samples * len(config.rewards):,}",
-            f"{config.tokens.steps * len(config.rewards):,}", "" if hours is None else f"{hours:,.2f}",
+            f"{config.tokens.steps * len(config.rewards):,}", "" if hours is None else spoken(3600 * hours),
         )  # fmt: skip
     return [settings, budget]
 

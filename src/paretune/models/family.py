@@ -29,14 +29,16 @@ GROUP = "paretune.models"
 class Published:
     """A model on the hub, so that its recipe is planned without a copy of it.
 
-    transformer, vae: what their classes are built with; empty where nothing is drawn in latents.
-    billions: the parameters of each part. vae_class: the class of its autoencoder.
+    transformer, vae: what their classes are built with; no vae where nothing is drawn in latents.
+    billions: the parameters of each part. vae_class: the class of its autoencoder. untuned: whether it was
+    trained on plain text alone, so that it is fine-tuned on answers before a run.
     """
 
     billions: Mapping[str, float]
     transformer: Facts = field(default_factory=dict[str, Any])
     vae: Facts = field(default_factory=dict[str, Any])
     vae_class: str = "AutoencoderKL"
+    untuned: bool = False
 
 
 def _one(model: ModelConfig) -> int:

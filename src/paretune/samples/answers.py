@@ -11,12 +11,14 @@ import torch
 from ..config import ModelConfig, RunConfig
 from ..files import write_text
 from ..models.causal_lm.family import REWARD_MODELS, TextOptions
+from ..models.causal_lm.shape import read_text_shape
 from ..models.flow import Sampling
 from ..models.options import read_options
 from ..models.policy import Policy
 from ..models.sizes import parameters_of
 from ..reward_tokens.pipelines import Scaled
 from ..types import Prompt, Samples
+from .answer_memory import working_bytes
 from .media import Cost
 
 if TYPE_CHECKING:
@@ -71,16 +73,19 @@ class Texts:
         write_text(path, str(samples[index]).strip())
         return [path]
 
-    def cost(self, config: RunConfig, draws: bool = True) -> Cost | None:
+    def cost(self, config: RunConfig, draws: bool = True, device: str = "cuda") -> Cost | None:
         """Drawing reads every token once; training once more, and the reference where there is an anchor."""
         own = parameters_of(config.model.path)
         settings = read_options(TextOptions, config.model)
         judges = [str(r.options.get("model", "")) for r in config.rewards.values()]
         rewards = [parameters_of(name) or 1e9 * REWARD_MODELS.get(name, 0.0) for name in judges]
         reference = config.objective.kl > 0 or any(r.kl for r in config.rewards.values())
+        shape = read_text_shape(config.model.path)
+        working = None if shape is None else working_bytes(config, shape, settings, draws, device)
         answers, drawn = (1, 1) if draws else (2, 0)  # a pair is trained on as it is
         return Cost(
             own, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,
             draw=float(drawn + (answers if reference else 0)), train=float(answers),
             told=f"answers of up to {settings.max_tokens} tokens, temperature {settings.temperature:g}",
+            working=working,
         )  # fmt: skip

@@ -26,7 +26,7 @@ class Cost(NamedTuple):
     """What a sample costs. parameters: of the network that trains, if known. others: held beside it.
 
     tokens: of a sample and its prompt. draw, train: forward passes that drawing and training take.
-    told: how samples are drawn, in words.
+    told: how samples are drawn, in words. working: bytes that an expert takes beside the weights, if known.
     """
 
     parameters: float | None
@@ -35,6 +35,7 @@ class Cost(NamedTuple):
     draw: float
     train: float
     told: str
+    working: float | None = None
 
 
 class Medium(Protocol):
@@ -90,10 +91,10 @@ class Medium(Protocol):
         """Write one sample as `stem` with the suffix of its kind. Returns its files, the sample first."""
         ...
 
-    def cost(self, config: RunConfig, draws: bool = True) -> Cost | None:
+    def cost(self, config: RunConfig, draws: bool = True, device: str = "cuda") -> Cost | None:
         """What a sample costs, where the medium knows better than the estimate.
 
-        draws: whether training draws samples.
+        draws: whether training draws samples. device: cpu or cuda, where the expert trains.
         """
         ...
 
@@ -160,7 +161,7 @@ class Pictures:
         assert isinstance(samples, torch.Tensor)
         return save_sample(samples[index], stem)
 
-    def cost(self, config: RunConfig, draws: bool = True) -> Cost | None:
+    def cost(self, config: RunConfig, draws: bool = True, device: str = "cuda") -> Cost | None:
         """The estimate's own formula."""
         return None
 
