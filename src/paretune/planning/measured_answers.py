@@ -1,4 +1,4 @@
-"""Time a language model's own steps: a short epoch of TRL's trainer, on the recipe's prompts if they are here."""
+"""Time a language model's own steps: a short epoch of its trainer, on the recipe's prompts where it can."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def time_answers(config: RunConfig, device: str) -> tuple[int, float]:
         folder = Path(place)
         (folder / "held-out.txt").write_text("hello\n")
         file = str(folder / "held-out.txt")
-        own = RewardConfig(reward=NAME, prompts=file, eval_prompts=file)
+        own = RewardConfig.model_validate({"reward": NAME, "prompts": file, "eval_prompts": file})
         short = train.model_copy(
             update={"epochs": 2, "prompts_per_epoch": len(prompts), "updates_per_epoch": 1}
         )

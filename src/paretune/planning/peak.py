@@ -105,15 +105,18 @@ def measure_update(config: RunConfig, device: str, plan: Plan | None = None) -> 
 
 def _timed(step: Callable[[], object], device: torch.device) -> float:
     """Seconds of a step: of its second time, where the first was quick."""
-    for _ in range(2):
-        start = time.perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - start
-        if seconds > QUICK:
-            break
-    return seconds
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    first = time.perf_counter() - start
+    if first > QUICK:
+        return first
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
 
 
 def _measure_answers(config: RunConfig, device: str, plan: Plan | None) -> Peak:

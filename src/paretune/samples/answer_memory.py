@@ -1,7 +1,7 @@
 """What training on answers takes in memory beside the weights: counted from the tensors that are alive.
 
-An expert draws its epoch's answers at once, with a cache of keys and values, and then trains in micro-batches:
-one after the other, so the larger counts. The reference pass has no gradients and is never the larger.
+An expert draws its epoch's answers at once, with a cache of keys and values, and then trains in
+micro-batches. The two do not overlap: the larger counts. The reference pass has no gradients, and is smaller.
 """
 
 from __future__ import annotations
