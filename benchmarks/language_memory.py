@@ -1,9 +1,9 @@
 """The estimate of a small language model's memory against what an expert takes.
 
-    python benchmarks/language_memory.py [--size 135m|40m|360m] [--micro 8] [--answers 64] [--answer 64]
+    python benchmarks/language_memory.py [--size 135m|40m|360m] [--objective grpo] [--micro 8] [--answers 64]
 
-A random Llama of the shape is written to a temporary folder, one expert trains for one epoch by GRPO on the
-CPU in a process of its own, and the peak of its resident memory is put beside `paretune plan`'s figure.
+A random Llama of the shape is written to a temporary folder, one expert trains for one epoch on the CPU
+in a process of its own, and the peak of its resident memory is put beside `paretune plan`'s figure.
 """
 
 from __future__ import annotations
@@ -57,13 +57,21 @@ def make_model(folder: Path, size: str) -> None:
 def make_recipe(folder: Path, args: argparse.Namespace) -> Path:
     """One expert, one epoch."""
     (folder / "reward.py").write_text(REWARD)
-    prompts = folder / "prompts.txt"
-    prompts.write_text("".join(" ".join(f"w{3 + i + j}" for j in range(LONG)) + "\n" for i in range(64)))
+    prompts = folder / "prompts.jsonl"
+
+    def words(first: int, count: int) -> str:
+        return " ".join(f"w{3 + first + j}" for j in range(count))
+
+    rows = [
+        {"prompt": words(i, LONG), "chosen": words(i, args.answer), "rejected": words(i + 9, args.answer)}
+        for i in range(64)
+    ]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = {"template": "plain", "max_tokens": args.answer, "prompt_tokens": LONG}
     recipe: dict[str, Any] = {
         "name": "memory", "rounds": 1,
         "model": {"path": str(folder / "model"), "options": options},
-        "objective": {"name": "grpo", "kl": args.kl},
+        "objective": {"name": args.objective, "kl": args.kl},
         "train": {
             "epochs": 1, "prompts_per_epoch": args.answers // 8, "group_size": 8, "updates_per_epoch": 2,
             "micro_batch": args.micro,
@@ -107,6 +115,7 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=64, help="of the epoch")
     parser.add_argument("--answer", type=int, default=64, help="tokens of an answer")
     parser.add_argument("--kl", type=float, default=0.04)
+    parser.add_argument("--objective", default="grpo", help="dpo: an eighth as many pairs as answers")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -128,7 +137,8 @@ def main() -> None:
         )
     measured = json.loads(done.stdout.splitlines()[-1])
     print(json.dumps({
-        "size": args.size, "micro": args.micro, "answers": args.answers, "answer": args.answer, "kl": args.kl,
+        "size": args.size, "objective": args.objective, "micro": args.micro, "answers": args.answers,
+        "answer": args.answer, "kl": args.kl,
         "estimated_gb": round(told, 2), "measured_gb": round(measured["peak_gb"], 2),
         "ratio": round(told / measured["peak_gb"], 2), "seconds": round(measured["seconds"], 1),
     }))  # fmt: skip

@@ -14,6 +14,8 @@ from paretune.models.causal_lm.family import TextOptions
 from paretune.models.causal_lm.shape import TextShape, read_text_shape
 from paretune.recipes import find_recipe, load_config
 from paretune.samples.answer_memory import adapter_bytes, working_bytes
+from paretune.samples.media import Work
+from paretune.training.objectives.table import find_objective
 
 from ..language import make_gpt2, make_llama
 
@@ -40,22 +42,23 @@ def test_an_adapter_is_held_five_times_in_float32() -> None:
     assert adapter_bytes(LoraConfig(rank=8, targets=("q_proj",)), SMOL) == 5 * 4 * 8 * 1152 * 30
 
 
-def _working(device: str, *sets: str, draws: bool = True, **options: int) -> float:
+def _working(work: Work, *sets: str, **options: int) -> float:
     config = _config(*sets)
-    return working_bytes(config, SMOL, TextOptions(**options), draws, device) - adapter_bytes(
-        config.lora, SMOL
-    )
+    return working_bytes(config, SMOL, TextOptions(**options), work) - adapter_bytes(config.lora, SMOL)
 
 
 def test_micro_batches_hold_their_layers_and_their_logits() -> None:
     """8 answers of 100 tokens with their prompts; little is drawn beside them."""
-    sets = ("train.micro_batch=8", "train.prompts_per_epoch=2", "train.group_size=4")
+    sets = ("train.micro_batch=8", "train.prompts_per_epoch=2", "train.group_size=4",
+            "train.updates_per_epoch=1")  # fmt: skip
     sizes = {"prompt_tokens": 60, "max_tokens": 40}
     layer = 2 * 576 + 5 * 576 + 4 * 1536 + 7 * 16 + 2 * 576
     tile = 800 * 32768 * 4
-    assert _working("cuda", *sets, **sizes) == 800 * 30 * layer * 4 + tile
-    assert _working("cpu", *sets, **sizes) == 1.75 * 800 * 30 * layer * 4 + 8.25 * tile
-    less = _working("cuda", *sets, "model.gradient_checkpointing=true", **sizes)
+    assert _working(Work(), *sets, **sizes) == 800 * 30 * layer * 4 + tile
+    assert _working(Work(device="cpu"), *sets, **sizes) == 1.75 * 800 * 30 * layer * 4 + 8.25 * tile
+    halved = _working(Work(), *sets, "train.updates_per_epoch=2", **sizes)
+    assert halved == (800 * 30 * layer * 4 + tile) / 2
+    less = _working(Work(), *sets, "model.gradient_checkpointing=true", **sizes)
     assert less == 800 * (layer + 30 * 576) * 4 + tile
 
 
@@ -64,16 +67,22 @@ def test_an_epoch_of_many_answers_is_drawn_at_once() -> None:
     sets = ("train.micro_batch=1", "train.prompts_per_epoch=64", "train.group_size=8")
     cache = 2 * 192 * 30 * 100 * 4
     begin = (3 * 1536 + 4 * 576) * 60 * 4
-    assert _working("cuda", *sets, prompt_tokens=60, max_tokens=40) == 512 * (
+    assert _working(Work(), *sets, prompt_tokens=60, max_tokens=40) == 512 * (
         cache + 3 * 49152 * 4 + begin
     )
 
 
-def test_pairs_hold_all_their_logits() -> None:
+def test_pairs_are_two_answers_and_some_losses_hold_all_their_logits() -> None:
     sets = ("train.micro_batch=4", "train.prompts_per_epoch=4", "train.updates_per_epoch=1")
     layer = 2 * 576 + 5 * 576 + 4 * 1536 + 7 * 16 + 2 * 576
-    told = _working("cuda", *sets, draws=False, prompt_tokens=60, max_tokens=40)
-    assert told == 800 * 30 * layer * 4 + 5 * 800 * 49152 * 4
+    sizes = {"prompt_tokens": 60, "max_tokens": 40}
+    kept = 800 * 30 * layer * 4
+    assert _working(Work(draws=False), *sets, **sizes) == kept + 800 * 32768 * 4
+    whole = _working(Work(draws=False, whole_logits=True), *sets, **sizes)
+    assert whole == kept + 5 * 800 * 49152 * 4
+    assert [find_objective(name).whole_logits for name in ("dpo", "kto", "cpo", "simpo", "orpo")] == [
+        False, False, True, True, True
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

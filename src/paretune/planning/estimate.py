@@ -17,9 +17,9 @@ from ..models.facts import read_backbone, read_shape
 from ..models.family import Family
 from ..models.quantize import is_quantized
 from ..models.sizes import parameters_in
-from ..samples.media import Cost, medium_of
-from ..training.objectives.settings import draws_samples, settings_for
+from ..samples.media import Cost, Work, medium_of
 from ..training.objectives.settings import read_options as read_objective
+from ..training.objectives.settings import settings_for
 from ..training.objectives.table import find_objective
 from .plan import METHOD_OBJECTIVES, Plan
 
@@ -55,7 +55,9 @@ class Sizes:
 
 def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     """Memory of one expert and device-hours of each method."""
-    own = medium_of(config.model).cost(config, draws_samples(config.objective), device)
+    objective = find_objective(config.objective.name)
+    work = Work(objective.draws, device, objective.whole_logits)
+    own = medium_of(config.model).cost(config, work)
     if own is not None:
         return _estimate(config, plan, device, own)
     family = family_of(config.model.path)

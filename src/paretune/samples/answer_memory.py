@@ -9,38 +9,36 @@ from __future__ import annotations
 from ..config import LoraConfig, RunConfig
 from ..models.causal_lm.family import TextOptions
 from ..models.causal_lm.shape import TextShape
+from .media import Work
 
 FLOAT = 4
-# TRL's GRPO folds the logits tile by tile: tokens and words of a tile, and how many of its size are alive at
-# once in the backward pass, where torch does it on a CPU, and in place on a GPU.
+# TRL folds the logits tile by tile: tokens and words of a tile, and how many of its size are alive at once in
+# the backward pass, where torch does it on a CPU, and in place on a GPU.
 TILE_TOKENS, TILE_WORDS = 4096, 32768
 TILES = {"cpu": 8.25, "cuda": 1.0}
 # What is kept for the backward pass lies between tensors that are freed. glibc keeps their holes: a forward
 # pass holds so much more than it keeps (1.0 with MALLOC_MMAP_THRESHOLD_=65536). A GPU's allocator packs them.
 HOLES = {"cpu": 1.75, "cuda": 1.0}
-WHOLE_LOGITS = 5  # the other losses hold all logits: as drawn, shifted, and three gradients of that size
+WHOLE_LOGITS = 5  # some losses hold all logits: as computed, shifted, and three gradients of that size
 DRAWN_LOGITS = 3  # while answers are drawn, of the last token: the logits, the scores, the probabilities
 COPIES = 5  # of the adapter: parameters, gradients, AdamW's two moments, the average
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def working_bytes(
-    config: RunConfig, shape: TextShape, options: TextOptions, draws: bool, device: str
+    config: RunConfig, shape: TextShape, options: TextOptions, work: Work
 ) -> float:
-    """Bytes that an expert takes beside its base model.
-
-    draws: whether its objective draws answers; otherwise it trains on pairs of them. device: cpu or cuda.
-    """
+    """Bytes that an expert takes beside its base model."""
     value = 2 if config.model.dtype == "bfloat16" or config.train.autocast else FLOAT
     length = options.prompt_tokens + options.max_tokens
     train = config.train
-    tokens = min(train.micro_batch, train.prompts_per_epoch * train.group_size) * length
-    if not draws:
-        tokens = 2 * min(train.micro_batch, train.prompts_per_epoch) * length
-    logits = _logits(tokens, shape, draws, device)
-    training = HOLES[device] * tokens * _kept(config, shape, value) + logits
-    answers = train.prompts_per_epoch * train.group_size if draws else 0
-    drawing = answers * _drawn(shape, options, length, 2 if config.model.dtype == "bfloat16" else FLOAT)
+    epoch = train.prompts_per_epoch * (train.group_size if work.draws else 1)
+    micro = min(train.micro_batch, -(-epoch // train.updates_per_epoch))
+    tokens = micro * length * (1 if work.draws else 2)  # a pair is two answers
+    logits = _logits(tokens, shape, work)
+    training = HOLES[work.device] * tokens * _kept(config, shape, value) + logits
+    stored = 2 if config.model.dtype == "bfloat16" else FLOAT
+    drawing = (epoch if work.draws else 0) * _drawn(shape, options, length, stored)
     return adapter_bytes(config.lora, shape) + max(training, drawing)
 
 
@@ -73,12 +71,12 @@ def _kept(config: RunConfig, shape: TextShape, value: int) -> float:
     return float(shape.layers * layer)
 
 
-def _logits(tokens: float, shape: TextShape, draws: bool, device: str) -> float:
+def _logits(tokens: float, shape: TextShape, work: Work) -> float:
     """Bytes of scores over the vocabulary in the backward pass, in float32."""
-    if not draws:
+    if work.whole_logits:
         return float(WHOLE_LOGITS * tokens * shape.vocabulary * FLOAT)
     tile = min(tokens, TILE_TOKENS) * min(shape.vocabulary, TILE_WORDS)
-    return TILES[device] * tile * FLOAT
+    return TILES[work.device] * tile * FLOAT
 
 
 def _drawn(shape: TextShape, options: TextOptions, length: int, value: int) -> float:

@@ -19,7 +19,7 @@ from ..models.sizes import parameters_of
 from ..reward_tokens.pipelines import Scaled
 from ..types import Prompt, Samples
 from .answer_memory import working_bytes
-from .media import Cost
+from .media import Cost, Work
 
 if TYPE_CHECKING:
     from ..models.causal_lm.policy import CausalLMPolicy
@@ -73,7 +73,7 @@ class Texts:
         write_text(path, str(samples[index]).strip())
         return [path]
 
-    def cost(self, config: RunConfig, draws: bool = True, device: str = "cuda") -> Cost | None:
+    def cost(self, config: RunConfig, work: Work) -> Cost | None:
         """Drawing reads every token once; training once more, and the reference where there is an anchor."""
         own = parameters_of(config.model.path)
         settings = read_options(TextOptions, config.model)
@@ -81,8 +81,8 @@ class Texts:
         rewards = [parameters_of(name) or 1e9 * REWARD_MODELS.get(name, 0.0) for name in judges]
         reference = config.objective.kl > 0 or any(r.kl for r in config.rewards.values())
         shape = read_text_shape(config.model.path)
-        working = None if shape is None else working_bytes(config, shape, settings, draws, device)
-        answers, drawn = (1, 1) if draws else (2, 0)  # a pair is trained on as it is
+        working = None if shape is None else working_bytes(config, shape, settings, work)
+        answers, drawn = (1, 1) if work.draws else (2, 0)  # a pair is trained on as it is
         return Cost(
             own, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,
             draw=float(drawn + (answers if reference else 0)), train=float(answers),

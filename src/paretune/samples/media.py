@@ -38,6 +38,17 @@ class Cost(NamedTuple):
     working: float | None = None
 
 
+class Work(NamedTuple):
+    """How an expert trains on samples. draws: whether it draws them, or is given pairs. device: cpu or cuda.
+
+    whole_logits: whether its loss holds a language model's scores of all words for all tokens at a time.
+    """
+
+    draws: bool = True
+    device: str = "cuda"
+    whole_logits: bool = False
+
+
 class Medium(Protocol):
     """A kind of samples. name: as trainers are chosen by. component: where in a pipeline the adapters go.
 
@@ -91,11 +102,8 @@ class Medium(Protocol):
         """Write one sample as `stem` with the suffix of its kind. Returns its files, the sample first."""
         ...
 
-    def cost(self, config: RunConfig, draws: bool = True, device: str = "cuda") -> Cost | None:
-        """What a sample costs, where the medium knows better than the estimate.
-
-        draws: whether training draws samples. device: cpu or cuda, where the expert trains.
-        """
+    def cost(self, config: RunConfig, work: Work) -> Cost | None:
+        """What a sample costs, where the medium knows better than the estimate."""
         ...
 
 
@@ -161,7 +169,7 @@ class Pictures:
         assert isinstance(samples, torch.Tensor)
         return save_sample(samples[index], stem)
 
-    def cost(self, config: RunConfig, draws: bool = True, device: str = "cuda") -> Cost | None:
+    def cost(self, config: RunConfig, work: Work) -> Cost | None:
         """The estimate's own formula."""
         return None
 

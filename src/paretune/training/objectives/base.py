@@ -23,7 +23,8 @@ class Objective:
     trainers: what a sample is -> the "package.module:Class" that trains by it.
     not_read: sections of the recipe -> their keys that its trainer has nothing for, refused where they are
     set. one_reward: whether it is for experts of a single reward only. draws: whether it samples; otherwise
-    it trains on the pairs of answers in the prompts' records.
+    it trains on the pairs of answers in the prompts' records. whole_logits: whether its trainer holds the
+    scores of all words for all tokens of a micro-batch at once; others fold them tile by tile.
     """
 
     options_kind: ClassVar[type[Options]] = Options
@@ -31,6 +32,7 @@ class Objective:
     not_read: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     one_reward: ClassVar[bool] = False
     draws: ClassVar[bool] = True
+    whole_logits: ClassVar[bool] = False
 
     @classmethod
     def check(cls, config: RunConfig, options: Any) -> None:
