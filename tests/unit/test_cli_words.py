@@ -130,6 +130,26 @@ def test_json_is_one_value(
     assert err == ""
 
 
+def test_sft_hands_its_options_on_and_tells_the_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+
+    def supervise(config: Any, out: Path, epochs: float, *, limit: int) -> int:
+        asked.append((config.lora.rank, out, epochs, limit))
+        return 12
+
+    monkeypatch.setattr("paretune.training.language.supervised.supervise", supervise)
+    words = ("sft", "assistant", "--out", tmp_path / "new", "--epochs", "0.5", "--limit", "6",
+             "--set", "lora.rank=3")  # fmt: skip
+    code, out, err = call(monkeypatch, capsys, *words, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {"model": str(tmp_path / "new"), "answers": 12}
+    assert asked == [(3, tmp_path / "new", 0.5, 6)]
+    code, out, err = call(monkeypatch, capsys, *words, "--quiet")
+    assert (out, err) == (f"model: {tmp_path / 'new'} (fine-tuned on 12 answers)\n", "")
+
+
 def test_completion_names_commands_options_and_recipes() -> None:
     def complete(*words: str) -> list[str]:
         asked = {

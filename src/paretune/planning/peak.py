@@ -48,8 +48,9 @@ class Peak:
 
     def __str__(self) -> str:
         weights = "random weights of the true size" if self.random_weights else "the model's own weights"
+        what = "an update" if self.draw_seconds else "a short epoch"
         told = (
-            f"measured: {self.gigabytes:.2f} GB at most on {self.device}, {self.seconds:.1f} s an update of "
+            f"measured: {self.gigabytes:.2f} GB at most on {self.device}, {self.seconds:.1f} s {what} of "
             f"{self.samples} samples ({weights}; on a CPU the whole process counts)"
         )
         if self.hours:
