@@ -41,7 +41,7 @@ MAY: dict[str, set[str]] = {
     "stages": STAGES,
     "report": FILES | {"ops", "types", "report"},
     "run": RUN,
-    "commands": RUN | {"run", "commands"},
+    "commands": RUN | {"run", "commands", "yaml_text"},  # yaml_text: a recipe to edit is written
     "sampling": RUN | {"commands", "sampling"},
     "demo": FILES | {"sampling", "data", "rewards", "demo"} | LEAF,
     "cli": RUN | {"run", "commands", "sampling", "demo", "cli"},

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from paretune.adapters.fold import fold_adapter
 from paretune.adapters.store import save_delta
+from paretune.cli import app
 from paretune.config import LoraConfig, ModelConfig, RunConfig
 from paretune.data.hub import load_hub
 from paretune.data.records import as_prompt
@@ -139,13 +140,21 @@ def test_mistakes_before_supervised_fine_tuning_are_one_line(
     flags: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["supervised", "--out", str(tmp_path / "new"), *flags])
+    monkeypatch.setattr(sys, "argv", ["paretune", "sft", "--out", str(tmp_path / "new"), *flags])
     with pytest.raises(SystemExit) as stopped:
-        supervised.main()
+        app.main()
     err = capsys.readouterr().err
     assert stopped.value.code == 2
     assert told in err
     assert err.count("\n") == 1
+
+
+def test_the_entry_before_the_command_says_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        supervised.main()
+    assert stopped.value.code == 2
+    told = "error: this is now `paretune sft RECIPE --out FOLDER`, with the same options\n"
+    assert capsys.readouterr().err == told
 
 
 def test_pairs(tiny_llama: Path) -> None:

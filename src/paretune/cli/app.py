@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,54 +10,46 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from ..config import RunConfig
 from ..recipes import find_recipe, in_run, load_config
 from ..types import ParetuneError
-from .adapters import Renames
 from .adapters import commands as adapter_commands
-from .models import AsJson, Quiet, TrustRewards, Verify, print_json, say
 from .models import commands as model_commands
+from .options import AsJson, Quiet, Recipe, Renames, Resume, RunFolder, Set, TrustRewards, Verify
+from .prepare import commands as prepare_commands
+from .printing import console, print_error, print_json, print_line, speaker
 from .progress import make_progress
-from .results import only_results, results
+from .results import only_results
+from .usage import USAGE_ERROR, usage_line
 
 app = typer.Typer(
     help="Align a generative model to several rewards at once.\n\n"
     "Start with `paretune quickstart` (a whole run on the CPU), or `paretune plan RECIPE` to see what a "
     "recipe will do and cost, then `paretune run RECIPE --out runs/NAME`.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True)
-
-Recipe = Annotated[str, typer.Argument(help="A YAML recipe, or the name of one that ships with paretune.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override a key: --set train.epochs=4. May be repeated.", metavar="KEY=VALUE"),
-]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the run.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")]
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on stderr and exit code 2."""
+    """Entry point: a user's mistake is one line on stderr and exit code 2. Without words it is --help."""
     as_json = "--json" in sys.argv and "--help" not in sys.argv
     try:
         with only_results(as_json):
-            app(prog_name="paretune")
-    except ParetuneError as error:
-        from .tables import shown
-
-        told = escape(shown(str(error)))  # it quotes files and errors of anybody's
-        console.print(f"[red]error:[/red] {told}", soft_wrap=True, highlight=False, markup=True)
+            code = app(sys.argv[1:] or ["--help"], prog_name="paretune", standalone_mode=False)
+    except USAGE_ERROR as error:
+        print_error(usage_line(error, sys.argv[1:]))
         sys.exit(2)
+    except ParetuneError as error:
+        print_error(str(error))
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 @app.command()
 def quickstart(
-    out: Out = Path("runs/quickstart"),
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/quickstart"),
     set_: Set = None,
     resume: Resume = False,
     quiet: Quiet = False,
@@ -96,7 +87,7 @@ def _run(
 
 @app.command()
 def tokens(
-    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    run_folder: RunFolder,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a key: --set tokens.steps=800.", metavar="tokens.KEY=VALUE"),
@@ -146,74 +137,13 @@ def _finish(
     with _stoppable(out, again), make_progress(console, quiet, as_json) as progress:
         summary = work(progress)
     if as_json:
-        _print_line({"summary": summary, "report": str(out / "report.html")})
+        print_line({"summary": summary, "report": str(out / "report.html")})
     else:
         from .tables import summary_table
 
         wide = Console(width=None if sys.stdout.isatty() else 160)
         wide.print(summary_table(summary, judges=wide.width >= 150))
         typer.echo(f"report: {out / 'report.html'}   adapter: {out / 'final'}")
-
-
-@app.command()
-def plan(
-    recipe: Recipe,
-    set_: Set = None,
-    as_json: AsJson = False,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="Do one update on this machine and tell its peak memory.")
-    ] = False,
-    trust_rewards: TrustRewards = False,
-) -> None:
-    """Print what a recipe will do: settings, experts, samples, updates, memory, hours. Runs nothing."""
-    from ..environment import choose_device
-    from ..executors import find_executor
-    from ..models.detect import EMBEDDED
-    from ..models.facts import check_options
-    from ..planning.budget import counted, set_sizes, short_sets
-    from ..planning.estimate import estimate
-    from ..planning.long_prompts import cut_notices
-    from ..planning.methods import build_plan
-    from ..rewards.trust import code_of, left_out
-    from ..stages.claim import missing_files
-    from ..stages.prompt_checks import check_unloaded
-
-    found = find_recipe(recipe)
-    config = load_config(found, set_ or ())
-    find_executor(config.executor.kind)
-    check_options(config.model)
-    missing = missing_files(config)
-    trusted = trust_rewards or not in_run(found)
-    if not trusted and (code := code_of(config)):
-        say(left_out(code).replace("not scored", "not looked at", 1))
-    check_unloaded(config, missing, trusted)
-    sizes = set_sizes(config, hub=False)
-    planned, short = counted(config, build_plan(config), sizes), short_sets(config, sizes)
-    device = choose_device("auto") if config.model.path in EMBEDDED else "cuda"
-    costs = estimate(config, planned, device)
-    cut = cut_notices(config)
-    peak = None
-    if measure:
-        from ..planning.peak import measure_update
-
-        peak = measure_update(config, choose_device(config.executor.device))
-    if as_json:
-        print_json({"config": config.model_dump(mode="json"), "plan": planned.to_json(),
-                     "estimate": vars(costs), "missing": missing, "short": short, "cut": cut,
-                     **({"measured": vars(peak)} if peak else {})})  # fmt: skip
-        return
-    from .tables import plan_tables
-
-    for table in plan_tables(config, planned, costs, device):
-        Console().print(table)
-    for told in short:
-        typer.echo(told)
-    if missing:
-        typer.echo(f"not there yet, and needed by a run: {', '.join(missing)}")
-    for line in cut:
-        typer.echo(f"note: {line}")
-    if peak is not None:
-        typer.echo(str(peak))
 
 
 @app.command("eval")
@@ -242,11 +172,11 @@ def evaluate(
 
     found = find_recipe(recipe)
     config = load_config(found, set_ or ())
-    config = registered_only(config, trust_rewards or not in_run(found), say)
+    config = registered_only(config, trust_rewards or not in_run(found), speaker(quiet))
     with _stoppable(out, "the same command"), make_progress(console, quiet, as_json) as progress:
         table = measure_adapters(config, adapter or [], out, progress, rename or (), verify)
     if as_json:
-        _print_line(table)
+        print_line(table)
         return
     from .tables import measure_table
 
@@ -255,14 +185,21 @@ def evaluate(
 
 @app.command()
 def report(
-    run_folder: Annotated[Path, typer.Argument(help="A run's folder.")], verify: Verify = False
+    run_folder: Annotated[Path, typer.Argument(help="A run's folder.")],
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    verify: Verify = False,
 ) -> None:
     """Make report.html of a run again, also of one made in part."""
     from ..report import write_report
 
     if not (run_folder / "config.yaml").exists():
         raise ParetuneError(f"{run_folder} holds no run: config.yaml is missing")
-    typer.echo(write_report(run_folder, verify))
+    page = write_report(run_folder, verify)
+    if as_json:
+        print_json({"report": str(page)})
+    else:
+        typer.echo(page)
 
 
 @app.command()
@@ -275,6 +212,7 @@ def compare(
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("comparison.html"),
+    quiet: Quiet = False,
     as_json: AsJson = False,
     verify: Verify = False,
 ) -> None:
@@ -298,6 +236,7 @@ def score(
     images: Annotated[Path, typer.Argument(help="A folder of pictures, clips or .txt answers.")],
     prompts: Annotated[Path, typer.Option("--prompts", help="One prompt a sample (.txt or .jsonl).")],
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one sample may take.")] = 120.0,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Score samples with one reward: a way to try a reward of one's own."""
@@ -314,7 +253,7 @@ def score(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(quiet: Quiet = False, as_json: AsJson = False) -> None:
     """Check the installation: versions, CPU and GPU, disk, the embedded model, the optional judges."""
     from ..commands.doctor import examine
 
@@ -328,13 +267,9 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+app.add_typer(prepare_commands)
 app.add_typer(model_commands)
 app.add_typer(adapter_commands)
-
-
-def _print_line(value: Any) -> None:
-    """The result after the lines of the progress: every line of stdout is one JSON object."""
-    typer.echo(json.dumps(value), file=results())
 
 
 if __name__ == "__main__":

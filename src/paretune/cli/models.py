@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from ..types import ParetuneError
-from .results import results
+from .options import AsJson, Format, NewFolder, Quiet, RunFolder, TrustRewards, Verify
+from .printing import print_json, speaker
 
 commands = typer.Typer()
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but the result.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-TrustRewards = Annotated[
-    bool,
-    typer.Option("--trust-rewards", help="Run the code of a run's rewards that are files or modules."),
-]
-
-Verify = Annotated[
-    bool, typer.Option("--verify", help="Hash every file of a run, not only those whose size or time differ.")
-]
-
-
-def print_json(value: Any) -> None:
-    """Indented, on stdout."""
-    typer.echo(json.dumps(value, indent=1), file=results())
-
-
-def say(line: str) -> None:
-    """A line on stderr, beside the result."""
-    typer.echo(line, err=True)
 
 
 @commands.command()
 def sample(
     source: Annotated[str, typer.Argument(help="A finished run's folder, a model's folder, or a hub id.")],
     prompt: Annotated[list[str], typer.Option("--prompt", help="What is asked for. May be repeated.")],
-    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    out: NewFolder,
     prefer: Annotated[
         str | None, typer.Option("--prefer", help="Weights of the run's rewards, as \"ocr=0.7 beauty=0.3\".")
     ] = None,
@@ -59,6 +38,7 @@ def sample(
     steps: Annotated[int | None, typer.Option("--steps", help="Default: the recipe's evaluation.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Default: the recipe's.")] = None,
     trust_rewards: TrustRewards = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
     verify: Verify = False,
 ) -> None:
@@ -68,7 +48,7 @@ def sample(
     table = sample_folder(
         source, prompt, out,
         prefer=prefer, method=method, tokens=tokens, count=count, seed=seed, steps=steps, guidance=guidance,
-        trust_rewards=trust_rewards, verify=verify, say=say,
+        trust_rewards=trust_rewards, verify=verify, say=speaker(quiet),
     )  # fmt: skip
     if as_json:
         print_json(table)
@@ -77,13 +57,13 @@ def sample(
 
     Console().print(sample_table(table))
     typer.echo(sample_places(table, out))
-    for line in table["cut"]:
+    for line in [] if quiet else table["cut"]:
         typer.echo(f"note: {line}")
 
 
 @commands.command()
 def demo(
-    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
+    run_folder: RunFolder,
     port: Annotated[int, typer.Option("--port", help="Where the page is served.")] = 7860,
     host: Annotated[str, typer.Option("--host", help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     allow_host: Annotated[
@@ -92,30 +72,32 @@ def demo(
     ] = None,
     trust_rewards: TrustRewards = False,
     quiet: Quiet = False,
+    as_json: AsJson = False,
     verify: Verify = False,
 ) -> None:
     """A page with a slider a reward: the base beside the aligned model, scores, the measured front."""
     from ..demo.serving import serve
 
-    serve(run_folder, host, port, quiet=quiet, trust_rewards=trust_rewards, verify=verify,
-          allow_hosts=allow_host or (), say=say)  # fmt: skip
+    page = serve(
+        run_folder, host, port, wait=not as_json, quiet=quiet or as_json, trust_rewards=trust_rewards,
+        verify=verify, allow_hosts=allow_host or (), say=speaker(quiet),
+    )  # fmt: skip
+    if as_json:
+        print_json({"url": page.local_url, "run": str(run_folder)})
+        page.block_thread()
 
 
 @commands.command()
 def export(
-    run_folder: Annotated[Path, typer.Argument(help="A finished run.")],
-    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    run_folder: RunFolder,
+    out: NewFolder,
     rank: Annotated[int | None, typer.Option("--rank", help="Compress the adapter to this rank.")] = None,
     pipeline: Annotated[
         bool, typer.Option("--pipeline", help="Write the whole pipeline with the adapter folded in.")
     ] = False,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="peft, diffusers, comfyui or kohya: for one tool; by default for peft and diffusers.",
-        ),
-    ] = None,
+    form: Format = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
     verify: Verify = False,
 ) -> None:
     """Write the aligned model: one adapter for peft and diffusers, or a whole diffusers pipeline."""
@@ -127,12 +109,18 @@ def export(
         raise ParetuneError("--rank compresses an adapter, and --pipeline writes none: give one of them")
     if pipeline:
         whole = export_pipeline(run_folder, out, verify)
+        if as_json:
+            print_json({"pipeline": str(out), "whole": whole})
+            return
         typer.echo(f"pipeline: {out}")
-        if not whole:
+        if not whole and not quiet:
             typer.echo(WITHOUT_T5)
         return
     if form is not None:
         error = export_format(run_folder, out, rank, form, verify)
     else:
         error = export_adapter(run_folder, out, rank, verify)
+    if as_json:
+        print_json({"adapter": str(out), "compression_error": error})
+        return
     typer.echo(f"adapter: {out} (relative error of the compression {error:.2e})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..config import RunConfig
+from ..planning.devices import PlannedDevice, spoken
 from ..planning.estimate import SUSTAINED_TFLOPS, Estimate
 from ..planning.plan import Plan
 from ..training.objectives.settings import read_options
 from ..training.objectives.table import find_objective
+from .printing import shown
 
 
 def summary_table(summary: dict[str, Any], judges: bool) -> Table:
@@ -37,7 +38,7 @@ def summary_table(summary: dict[str, Any], judges: bool) -> Table:
     return table
 
 
-def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> list[Table]:
+def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedDevice) -> list[Table]:
     """The settings, and the methods side by side."""
     settings = Table(title=f"recipe {config.name}", show_header=False, title_justify="left")
     model, train, objective, lora = config.model, config.train, config.objective, config.lora
@@ -65,24 +66,26 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: str) -> 
     }
     for key, value in rows.items():
         settings.add_row(key, value)
+    core = "one core of " if device.kind == "cpu" else ""
+    rate = SUSTAINED_TFLOPS[device.kind]
     budget = Table(
-        title=f"methods (hours of one {device} at {SUSTAINED_TFLOPS[device]:g} TFLOP/s sustained)",
+        title=f"methods (time on {core}{device.name}, estimated at {rate:g} TFLOP/s sustained)",
         title_justify="left",
     )
-    for name in ("method", "rounds", "experts", "samples", "updates", "device-hours"):
+    for name in ("method", "rounds", "experts", "samples", "updates", "time"):
         budget.add_column(name, justify="left" if name == "method" else "right")
     for method in plan.methods:
         experts = sum(len(r.tasks) for r in method.rounds)
         hours = costs.hours.get(method.name)
         budget.add_row(
             method.name, str(len(method.rounds)), str(experts), f"{method.samples:,}",
-            f"{method.updates:,}", "" if hours is None else f"{hours:,.2f}",
+            f"{method.updates:,}", "" if hours is None else spoken(3600 * hours),
         )  # fmt: skip
     if config.tokens is not None:
         own, hours = config.tokens.options, costs.hours.get("tokens")
         budget.add_row(
             "tokens", "", "", f"{own.samples * len(config.rewards):,}",
-            f"{config.tokens.steps * len(config.rewards):,}", "" if hours is None else f"{hours:,.2f}",
+            f"{config.tokens.steps * len(config.rewards):,}", "" if hours is None else spoken(3600 * hours),
         )  # fmt: skip
     return [settings, budget]
 
@@ -124,11 +127,6 @@ def sample_table(table: dict[str, Any]) -> Table:
         first = [escape(shown(row["text"].strip())) for row in rows[:1] if "text" in row]
         rendered.add_row(escape(shown(request["prompt"])), str(len(rows)), *means, *first)
     return rendered
-
-
-def shown(text: str) -> str:
-    """A text for the terminal: one line, and no character that steers it."""
-    return "".join(" " if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text)
 
 
 def sample_places(table: dict[str, Any], out: Path) -> str:

@@ -19,10 +19,12 @@ SIZES = (
     "patch_size", "patch_size_t", "in_channels", "out_channels", "sample_size", "latent_channels",
     "num_attention_heads", "attention_head_dim", "spatial_compression_ratio", "temporal_compression_ratio",
     "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings", "num_key_value_heads",
-    "layers_per_block", "norm_num_groups", "joint_attention_dim", "pooled_projection_dim", "text_embed_dim",
+    "norm_num_groups", "joint_attention_dim", "pooled_projection_dim", "text_embed_dim",
     "n_positions", "n_embd", "n_head", "d_model", "d_ff", "d_kv", "num_heads",
 )  # fmt: skip
-BLOCKS = ("num_layers", "num_single_layers", "num_refiner_layers", "num_hidden_layers", "n_layer")
+BLOCKS = (
+    "layers_per_block", "num_layers", "num_single_layers", "num_refiner_layers", "num_hidden_layers", "n_layer",
+)  # fmt: skip
 FACTORS = ("scaling_factor", "shift_factor")
 MOST_BLOCKS = 1000
 MOST = 2**31

@@ -29,14 +29,16 @@ GROUP = "paretune.models"
 class Published:
     """The sizes of a model on the hub, so that its recipe can be planned without downloading it.
 
-    billions: the parameters of each part. transformer, vae: their configurations; empty for a model without
-    latents. vae_class: the class of its autoencoder.
+    billions: the parameters of each part. transformer, vae: their configurations; no vae for a model
+    without latents. vae_class: the class of its autoencoder. untuned: whether it was trained on plain text
+    alone, so that it is fine-tuned on answers before a run.
     """
 
     billions: Mapping[str, float]
     transformer: PartConfig = field(default_factory=dict[str, Any])
     vae: PartConfig = field(default_factory=dict[str, Any])
     vae_class: str = "AutoencoderKL"
+    untuned: bool = False
 
 
 def _one(model: ModelConfig) -> int:

@@ -23,7 +23,7 @@ def random_policy(config: ModelConfig, device: str) -> PipelinePolicy | None:
     """A policy with random weights for a published model; None for any other path."""
     family = by_hub_id().get(config.path)
     published = family.published.get(config.path) if family else None
-    if family is None or published is None or not published.transformer:
+    if family is None or published is None or not published.vae:
         return None
     return policy_of(family, published, config, device)
 
@@ -31,7 +31,7 @@ def random_policy(config: ModelConfig, device: str) -> PipelinePolicy | None:
 def known_sizes() -> list[str]:
     """The hub ids for which `random_policy` gives a policy."""
     published = [entry for family in families().values() for entry in family.published.items()]
-    return [name for name, sizes in published if sizes.transformer]
+    return [name for name, sizes in published if sizes.vae]
 
 
 def policy_of(family: Family, published: Published, config: ModelConfig, device: str) -> PipelinePolicy:

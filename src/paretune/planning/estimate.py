@@ -17,14 +17,16 @@ from ..models.facts import read_backbone, read_shape
 from ..models.family import Family
 from ..models.quantize import is_quantized
 from ..models.sizes import parameters_in
-from ..samples.media import Cost, medium_of
-from ..training.objectives.settings import draws_samples, settings_for
+from ..samples.media import Cost, Work, medium_of
 from ..training.objectives.settings import read_options as read_objective
+from ..training.objectives.settings import settings_for
 from ..training.objectives.table import find_objective
 from .plan import METHOD_OBJECTIVES, Plan
 
 KEPT = 40  # values that training keeps of a token for each unit of a block, about
 SMALL, SMALL_TEXT_TOKENS = 1e9, 16  # parameters of a transformer whose prompts are short
+# Bytes of a process on a CPU that has loaded torch, transformers, peft and a trainer, before any weights.
+PROCESS = {"cpu": 0.6e9, "cuda": 0.0}
 SUSTAINED_TFLOPS = {"cuda": 300.0, "cpu": 0.05}  # an H100 in bfloat16 at about 30 %; one CPU core
 
 
@@ -53,7 +55,9 @@ class Sizes:
 
 def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     """Memory of one expert and device-hours of each method."""
-    own = medium_of(config.model).cost(config, draws_samples(config.objective))
+    objective = find_objective(config.objective.name)
+    work = Work(objective.draws, device, objective.whole_logits)
+    own = medium_of(config.model).cost(config, work)
     if own is not None:
         return _estimate(config, plan, device, own)
     family = family_of(config.model.path)
@@ -70,15 +74,21 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     hours = {m.name: m.samples * _passes(config, m.name) * forward / rate / 3600 for m in plan.methods}
     hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
     base = 1 if is_quantized(config.model) else bytes_each
-    memory = sizes.transformer * base + beside
+    memory = sizes.transformer * base + beside + PROCESS[device]
     return Estimate(sizes.transformer, tokens, memory / 1e9, hours)
 
 
 def _passes(config: RunConfig, method: str) -> float:
     """Forward passes that a sample of a method takes: to draw it, and to train on it by its objective."""
+    points, anchored = trained_on(config, method)
+    return config.model.steps + points * (3 + (1 if anchored else 0))
+
+
+def trained_on(config: RunConfig, method: str) -> tuple[float, bool]:
+    """At how many points a method trains on a sample, and whether an anchor looks at each of them too."""
     settings = settings_for(config.objective, METHOD_OBJECTIVES.get(method))
     points = find_objective(settings.name).trained_points(config, read_objective(settings))
-    return config.model.steps + points * (3 + (1 if settings.kl > 0 else 0))
+    return points, settings.kl > 0
 
 
 def _kept(config: RunConfig, blocks: int, units: int) -> int:
@@ -91,8 +101,10 @@ def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimat
     if cost.parameters is None:
         return Estimate(None, cost.tokens, None, {}, cost.description)
     bytes_each = 2 if config.model.dtype == "bfloat16" else 4
-    activations = config.train.micro_batch * cost.tokens * 2e5 * bytes_each
-    memory = (cost.parameters + cost.others) * bytes_each + activations
+    working = cost.working
+    if working is None:  # a model whose sizes inside are not known
+        working = config.train.micro_batch * cost.tokens * 2e5 * bytes_each
+    memory = (cost.parameters + cost.others) * bytes_each + working + PROCESS[device]
     forward = 2 * cost.parameters * cost.tokens
     rate = SUSTAINED_TFLOPS[device] * 1e12
     work = {m.name: m.samples * (cost.draw + 3 * cost.train) * forward for m in plan.methods}

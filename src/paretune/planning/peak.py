@@ -1,7 +1,8 @@
-"""`paretune plan --measure`: the memory that one update takes on this machine.
+"""`paretune plan --measure`: the memory and the hours that follow from a recipe's own steps on this machine.
 
 A model on disk is loaded as a run loads it; a hub model of known size gets random weights instead, so that
-nothing is downloaded.
+nothing is downloaded. Of a flow model one forward pass and one update of a micro-batch are timed, without
+rewards; of a language model a short epoch of its trainer. The hours are of training, by the plan's samples.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,38 +18,57 @@ import torch
 
 from ..config import RunConfig
 from ..models.detect import check_model
+from ..models.family import by_hub_id
 from ..models.lora import attach_policy
 from ..models.memory import memory_errors, to_train
 from ..models.quantize import is_quantized, open_to_train, quantize
-from ..samples.media import medium_of
 from ..types import ParetuneError
+from .devices import spoken
+from .estimate import trained_on
+from .plan import Plan
+
+QUICK = 3.0  # seconds of a first step, which warms up, up to which it is done again and that is timed
 
 
 @dataclass(frozen=True)
 class Peak:
-    """gigabytes: at most in use at a time. seconds: of one micro-batch's update. samples: in it."""
+    """gigabytes: at most in use at a time. samples: of a micro-batch, or of a language model's short epoch.
+
+    seconds: of one update of them. draw_seconds: of one forward pass; of a language model 0, for its update
+    draws the answers too. random_weights: of the true size. hours: by method, of training, where asked for.
+    """
 
     device: str
     gigabytes: float
     seconds: float
     samples: int
     random_weights: bool
+    draw_seconds: float = 0.0
+    hours: dict[str, float] | None = None
 
     def __str__(self) -> str:
         weights = "random weights of the true size" if self.random_weights else "the model's own weights"
-        return (
-            f"measured: {self.gigabytes:.2f} GB at most on {self.device}, {self.seconds:.1f} s an update of "
+        what = "an update" if self.draw_seconds else "a short epoch"
+        told = (
+            f"measured: {self.gigabytes:.2f} GB at most on {self.device}, {self.seconds:.1f} s {what} of "
             f"{self.samples} samples ({weights}; on a CPU the whole process counts)"
         )
+        if self.hours:
+            times = ", ".join(f"{name} {spoken(3600 * hours)}" for name, hours in self.hours.items())
+            told += f"; from that the training takes, its experts one after another: {times}"
+        return told
 
 
-def measure_update(config: RunConfig, device: str) -> Peak:
-    """One forward and backward pass of a micro-batch and one optimiser step, as an expert does them."""
+def measure_update(config: RunConfig, device: str, plan: Plan | None = None) -> Peak:
+    """The recipe's own steps, as an expert does them. plan: whose hours are worked out."""
     device = "cuda:0" if device == "cuda" else device
+    family = check_model(config.model.path) or by_hub_id().get(config.model.path)
+    if family is not None and family.medium == "texts":
+        return _measure_answers(config, device, plan)
     samples = min(config.train.micro_batch, config.train.prompts_per_epoch * config.train.group_size)
     with memory_errors(to_train, config, begun=False):
         policy, conditions = _policy(config, device, samples)
-        known = conditions is not None
+        random = conditions is not None
         if conditions is None:
             conditions = policy.encode(["a"] * samples, config.model.guidance_scale > 1)
             policy.free_text()
@@ -60,21 +81,66 @@ def measure_update(config: RunConfig, device: str) -> Peak:
         optimiser = torch.optim.AdamW(parameters, lr=config.train.learning_rate)
         x = policy.initial_noise(samples, torch.Generator().manual_seed(0)).to(policy.device)
         sigma = torch.full((samples,), 0.5, device=policy.device)
+
+        def velocity() -> torch.Tensor:
+            return policy.velocity(x, sigma, conditions, config.model.guidance_scale)
+
+        def update() -> None:
+            velocity().square().mean().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+
         if policy.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        start = time.perf_counter()
-        v = policy.velocity(x, sigma, conditions, config.model.guidance_scale)
-        v.square().mean().backward()
-        optimiser.step()
+        with torch.no_grad():
+            forward = _timed(velocity, policy.device)
+        seconds = _timed(update, policy.device)
         peak = _peak(policy.device)
-    return Peak(device, peak / 1e9, time.perf_counter() - start, samples, known)
+    hours = {}
+    for method in plan.methods if plan else ():
+        points, anchored = trained_on(config, method.name)
+        each = config.model.steps * forward + points * (seconds + (forward if anchored else 0.0))
+        hours[method.name] = method.samples / samples * each / 3600
+    return Peak(device, peak / 1e9, seconds, samples, random, forward, hours)
+
+
+def _timed(step: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a step: of its second time, where the first was quick."""
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    first = time.perf_counter() - start
+    if first > QUICK:
+        return first
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _measure_answers(config: RunConfig, device: str, plan: Plan | None) -> Peak:
+    """`measure_update` of a language model."""
+    from .measured_answers import time_answers
+
+    if check_model(config.model.path) is None:
+        raise ParetuneError(
+            f"plan --measure needs a language model that is on this machine: {config.model.path} is on the "
+            "hub; give its folder, or leave --measure out for the estimate"
+        )
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
+    with memory_errors(to_train, config, begun=False):
+        samples, seconds = time_answers(config, device)
+    each = seconds / samples / 3600
+    hours = {method.name: method.samples * each for method in plan.methods} if plan else None
+    return Peak(device, _peak(torch.device(device)) / 1e9, seconds, samples, False, 0.0, hours)
 
 
 def _policy(config: RunConfig, device: str, samples: int) -> tuple[Any, Any]:
     """A policy, and conditions for it where it has random weights and no text encoders."""
     if check_model(config.model.path) is not None:
-        if medium_of(config.model).component is None:
-            raise ParetuneError("plan --measure knows flow models; leave it out for a language model")
         return open_to_train(config.model, device), None
     from ..models.true_sizes import known_sizes, random_conditions, random_policy
 

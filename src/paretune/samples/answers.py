@@ -11,13 +11,15 @@ import torch
 from ..config import ModelConfig, RunConfig
 from ..files import write_text
 from ..models.causal_lm.family import REWARD_MODELS, TextOptions
+from ..models.causal_lm.shape import read_text_shape
 from ..models.flow import Sampling
 from ..models.options import read_options
 from ..models.policy import Policy
 from ..models.sizes import parameters_of
 from ..reward_tokens.pipelines import Scaled
 from ..types import Prompt, Samples
-from .media import Cost
+from .answer_memory import working_bytes
+from .media import Cost, Work
 
 if TYPE_CHECKING:
     from ..models.causal_lm.policy import CausalLMPolicy
@@ -71,17 +73,20 @@ class Texts:
         write_text(path, str(samples[index]).strip())
         return [path]
 
-    def cost(self, config: RunConfig, draws: bool = True) -> Cost | None:
+    def cost(self, config: RunConfig, work: Work) -> Cost | None:
         """Drawing reads every token once and training once more; a KL term adds a pass of the reference."""
         parameters = parameters_of(config.model.path)
         settings = read_options(TextOptions, config.model)
         judges = [str(r.options.get("model", "")) for r in config.rewards.values()]
         rewards = [parameters_of(name) or 1e9 * REWARD_MODELS.get(name, 0.0) for name in judges]
         reference = config.objective.kl > 0 or any(r.kl for r in config.rewards.values())
-        answers, drawn = (1, 1) if draws else (2, 0)  # the two answers of a given pair are not drawn
+        shape = read_text_shape(config.model.path)
+        working = None if shape is None else working_bytes(config, shape, settings, work)
+        answers, drawn = (1, 1) if work.draws else (2, 0)  # the two answers of a given pair are not drawn
         return Cost(
             parameters, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,
             draw=float(drawn + (answers if reference else 0)), train=float(answers),
             description=f"answers of up to {settings.max_tokens} tokens, "
             f"temperature {settings.temperature:g}",
+            working=working,
         )  # fmt: skip

@@ -27,7 +27,7 @@ class Cost(NamedTuple):
 
     parameters: of the network that is trained, if known. others: parameters of other models in memory.
     tokens: of a sample and its prompt. draw, train: forward passes that drawing and training take.
-    description: how samples are drawn, in words.
+    description: how samples are drawn, in words. working: bytes that an expert takes beside the weights.
     """
 
     parameters: float | None
@@ -36,6 +36,18 @@ class Cost(NamedTuple):
     draw: float
     train: float
     description: str
+    working: float | None = None
+
+
+class Work(NamedTuple):
+    """How an expert trains on samples. draws: whether it draws them, or is given pairs. device: cpu or cuda.
+
+    whole_logits: whether its loss holds a language model's scores of all words for all tokens at a time.
+    """
+
+    draws: bool = True
+    device: str = "cuda"
+    whole_logits: bool = False
 
 
 class Medium(Protocol):
@@ -105,11 +117,8 @@ class Medium(Protocol):
         """Write one sample to `stem` with the suffix of its kind. Returns its files, the sample first."""
         ...
 
-    def cost(self, config: RunConfig, draws: bool = True) -> Cost | None:
-        """The cost of a sample, or None where the estimate's general formula applies.
-
-        draws: whether training draws samples.
-        """
+    def cost(self, config: RunConfig, work: Work) -> Cost | None:
+        """The cost of a sample, or None where the estimate's general formula applies."""
         ...
 
 
@@ -175,7 +184,7 @@ class Pictures:
         assert isinstance(samples, torch.Tensor)
         return save_sample(samples[index], stem)
 
-    def cost(self, config: RunConfig, draws: bool = True) -> Cost | None:
+    def cost(self, config: RunConfig, work: Work) -> Cost | None:
         """None: the estimate's formula applies."""
         return None
 

@@ -36,8 +36,14 @@ def _smaller(model: ModelConfig) -> list[str]:
     return ["model.options.max_tokens"] if read_options(TextOptions, model).max_tokens > 1 else []
 
 
-def _published(billions: float) -> Published:
-    return Published({"transformer": billions})
+def _published(
+    billions: float, hidden: int, inner: int, layers: int, heads: int, key_heads: int, vocabulary: int
+) -> Published:
+    facts = {
+        "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": key_heads, "vocab_size": vocabulary,
+    }  # fmt: skip
+    return Published({"transformer": billions}, facts, untuned=True)
 
 
 # Reward models that recipes name -> their billions of parameters, which the estimate adds to the policy's.
@@ -54,10 +60,10 @@ FAMILY = Family(
     # GPT-2's class is older than the others and has another ending.
     architectures=("ForCausalLM", "LMHeadModel"),
     published={
-        "meta-llama/Llama-2-7b-hf": _published(6.74),
-        "meta-llama/Llama-2-13b-hf": _published(13.02),
-        "meta-llama/Llama-3.1-8B": _published(8.03),
-        "Qwen/Qwen2.5-7B": _published(7.62),
+        "meta-llama/Llama-2-7b-hf": _published(6.74, 4096, 11008, 32, 32, 32, 32000),
+        "meta-llama/Llama-2-13b-hf": _published(13.02, 5120, 13824, 40, 40, 40, 32000),
+        "meta-llama/Llama-3.1-8B": _published(8.03, 4096, 14336, 32, 32, 8, 128256),
+        "Qwen/Qwen2.5-7B": _published(7.62, 3584, 18944, 28, 28, 4, 152064),
     },
     cut_text=lambda model: 0,
     smaller=_smaller,

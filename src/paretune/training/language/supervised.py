@@ -1,6 +1,6 @@
 """Supervised fine-tuning before a run, as in the paper for Llama-2: TRL's SFTTrainer on preferred answers.
 
-    python -m paretune.training.language.supervised llama2-7b --out models/llama2-7b-sft
+    paretune sft llama2-7b --out models/llama2-7b-sft
     paretune run llama2-7b --set model.path=models/llama2-7b-sft
 
 The prompts and answers are the records of the recipe's training sets that have a `chosen` answer. A LoRA of
@@ -10,9 +10,9 @@ folder that transformers loads.
 
 from __future__ import annotations
 
-import argparse
 import math
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,6 @@ from ...models.loading import open_policy
 from ...models.lora import check_targets
 from ...models.memory import memory_errors, to_train
 from ...models.peft_adapters import lora_config
-from ...recipes import find_recipe, load_config
 from ...samples.media import medium_of
 from ...types import ParetuneError, turns_of
 from .chats import check_chats
@@ -118,18 +117,9 @@ def _rows(config: RunConfig, policy: CausalLMPolicy, limit: int) -> list[dict[st
 
 
 def main() -> None:
-    """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("recipe")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--epochs", type=float, default=1.0)
-    parser.add_argument("--limit", type=int, default=0, help="answers a reward's set; 0: all")
-    args = parser.parse_args()
-    try:
-        supervise(load_config(find_recipe(args.recipe), args.set), args.out, args.epochs, limit=args.limit)
-    except ParetuneError as error:
-        parser.exit(2, f"error: {error}\n")
+    """The entry that this module had before the command: it says the new one, as a mistake."""
+    sys.stderr.write("error: this is now `paretune sft RECIPE --out FOLDER`, with the same options\n")
+    sys.exit(2)
 
 
 if __name__ == "__main__":

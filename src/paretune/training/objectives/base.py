@@ -24,6 +24,8 @@ class Objective:
     that uses the objective. not_read: section of the recipe -> the keys that the trainer does not use; a
     recipe that sets one is refused. one_reward: whether it can only train an expert of a single reward.
     draws: whether it draws samples; otherwise it trains on the pairs of answers in the prompts' records.
+    whole_logits: whether its trainer holds the scores of all words for all tokens of a micro-batch at once;
+    others compute them tile by tile.
     """
 
     options_kind: ClassVar[type[Options]] = Options
@@ -31,6 +33,7 @@ class Objective:
     not_read: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     one_reward: ClassVar[bool] = False
     draws: ClassVar[bool] = True
+    whole_logits: ClassVar[bool] = False
 
     @classmethod
     def check(cls, config: RunConfig, options: Any) -> None:

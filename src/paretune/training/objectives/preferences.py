@@ -114,6 +114,7 @@ class CPO(PairLoss):
     """Contrastive preference optimisation, without a reference."""
 
     place = "trl.experimental.cpo:CPOTrainer:CPOConfig"
+    whole_logits = True
     whole_batches = True  # means over the tokens of a micro-batch
 
 
@@ -128,6 +129,7 @@ class ORPO(PairLoss):
     """Odds-ratio preference optimisation, without a reference."""
 
     place = "trl.experimental.orpo:ORPOTrainer:ORPOConfig"
+    whole_logits = True
     whole_batches = True  # means over the tokens of a micro-batch
 
 

@@ -1,0 +1,104 @@
+"""`paretune plan`: what a recipe will do and cost, and what it needs before it can run. Runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import RunConfig
+from ..environment import choose_device
+from ..executors import find_executor
+from ..models.facts import check_options
+from ..models.family import by_hub_id
+from ..planning.budget import counted, set_sizes, short_sets
+from ..planning.devices import PlannedDevice, planned_device
+from ..planning.estimate import Estimate, estimate
+from ..planning.long_prompts import cut_notices
+from ..planning.methods import build_plan
+from ..planning.peak import Peak, measure_update
+from ..planning.plan import Plan
+from ..recipes import find_recipe, in_run, load_config
+from ..rewards.trust import code_of, left_out
+from ..stages.claim import missing_files
+from ..stages.prompt_checks import check_unloaded
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A recipe, its plan, what it costs on which device, and lines about what to know before it runs.
+
+    missing: files that are not there. short, cut: about prompt sets. first: what is done before the run.
+    """
+
+    config: RunConfig
+    plan: Plan
+    costs: Estimate
+    device: PlannedDevice
+    missing: list[str]
+    short: list[str]
+    cut: list[str]
+    first: list[str]
+    measured: Peak | None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `plan --json` prints."""
+        told = {
+            "config": self.config.model_dump(mode="json"), "plan": self.plan.to_json(),
+            "estimate": vars(self.costs), "device": vars(self.device), "missing": self.missing,
+            "short": self.short, "cut": self.cut, "first": self.first,
+        }  # fmt: skip
+        return told | ({"measured": vars(self.measured)} if self.measured else {})
+
+    def notes(self) -> list[str]:
+        """The lines below the tables."""
+        lines = [*self.first, *self.short]
+        if self.missing:
+            lines.append(f"not there yet, and needed by a run: {', '.join(self.missing)}")
+        return [*lines, *(f"note: {line}" for line in self.cut)]
+
+
+def plan_recipe(
+    recipe: str, overrides: Sequence[str], trust_rewards: bool, measure: bool, say: Callable[[str], None]
+) -> Planned:
+    """Read a recipe and plan it.
+
+    Args:
+        recipe: a file, or the name of a recipe that ships.
+        overrides: "KEY=VALUE", as --set gives them.
+        trust_rewards: whether the rewards that are code in a run's folder are looked at.
+        measure: whether a few seconds of the recipe's own steps are done on this machine.
+        say: is told, in a line, what is not looked at.
+    """
+    found = find_recipe(recipe)
+    config = load_config(found, overrides)
+    find_executor(config.executor.kind)
+    check_options(config.model)
+    missing = missing_files(config)
+    trusted = trust_rewards or not in_run(found)
+    if not trusted and (code := code_of(config)):
+        say(left_out(code).replace("not scored", "not looked at", 1))
+    check_unloaded(config, missing, trusted)
+    sizes = set_sizes(config, hub=False)
+    plan = counted(config, build_plan(config), sizes)
+    device = planned_device(config)
+    return Planned(
+        config, plan, estimate(config, plan, device.kind), device, missing, short_sets(config, sizes),
+        cut_notices(config), tuned_first(config, recipe),
+        measure_update(config, choose_device(config.executor.device), plan) if measure else None,
+    )  # fmt: skip
+
+
+def tuned_first(config: RunConfig, recipe: str) -> list[str]:
+    """What to do where the base was trained on plain text alone: it is fine-tuned before the run."""
+    path = config.model.path
+    family = by_hub_id().get(path)
+    published = family.published.get(path) if family else None
+    if published is None or not published.untuned:
+        return []
+    out = Path("models") / f"{config.name}-sft"
+    return [
+        f"first: {path} was trained on plain text alone; `paretune sft {recipe} --out {out}` teaches it to "
+        f"answer, then `paretune run {recipe} --set model.path={out}`"
+    ]
