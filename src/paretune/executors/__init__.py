@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from ..config import RunConfig
 from ..foreign.entry_points import added, load_added
@@ -50,4 +50,4 @@ def find_executor(kind: str) -> Callable[[int, int, str], Executor]:
     if not callable(found) or missing:
         what = f"has no {', '.join(missing)}" if missing else "cannot be called"
         raise ParetuneError(f"executor {kind} ({others[kind].value}) {what}: it must be an Executor's class")
-    return found
+    return cast("Callable[[int, int, str], Executor]", found)
