@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
+from paretune.limits import PositiveReal
 from paretune.ops.policy_losses import matching_log_prob
-from paretune.training.objectives.base import PositiveReal
 from paretune.training.objectives.forward import Fit, ForwardObjective, ForwardOptions, Noised
 
 

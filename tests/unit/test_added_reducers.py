@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,8 @@ def test_its_options_are_checked_in_a_recipe_and_on_the_command_line(tmp_path: P
      ("lost", "m: the reducer returned NaN or infinity")],
 )  # fmt: skip
 def test_what_it_returns_is_checked(name: str, told: str) -> None:
-    with pytest.raises((ParetuneError, ValueError)) as caught:
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
         merge_experts(experts(), method=name)
-    assert str(caught.value) == told
 
 
 def test_a_round_is_reduced_by_it(tiny_sd3: Path, tmp_path: Path) -> None:

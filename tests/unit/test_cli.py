@@ -158,8 +158,8 @@ def test_plan_refuses_an_unknown_reward(
     ("override", "told"),
     [
         ("rewards.geneval.prompts={bare}", "bare.jsonl, line 1: reward geneval cannot score 'a dog'"),
-        ("evaluate.untargeted=[ocr]", "ocr is a reward or a judge of this run already"),
-        ("evaluate.untargeted=[rapidocr]", "rapidocr is a reward or a judge of this run already"),
+        ("evaluate.untargeted=[pictures.ocr]", "ocr is a reward or a judge of this run already"),
+        ("evaluate.untargeted=[pictures.rapidocr]", "rapidocr is a reward or a judge of this run already"),
         ("evaluate.untargeted=[ocrr]", "did you mean 'ocr'"),
     ],
 )
@@ -201,7 +201,7 @@ def test_plan_of_a_folder_that_is_no_model(
         ("rewards.ocr.prompts=pictures/ocr-tran", "did you mean 'pictures/ocr-train'?"),
         ("executor.device=cuda", "executor.device is cuda but no GPU is usable here"),
         ("rewards.ocr.options={[a]: 1}", "the value is not YAML"),
-        ("rewards.ocr.options={best: 1}", "reward 'ocr' could not be made: TypeError"),
+        ("rewards.ocr.options={best: 1}", "reward 'pictures.ocr' could not be made: TypeError"),
     ],
 )
 def test_a_mistake_in_the_recipe(mistake: Any, tmp_path: Path, override: str, told: str) -> None:

@@ -76,7 +76,7 @@ def test_counts_that_differ_say_what_goes_with_what(folder: Path, count: int, to
 
 def test_a_prompt_that_cannot_be_scored_is_told_before_any_is(folder: Path) -> None:
     with pytest.raises(ParetuneError, match=r"cannot score 'prompt 0', which goes with img_0\.png: the OCR"):
-        score_folder("ocr", folder, str(folder.parent / "prompts.txt"))
+        score_folder("pictures.ocr", folder, str(folder.parent / "prompts.txt"))
 
 
 def test_standard_output_holds_results_alone(folder: Path) -> None:

@@ -23,7 +23,8 @@ SIZES = (
     "n_positions", "n_embd", "n_head", "d_model", "d_ff", "d_kv", "num_heads",
 )  # fmt: skip
 BLOCKS = (
-    "layers_per_block", "num_layers", "num_single_layers", "num_refiner_layers", "num_hidden_layers", "n_layer",
+    "layers_per_block", "num_layers", "num_single_layers", "num_refiner_layers", "num_hidden_layers",
+    "n_layer",
 )  # fmt: skip
 FACTORS = ("scaling_factor", "shift_factor")
 MOST_BLOCKS = 1000

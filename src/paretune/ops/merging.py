@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from ..foreign.entry_points import added, load_added
-from ..types import ParetuneError
 from .lowrank import LowRank, as_given, compress, distance, gram, modules_of, normalised, stack
 from .merge_options import OPTIONS, Option, fit, hint
 from .merge_weights import min_norm_weights, search_weights
@@ -80,7 +79,7 @@ class Reducer:
     def fitted(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Options, those that are numbers checked and read. Raises ValueError, in one line."""
         known = {**OPTIONS, **self.own}
-        return {n: fit(n, v, known[n]) if n in known and v is not None else v for n, v in given.items()}
+        return {n: fit(n, v, known[n]) if n in known else v for n, v in given.items()}
 
 
 REDUCERS: dict[str, Reducer] = {
@@ -111,7 +110,7 @@ REDUCERS: dict[str, Reducer] = {
 def reducer_of(method: str) -> Reducer:
     """The method of that name, one of another package too (the entry point group `GROUP`).
 
-    Raises ValueError with the names there are, and the nearest; ParetuneError where another package's fails.
+    Raises ValueError with the names there are, and the nearest; ParetuneError where one cannot be imported.
     """
     if method in REDUCERS:
         return REDUCERS[method]
@@ -121,7 +120,7 @@ def reducer_of(method: str) -> Reducer:
         raise ValueError(f"unknown merge method {method}; there are {', '.join(known)}{hint(method, known)}")
     reducer = load_added("the reducer", others[method])
     if not isinstance(reducer, Reducer):
-        raise ParetuneError(f"the reducer {method} ({others[method].value}) is no Reducer")
+        raise ValueError(f"the reducer {method} ({others[method].value}) is no Reducer")
     return reducer
 
 
@@ -209,7 +208,7 @@ class Merge:
                 if self.method in REDUCERS:
                     raise
                 reason = " ".join(f"{type(error).__name__}: {error}".split())
-                raise ParetuneError(f"the reducer {self.method} failed at {name}: {reason}") from error
+                raise ValueError(f"the reducer {self.method} failed at {name}: {reason}") from error
             if merged.delta.rank > 0:
                 yield merged
 
@@ -274,7 +273,7 @@ def plan_merge(
     if method == "compressed" and rank is None and energy is None:
         raise ValueError("the method compressed needs a rank or an energy")
     _refuse_unknown(method, options, reducer.options())
-    options = reducer.fitted(options)
+    options |= reducer.fitted({n: v for n, v in options.items() if v is not None})
     if not normalise and not reducer.sums:
         known = ", ".join(name for name, other in REDUCERS.items() if other.sums)
         raise ValueError(f"{method} averages: weights as they are go with {known}")

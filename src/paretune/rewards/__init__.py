@@ -1,4 +1,4 @@
-"""Rewards: what a picture is worth for a prompt. `base` holds the registry and the scoring; the
+"""Rewards: what a picture is worth for a prompt. `table` names them, `base` finds and calls them; the
 rest is one file a family. A reward sees pictures and prompts, never a policy."""
 
 from .base import (
