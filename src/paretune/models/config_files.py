@@ -13,16 +13,17 @@ from typing import Any
 
 from ..types import ParetuneError
 
-# Whole numbers from 1 up that decide the sizes of samples and models. More blocks than `MOST_BLOCKS` no
-# published model has, and building them would never end.
+# Whole numbers from 1 up that decide the sizes of samples and models; of blocks and layers there may be none.
+# More than `MOST_BLOCKS` of those no published model has, and building them would never end.
 SIZES = (
     "patch_size", "patch_size_t", "in_channels", "out_channels", "sample_size", "latent_channels",
     "num_attention_heads", "attention_head_dim", "spatial_compression_ratio", "temporal_compression_ratio",
     "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings", "num_key_value_heads",
-    "layers_per_block", "norm_num_groups", "joint_attention_dim", "pooled_projection_dim", "text_embed_dim",
+    "norm_num_groups", "joint_attention_dim", "pooled_projection_dim", "text_embed_dim",
     "n_positions", "n_embd", "n_head", "d_model", "d_ff", "d_kv", "num_heads",
 )  # fmt: skip
-BLOCKS = ("num_layers", "num_single_layers", "num_refiner_layers", "num_hidden_layers", "n_layer")
+BLOCKS = ("num_layers", "num_single_layers", "num_refiner_layers", "num_hidden_layers", "n_layer",
+          "layers_per_block")  # fmt: skip
 FACTORS = ("scaling_factor", "shift_factor")
 MOST_BLOCKS = 1000
 MOST = 2**31
