@@ -42,6 +42,8 @@ def open_final(run: Path, verify: bool = False) -> tuple[RunConfig, Path]:
 
 def export_adapter(run: Path, out: Path, rank: int | None, verify: bool = False) -> float:
     """Write the final adapter to a new folder; returns the relative error of the compression."""
+    if rank is not None and rank < 1:
+        raise ParetuneError(f"--rank {rank} cannot be used; it is at least 1")
     config, final = open_final(run, verify)
     _new(out)
     deltas = load_delta([final])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
-from ..data.prompts import PREFIX, load_prompts
+from ..data.prompts import PREFIX, load_prompts, prompt_file
 from ..rewards.base import check_spec, find_reward, is_own, load_reward, reward_file
 from ..rewards.checks import Check, applies_to, first_refused, refusal
 from ..training.trainers import objective_check
@@ -55,6 +55,9 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
     missing: the files that are not there. trusted: whether code of files and modules is run. An object
     is made of a user's own class where that has a `check`.
     """
+    for file in dict.fromkeys(f for own in config.rewards.values() for f in (own.prompts, own.eval_prompts)):
+        if _is_near(file, missing):
+            load_prompts(file)  # whoever is to read it: a file that holds no prompts is told here
     for name, own in config.rewards.items():
         scorers = [(f"reward {name}", own.reward, [own.prompts, own.eval_prompts], own.options)]
         if own.judge and config.evaluate.judges:
@@ -143,4 +146,4 @@ def _first_that_applies(reward: Reward, prompts: Sequence[Prompt]) -> Refused:
 def _is_near(file: str, missing: Sequence[str]) -> bool:
     """Whether prompts can be read without asking the hub."""
     place = file.removeprefix(PREFIX).partition("@")[0]
-    return file not in missing and (not file.startswith(PREFIX) or Path(place).exists())
+    return str(prompt_file(file)) not in missing and (not file.startswith(PREFIX) or Path(place).exists())
