@@ -11,8 +11,8 @@ Damage = Callable[[Path], None]
 
 
 def flip(path: Path, place: float = 0.5) -> None:
-    """One bit of the byte at this share of the file."""
-    data = bytearray(path.read_bytes())
+    """One bit of the byte at this share of the file; an empty one gets a byte."""
+    data = bytearray(path.read_bytes() or b"\0")
     data[min(int(len(data) * place), len(data) - 1)] ^= 1
     path.write_bytes(bytes(data))
 

@@ -16,6 +16,7 @@ DEEPEST = 32  # nested lists and mappings
 MOST_EPOCHS = 100_000  # epochs of a run's experts of one kind: at a second each, more than a day
 MOST_SAMPLES = 1_000_000  # samples of an epoch, whose noise is drawn at once
 MOST_POINTS = 2_000  # points of a grid of weights: each point is a model to measure
+LARGEST = 1e9  # of a factor: a product of three stays within float32
 MOST_REWARDS = 32  # each reward has an expert, and a folder's name in a grid holds a share of every reward
 
 
@@ -141,9 +142,9 @@ Pixels = Annotated[int, _IsNumber, Field(gt=0, le=16_384)]
 Rank = Annotated[int, _IsNumber, Field(gt=0, le=8192)]
 Processes = Annotated[int, _IsNumber, Field(le=1024)]
 Seed = Annotated[int, _IsNumber, Field(ge=0, lt=2**63)]
-# Real numbers: the product of three of them stays within float32.
-NonNegative = Annotated[float, _IsNumber, Field(ge=0, le=1e9, allow_inf_nan=False)]
-PositiveReal = Annotated[float, _IsNumber, Field(gt=0, le=1e9, allow_inf_nan=False)]
+# Real numbers.
+NonNegative = Annotated[float, _IsNumber, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+PositiveReal = Annotated[float, _IsNumber, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Rate = Annotated[float, _IsNumber, Field(gt=0, le=1000, allow_inf_nan=False)]
 Share = Annotated[float, _IsNumber, Field(gt=0, lt=1)]
 Decay = Annotated[float, _IsNumber, Field(ge=0, lt=1)]

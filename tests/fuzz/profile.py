@@ -17,7 +17,7 @@ def quick(examples: int = 40) -> Any:
 
 
 def long(examples: int) -> Any:
-    """About three minutes."""
+    """A minute or two on an idle machine: with the run folders, all of them take less than ten."""
     return settings(max_examples=examples, deadline=None, database=None, suppress_health_check=_QUIET)
 
 

@@ -90,4 +90,4 @@ def test_damaged_adapters(case: tuple[dict[str, Any], bytes]) -> None:
 
 @slow
 def test_long() -> None:
-    long(3000)(given(CASES)(handled))()
+    long(10_000)(given(CASES)(handled))()

@@ -121,4 +121,4 @@ def test_long(tmp_path: Path, part: str) -> None:
         "texts": lambda text: read(tmp_path, text),
     }  # fmt: skip
     assert count_keys() > 40
-    long(1500)(given(strategies[part])(lambda value: checks[part](value)))()
+    long(4000)(given(strategies[part])(lambda value: checks[part](value)))()

@@ -47,4 +47,4 @@ def test_what_a_reward_returns(value: Any) -> None:
 
 @slow
 def test_long() -> None:
-    long(20_000)(given(RETURNED)(scored))()
+    long(40_000)(given(RETURNED)(scored))()

@@ -22,32 +22,17 @@ from paretune.sampling.source import open_source
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 from tests.damage import DAMAGES, WRONG, set_value
+from tests.executing import InThisProcess
 from tests.unit.test_damaged_records import places
 
 # A warning of a plot is no fault here: odd figures give some, and so does a run of one round.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
-class InThisProcess:
-    """The executor without its processes."""
-
-    def __init__(self, *_: int) -> None:
-        pass
-
-    def __enter__(self) -> InThisProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def map(self, function: Callable[..., Any], tasks: Any, report: Any) -> list[Any]:
-        return [function(task, report, lambda: False) for task in tasks]
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _in_process() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "LocalExecutor", InThisProcess)
+        patch.setattr(runs, "open_executor", InThisProcess)
         yield
 
 

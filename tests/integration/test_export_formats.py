@@ -49,6 +49,16 @@ def test_a_rank_and_the_names_of_the_original(run, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("rank", [0, -3])
+@pytest.mark.parametrize("form", [None, "kohya"])
+def test_a_rank_that_is_none_is_one_line(run, tmp_path, form, rank):
+    with pytest.raises(ParetuneError, match=f"--rank {rank} cannot be used; it is at least 1"):
+        export_adapter(run, tmp_path / "x", rank) if form is None else export_format(
+            run, tmp_path / "x", rank, form
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_existing_folder_and_an_unknown_format_are_left_alone(run, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(ParetuneError, match="exists already"):

@@ -297,6 +297,7 @@ def test_geneval_photo_names_what_it_lacks(clip: str, detector: str) -> None:
     for prompt, told in (
         (Prompt("a dog"), "a GenEval record with 'include'"),
         (Prompt("a", {"include": [{"class": "unicorn", "count": 1}]}), "knows no 'unicorn'"),
+        (Prompt("a", {"include": [{"class": "dog", "count": 1, "color": "mauve"}]}), "knows no 'mauve'"),
     ):
         with pytest.raises(ParetuneError, match=told):
             reward.score(photographs(1), [prompt])

@@ -109,6 +109,39 @@ def test_a_users_own_check_is_asked_everywhere(tmp_path: Path) -> None:
     assert f"{bad}, line 2: reward mine, which morl_dr asks too, cannot score 'bad'" in told
 
 
+@pytest.mark.parametrize("part", ["prompts", "eval_prompts"])
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.txt", b"caf\xe9\n", "a.txt:1: not UTF-8"),
+        ("a.txt", b"one\n\ntwo\n", "a.txt:2: the line is empty"),
+        ("a.csv", b"id;caption\n1;a bird\n", "a.csv:1: no column prompt or Prompt"),
+        ("a.parquet", b"PAR1", "expected .txt, .jsonl, .json, .csv, .tsv, not '.parquet'"),
+    ],
+)
+def test_plan_reads_every_file_whoever_scores_it(
+    tmp_path: Path, part: str, name: str, content: bytes, told: str
+) -> None:
+    """Of a reward that takes any prompt, too."""
+    (tmp_path / name).write_bytes(content)
+    good = lines(tmp_path / "good.txt", "a bird")
+    own = {"reward": "preference", "prompts": good, "eval_prompts": good, part: str(tmp_path / name)}
+    config = recipe(rewards={"taste": own}, methods=["mapreduce"])
+    assert told in refused(check_unloaded, config, missing_files(config))
+
+
+@pytest.mark.parametrize("name", ["none.csv:caption", "./none.txt", "none.jsonl"])
+def test_a_file_that_is_not_there_yet_is_for_the_plan_to_list(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = {"reward": "scene_ocr", "prompts": name, "eval_prompts": name}
+    config = recipe(rewards={"words": own}, methods=["mapreduce"])
+    missing = missing_files(config)
+    assert missing == [Path(name.partition(":")[0]).name]
+    check_unloaded(config, missing)
+
+
 def test_plan_asks_no_hub_and_no_missing_file(tmp_path: Path) -> None:
     hub, absent = "hf:nobody/nothing@train", str(tmp_path / "no.txt")
     own = {"reward": "pictures.ocr", "prompts": hub, "eval_prompts": absent}

@@ -170,12 +170,29 @@ def test_a_perfect_picture_of_a_record_with_nulls_scores_1(record: dict[str, Any
         ({"class": "dog", "count": 0}, "asks for 0 of 'dog'"),
         ({"class": "dog", "count": 1.5}, "asks for 1.5 of 'dog'"),
         ({"class": "dog", "count": 1, "color": 3}, "a color of 'dog' that is no text"),
-        ({"class": "dog", "count": 1, "position": ["near", 0]}, "not [relation, index of an entry]"),
-        ({"class": "dog", "count": 1, "position": ["above", 4]}, "not [relation, index of an entry]"),
-        ({"class": "dog", "count": 1, "position": "above"}, "not [relation, index of an entry]"),
+        ({"class": "dog", "count": 1, "position": ["near", 0]}, "not [relation, index of another entry]"),
+        ({"class": "dog", "count": 1, "position": ["above", 4]}, "not [relation, index of another entry]"),
+        ({"class": "dog", "count": 1, "position": ["above", 0]}, "not [relation, index of another entry]"),
+        ({"class": "dog", "count": 1, "position": "above"}, "not [relation, index of another entry]"),
     ],
 )
 def test_a_record_that_cannot_be_scored_says_why(entry: dict[str, Any], told: str) -> None:
     with pytest.raises(ParetuneError) as caught:
         find_reward("geneval").check([Prompt("a photo", {"include": [entry]})])
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["geneval", "geneval_strict", "contrast", "prominence"])
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"class": "dog", "count": 1}, "knows no 'dog', which the prompt 'a photo' asks about; use circle, "),
+        ({"class": "circle", "count": 1, "color": "mauve"}, "knows no 'mauve', .* use red, green, blue, "),
+    ],
+)
+def test_what_the_detector_never_finds_is_told_before_training(
+    name: str, entry: dict[str, Any], told: str
+) -> None:
+    for record in ({"include": [entry]}, {"include": INCLUDE, "exclude": [entry]}):
+        with pytest.raises(ParetuneError, match=told):
+            find_reward(name).check([Prompt("a photo", record)])

@@ -278,6 +278,7 @@ def test_mistakes_are_told_before_a_model_is_loaded(
         "seed must be": lambda: sample_trusted(str(run), text, out, seed=-1),
         "--steps must be": lambda: sample_trusted(str(run), text, out, steps=1),
         "--guidance must be": lambda: sample_trusted(str(run), text, out, guidance=float("nan")),
+        "--guidance must be .*, not 1e.300": lambda: sample_trusted(str(run), text, out, guidance=1e300),
         "holds no finished run": lambda: sample_folder(str(tmp_path / "begun"), text, out),
         "neither a run": lambda: sample_folder(str(tmp_path / "empty"), text, out),
         "no run or model": lambda: sample_folder(str(tmp_path / "nowhere"), text, out),

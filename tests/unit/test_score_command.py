@@ -79,6 +79,12 @@ def test_a_prompt_that_cannot_be_scored_is_told_before_any_is(folder: Path) -> N
         score_folder("pictures.ocr", folder, str(folder.parent / "prompts.txt"))
 
 
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf"), 1e300])
+def test_a_timeout_that_is_none_is_told_as_such(folder: Path, timeout: float) -> None:
+    with pytest.raises(ParetuneError, match="--timeout must be above 0 seconds"):
+        score_folder("contrast", folder, str(folder.parent / "prompts.txt"), timeout)
+
+
 def test_standard_output_holds_results_alone(folder: Path) -> None:
     """Whatever a reward prints, by Python, by a file descriptor, from C or in a child process."""
     words = (f"{folder.parent / 'mine.py'}:red", folder, "--prompts", folder.parent / "prompts.txt")

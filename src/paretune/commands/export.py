@@ -52,6 +52,8 @@ def export_adapter(run: Path, out: Path, rank: int | None, verify: bool = False)
     Returns:
         The relative error of the compression.
     """
+    if rank is not None and rank < 1:
+        raise ParetuneError(f"--rank {rank} cannot be used; it is at least 1")
     config, final = open_final(run, verify)
     _new(out)
     deltas = load_delta([final])

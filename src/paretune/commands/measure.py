@@ -16,6 +16,7 @@ from ..environment import fingerprint
 from ..executors import open_executor
 from ..executors.base import Report
 from ..files import write_json
+from ..limits import LARGEST
 from ..models.detect import resolve_path
 from ..records.names import folder_names
 from ..records.seal import check_adapter
@@ -90,6 +91,8 @@ def score_folder(reward: str, folder: Path, prompts: str, timeout: float = 120.0
     Returns:
         One row for each sample, with its name, prompt and value.
     """
+    if not 0 < timeout <= LARGEST:  # no comparison holds for NaN
+        raise ParetuneError(f"--timeout must be above 0 seconds and at most {LARGEST:g}, not {timeout:g}")
     if not folder.is_dir():
         raise ParetuneError(f"no folder {folder}")
     files = [p for p in sorted(folder.iterdir(), key=natural) if p.suffix.lower() in KINDS]

@@ -7,13 +7,26 @@ have come as 2.0 or "2".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from paretune.types import ParetuneError, Prompt
 
 RELATIONS = ("left of", "right of", "above", "below")
 Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a detector can tell: what it never finds would be a score of 0 that nothing explains.
+
+    is_class: whether it knows a class. classes: how a message calls those that it knows.
+    """
+
+    is_class: Callable[[str], bool]
+    classes: str
+    colors: Collection[str]
 
 
 def geneval_record(record: Record) -> dict[str, Any]:
@@ -26,10 +39,10 @@ def geneval_record(record: Record) -> dict[str, Any]:
     return read
 
 
-def check_geneval(name: str, prompts: Sequence[Prompt], known: Callable[[str], bool] | None = None) -> None:
+def check_geneval(name: str, prompts: Sequence[Prompt], known: Known | None = None) -> None:
     """Raise ParetuneError for the first prompt whose record the reward `name` cannot score.
 
-    known: whether the reward's detector knows a class.
+    known: what its detector knows, where one is there.
     """
     for prompt in prompts:
         record = geneval_record(prompt.metadata)
@@ -43,18 +56,29 @@ def check_geneval(name: str, prompts: Sequence[Prompt], known: Callable[[str], b
             if wrong:
                 raise ParetuneError(f"{name}: the record of the prompt {prompt.text!r} {wrong}")
         for entry in (*record["include"], *record["exclude"]):
-            if known is not None and not known(entry["class"]):
+            unknown = None if known is None else _unknown(entry, known)
+            if unknown:
                 raise ParetuneError(
-                    f"{name}: the detector knows no {entry['class']!r}, which the prompt {prompt.text!r} "
-                    "asks about; use COCO's classes"
+                    f"{name}: the detector knows no {unknown[0]!r}, which the prompt {prompt.text!r} asks "
+                    f"about; use {unknown[1]}"
                 )
+
+
+def _unknown(entry: Record, known: Known) -> tuple[str, str] | None:
+    """A class or colour that the detector does not know, and what to use instead."""
+    if not known.is_class(entry["class"]):
+        return entry["class"], known.classes
+    color = entry.get("color")
+    if color is not None and color not in known.colors:
+        return color, ", ".join(known.colors)
+    return None
 
 
 def _wrong(part: str, entries: Any, included: int) -> str | None:
     """What is wrong with one of a record's two lists, as the end of a sentence."""
     if not _many(entries):
         return f"has {part!r} that is no list"
-    for entry in entries:
+    for number, entry in enumerate(entries):
         if not isinstance(entry, Mapping) or not isinstance(entry.get("class"), str):
             return f"has an entry of {part!r} without a class"
         count = entry.get("count")
@@ -63,18 +87,18 @@ def _wrong(part: str, entries: Any, included: int) -> str | None:
         if not isinstance(entry.get("color", ""), str):
             return f"has a color of {entry['class']!r} that is no text"
         place = entry.get("position")
-        if place is not None and not _is_place(place, included):
+        if place is not None and not _is_place(place, included, number if part == "include" else -1):
             return (
-                f"has a position of {entry['class']!r} that is not [relation, index of an entry], a relation "
-                f"being one of {', '.join(RELATIONS)}"
+                f"has a position of {entry['class']!r} that is not [relation, index of another entry], a "
+                f"relation being one of {', '.join(RELATIONS)}"
             )
     return None
 
 
-def _is_place(place: Any, included: int) -> bool:
+def _is_place(place: Any, included: int, own: int) -> bool:
     if not _many(place) or len(place) != 2 or place[0] not in RELATIONS:
         return False
-    return isinstance(place[1], int) and 0 <= place[1] < included
+    return isinstance(place[1], int) and 0 <= place[1] < included and place[1] != own
 
 
 def _entry(entry: Record) -> dict[str, Any]:

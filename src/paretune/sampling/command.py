@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..limits import LARGEST
 from ..rewards.trust import left_out
 from ..types import ParetuneError
 from .request import Request, read_count, read_method, read_preference, read_prompt, read_seed
@@ -85,7 +85,7 @@ def _adjusted(source: ModelSource, steps: int | None, guidance: float | None) ->
             raise ParetuneError(f"--steps must be from 2 to 1000, not {steps}")
         source = replace(source, steps=steps)
     if guidance is not None:
-        if not math.isfinite(guidance) or guidance < 0:
-            raise ParetuneError(f"--guidance must be a number from 0 up, not {guidance:g}")
+        if not 0 <= guidance <= LARGEST:  # no comparison holds for NaN
+            raise ParetuneError(f"--guidance must be a number from 0 to {LARGEST:g}, not {guidance:g}")
         source = replace(source, guidance=guidance)
     return source

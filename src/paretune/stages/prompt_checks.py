@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
-from ..data.prompts import PREFIX, load_prompts
+from ..data.prompts import PREFIX, load_prompts, prompt_file
 from ..rewards.base import check_spec, find_reward, is_own, load_reward, reward_file
 from ..rewards.checks import Check, applies_to, first_refused, refusal
 from ..rewards.trust import is_code
@@ -64,6 +64,10 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
     Raises:
         ParetuneError: for the first prompt that is refused.
     """
+    both = [file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts)]
+    for file in dict.fromkeys(both):
+        if _is_near(file, missing):
+            load_prompts(file)  # a file that holds no prompts is refused, whatever its reward checks
     for name, reward_config in config.rewards.items():
         both = [reward_config.prompts, reward_config.eval_prompts]
         scorers = [(f"reward {name}", reward_config.reward, both, reward_config.options)]
@@ -156,4 +160,4 @@ def _first_that_applies(reward: Reward, prompts: Sequence[Prompt]) -> Refused:
 def _is_near(file: str, missing: Sequence[str]) -> bool:
     """Whether prompts can be read without access to the hub."""
     place = file.removeprefix(PREFIX).partition("@")[0]
-    return file not in missing and (not file.startswith(PREFIX) or Path(place).exists())
+    return str(prompt_file(file)) not in missing and (not file.startswith(PREFIX) or Path(place).exists())

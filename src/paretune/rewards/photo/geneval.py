@@ -36,7 +36,7 @@ from paretune.types import Prompt
 
 from ..checks import Checked
 from ..hub import frozen, normalised, processor_settings
-from ..records import check_geneval, geneval_record
+from ..records import Known, check_geneval, geneval_record
 from .pickscore import Clip
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
@@ -124,7 +124,8 @@ class GenEvalPhoto(Checked):
         check_geneval("geneval", prompts)
 
     def _check_classes(self, prompts: Sequence[Prompt]) -> None:
-        check_geneval("geneval", prompts, lambda name: class_name(name) in self._detector.names)
+        known = Known(lambda name: class_name(name) in self._detector.names, "COCO's classes", COLORS)
+        check_geneval("geneval", prompts, known)
 
 
 class InstanceDetector:

@@ -30,14 +30,16 @@ from typing import Any
 import torch
 
 from paretune.types import ParetuneError, Prompt
+from paretune.worlds.pictures.scenes import COLORS, SHAPES
 
 from ..checks import Checked
-from ..records import check_geneval, geneval_record
+from ..records import Known, check_geneval, geneval_record
 from .detector import Detection, detect_batch, detect_shapes
 
 __all__ = ["Detection", "GenEvalReward", "StrictGenEval", "detect_shapes", "facts", "score_record"]
 
 MARGIN = 2.0
+KNOWN = Known(SHAPES.__contains__, ", ".join(SHAPES), COLORS)
 
 
 class GenEvalReward(Checked):
@@ -53,7 +55,7 @@ class GenEvalReward(Checked):
     @staticmethod
     def check(prompts: Sequence[Prompt]) -> None:
         """Refuse a prompt without a whole record of objects; a sign alone says nothing of them."""
-        check_geneval("geneval", prompts)
+        check_geneval("geneval", prompts, KNOWN)
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, 3, 32, 32] in [0, 1]; prompts with GenEval records. Returns float32 [B].

@@ -17,6 +17,7 @@ from paretune.types import Prompt
 from ..checks import Checked
 from ..records import check_geneval, geneval_record
 from .detector import Detection, detect_batch
+from .geneval import KNOWN
 from .ocr import edit_score, wanted_word
 from .reader import load_reader
 
@@ -45,7 +46,7 @@ class ContrastReward(Checked):
         for prompt in prompts:
             record = geneval_record(prompt.metadata)
             if record["include"]:
-                check_geneval("contrast", [prompt])
+                check_geneval("contrast", [prompt], KNOWN)
             if "text" in record or not record["include"]:
                 wanted_word(prompt, "contrast, where no shapes are asked for,")
 
@@ -74,7 +75,7 @@ class ProminenceReward(Checked):
     @staticmethod
     def check(prompts: Sequence[Prompt]) -> None:
         """Refuse a prompt whose record asks for no shapes."""
-        check_geneval("prominence", prompts)
+        check_geneval("prominence", prompts, KNOWN)
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, 3, 32, 32] in [0, 1]; prompts with GenEval records. Returns float32 [B]."""
