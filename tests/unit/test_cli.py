@@ -279,7 +279,7 @@ class TestModel:
     def test_another_pipeline(self, mistake: Any, tmp_path: Path) -> None:
         write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "KolorsPipeline"}')
         line = mistake(f"model.path={tmp_path}/m")
-        assert "is a KolorsPipeline, not a StableDiffusion3Pipeline" in line
+        assert "is a KolorsPipeline, not a FluxPipeline or HunyuanVideoPipeline or StableDiffusion3Pipeline" in line
 
     def test_a_damaged_index(self, mistake: Any, tmp_path: Path) -> None:
         write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "Stab')
