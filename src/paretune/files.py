@@ -38,6 +38,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def real(path: Path) -> Path:
+    """The place that a path leads to. A circle of links leads to itself, where `Path.resolve` would raise."""
+    return Path(os.path.realpath(path))
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a disk that is full or read-only, or a path where no file can be, into a ParetuneError.

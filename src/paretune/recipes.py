@@ -14,6 +14,7 @@ from typing import Any, cast, get_args
 from pydantic import BaseModel, ValidationError
 
 from .config import RewardConfig, RunConfig
+from .files import real
 from .limits import MOST_REWARDS, brief
 from .rewards.former import check_names, is_of_older_run, with_names_of_today
 from .training.objectives.settings import (
@@ -60,9 +61,9 @@ def in_run(recipe: Path) -> bool:
 
     For a link both places count: where it is and where it leads to.
     """
-    if recipe.name == "config.yaml" or recipe.resolve().name == "config.yaml":
+    if recipe.name == "config.yaml" or real(recipe).name == "config.yaml":
         return True
-    above = {*recipe.absolute().parents, *recipe.resolve().parents}
+    above = {*recipe.absolute().parents, *real(recipe).parents}
     return any(
         (folder / "config.yaml").is_file() and any((folder / name).exists() for name in _RUN_LEAVES)
         for folder in above

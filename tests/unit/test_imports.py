@@ -26,7 +26,7 @@ MAY: dict[str, set[str]] = {
     "records": FILES | {"types"},
     "foreign": {"types", "foreign"},
     "config": {"types", "ops", "limits", "yaml_text"},  # ops: the reducers check their own options
-    "recipes": {"yaml_text", "training", "rewards"} | LEAF,  # objectives check their options, rewards names
+    "recipes": {"files", "yaml_text", "training", "rewards"} | LEAF,  # what checks its own keys
     "environment": FILES | LEAF,
     "worlds": {"worlds"},
     "adapters": FILES | {"ops", "types", "adapters"},

@@ -89,7 +89,7 @@ def test_options_are_completed_and_read_as_numbers() -> None:
         ({"options": {"beta": 0}}, "objective.options.beta: Input should be greater than 0 (got 0)"),
         ({"name": "flow_grpo", "options": {"sampler": "cps", "noise_level": 2}}, "noise_level is at most 1"),
         ({"name": "flow_gpro"}, "objective.name: there is no objective flow_gpro; did you mean flow_grpo?"),
-        ({"name": 3}, "objective.name: Input should be a valid string"),
+        ({"name": 3}, "objective.name is a text, which YAML takes for a number (3): write it in quotes"),
         ({"name": None}, "objective.name: Input should be a valid string"),
         ({"options": [1]}, "objective.options: Input should be a valid dictionary"),
         ({"options": None}, "objective.options: Input should be a valid dictionary"),

@@ -76,7 +76,7 @@ def refusal(folder: Path, text: str | bytes, *overrides: str) -> str:
         ("train: 5\n" + SMALL, "train is a section of keys, not a value (got 5)"),
         ("name: no\n" + SMALL, "name is a text, which YAML takes for true or false (False): write"),
         ("name: 7\n" + SMALL, "name is a text, which YAML takes for a number (7): write it in quotes"),
-        (SMALL.replace("reward: pictures.ocr", "reward: on"), "rewards.ocr.reward is a text, which YAML takes"),
+        (SMALL.replace("pictures.ocr", "on"), "rewards.ocr.reward is a text, which YAML takes"),
         ("train: [5]\n" + SMALL, "train is a section of keys, not a value (got [5])"),
         ("rewards: [ocr]\n", "rewards: Input should be a valid dictionary"),
         ("rewards: {ocr: ocr}\n", "rewards.ocr is a section of keys, not a value (got 'ocr')"),

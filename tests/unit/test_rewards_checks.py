@@ -195,4 +195,4 @@ def test_what_the_detector_never_finds_is_told_before_training(
 ) -> None:
     for record in ({"include": [entry]}, {"include": INCLUDE, "exclude": [entry]}):
         with pytest.raises(ParetuneError, match=told):
-            find_reward(name).check([Prompt("a photo", record)])
+            find_reward(f"pictures.{name}").check([Prompt("a photo", record)])

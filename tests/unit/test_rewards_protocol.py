@@ -213,6 +213,7 @@ async def later(images: torch.Tensor, prompts: list[Prompt]) -> list[float]:
     return [0.0, 0.0]
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize(
     ("function", "told"),
     [

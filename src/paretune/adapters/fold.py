@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..files import check_new, disk_errors, partial_folder, publish, sha256, write_json
+from ..files import check_new, disk_errors, partial_folder, publish, real, sha256, write_json
 from ..types import ParetuneError
 from .fold_tensors import fold_file, locate
 from .fold_tied import part as part_shared
@@ -70,7 +70,7 @@ def fold_adapter(
             f"the base {source} is not a folder: fold reads local files alone, so download a hub model "
             "first (hf download OWNER/NAME --local-dir DIR)"
         )
-    if target.resolve().is_relative_to(source.resolve()):
+    if real(target).is_relative_to(real(source)):
         raise ParetuneError(f"the output {target} lies in the base {source}, which is copied; choose another")
     lora = open_adapters([adapter], renames)[0]
     part = _part(source, component or lora.component)

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..files import real
 from ..rewards.trust import left_out
 from ..sampling import Sampler
 from ..sampling.source import open_source
@@ -54,7 +55,7 @@ def serve(
     answers = open_answers(run, trust_rewards, verify)
     if answers.source.unscored:
         say(left_out(list(answers.source.unscored.values())))
-    made = page.Page(answers, run.resolve().name)
+    made = page.Page(answers, real(run).name)
     blocks = made.blocks.queue(default_concurrency_limit=1, max_size=QUEUE, api_open=False)
     from starlette.middleware import Middleware  # Gradio depends on it
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files import real
 from ..types import ParetuneError
 
 _SAFE = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9_-][A-Za-z0-9._-]*\Z")
@@ -34,7 +35,7 @@ def folder_names(paths: Sequence[Path]) -> tuple[str, ...]:
     """
     seen: dict[Path, Path] = {}
     for path in paths:
-        first = seen.setdefault(path.resolve(), path)
+        first = seen.setdefault(real(path), path)
         if first is not path:
             raise ParetuneError(f"{first} and {path} are the same adapter; give it once")
     plain = [str(path).replace("/", "-") for path in paths]
@@ -50,6 +51,6 @@ def folder_names(paths: Sequence[Path]) -> tuple[str, ...]:
 
 def _digested(path: Path) -> str:
     legible = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(p for p in path.parts if p not in {"/", ".."}))
-    hashed = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
+    hashed = hashlib.sha256(str(real(path)).encode("utf-8", "surrogateescape")).hexdigest()
     head = legible.strip("-.")[-60:].strip("-.") or "adapter"
     return f"adapter-{head}-{hashed[:10]}" if head != "adapter" else f"{head}-{hashed[:10]}"

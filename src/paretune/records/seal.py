@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..files import digest, parse_json, sha256, write_json
+from ..files import digest, parse_json, real, sha256, write_json
 from ..types import ParetuneError
 from .manifest import MANIFEST, fault_of, read_manifest
 
@@ -112,7 +112,7 @@ def check_adapter(folder: Path, verify: bool = False) -> None:
         for name, expected in read_manifest(folder).get("files", {}).items():
             if fault := fault_of(folder / name, expected):
                 raise ParetuneError(f"{folder / name} {fault}; make it again, or take another copy")
-    inside = folder.resolve()
+    inside = real(folder)
     for run in list(inside.parents)[:4]:  # round-1/experts/REWARD is the deepest
         if os.path.lexists(run / SEAL):
             place = inside.relative_to(run).as_posix() + "/"

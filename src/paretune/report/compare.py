@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import real
 from ..ops.indicators import Axis, Point, interval, qualities
 from ..ops.merge_options import hint
 from ..records.labels import apart, judges_of
@@ -178,7 +179,7 @@ def _check_once(tables: Sequence[RunTables]) -> None:
     """Refuse a run that is given twice, because it would count as two seeds."""
     seen: dict[Path, str] = {}
     for table in tables:
-        place = Path(table.name).resolve()
+        place = real(Path(table.name))
         if place in seen:
             raise ParetuneError(f"{seen[place]} and {table.name} are the same run; give it once")
         seen[place] = table.name

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from paretune.files import real
 from paretune.records.read import (
     read_diagnostics,
     read_evaluation,
@@ -68,7 +69,7 @@ def read_run(folder: Path) -> Run:
     known = ("config.yaml", "plan.json", "summary.json", "evaluation.jsonl")
     if not any((folder / name).exists() for name in known):
         raise ParetuneError(f"{folder} holds no run: none of {', '.join(known)} is there.")
-    run = Run(name=folder.resolve().name)
+    run = Run(name=real(folder).name)
     note = run.missing.append
     run.config = _read(folder / "config.yaml", _text, "", note)
     run.plan = _read(folder / "plan.json", read_value, None, note)
@@ -151,8 +152,8 @@ def _read_stage(run: Run, stage: Path) -> None:
 
 def _files_of(folder: Path, method: str, name: str) -> list[Path]:
     """The samples of a method below `folder`. A link that leads out of the folder is not one."""
-    place = folder.resolve()
-    return [path for path in (folder / method).glob(name) if path.resolve().is_relative_to(place)]
+    place = real(folder)
+    return [path for path in (folder / method).glob(name) if real(path).is_relative_to(place)]
 
 
 def _read_samples(run: Run, folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import IO, Any
 from ..config import RunConfig
 from ..data.prompts import prompt_file
 from ..executors import find_executor
-from ..files import disk_errors, write_json, write_text
+from ..files import disk_errors, real, write_json, write_text
 from ..models.facts import check_options, read_shape
 from ..planning.budget import check_even, set_sizes
 from ..planning.plan import Plan
@@ -117,7 +117,7 @@ class Held:
     """The folder that a process works in. Somebody may remove, empty or replace it in the meantime."""
 
     def __init__(self, out: Path, file: IO[str]) -> None:
-        self.out, self._place, self._file = out, out.resolve(), file
+        self.out, self._place, self._file = out, real(out), file
 
     def check(self) -> None:
         """Raise ParetuneError if the folder is no longer the one that was claimed."""
