@@ -231,4 +231,4 @@ def test_inspect_tells_norms_energies_and_cosines(made, tmp_path):
     picture = heatmap(found, tmp_path / "cosines.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ParetuneError, match="cannot write"):
-        heatmap(found, tmp_path / "absent" / "cosines.png")
+        heatmap(found, picture / "below-a-file.png")
