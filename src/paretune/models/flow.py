@@ -110,8 +110,8 @@ class FlowPolicy(Policy, Protocol):
 
         Args:
             prompts: P prompts.
-            guidance: whether to embed the negative prompt for classifier-free guidance, if the model needs
-            it. tokens: reward tokens that follow every prompt. Without tokens the result is that of the plain
+            guidance: whether to embed the negative prompt for classifier-free guidance, if the model needs it.
+            tokens: reward tokens that follow every prompt. Without tokens the result is that of the plain
                 pipeline.
         """
         ...

@@ -32,7 +32,7 @@ class TokenUse:
 
 
 def parse_tokens(text: str) -> tuple[TokenUse, ...]:
-    """Read "name[:count][@scale] ..", separated by blanks or commas. Names may repeat; the order is kept.
+    """Read `name[:count][@scale] ..`, separated by blanks or commas. Names may repeat; the order is kept.
 
     Raises ParetuneError for a text that cannot be read.
     """
