@@ -110,7 +110,7 @@ class FlowPolicy(Policy, Protocol):
 
         Args:
             prompts: P prompts.
-            guidance: whether to embed the negative prompt for classifier-free guidance, if the model needs it.
+            guidance: whether to embed the negative prompt too, for a model that needs one to be guided.
             tokens: reward tokens that follow every prompt. Without tokens the result is that of the plain
                 pipeline.
         """
