@@ -74,7 +74,7 @@ class LoraConfig(_Section):
     alpha: PositiveReal = 32.0
     init: Literal["gaussian", "kaiming"] = "gaussian"
     targets: Annotated[tuple[Line, ...], Field(min_length=1)] | None = Field(
-        None, description="default: the family's attention"
+        None, description="modules that get adapters; by default the family's attention"
     )
 
 

@@ -125,7 +125,7 @@ def test_plan_reads_every_file_whoever_scores_it(
     """Of a reward that takes any prompt, too."""
     (tmp_path / name).write_bytes(content)
     good = lines(tmp_path / "good.txt", "a bird")
-    own = {"reward": "preference", "prompts": good, "eval_prompts": good, part: str(tmp_path / name)}
+    own = {"reward": "pictures.preference", "prompts": good, "eval_prompts": good, part: str(tmp_path / name)}
     config = recipe(rewards={"taste": own}, methods=["mapreduce"])
     assert told in refused(check_unloaded, config, missing_files(config))
 
@@ -135,7 +135,7 @@ def test_a_file_that_is_not_there_yet_is_for_the_plan_to_list(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    own = {"reward": "scene_ocr", "prompts": name, "eval_prompts": name}
+    own = {"reward": "pictures.preference", "prompts": name, "eval_prompts": name}
     config = recipe(rewards={"words": own}, methods=["mapreduce"])
     missing = missing_files(config)
     assert missing == [Path(name.partition(":")[0]).name]
