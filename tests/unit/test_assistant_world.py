@@ -79,7 +79,8 @@ JUDGED = {
 
 @pytest.mark.parametrize("text", JUDGED)
 def test_the_rules_on_a_harmless_request(text: str) -> None:
-    judged = [load_reward(f"{n}_rules").score([text], [Prompt(CLEAN.text, CLEAN.record())]) for n in TASTES]
+    prompts = [Prompt(CLEAN.text, CLEAN.record())]
+    judged = [load_reward(f"assistant.{n}_rules").score([text], prompts) for n in TASTES]
     assert [float(v) for v in judged] == pytest.approx(JUDGED[text])
 
 

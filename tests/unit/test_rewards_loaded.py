@@ -109,7 +109,7 @@ def test_the_weights_of_embedded_rewards_must_fit_exactly(
     def load(tensors: dict[str, torch.Tensor]) -> str:
         save_file(tensors, file)
         reader.load_reader.cache_clear()
-        return refused({"reader": "ocr"}.get(name, name))
+        return refused("pictures." + {"reader": "ocr"}.get(name, name))
 
     assert f"the installed reward model {name} is incomplete: its files lack {first}" in load(
         {k: v for k, v in whole.items() if k != first}
@@ -139,7 +139,7 @@ def test_a_template_is_filled_in_one_pass(model: Path) -> None:
     reward = TextModelReward(str(model), template="{prompt} please {answer}")
     asked, answers = [Prompt("tell {answer} {prompt} {0} %s")], ["maybe {prompt} {answer}"]
     told = "tell {answer} {prompt} {0} %s please maybe {prompt} {answer}"
-    assert reward._text(asked[0].text, answers[0]) == told
+    assert reward._texts([asked[0].text], answers) == [told]
     twice = TextModelReward(str(model), template="{prompt} {answer} {prompt} {other}")
-    assert twice._text("how", "yes") == "how yes how {other}"
+    assert twice._texts(["how"], ["yes"]) == ["how yes how {other}"]
     assert score_samples(reward, answers, asked).isfinite().all()

@@ -25,7 +25,7 @@ def test_a_reward_of_a_file_is_another_one_when_the_file_changes(tmp_path: Path)
     assert before == named(spec)
     file.write_text("def red(images, prompts): return [0] * len(images)\n")
     assert named(spec) != before
-    assert named("ocr") == "ocr"
+    assert (named("pictures.ocr"), named("ocr")) == ("ocr", "scene_ocr")  # their first names
     assert named("package.module:Name") == "package.module:Name"
 
 
