@@ -51,7 +51,8 @@ def test_a_recipe_trains_on_it_and_its_code_needs_no_other_word(tiny_sd3: Path, 
     check_unloaded(config, [], trusted=False)
     check_prompts(config)
     task = build_plan(config).methods[0].rounds[0].tasks[0]
-    assert [source.reward.name for source in mixture_of(config, task).sources] == ["red"]
+    sets = mixture_of(config, task).prompt_sets
+    assert [prompt_set.reward.name for prompt_set in sets] == ["red"]
 
 
 def test_digests_know_whose_it_is_and_a_name_of_paretunes_own_stays_its_own() -> None:

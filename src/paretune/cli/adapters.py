@@ -59,7 +59,7 @@ FamilyName = Annotated[
     str | None,
     typer.Option(
         "--family",
-        help="comfyui and kohya: sd3, flux, hunyuan_video or wan, where the adapter does not tell.",
+        help="comfyui and kohya: the family of the base, where the adapter does not tell.",
     ),
 ]
 
