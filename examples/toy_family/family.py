@@ -19,6 +19,7 @@ FAMILY = Family(
     pipelines=("ToyPipeline",),  # the _class_name in a folder's model_index.json
     parts=("transformer",),
     transformer="ToyTransformer",
+    libraries=("toy_family",),
     shape=shape,
     text_tokens=lambda model: 1,
     sampling=(8, 1.0),

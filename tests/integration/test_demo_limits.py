@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,8 @@ def test_a_flood_is_turned_away_at_once_and_a_visitor_is_answered(
     assert codes.count(200) <= QUEUE + 4  # what waits, and what is drawn meanwhile
     assert replies[-1].json()["detail"].startswith(f"Queue is full. Max size is {QUEUE}")
     told = None
-    for _ in range(600):
+    for _ in range(600):  # until one of those that wait is drawn
+        time.sleep(0.2)
         told = client.post("/gradio_api/queue/join", json={
             **sent, "data": ["a red circle", "mix", "", 1, 1, 1], "session_hash": "tester"})  # fmt: skip
         if told.status_code == 200:

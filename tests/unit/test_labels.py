@@ -67,8 +67,8 @@ def run(tmp_path: Path) -> Path:
 
 
 def summary_of(run: Path) -> dict[str, Any]:
-    rewards = {n: {"reward": n, "prompts": "p.txt", "eval_prompts": "e.txt"} for n in NAMES}
-    rewards["geneval"]["judge"] = "contrast"
+    rewards = {n: {"reward": f"pictures.{n}", "prompts": "p.txt", "eval_prompts": "e.txt"} for n in NAMES}
+    rewards["geneval"]["judge"] = "pictures.contrast"
     config = parse_config({"rounds": 1, "methods": ["mapreduce"], "rewards": rewards}, "recipe")
     return summarise(config, build_plan(config), run, rows_of(), {"total": 1.0})
 

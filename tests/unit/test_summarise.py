@@ -32,7 +32,8 @@ def config(tmp_path: Path) -> RunConfig:
     (tmp_path / "rewards.py").write_text(
         "def ocr(images, prompts): ...\n"
         "class Blur:\n"
-        "    name, range, higher_is_better, score = 'any', (0, 4), False, None\n"
+        "    name, range, higher_is_better = 'any', (0, 4), False\n"
+        "    def score(self, samples, prompts): ...\n"
     )
     rewards = {
         name: {"reward": f"{tmp_path / 'rewards.py'}:{spec}", "prompts": "p.txt", "eval_prompts": "e.txt"}

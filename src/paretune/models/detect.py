@@ -12,8 +12,6 @@ from ..worlds.embedded import EMBEDDED, SETTINGS
 from .config_files import read_config, read_model_config
 from .family import Family, by_hub_id, by_pipeline, families
 
-LIBRARIES = ("diffusers", "transformers")  # the libraries whose classes a model_index.json may name
-
 
 def family_of(path: str) -> Family:
     """The family of a folder, an embedded model or a hub id; for an unknown hub id the hub is queried.
@@ -71,7 +69,7 @@ def check_model(path: str) -> Family | None:
 def _check_parts(path: str, folder: Path, family: Family) -> None:
     """Check that every part is in the index and in its folder, and that the transformer is the family's."""
     index = read_config(folder / "model_index.json")
-    _check_libraries(path, folder, index)
+    _check_libraries(path, folder, index, family)
     listed = {part for part, kind in index.items() if isinstance(kind, list) and kind and kind[0] is not None}
     # Each text encoder needs the tokenizer with its number.
     encoders = [part for part in family.parts if part.startswith("text_encoder")]
@@ -94,12 +92,12 @@ def _check_parts(path: str, folder: Path, family: Family) -> None:
         )
 
 
-def _check_libraries(path: str, folder: Path, index: dict[str, Any]) -> None:
+def _check_libraries(path: str, folder: Path, index: dict[str, Any], family: Family) -> None:
     """Check that every part has a class of the two libraries; diffusers would run a file of another part."""
     for part, entry in index.items():
         if part.startswith("_") or not isinstance(entry, list) or entry[:1] in ([], [None]):
             continue
-        if entry[0] not in LIBRARIES or (folder / part / f"{entry[0]}.py").exists():
+        if entry[0] not in family.libraries or (folder / part / f"{entry[0]}.py").exists():
             raise ParetuneError(needs_code(f"model.path: the {part} of {path}", folder / part))
 
 

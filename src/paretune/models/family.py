@@ -62,6 +62,7 @@ class Family:
     pipelines: the class names that a model_index.json may have; the first is the class that is loaded.
     architectures: the endings of the class names that a config.json of transformers may have.
     parts: the folders that a pipeline must have. transformer: the class of the part that is trained.
+    libraries: those whose classes a model_index.json may name for the parts.
     shape: the shape of a sample, from the configurations of the transformer and the VAE.
     published: hub id -> its sizes. known: further hub ids of this family, which are planned without sizes.
     text_tokens: the number of text tokens in the transformer's sequence.
@@ -83,6 +84,7 @@ class Family:
     architectures: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     transformer: str = ""
+    libraries: tuple[str, ...] = ("diffusers", "transformers")
     shape: Callable[[ModelConfig, PartConfig, PartConfig], Shape] | None = None
     published: Mapping[str, Published] = field(default_factory=dict[str, Published])
     known: tuple[str, ...] = ()
