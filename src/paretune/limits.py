@@ -67,7 +67,7 @@ def check_texts(value: Any, where: str = "", depth: int = 0) -> None:
         for c in value
     ):
         subject = f"{where} holds" if where else "a key holds"
-        raise ValueError(f"{subject} a control character or half a character: {brief(value)}")
+        raise ValueError(f"{' '.join(subject.split())} a control character or half a character: {brief(value)}")
     if isinstance(value, dict):
         for key, child in cast("dict[Any, Any]", value).items():
             if not isinstance(key, str):
