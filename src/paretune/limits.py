@@ -66,8 +66,8 @@ def check_texts(value: Any, where: str = "", depth: int = 0) -> None:
         unicodedata.category(c) == "Cs" or (unicodedata.category(c) == "Cc" and c not in "\n\r\t")
         for c in value
     ):
-        subject = f"{where} holds" if where else "a key holds"
-        raise ValueError(f"{' '.join(subject.split())} a control character or half a character: {brief(value)}")
+        subject = " ".join(where.split()) or "a key"
+        raise ValueError(f"{subject} holds a control character or half a character: {brief(value)}")
     if isinstance(value, dict):
         for key, child in cast("dict[Any, Any]", value).items():
             if not isinstance(key, str):
