@@ -131,3 +131,12 @@ def test_the_hours_of_a_flow_model_follow_from_its_steps() -> None:
     each = steps * peak.draw_seconds + peak.seconds  # nft trains at one noise level here, without an anchor
     assert peak.hours is not None
     assert peak.hours[method.name] == pytest.approx(method.samples / 2 * each / 3600)
+
+
+@pytest.mark.parametrize("recipe", ["llama2-7b", "sd35-medium"])
+def test_a_plan_reads_no_data_set_of_the_hub(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would download it, or wait for a connection that is not there."""
+    monkeypatch.setattr("paretune.data.prompts.load_hub", lambda spec: pytest.fail(f"{spec} was loaded"))
+    sets = [f"rewards.{name}.{key}=hf:someone/prompts@train"
+            for name in _config(recipe).rewards for key in ("prompts", "eval_prompts")]  # fmt: skip
+    assert plan_recipe(recipe, sets, False, False, print).cut == []

@@ -85,7 +85,7 @@ def plan_recipe(
     device = planned_device(config)
     return Planned(
         config, plan, estimate(config, plan, device.kind), device, missing, short_sets(config, sizes),
-        cut_notices(config), tuned_first(config, recipe),
+        cut_notices(config, hub=False), tuned_first(config, recipe),
         measure_update(config, choose_device(config.executor.device), plan) if measure else None,
     )  # fmt: skip
 

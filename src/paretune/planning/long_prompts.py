@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig, RunConfig
+from ..data.hub import PREFIX
 from ..data.prompts import load_prompts
 from ..foreign.loading import load
 from ..models.detect import family_of, resolve_path
@@ -19,11 +20,18 @@ from ..models.text_limits import Limit
 from ..types import ParetuneError
 
 
-def cut_notices(config: RunConfig) -> list[str]:
-    """A line for every prompt file of a run and every text encoder that cuts some of its prompts."""
+def cut_notices(config: RunConfig, hub: bool = True) -> list[str]:
+    """A line for every prompt file of a run and every text encoder that cuts some of its prompts.
+
+    hub: whether datasets of the hub are loaded, which may download them; otherwise they are left out.
+    """
+    if not family_of(config.model.path).limits(config.model):
+        return []  # a model that never cuts a prompt: its files need not be read
     files = dict.fromkeys(file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts))
     lines: list[str] = []
     for file in files:
+        if file.startswith(PREFIX) and not hub:
+            continue
         try:
             prompts = [prompt.text for prompt in load_prompts(file)]
         except ParetuneError:  # whoever needs the file reports it
