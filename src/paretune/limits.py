@@ -43,10 +43,15 @@ def plain(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+def _below(where: str, key: object) -> str:
+    """The path of a key below another one, for a message."""
+    return f"{where}.{key_name(str(key))}" if where else key_name(str(key))
+
+
 def _plain(value: Any, where: str) -> None:
     if isinstance(value, dict):
         for key, child in cast("dict[str, Any]", value).items():
-            _plain(child, f"{where}.{key}" if where else key)
+            _plain(child, _below(where, key))
     elif isinstance(value, list | tuple):
         for i, child in enumerate(cast("list[Any]", value)):
             _plain(child, f"{where}.{i}")
@@ -66,17 +71,21 @@ def check_texts(value: Any, where: str = "", depth: int = 0) -> None:
         unicodedata.category(c) == "Cs" or (unicodedata.category(c) == "Cc" and c not in "\n\r\t")
         for c in value
     ):
-        subject = " ".join(where.split()) or "a key"
-        raise ValueError(f"{subject} holds a control character or half a character: {brief(value)}")
+        raise ValueError(f"{where or 'a key'} holds a control character or half a character: {brief(value)}")
     if isinstance(value, dict):
         for key, child in cast("dict[Any, Any]", value).items():
             if not isinstance(key, str):
                 raise ValueError(f"{where + ': ' if where else ''}the key {brief(key)} is not a text")
             check_texts(key, "", depth)
-            check_texts(child, f"{where}.{key}" if where else key, depth + 1)
+            check_texts(child, _below(where, key), depth + 1)
     elif isinstance(value, list | tuple):
         for child in cast("list[Any]", value):
             check_texts(child, where, depth + 1)
+
+
+def key_name(name: str) -> str:
+    """A user's key or name for a message: unchanged if it is one short line."""
+    return name if name.isprintable() and len(name) <= 100 else brief(name, 100)
 
 
 def brief(value: Any, most: int = 80) -> str:

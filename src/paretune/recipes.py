@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from .config import RewardConfig, RunConfig
 from .files import real
-from .limits import MOST_REWARDS, brief
+from .limits import MOST_REWARDS, brief, key_name
 from .rewards.former import check_names, is_of_older_run, with_names_of_today
 from .training.objectives.settings import (
     check_with_recipe,
@@ -49,7 +49,7 @@ def find_recipe(name: str) -> Path:
         raise ParetuneError(f"no recipe can be at {brief(name)}: {error.strerror}") from error
     if path.stem in shipped and path.parent.name in {"", "recipes"}:
         return shipped[path.stem]
-    raise ParetuneError(f"no recipe {_key(name)}; give a YAML file or one of: {', '.join(shipped)}")
+    raise ParetuneError(f"no recipe {key_name(name)}; give a YAML file or one of: {', '.join(shipped)}")
 
 
 # What a run leaves beside its config.yaml. The folder of a recipe that somebody wrote has none of these.
@@ -140,14 +140,14 @@ def _override(raw: dict[str, Any], item: str) -> None:
     *parents, leaf = names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):
         raise ParetuneError(f"--set wants key=value, not {brief(item)}")
-    where = f"--set {_key(item)}"
+    where = f"--set {key_name(item)}"
     node = raw
     for parent in parents:
         if node.get(parent) is None:  # a section may be missing, or null in a resolved recipe
             node[parent] = {}
         child: Any = node[parent]
         if not isinstance(child, dict):
-            raise ParetuneError(f"{where}: {_key(parent)} is a value, not a section")
+            raise ParetuneError(f"{where}: {key_name(parent)} is a value, not a section")
         node = cast("dict[str, Any]", child)
     try:
         node[leaf] = load_yaml(value)
@@ -155,15 +155,10 @@ def _override(raw: dict[str, Any], item: str) -> None:
         raise ParetuneError(f"{where}: the value is not YAML: {error}") from error
 
 
-def _key(name: str) -> str:
-    """A user's key or name for a message: unchanged if it is one short line."""
-    return name if name.isprintable() and len(name) <= 100 else brief(name, 100)
-
-
 def _first_mistake(error: ValidationError) -> str:
     """The message for the first error of a validation, in one line."""
     first = error.errors()[0]
-    where = ".".join(_key(str(part)) for part in first["loc"])
+    where = ".".join(key_name(str(part)) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         *parents, leaf = (str(part) for part in first["loc"])
         near = difflib.get_close_matches(leaf[:100], _keys_at(parents), n=1)

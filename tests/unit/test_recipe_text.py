@@ -241,3 +241,19 @@ def test_a_mistake_in_a_text_is_one_of_ours() -> None:
         load_yaml(" " * (256 * 1024 + 1))
     with pytest.raises(ParetuneError, match="no recipe can be at"):
         find_recipe("n" * 300)
+
+
+@pytest.mark.parametrize(
+    ("odd", "line"),
+    [
+        ({"\n": {0: None}}, r"fuzz: '\n': the key 0 is not a text"),
+        ({"a\nb": {"c": "\b"}}, r"fuzz: 'a\nb'.c holds a control character or half a character: '\x08'"),
+        ({"rewards": {"ocr": {"reward": "x", "prompts": "p", "eval_prompts": "p", "options": {"\n": 2**70}}}},
+         r"fuzz: rewards.ocr.options: '\n' is a number beyond 64 bits"),
+        ({"k" * 500: {0: None}}, f"fuzz: '{'k' * 99}..: the key 0 is not a text"),
+    ],
+)  # fmt: skip
+def test_a_key_leaves_its_message_one_line(odd: dict[str, Any], line: str) -> None:
+    with pytest.raises(ParetuneError) as caught:
+        parse_config({"rewards": {}, **odd}, "fuzz")
+    assert str(caught.value) == line
