@@ -49,12 +49,20 @@ class Conditions:
     def join(parts: Sequence[Conditions], empty: Conditions | None = None) -> Conditions:
         """Join several batches into one, such as prompts with different tokens.
 
-        Parts with masks may differ in length: the shorter are padded with positions that the mask hides.
+        Parts with masks may differ in length: the shorter are padded with positions that the mask hides. A
+        part without a mask beside one that has it is attended to as a whole, for some pipelines return no mask
+        for prompts of one length.
         empty: the conditions of the empty prompt, for guidance; by default the first part's negative is used.
         """
-        masks = [p.mask for p in parts if p.mask is not None]
-        embeds = [p.embeds for p in parts]
-        if masks:
+        embeds, masks = [p.embeds for p in parts], list[torch.Tensor]()
+        if any(p.mask is not None for p in parts):
+            kind = next(p.mask.dtype for p in parts if p.mask is not None)
+            masks = [
+                p.mask
+                if p.mask is not None
+                else torch.ones(p.embeds.shape[:2], dtype=kind, device=p.embeds.device)
+                for p in parts
+            ]
             longest = max(e.shape[1] for e in embeds)
             embeds = [pad(e, (0, 0, 0, longest - e.shape[1])) for e in embeds]
             masks = [pad(mask, (0, longest - mask.shape[1])) for mask in masks]

@@ -142,38 +142,53 @@ def rows_of(pipe: Any, present: Sequence[Scaled]) -> dict[str, Tensor]:
 
 @contextmanager
 def appended(pipe: Any, rows: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within the block, the pipeline embeds every prompt with the rows, [k, width], before its end token."""
+    """Within the block, the pipeline embeds every prompt with the rows, [k, width], before its end token.
+
+    Raises ParetuneError at its end where the pipeline read prompts in a way that no token can join.
+    """
     with ExitStack() as stack:
+        tokenizers: list[_Appending] = []
         for name, vectors in rows.items():
-            stack.enter_context(_tokenizer_with(pipe, PARTS[name], len(vectors)))
+            tokenizers.append(stack.enter_context(_tokenizer_with(pipe, PARTS[name], len(vectors))))
             stack.enter_context(_embedding_with(encoders_of(pipe)[name], vectors))
         yield
+    if any(t.read for t in tokenizers) and not any(t.appended for t in tokenizers):
+        raise ParetuneError(
+            f"a {type(pipe).__name__} does not fill its prompts up to a fixed length, so reward tokens cannot "
+            "be appended to them: sample without tokens"
+        )
 
 
 @contextmanager
-def _tokenizer_with(pipe: Any, name: str, count: int) -> Iterator[None]:
+def _tokenizer_with(pipe: Any, name: str, count: int) -> Iterator[_Appending]:
     # vars() avoids DiffusionPipeline's setter, which would write the wrapper's class into the config.
     parts = vars(pipe)
     tokenizer = parts[name]
-    parts[name] = _Appending(tokenizer, count)
+    parts[name] = appending = _Appending(tokenizer, count)
     try:
-        yield
+        yield appending
     finally:
         parts[name] = tokenizer
 
 
 class _Appending:
-    """A tokenizer that adds the ids -1 .. -count to every text, before the end token."""
+    """A tokenizer that adds the ids -1 .. -count to every text, before the end token.
+
+    read, appended: whether a text was read at all, and whether one got the ids.
+    """
 
     def __init__(self, tokenizer: Any, count: int) -> None:
         self._tokenizer, self._count = tokenizer, count
+        self.read, self.appended = False, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
     def __call__(self, text: str | Sequence[str], **settings: Any) -> Any:
+        self.read = True
         if settings.get("padding") != "max_length":  # the pipeline only logs what it will cut
             return self._tokenizer(text, **settings)
+        self.appended = True
         limit = settings["max_length"]
         if limit - self._count <= self._tokenizer.num_special_tokens_to_add():
             raise ParetuneError(
