@@ -49,9 +49,9 @@ class Conditions:
     def join(parts: Sequence[Conditions], empty: Conditions | None = None) -> Conditions:
         """Join several batches into one, such as prompts with different tokens.
 
-        Parts with masks may differ in length: the shorter are padded with positions that the mask hides. A
-        part without a mask beside one that has it is attended to as a whole, for some pipelines return no mask
-        for prompts of one length.
+        Parts with masks may differ in length: the shorter are padded with positions that the mask hides.
+        Some pipelines return no mask for prompts of one length: beside a part with a mask, such a part is
+        attended to as a whole.
         empty: the conditions of the empty prompt, for guidance; by default the first part's negative is used.
         """
         embeds, masks = [p.embeds for p in parts], list[torch.Tensor]()

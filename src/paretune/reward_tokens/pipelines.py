@@ -154,8 +154,8 @@ def appended(pipe: Any, rows: Mapping[str, Tensor]) -> Iterator[None]:
         yield
     if any(t.read for t in tokenizers) and not any(t.appended for t in tokenizers):
         raise ParetuneError(
-            f"a {type(pipe).__name__} does not fill its prompts up to a fixed length, so reward tokens cannot "
-            "be appended to them: sample without tokens"
+            f"a {type(pipe).__name__} does not fill its prompts up to a fixed length, so reward tokens "
+            "cannot be appended to them: sample without tokens"
         )
 
 
