@@ -9,26 +9,24 @@ values reads each once, which takes about a second for 5 GB in memory on one cor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 from ..foreign.loading import load
+from ..foreign.weights import COMPUTED, listed, not_finite
 from ..types import ParetuneError
 from .memory import out_of_memory
 
-# Tensors that a file may hold in addition to a model's: constants that older versions of the libraries wrote,
-# and other towers and heads of the model that a text encoder, or a language model, was taken from.
-CONSTANTS = re.compile(r"(^|\.)(position_ids|inv_freq|masked_bias|attn\.bias)$")
+# Tensors that a file may hold in addition to a model's: other towers and heads of the model that a text
+# encoder, or a language model, was taken from.
 OTHERS = re.compile(
     r"^(model\.)?(vision_model|vision_tower|visual|visual_projection|text_projection|multi_modal_projector|"
     r"logit_scale|logit_bias|lm_head|decoder|v_head|mtp)(\.|$)"
 )
 MOST = 300  # characters that are shown of a library's error
-SHOWN = 3  # names of tensors that are shown
 
 
 @contextmanager
@@ -102,30 +100,20 @@ def check_keys(info: dict[str, Any], what: str, whole: bool) -> None:
             f"{what}: its weights do not fit its config.json: {name} is {list(stored)}, not {list(wanted)}"
         )
     if info["missing_keys"]:
-        raise ParetuneError(f"{what}: its weights lack {_names(info['missing_keys'])}; get its files again")
+        raise ParetuneError(f"{what}: its weights lack {listed(info['missing_keys'])}; get its files again")
     unknown = [
         key for key in info["unexpected_keys"]
-        if not CONSTANTS.search(key) and (whole or not OTHERS.match(key))
+        if not COMPUTED.search(key) and (whole or not OTHERS.match(key))
     ]  # fmt: skip
     if unknown:
         raise ParetuneError(
-            f"{what}: its weights hold {_names(unknown)}, which the model of its config.json does not have"
+            f"{what}: its weights hold {listed(unknown)}, which the model of its config.json does not have"
         )
     if info.get("error_msgs"):
         raise ParetuneError(f"{what} cannot be loaded: {' '.join(str(info['error_msgs'][0]).split())}")
 
 
-def _names(keys: Iterable[str]) -> str:
-    names = sorted(keys)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
 def check_finite(model: nn.Module, what: str) -> None:
-    """Raise ParetuneError if a weight is NaN or infinite. Reads each value once and copies none."""
-    for name, tensor in model.state_dict().items():
-        # torch has no minimum for eight-bit floats, and no model here is computed in them.
-        if tensor.is_floating_point() and tensor.numel() and tensor.element_size() > 1:
-            low, high = torch.aminmax(tensor)
-            if not bool(torch.isfinite(low) & torch.isfinite(high)):
-                raise ParetuneError(f"{what}: its weights hold NaN or infinite values in {name}")
+    """Raise ParetuneError where a weight is NaN or infinite."""
+    for name in not_finite(model):
+        raise ParetuneError(f"{what}: its weights hold NaN or infinite values in {name}")

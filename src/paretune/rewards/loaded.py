@@ -6,7 +6,7 @@ A library fills what a file lacks with random numbers and goes on; scores of suc
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from paretune.foreign.weights import COMPUTED, listed, not_finite
 from paretune.types import ParetuneError
-
-# Buffers of older versions of the libraries, which newer ones compute: they are no weights.
-COMPUTED = re.compile(
-    r"(^|\.)(position_ids|inv_freq|masked_bias|relative_position_index|attn\.bias|attention\.bias)$"
-)
-SHOWN = 3
 
 
 def check_loaded(info: Mapping[str, Any], model: nn.Module, where: str) -> None:
@@ -42,8 +37,7 @@ def check_loaded(info: Mapping[str, Any], model: nn.Module, where: str) -> None:
     if info.get("error_msgs"):
         first = str(next(iter(info["error_msgs"]))).strip().split("\n")[0]
         raise ParetuneError(f"{where} cannot be loaded: {first}")
-    damaged = [name for name, value in model.state_dict().items() if not _finite(value)]
-    if damaged:
+    if damaged := list(not_finite(model)):
         raise ParetuneError(f"{where} is damaged: NaN or infinite numbers in {listed(damaged)}")
 
 
@@ -77,17 +71,3 @@ def refuse_pickles(folder: str | Path) -> None:
                 f"{found[0]}: weights are read from safetensors alone, never from a pickle, which can run "
                 "code; convert it to safetensors (save_pretrained of transformers writes them)"
             )
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first names in order, and how many more there are."""
-    every = sorted(names)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return ", ".join(every[:SHOWN]) + more
-
-
-def _finite(value: torch.Tensor) -> bool:
-    if not value.is_floating_point():
-        return True
-    # A sum that is finite has no NaN and no infinity in it, and takes no memory of the tensor's size.
-    return bool(torch.isfinite(value.sum())) or bool(torch.isfinite(value).all())
