@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
-from .pipelines import make_flux, make_hunyuan
+from .pipelines import make_flux, make_hunyuan, make_sd3
 
 # A file named "slow" beside the rewards makes each scoring take a while: time to kill a run in.
 REWARDS = '''
@@ -25,36 +24,6 @@ def red(images, prompts):
 def dark(images, prompts):
     return (1 - images.flatten(1).mean(1)).tolist()
 '''
-
-
-def make_sd3(folder: Path, t5: bool) -> Path:
-    """A whole random Stable Diffusion 3 folder, saved by diffusers: 16x16 pixels, one joint block."""
-    from diffusers import SD3Transformer2DModel
-    from tools.worlds.pictures.model import TEXT_WIDTH, assemble, build_text_encoder
-    from tools.worlds.pictures.tokenizer import build_tokenizer
-    from transformers import T5Config, T5EncoderModel, T5Tokenizer
-
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer(folder / "vocabulary")
-    transformer = SD3Transformer2DModel(
-        sample_size=16, patch_size=4, in_channels=3, out_channels=3, num_layers=2,
-        attention_head_dim=8, num_attention_heads=2, joint_attention_dim=2 * TEXT_WIDTH,
-        caption_projection_dim=16, pooled_projection_dim=2 * TEXT_WIDTH, pos_embed_max_size=4,
-        qk_norm="rms_norm",
-    )  # fmt: skip
-    pipe = assemble(transformer, (build_text_encoder(tokenizer), build_text_encoder(tokenizer)), tokenizer)
-    if t5:
-        pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-        pieces += [(c, -3.0) for c in "abcdefghijklmnopqrstuvwxyz"]
-        pipe.register_modules(
-            tokenizer_3=T5Tokenizer(vocab=pieces, extra_ids=0),
-            text_encoder_3=T5EncoderModel(
-                T5Config(vocab_size=len(pieces), d_model=2 * TEXT_WIDTH, d_ff=32, d_kv=8,
-                         num_layers=1, num_heads=2)
-            ),
-        )  # fmt: skip
-    pipe.save_pretrained(folder / "pipeline")
-    return folder / "pipeline"
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +76,7 @@ def tiny_recipe(folder: Path, pipeline: Path, **changes: Any) -> Path:
             for name in ("red", "dark")
         },
         "evaluate": {"prompts": 3, "samples": 1, "steps": 3},
+        "executor": {"workers": 1},  # each more is another start of torch, and the bits are the same
     }  # fmt: skip
     for key, value in changes.items():
         recipe[key] = {**recipe.get(key, {}), **value} if isinstance(value, dict) else value

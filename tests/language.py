@@ -135,6 +135,7 @@ def language_recipe(folder: Path, model: Path, **changes: Any) -> Path:
             for name in ("yes", "no")
         },
         "evaluate": {"prompts": 3, "samples": 1},
+        "executor": {"workers": 1},
     }  # fmt: skip
     for key, value in changes.items():
         recipe[key] = {**recipe.get(key, {}), **value} if isinstance(value, dict) else value

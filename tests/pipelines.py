@@ -1,4 +1,4 @@
-"""Tiny random FLUX and HunyuanVideo folders, saved by diffusers. Nothing here is downloaded."""
+"""Tiny random folders of Stable Diffusion 3, FLUX and HunyuanVideo, saved by diffusers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,34 @@ import torch
 PIECES = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)] + [
     (c, -3.0) for c in "abcdefghijklmnopqrstuvwxyz"
 ]
+
+
+def make_sd3(folder: Path, t5: bool) -> Path:
+    """A whole random Stable Diffusion 3 folder, saved by diffusers: 16x16 pixels, one joint block."""
+    from diffusers import SD3Transformer2DModel
+    from tools.worlds.pictures.model import TEXT_WIDTH, assemble, build_text_encoder
+    from tools.worlds.pictures.tokenizer import build_tokenizer
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(folder / "vocabulary")
+    transformer = SD3Transformer2DModel(
+        sample_size=16, patch_size=4, in_channels=3, out_channels=3, num_layers=2,
+        attention_head_dim=8, num_attention_heads=2, joint_attention_dim=2 * TEXT_WIDTH,
+        caption_projection_dim=16, pooled_projection_dim=2 * TEXT_WIDTH, pos_embed_max_size=4,
+        qk_norm="rms_norm",
+    )  # fmt: skip
+    pipe = assemble(transformer, (build_text_encoder(tokenizer), build_text_encoder(tokenizer)), tokenizer)
+    if t5:
+        pipe.register_modules(
+            tokenizer_3=T5Tokenizer(vocab=PIECES, extra_ids=0),
+            text_encoder_3=T5EncoderModel(
+                T5Config(vocab_size=len(PIECES), d_model=2 * TEXT_WIDTH, d_ff=32, d_kv=8,
+                         num_layers=1, num_heads=2)
+            ),
+        )  # fmt: skip
+    pipe.save_pretrained(folder / "pipeline")
+    return folder / "pipeline"
 
 
 def make_flux(folder: Path, **scheduler: Any) -> Path:

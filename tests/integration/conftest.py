@@ -24,7 +24,7 @@ def recipe(tiny_sd3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run, two workers. Read it; to change it, take a copy."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    done = call("run", recipe, "--out", out, "--quiet")
+    done = call("run", recipe, "--out", out, "--quiet", "--set", "executor.workers=2")
     assert done.returncode == 0, done.stderr
     return out
 

@@ -39,7 +39,7 @@ def test_a_family_from_outside_is_planned_and_runs(outside: dict[str, str], tmp_
     model = tmp_path / "model"
     make = "import sys, pathlib, toy_family.policy as p; p.make_model(pathlib.Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", make, str(model)], check=True, env=outside)
-    recipe = tiny_recipe(tmp_path / "recipe", model)
+    recipe = tiny_recipe(tmp_path / "recipe", model, rounds=1)
     told = paretune(outside, "plan", recipe, "--json")
     assert told.returncode == 0, told.stderr
     assert json.loads(told.stdout)["estimate"]["tokens"] == 64 + 16  # 8 x 8 pixels, and text of a small model
