@@ -23,8 +23,9 @@ class Lists:
     log_probs: log pi of every token of every answer [B, K, T], 0 where there is none. reference: the same of
     the reference, without gradient; None where the loss has no reference. mask: bool [B, K, T], where there
     is a token. present: bool [B, K], False where a list has fewer than K answers. values: the answers' scores
-    [B, K]. margin, weight: of the lists, [B]. given: numbers of the record for every token [B, K, T]. Figures
-    that the records do not hold are None.
+    [B, K]. margin, weight: of the lists, [B]. given: numbers of the record for every token [B, K, T]. step:
+    the number of every token's step from 0, -1 where there is no token [B, K, T]. Figures that the records do
+    not hold are None.
     """
 
     log_probs: Tensor
@@ -35,6 +36,7 @@ class Lists:
     margin: Tensor | None = None
     weight: Tensor | None = None
     given: Tensor | None = None
+    step: Tensor | None = None
 
 
 def score(values: Tensor, weights: Tensor) -> Tensor:

@@ -32,9 +32,10 @@ class Form:
     bad: frozenset[tuple[bool, bool]]
     reads: tuple[str, str]
 
-
-def _form(good: str, bad: str) -> Form:
-    return Form(worlds_of(good), worlds_of(bad), (good, bad))
+    @classmethod
+    def of(cls, good: str, bad: str) -> Form:
+        """The form of two formulas. Raises ValueError as `worlds_of` does."""
+        return cls(worlds_of(good), worlds_of(bad), (good, bad))
 
 
 def worlds_of(formula: str) -> frozenset[tuple[bool, bool]]:
@@ -102,14 +103,14 @@ class _Reader:
 
 # Name -> its form. The propositions are those of the module; CPO is also DPO's, with a reference.
 FORMS: dict[str, Form] = {
-    "ce": _form("w", "not w"),
-    "ce_unl": _form("w and not l", "not w or l"),
-    "cpo": _form("w", "l"),
-    "orpo": _form("w and not l", "l and not w"),
-    "un_cpo": _form("w or not l", "l and not w"),
-    "c_cpo": _form("w", "l and not w"),
-    "cf_unl": _form("not l", "l and not w"),
-    "qf_unl": _form("not l", "not w"),
+    "ce": Form.of("w", "not w"),
+    "ce_unl": Form.of("w and not l", "not w or l"),
+    "cpo": Form.of("w", "l"),
+    "orpo": Form.of("w and not l", "l and not w"),
+    "un_cpo": Form.of("w or not l", "l and not w"),
+    "c_cpo": Form.of("w", "l and not w"),
+    "cf_unl": Form.of("not l", "l and not w"),
+    "qf_unl": Form.of("not l", "not w"),
 }
 FORMULAS: dict[str, str] = {
     "ce": "p_w / (1 - p_w)",

@@ -99,7 +99,7 @@ def trl_arguments(
         if key in fixed:
             raise ParetuneError(f"objective.options.{key}: another key of the recipe sets this; leave it out")
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+            near = difflib.get_close_matches(key, [*type(read).model_fields, *known], n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ParetuneError(f"objective.options: {arguments.__name__} has no {key}{hint}")
     try:

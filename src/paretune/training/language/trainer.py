@@ -20,6 +20,7 @@ from transformers import PrinterCallback
 
 from ...config import RunConfig
 from ...data.prompts import load_prompts
+from ...models.causal_lm.answer_ids import check_fits
 from ...models.causal_lm.policy import CausalLMPolicy
 from ...models.loading import open_policy
 from ...models.lora import check_targets, fold
@@ -31,13 +32,18 @@ from ...types import ParetuneError
 from ..checkpoint import Checkpoint, Stopped, TrainState, find_checkpoint, load_checkpoint
 from ..learning_rate import rate_share
 from ..mixture import Mixture
+from ..objectives.lists import ListLoss
+from ..objectives.preferences import PairLoss, pair_of
+from ..objectives.settings import read_options
 from ..objectives.trl import Batches
 from .chats import check_chats
 from .scoring import Scoring
 from .settings import batches_of, trl_arguments, trl_classes, trl_objective
+from .tokenised import tokenised
 from .watch import Bridge, Watch
 
 Report = Callable[[dict[str, Any]], None]
+OF_EXPERT = ".default."  # in the names of the expert's parameters; a second policy has another adapter
 
 
 class LanguageTrainer:
@@ -83,6 +89,7 @@ class LanguageTrainer:
                       should_stop)  # fmt: skip
         trainer = self._trainer(watch, batches, drawn or [samples])
         self._take_state(trainer, start, batches.updates)
+        watch.after_update = getattr(trainer, "after_update", watch.after_update)
         trainer.remove_callback(PrinterCallback)  # the user reads our progress instead
         trainer.add_callback(Bridge(watch))
         if drawn:
@@ -93,7 +100,8 @@ class LanguageTrainer:
         if watch.stopped:
             raise Stopped
         values = self.state.ema if self.config.train.ema_decay > 0 else self.state.parameters
-        return adapter_deltas(trainer.model, values)
+        own = {name: value for name, value in values.items() if OF_EXPERT in name}
+        return adapter_deltas(trainer.model, own)
 
     def _draw(self, epoch: int) -> torch.Tensor:
         """The prompts of an epoch, [P]."""
@@ -116,13 +124,14 @@ class LanguageTrainer:
         extra: dict[str, Any] = {}
         scored: dict[str, Any] = {}
         chats = self.policy.chats and not self.objective.draws
-        rows = self.objective.rows(name, self.mixture.prompts, self.texts, index, chats)
-        if chats:
+        rows = self._rows(index, chats)
+        if chats and rows and "prompt" in rows[0]:
             check_chats(self.policy.tokenizer, rows, f"model.path: {config.model.path}")
         if self.objective.draws:
             scoring = Scoring(self.mixture, watch, config.train.group_size, config.executor.reward_timeout)
             scored = {**scoring.arguments(config.objective), **self._drawing()}
             extra["reward_funcs"] = scoring.functions()
+        extra |= self.objective.extra(read_options(config.objective))
         batches = replace(batches, micro=self.objective.rows_a_prompt * batches.micro)
         # GRPO's prompts are rendered already; TRL itself renders pairs.
         bare = self.policy.chats and self.objective.draws
@@ -142,6 +151,28 @@ class LanguageTrainer:
             reason = str(error).strip().split("\n")[0]
             raise ParetuneError(f"objective {name}: TRL refuses: {reason}") from error
 
+    def _rows(self, index: list[int], chats: bool) -> list[dict[str, Any]]:
+        """The rows of TRL's data set: texts that TRL tokenises, or of a loss on lists our own tokens."""
+        prompts, name = self.mixture.prompts, self.config.objective.name
+        if not issubclass(self.objective, ListLoss):
+            if issubclass(self.objective, PairLoss):
+                self._check_lengths(index)
+            return self.objective.rows(name, prompts, self.texts, index, chats)
+        options = read_options(self.config.objective)
+        return tokenised(self.policy, self.objective.records(name, prompts, index, options))
+
+    def _check_lengths(self, index: list[int]) -> None:
+        """Raise ParetuneError for an answer that does not fit, unless the recipe says where TRL shall cut."""
+        if "max_length" in (read_options(self.config.objective).model_extra or {}):
+            return
+        drawn = list(dict.fromkeys(index))
+        asked = self.policy.text_ids([self.texts[i] for i in drawn])
+        for i, ids in zip(drawn, asked, strict=True):
+            prompt = self.mixture.prompts[i]
+            answers = pair_of(self.config.objective.name, prompt)
+            longest = max(map(len, self.policy.tokenizer(list(answers))["input_ids"]))
+            check_fits(self.policy, prompt.text, len(ids) + longest)
+
     def _drawing(self) -> dict[str, Any]:
         """TRL's arguments that make it draw answers in training as the evaluation draws them."""
         drawing = self.policy.settings
@@ -158,12 +189,23 @@ class LanguageTrainer:
         for parameter in parameters.values():
             parameter.data = parameter.data.float()
         self.state.parameters = parameters
+        rate_of = getattr(trainer, "rate_of", lambda name: 1.0)
+        shares = {name: rate_of(name) for name in parameters}
+        groups = [
+            {"params": [p for name, p in parameters.items() if shares[name] == share], "share": share}
+            for share in dict.fromkeys(shares.values())
+        ]
         self.state.optimiser = torch.optim.AdamW(
-            list(parameters.values()), lr=train.learning_rate, weight_decay=train.weight_decay
+            groups, lr=train.learning_rate, weight_decay=train.weight_decay
         )
         self.state.ema = {name: p.detach().clone() for name, p in parameters.items()}
+        held = getattr(trainer, "held", {})
+        self.state.old = dict(held)
         if start is not None:
             load_checkpoint(start, self.state)
+            for name, tensor in held.items():
+                tensor.copy_(self.state.old[name])
+            self.state.old = dict(held)
         done, task = self.state.epoch, self.task
 
         def share(update: int) -> float:
@@ -171,6 +213,6 @@ class LanguageTrainer:
             return rate_share(train.lr_scheduler, epoch, *task.rate_epochs)
 
         for group in self.state.optimiser.param_groups:  # a checkpoint's is the rate of its last epoch
-            group["initial_lr"] = train.learning_rate
+            group["initial_lr"] = train.learning_rate * group["share"]
         trainer.optimizer = self.state.optimiser
         trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.state.optimiser, share)

@@ -41,7 +41,10 @@ class EpochFacts:
 
 @dataclass
 class Watch:
-    """The state of one expert, which the callback keeps beside TRL's trainer. updates: of one epoch."""
+    """The state of one expert, which the callback keeps beside TRL's trainer.
+
+    updates: of one epoch. after_update: called after every update with the number of the expert's updates.
+    """
 
     task: ExpertTask
     train: TrainConfig
@@ -52,6 +55,7 @@ class Watch:
     should_stop: Callable[[], bool]
     facts: EpochFacts = field(default_factory=EpochFacts)
     stopped: bool = False
+    after_update: Callable[[int], None] = lambda updates: None
 
 
 class Bridge(TrainerCallback):
@@ -79,6 +83,7 @@ class Bridge(TrainerCallback):
         if train.ema_decay > 0 and expert.updates % train.ema_every == 0:
             t = expert.updates // train.ema_every
             blend(expert.ema, expert.parameters, min((1 + t) / (10 + t), train.ema_decay))
+        self.watch.after_update(expert.updates)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Collect the figures of an update. After the last of an epoch, write a row and a checkpoint."""

@@ -11,9 +11,13 @@ from .trl import Batches, TrlObjective
 
 
 class PairLoss(TrlObjective):
-    """A loss on pairs. unlimited: tell TRL not to cut long answers; their length is checked before."""
+    """A loss on pairs of TRL's.
 
-    unlimited: ClassVar[bool] = False
+    uncut: the `max_length` that keeps TRL from cutting long answers, which are checked against the model's
+    context instead.
+    """
+
+    uncut: ClassVar[int | None] = None
     draws: ClassVar[bool] = False
 
     @classmethod
@@ -24,8 +28,7 @@ class PairLoss(TrlObjective):
     @classmethod
     def defaults(cls, config: RunConfig, options: Any, kl: float) -> dict[str, Any]:
         """See `TrlObjective`. Without a KL the loss uses TRL's default for beta."""
-        limits: dict[str, Any] = {"max_length": None} if cls.unlimited else {}
-        return limits | ({"beta": kl} if kl > 0 else {})
+        return {"max_length": cls.uncut, **({"beta": kl} if kl > 0 else {})}
 
     @classmethod
     def check_prompts(cls, name: str, prompts: Sequence[Prompt]) -> None:
@@ -60,6 +63,11 @@ def pair_of(name: str, prompt: Prompt) -> tuple[str, str]:
                 f"objective {name} trains on pairs: the prompt {prompt.text[:60]!r} has no "
                 '"chosen" and "rejected" texts in its record'
             )
+    if prompt.metadata.get("prefix"):
+        raise ParetuneError(
+            f"objective {name} cannot go on a prefix, which the prompt {prompt.text[:60]!r} has in its "
+            "record; list_dpo can"
+        )
     return str(chosen), str(rejected)
 
 
@@ -71,7 +79,6 @@ class DPO(_OfDPOTrainer):
     """Direct preference optimisation."""
 
     loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["sigmoid"]}
-    unlimited = True
 
 
 class IPO(_OfDPOTrainer):
@@ -110,9 +117,13 @@ class APODown(_OfDPOTrainer):
     loss_arguments: ClassVar[Mapping[str, Any]] = {"loss_type": ["apo_down"]}
 
 
+NEVER_CUT = 1 << 30  # these trainers take None for 512
+
+
 class CPO(PairLoss):
     """Contrastive preference optimisation, without a reference."""
 
+    uncut = NEVER_CUT
     place = "trl.experimental.cpo:CPOTrainer:CPOConfig"
     whole_logits = True
     whole_batches = True  # means over the tokens of a micro-batch
@@ -128,6 +139,7 @@ class SimPO(CPO):
 class ORPO(PairLoss):
     """Odds-ratio preference optimisation, without a reference."""
 
+    uncut = NEVER_CUT
     place = "trl.experimental.orpo:ORPOTrainer:ORPOConfig"
     whole_logits = True
     whole_batches = True  # means over the tokens of a micro-batch
@@ -137,7 +149,6 @@ class KTO(PairLoss):
     """Kahneman-Tversky optimisation: every pair is two answers, each with its label."""
 
     place = "trl:KTOTrainer:KTOConfig"
-    unlimited = True
     rows_a_prompt = 2
     whole_batches = True  # its baseline is a mean over the micro-batch
 

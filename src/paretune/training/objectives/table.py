@@ -32,6 +32,23 @@ OBJECTIVES: dict[str, str] = {
     "cpo": "preferences:CPO",
     "kto": "preferences:KTO",
     "orpo": "preferences:ORPO",
+    "list_dpo": "pair_losses:ListDPO",
+    "ln_dpo": "pair_losses:LNDPO",
+    "ld_dpo": "pair_losses:LDDPO",
+    "flex_dpo": "pair_losses:FlexDPO",
+    "dpo_gamma": "pair_losses:DPOGamma",
+    "list_simpo": "pair_losses:ListSimPO",
+    "cdpo": "pair_losses:CriticalDPO",
+    "tgdpo": "pair_losses:GuidedDPO",
+    "madpo_text": "pair_losses:MarginDPO",
+    "sem_dpo": "pair_losses:SemDPO",
+    "asft": "link_losses:ASFT",
+    "adpo_text": "link_losses:AnchoredDPO",
+    "tree_tpo": "link_losses:TreeTPO",
+    "srpo": "link_losses:SRPO",
+    "ofs_dpo": "link_losses:OFSDPO",
+    "triple_tpo": "link_losses:TripleTPO",
+    "symbolic": "link_losses:Symbolic",
 }
 
 

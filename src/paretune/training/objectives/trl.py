@@ -72,6 +72,11 @@ class TrlObjective(Objective):
         raise NotImplementedError
 
     @classmethod
+    def extra(cls, options: Any) -> dict[str, Any]:
+        """Arguments of the trainer itself, beside those of its configuration."""
+        return {}
+
+    @classmethod
     def rows(
         cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int],
         chats: bool = False,

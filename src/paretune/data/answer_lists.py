@@ -1,0 +1,145 @@
+"""Read the answers of a preference record: a pair, a triple, or a list of answers, best first.
+
+    {"prompt": .., "chosen": .., "rejected": ..}                     a pair; a triple with a best "reference"
+    {"prompt": .., "answers": [{"text": .., "scores": {..}}, ..]}    a list
+
+Of the record: `prefix`, a text that all answers begin with and that is read but not trained on; `margin`, the
+better answer's reward minus the worse one's, in log-odds; `weight` or `drift` of the record; `stage`, from 1
+for the easiest; `tokenizer`, the digest of the tokenizer that token weights were made with. Of an answer:
+`text`; `ends`, false where it was cut off or another step follows; `scores` by reward; `rank` from 1;
+`steps`, texts that make up the answer, with `step_weights`; `token_weights`, one for each of its tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from paretune.types import ParetuneError, Prompt
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a record; see the module. source: who wrote it, "" if the record does not say."""
+
+    text: str
+    ends: bool = True
+    scores: Mapping[str, float] = field(default_factory=dict[str, float])
+    steps: tuple[str, ...] = ()
+    step_weights: tuple[float, ...] = ()
+    token_weights: tuple[float, ...] | None = None
+    source: str = ""
+
+    def score(self, name: str = "") -> float | None:
+        """The score of that name; without a name, the answer's only score. None if it has no such score."""
+        if not name and len(self.scores) == 1:
+            return next(iter(self.scores.values()))
+        return self.scores.get(name)
+
+
+@dataclass(frozen=True)
+class AnswerList:
+    """The answers of a record, best first; see the module."""
+
+    prompt: Prompt
+    answers: tuple[Answer, ...]
+    prefix: str = ""
+    margin: float | None = None
+    share: float | None = None
+    weight: float | None = None
+    drift: float | None = None
+    stage: int | None = None
+    tokenizer: str | None = None
+
+
+def read_answers(prompt: Prompt) -> AnswerList:
+    """The answers of a prompt's record. Raises ParetuneError, which names the prompt, for a faulty record."""
+    record, where = prompt.metadata, f"the prompt {prompt.text[:60]!r}"
+    given = record.get("answers")
+    if given is None:
+        names = [name for name in ("reference", "chosen", "rejected") if record.get(name) is not None]
+        given = [{"text": record[name]} for name in names]
+        if "chosen" not in names or "rejected" not in names:
+            raise ParetuneError(f'{where} has neither "answers" nor "chosen" and "rejected" in its record')
+    if not isinstance(given, list) or not given:
+        raise ParetuneError(f'{where}: "answers" is a list of answers, best first')
+    entries = cast("list[Any]", given)
+    answers = [_answer(entry, f"{where}, answer {i}") for i, entry in enumerate(entries, start=1)]
+    prefix = record.get("prefix", "")
+    if not isinstance(prefix, str):
+        raise ParetuneError(f'{where}: "prefix" is a text')
+    numbers = {name: _number(record, name, where) for name in ("margin", "share", "weight", "drift")}
+    stage = record.get("stage")
+    if stage is not None and (isinstance(stage, bool) or not isinstance(stage, int) or stage < 1):
+        raise ParetuneError(f'{where}: "stage" is a whole number from 1, not {stage!r}')
+    return AnswerList(
+        prompt, _ranked(entries, answers, where), prefix, **numbers, stage=stage,
+        tokenizer=record.get("tokenizer"),
+    )  # fmt: skip
+
+
+def _answer(entry: Any, where: str) -> Answer:
+    if not isinstance(entry, Mapping):
+        raise ParetuneError(f'{where} is no object with a "text"')
+    record = cast("Mapping[str, Any]", entry)
+    text, ends, scores = record.get("text"), record.get("ends", True), record.get("scores", {})
+    steps = record.get("steps", [])
+    if not isinstance(steps, list) or not all(isinstance(step, str) for step in cast("list[Any]", steps)):
+        raise ParetuneError(f'{where}: "steps" is a list of texts')
+    if text is None and steps:
+        text = "".join(cast("list[str]", steps))
+    if not isinstance(text, str) or not text.strip():
+        raise ParetuneError(f'{where} has no "text"')
+    if steps and "".join(cast("list[str]", steps)) != text:
+        raise ParetuneError(f'{where}: its "steps", joined, are not its "text"')
+    if not isinstance(ends, bool):
+        raise ParetuneError(f'{where}: "ends" is true or false, not {ends!r}')
+    if not isinstance(scores, Mapping):
+        raise ParetuneError(f'{where}: "scores" maps rewards to numbers')
+    named = cast("Mapping[str, Any]", scores)
+    found = {name: _number(named, name, where) for name in named}
+    weights = _numbers(record, "step_weights", where) or ()
+    if weights and len(weights) != len(steps):
+        raise ParetuneError(f"{where} has {len(steps)} steps and {len(weights)} step_weights")
+    return Answer(
+        text, ends, {name: value for name, value in found.items() if value is not None},
+        tuple(cast("list[str]", steps)), weights, _numbers(record, "token_weights", where),
+        str(record.get("source", "")),
+    )  # fmt: skip
+
+
+def _ranked(entries: list[Any], answers: list[Answer], where: str) -> tuple[Answer, ...]:
+    """The answers in the order of their ranks, or as they stand where none has a rank."""
+    ranks = [entry.get("rank") for entry in entries]
+    if all(rank is None for rank in ranks):
+        return tuple(answers)
+    if any(isinstance(rank, bool) or not isinstance(rank, int) for rank in ranks) \
+            or sorted(ranks) != list(range(1, len(ranks) + 1)):  # fmt: skip
+        shown = ", ".join(str(rank) for rank in ranks)
+        raise ParetuneError(
+            f"{where}: the ranks of its {len(ranks)} answers are {shown}, not 1 to {len(ranks)}"
+        )
+    return tuple(answers[ranks.index(rank)] for rank in range(1, len(ranks) + 1))
+
+
+def _number(record: Mapping[str, Any], name: str, where: str) -> float | None:
+    value = record.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ParetuneError(f'{where}: "{name}" is a number, not {value!r}')
+    return float(value)
+
+
+def _numbers(record: Mapping[str, Any], name: str, where: str) -> tuple[float, ...] | None:
+    values = record.get(name)
+    if values is None:
+        return None
+    if not isinstance(values, list):
+        raise ParetuneError(f'{where}: "{name}" is a list of numbers')
+    found = [_number({name: value}, name, where) for value in cast("list[Any]", values)]
+    if any(value is None for value in found):
+        raise ParetuneError(f'{where}: "{name}" is a list of numbers')
+    return tuple(cast("list[float]", found))

@@ -1,0 +1,226 @@
+"""Losses on lists of answers that `training.language.lists` trains: what all of them share.
+
+A loss is four choices: what a token's value is (its log-ratio to the reference, or its log-probability), what
+each token counts, what each list counts, and a link from the scores of the answers to a loss.
+`pair_losses` and `link_losses` hold them; docs/language-preferences.md is their table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ...config import RunConfig
+from ...data.answer_lists import Answer, AnswerList, read_answers
+from ...limits import PositiveReal, Whole
+from ...ops.list_losses import Lists, score
+from ...ops.token_weights import all_tokens
+from ...types import ParetuneError, Prompt
+from .trl import Batches, TrlObjective, TrlOptions
+
+# Settings of TRL's own losses; none of ours would read them.
+OF_TRL_LOSSES = (
+    "loss_type", "loss_weights", "f_divergence_type", "f_alpha_divergence_coef", "use_weighting", "ld_alpha",
+    "label_smoothing", "precompute_ref_log_probs", "sync_ref_model", "max_length", "truncation_mode",
+)  # fmt: skip
+
+
+class ListOptions(TrlOptions):
+    """Options of every loss on lists. Other settings of TRL's DPOConfig may be given by their names."""
+
+    beta: PositiveReal | None = Field(None, description="temperature; default: objective.kl, or the loss's")
+    refresh_every: Annotated[Whole, Field(ge=0, le=1_000_000)] = Field(
+        0, description="updates between copies of the policy into the reference; 0: the round's start"
+    )
+
+
+class ListLoss(TrlObjective):
+    """One loss on lists of answers.
+
+    beta: the default temperature. paper, formula: the source and what is computed. needs: what a record must
+    hold for it: "values" (a score of every answer), "margin", "weight" or "token_weights". answers: which
+    answers of a record it trains on: "pair" (the first and the last), "list" (all) or "triple" (the best,
+    the second and the worst). reference: whether it looks at the reference. dimensions: its place in the
+    survey's table: feedback, level, and what it constrains.
+    """
+
+    options_kind = ListOptions
+    place = "paretune.training.language.lists:ListTrainer:DPOConfig"
+    beta: ClassVar[float] = 0.1
+    paper: ClassVar[str]
+    formula: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    answers: ClassVar[Literal["pair", "list", "triple"]] = "pair"
+    reference: ClassVar[bool] = True
+    dimensions: ClassVar[tuple[str, str, str]] = ("pair", "sentence", "divergence")
+
+    # ------------------------------------------------------------ the four choices
+
+    @classmethod
+    def values(cls, lists: Lists, options: Any) -> Tensor:
+        """The value of every token, [B, K, T]: its log-ratio, or its log-probability without a reference."""
+        return lists.log_probs if lists.reference is None else lists.log_probs - lists.reference
+
+    @classmethod
+    def token_weights(cls, lists: Lists, beta: float, options: Any) -> Tensor:
+        """What every token counts, [B, K, T]."""
+        return all_tokens(lists.mask)
+
+    @classmethod
+    def list_weights(cls, lists: Lists, options: Any) -> Tensor:
+        """What every list counts, [B]."""
+        return torch.ones(len(lists.present), device=lists.present.device)
+
+    @classmethod
+    def link(cls, s: Tensor, lists: Lists, beta: float, options: Any) -> Tensor:
+        """The loss of every list, [B], from the scores of its answers, [B, K]."""
+        raise NotImplementedError
+
+    @classmethod
+    def scores(cls, lists: Lists, beta: float, options: Any) -> Tensor:
+        """The score of every answer, [B, K]."""
+        return score(cls.values(lists, options), cls.token_weights(lists, beta, options))
+
+    @classmethod
+    def loss(cls, lists: Lists, beta: float, options: Any) -> Tensor:
+        """The weighted loss of every list, [B]."""
+        s = cls.scores(lists, beta, options)
+        return cls.list_weights(lists, options) * cls.link(s, lists, beta, options)
+
+    @classmethod
+    def shown(cls, s: Tensor, lists: Lists) -> tuple[Tensor, Tensor]:
+        """The scores of the best and of the worst answer, [B] each, for the metrics."""
+        last = lists.present.sum(1, keepdim=True) - 1
+        return s[:, 0], s.gather(1, last).squeeze(1)
+
+    # ------------------------------------------------------------ the recipe and the records
+
+    @classmethod
+    def fixed(cls, config: RunConfig, kl: float, batches: Batches) -> dict[str, Any]:
+        """See `TrlObjective`. The order of the rows is ours, and nothing is cut."""
+        return {"train_sampling_strategy": "sequential", "max_length": None}
+
+    @classmethod
+    def defaults(cls, config: RunConfig, options: Any, kl: float) -> dict[str, Any]:
+        """See `TrlObjective`."""
+        return {"beta": options.beta or kl or cls.beta}
+
+    @classmethod
+    def extra(cls, options: Any) -> dict[str, Any]:
+        """See `TrlObjective`."""
+        return {"objective": cls, "options": options}
+
+    @classmethod
+    def check(cls, config: RunConfig, options: Any) -> None:
+        """Refuse settings of TRL's losses, and a reference that is refreshed where there is none."""
+        for key in OF_TRL_LOSSES:
+            if key in (options.model_extra or {}):
+                raise ParetuneError(
+                    f"objective.options.{key} is a setting of TRL's losses, and {config.objective.name} is "
+                    "none of them: leave it out"
+                )
+        if options.refresh_every and not cls.reference:
+            raise ParetuneError(
+                f"objective.options.refresh_every: {config.objective.name} has no reference: leave it out"
+            )
+
+    @classmethod
+    def check_prompts(cls, name: str, prompts: Sequence[Prompt]) -> None:
+        """See `Objective.check_prompts`."""
+        for prompt in prompts:
+            cls.taken(name, read_answers(prompt))
+
+    @classmethod
+    def taken(cls, name: str, record: AnswerList) -> tuple[Answer, ...]:
+        """The answers of a record that the loss trains on, best first.
+
+        Raises ParetuneError, which names the prompt, if the record lacks what the loss needs.
+        """
+        answers, where = record.answers, f"the prompt {record.prompt.text[:60]!r}"
+        least = 3 if cls.answers == "triple" else 2
+        if len(answers) < least:
+            raise ParetuneError(
+                f"objective {name} trains on {least} answers or more: {where} has {len(answers)}"
+            )
+        if cls.answers == "pair":
+            answers = (answers[0], answers[-1])
+        elif cls.answers == "triple":
+            answers = (answers[0], answers[1], answers[-1])
+        lacking = [need for need in cls.needs if not _holds(record, answers, need)]
+        if lacking:
+            raise ParetuneError(f"objective {name} needs {WORDS[lacking[0]]}: {where} has none in its record")
+        return answers
+
+    @classmethod
+    def streams(cls, record: AnswerList, answers: Sequence[Answer], options: Any) -> list[tuple[str, Answer]]:
+        """What is read and the answer to it, for each of the K rows that a record makes."""
+        return [(record.prompt.text, answer) for answer in answers]
+
+    @classmethod
+    def records(
+        cls, name: str, prompts: Sequence[Prompt], index: Sequence[int], options: Any
+    ) -> list[dict[str, Any]]:
+        """The rows for the prompts at `index`, before tokenisation. Raises ParetuneError as `taken` does."""
+        made: dict[int, dict[str, Any]] = {}
+        for i in dict.fromkeys(index):
+            record = read_answers(prompts[i])
+            answers = cls.taken(name, record)
+            wanted = getattr(options, "score", "")
+            streams = cls.streams(record, answers, options)
+            values = [answer.score(wanted) for _, answer in streams]
+            if "values" in cls.needs and any(value is None for value in values):
+                raise ParetuneError(
+                    f"the prompt {record.prompt.text[:60]!r}: its answers have "
+                    + (f"no score {wanted}" if wanted else "several scores")
+                    + "; objective.options.score names the one to train on"
+                )
+            made[i] = {
+                "record": record, "streams": streams, "values": values,
+                "margin": margin_of(record, answers, wanted), "weight": cls.weight_of(record, options),
+            }  # fmt: skip
+        return [made[i] for i in index]
+
+    @classmethod
+    def weight_of(cls, record: AnswerList, options: Any) -> float | None:
+        """What the record counts, where it says so."""
+        return record.weight
+
+
+def refuse_squashed(config: RunConfig) -> None:
+    """Raise ParetuneError if a reward of the recipe is squashed to a share, where log-odds are needed."""
+    for name, reward in config.rewards.items():
+        if reward.options.get("squash"):
+            raise ParetuneError(
+                f"rewards.{name}.options.squash: {config.objective.name} reads margins in log-odds, and a "
+                "squashed reward has none: set it to false, and score the records again"
+            )
+
+
+WORDS: Mapping[str, str] = {
+    "values": 'a score of every answer ("scores")',
+    "margin": 'a "margin", or scores of both answers, in log-odds',
+    "weight": 'a "weight" or a "drift"',
+    "token_weights": '"token_weights" of every answer and the "tokenizer" that they were made with',
+}
+
+
+def margin_of(record: AnswerList, answers: Sequence[Answer], score_name: str = "") -> float | None:
+    """The margin of a record: as it says, or the gap of the scores of its first and its last answer."""
+    if record.margin is not None:
+        return record.margin
+    best, worst = answers[0].score(score_name), answers[-1].score(score_name)
+    return None if best is None or worst is None else best - worst
+
+
+def _holds(record: AnswerList, answers: Sequence[Answer], need: str) -> bool:
+    if need == "values":
+        return all(answer.scores for answer in answers)
+    if need == "margin":
+        return record.margin is not None or all(answer.scores for answer in answers)
+    if need == "weight":
+        return record.weight is not None or record.drift is not None
+    return record.tokenizer is not None and all(answer.token_weights is not None for answer in answers)
