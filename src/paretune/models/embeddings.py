@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
@@ -24,6 +22,7 @@ from safetensors.torch import load_file, save
 from ..adapters.tensors import tensor_bytes
 from ..files import write_bytes
 from ..types import ParetuneError
+from .cache import cache_folder as folder_of
 from .detect import resolve_path
 from .flow import Conditions
 
@@ -31,15 +30,8 @@ DIGEST = "sha256"  # the entry of a file's metadata
 
 
 def cache_folder() -> Path:
-    """The folder of the cache."""
-    cache = os.environ.get("PARETUNE_CACHE")
-    if cache:
-        return Path(cache) / "embeddings"
-    try:
-        home = Path.home()
-    except RuntimeError:  # the user has no home, as in some containers
-        home = Path(tempfile.gettempdir()) / f"paretune-{os.getuid()}"
-    return home / ".cache" / "paretune" / "embeddings"
+    """The folder of the embeddings in the cache."""
+    return folder_of("embeddings")
 
 
 def cached(model: str, key: list[Any], make: Callable[[], Conditions]) -> Conditions:

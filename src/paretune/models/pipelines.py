@@ -25,12 +25,13 @@ from ..reward_tokens.pipelines import Scaled, encode_with, needs_gradient, new_t
 from ..types import ParetuneError
 from .checked import loading
 from .checked_parts import load_parts
-from .detect import check_model, quiet, resolve_path
+from .detect import check_model, resolve_path
 from .embeddings import cached
 from .family import Family
 from .flow import Conditions, Schedule
 from .options import FlowOptions, read_options
 from .shapes import Shape
+from .silence import quiet
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
