@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save
 
 from ..adapters.tensors import tensor_bytes
 from ..files import write_bytes
+from ..foreign.cache import cache_folder as folder_of
 from ..types import ParetuneError
-from .cache import cache_folder as folder_of
 from .detect import resolve_path
 from .flow import Conditions
 

@@ -20,6 +20,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from ..config import ModelConfig
 from ..foreign import loading as foreign
+from ..foreign.silence import quiet
 from ..reward_tokens.files import Token
 from ..reward_tokens.pipelines import Scaled, encode_with, needs_gradient, new_token, row_scales
 from ..types import ParetuneError
@@ -31,7 +32,6 @@ from .family import Family
 from .flow import Conditions, Schedule
 from .options import FlowOptions, read_options
 from .shapes import Shape
-from .silence import quiet
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
