@@ -47,7 +47,9 @@ def test_every_form_of_records_names_a_picture(tmp_path: Path, name: str) -> Non
     assert not isinstance(second.text, Pictured)
 
 
-def test_a_path_is_absolute_wherever_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_is_absolute_wherever_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _picture(tmp_path / "a.png")
     _records(tmp_path / "p.jsonl", {"prompt": "a", "image": "a.png"})
     monkeypatch.chdir(tmp_path)
