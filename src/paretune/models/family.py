@@ -72,7 +72,7 @@ class Family:
     encoders: the folders of the text encoders that are loaded. passes: forward passes of one guided step.
     smaller: the keys of a recipe that can be lowered so that one sample takes less memory.
     draws_an_epoch_at_once: whether smaller groups take less memory.
-    quantizes: whether `quantize` is one of its options.
+    quantizes: whether `quantize` is one of its options. dtypes: those that it runs and trains in.
     sampling: default steps and guidance, which are those of its pipeline.
     """
 
@@ -96,6 +96,7 @@ class Family:
     smaller: Callable[[ModelConfig], list[str]] = _nothing
     draws_an_epoch_at_once: bool = False
     quantizes: bool = True
+    dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
     sampling: tuple[int, float] = (28, 7.0)
 
     def open(self, model: ModelConfig, device: str) -> Any:

@@ -30,6 +30,7 @@ from .embeddings import cached
 from .family import Family
 from .flow import Conditions, Schedule
 from .options import FlowOptions, read_options
+from .overflow import check_finite
 from .shapes import Shape
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -135,7 +136,9 @@ class PipelinePolicy:
                     _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
                 ]
                 empty = _conditions(self.embed([""])) if negative else None
-            return Conditions.join(parts, empty)
+            joined = Conditions.join(parts, empty)
+            check_finite(joined.embeds, "the prompts' embeddings", self.config)
+            return joined
 
         if tokens or not self.lazy_text:
             return run()
@@ -213,7 +216,8 @@ class PipelinePolicy:
 
     def run_transformer(self, x: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """The output of the transformer in its dtype, or under autocast if `autocast` is set."""
-        lower = torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+        narrow = torch.float16 if self.dtype == torch.float16 else torch.bfloat16
+        lower = torch.autocast(self.device.type, narrow, enabled=self.autocast)
         with lower, self._first("transformer"):
             return self.transformer(hidden_states=x.to(self.dtype), return_dict=False, **inputs)[0]
 
@@ -241,6 +245,7 @@ class PipelinePolicy:
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, batch: int = 64) -> torch.Tensor:
         """Decode latents as the pipeline does: unscale, VAE, [-1, 1] -> [0, 1]. float32 [B, 3, H, W]."""
+        check_finite(latents, "the samples", self.config)
         self.vae.to(self.device)
         parts = []
         for z in latents.split(batch):

@@ -65,7 +65,7 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     if facts is None or backbone is None:
         return Estimate(None, None, None, {})
     sizes, tokens = facts
-    bytes_each = 2 if config.model.dtype == "bfloat16" else 4
+    bytes_each = config.model.bytes_each
     activations = config.train.micro_batch * tokens * _kept(config, *backbone) * bytes_each
     # Text encoders are gone when training begins; the autoencoder, in float32, visits between epochs.
     beside = max(sizes.text * bytes_each, sizes.vae * 4, activations)
@@ -100,7 +100,7 @@ def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimat
     """By the same formulas, of what the medium says a sample costs."""
     if cost.parameters is None:
         return Estimate(None, cost.tokens, None, {}, cost.description)
-    bytes_each = 2 if config.model.dtype == "bfloat16" else 4
+    bytes_each = config.model.bytes_each
     working = cost.working
     if working is None:  # a model whose sizes inside are not known
         working = config.train.micro_batch * cost.tokens * 2e5 * bytes_each
