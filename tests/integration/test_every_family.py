@@ -51,9 +51,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[FamilyCase], Pat
     folders: dict[str, Path] = {}
 
     def make(case: FamilyCase) -> Path:
-        if case.name not in folders:
-            folders[case.name] = case.make(tmp_path_factory.mktemp(case.name))
-        return folders[case.name]
+        if case.recipe not in folders:  # a family may have several cases, each with a recipe of its own
+            folders[case.recipe] = case.make(tmp_path_factory.mktemp(case.recipe))
+        return folders[case.recipe]
 
     return make
 
