@@ -1,4 +1,5 @@
 """Wan 2.1 text-to-video on a tiny random pipeline."""
+# pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ def make_wan(folder: Path, two: bool = False, scheduler: Any = None, **index: An
     from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
     torch.manual_seed(0)
+    tokenizer: Any = T5Tokenizer(vocab=PIECES, extra_ids=0)
 
     def transformer() -> WanTransformer3DModel:
         made = WanTransformer3DModel(
@@ -39,7 +41,7 @@ def make_wan(folder: Path, two: bool = False, scheduler: Any = None, **index: An
         return made
 
     pipe = WanPipeline(
-        tokenizer=T5Tokenizer(vocab=PIECES, extra_ids=0),
+        tokenizer=tokenizer,
         text_encoder=UMT5EncoderModel(
             UMT5Config(vocab_size=len(PIECES), d_model=16, d_ff=32, d_kv=8, num_layers=1, num_heads=2)
         ),

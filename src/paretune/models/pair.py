@@ -1,7 +1,7 @@
 """Two transformers of one pipeline, such as experts for high and for low noise, as one module.
 
-Adapters, folding and quantization see one module, whose names begin with the part of the pipeline:
-`transformer.blocks.0..` and `transformer_2.blocks.0..`.
+Adapters, folding and quantization see one module, whose names begin with those of `adapters.parts.PAIR`:
+`transformer_1.blocks.0..` and `transformer_2.blocks.0..`.
 """
 # pyright: reportPrivateImportUsage=false
 # diffusers fills its namespace lazily, so that its public names look private.
@@ -20,25 +20,25 @@ from ..types import ParetuneError
 class TransformerPair(nn.Module, PeftAdapterMixin):
     """Two diffusers transformers of the same inputs. Each sample goes through one of them."""
 
-    def __init__(self, transformer: nn.Module, transformer_2: nn.Module) -> None:
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
         super().__init__()
         # Any, because the type of a module does not have the attributes of diffusers' classes.
-        self.transformer: Any = transformer
-        self.transformer_2: Any = transformer_2
+        self.transformer_1: Any = first
+        self.transformer_2: Any = second
 
     @property
     def config(self) -> Any:
         """The configuration of the first; the second has the same sizes."""
-        return self.transformer.config
+        return self.transformer_1.config
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the inputs."""
-        return self.transformer.dtype
+        return self.transformer_1.dtype
 
     def enable_gradient_checkpointing(self) -> None:
         """As diffusers' method, for both."""
-        self.transformer.enable_gradient_checkpointing()
+        self.transformer_1.enable_gradient_checkpointing()
         self.transformer_2.enable_gradient_checkpointing()
 
     def forward(
@@ -48,17 +48,17 @@ class TransformerPair(nn.Module, PeftAdapterMixin):
 
         Args:
             hidden_states: [B, ..].
-            first: [B], true for samples that go through `transformer`, false for `transformer_2`.
+            first: [B], true for samples that go through the first, false for the second.
             return_dict: only False, as in the calls of pipelines.
             inputs: the other inputs; tensors whose first dimension is B are divided among the two.
         """
         assert not return_dict
         if first.all() or not first.any():
-            part = self.transformer if first.all() else self.transformer_2
+            part = self.transformer_1 if first.all() else self.transformer_2
             return part(hidden_states=hidden_states, return_dict=False, **inputs)
         places = [first.nonzero()[:, 0], first.logical_not().nonzero()[:, 0]]
         outputs = []
-        for part, rows in zip((self.transformer, self.transformer_2), places, strict=True):
+        for part, rows in zip((self.transformer_1, self.transformer_2), places, strict=True):
             own = {name: _rows(value, rows, len(first)) for name, value in inputs.items()}
             outputs.append(part(hidden_states=hidden_states[rows], return_dict=False, **own)[0])
         return (torch.cat(outputs)[torch.cat(places).argsort()],)
