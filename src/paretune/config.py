@@ -56,7 +56,9 @@ class ModelConfig(_Section):
     """The base model and how it is run."""
 
     path: Line = Field("pictures", description="an embedded model, a folder, or a hub id")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the frozen base")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="dtype of the frozen base"
+    )
     height: Pixels | None = Field(None, description="in pixels; default: the pipeline's")
     width: Pixels | None = None
     guidance_scale: NonNegative = Field(
@@ -65,6 +67,11 @@ class ModelConfig(_Section):
     steps: Steps = Field(8, description="sampling steps in training")
     gradient_checkpointing: bool = False
     options: dict[str, Any] = Field(default_factory=dict, description="settings of this family of models")
+
+    @property
+    def bytes_each(self) -> int:
+        """The bytes of one number of the base."""
+        return 4 if self.dtype == "float32" else 2
 
 
 class LoraConfig(_Section):
@@ -117,7 +124,9 @@ class TrainConfig(_Section):
     max_grad_norm: PositiveReal = 1.0
     ema_decay: Decay = Field(0.0, description="0: the expert is the last step, not an average")
     ema_every: Positive = Field(1, description="updates between two steps of the average")
-    autocast: bool = Field(False, description="bfloat16 autocast around the transformer")
+    autocast: bool = Field(
+        False, description="autocast around the transformer: to float16 for a float16 base, else to bfloat16"
+    )
     checkpoint_every: Positive = Field(3, description="epochs between two checkpoints")
 
     @model_validator(mode="after")

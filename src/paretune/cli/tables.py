@@ -46,6 +46,7 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
     size = "" if model.height is None else f"{model.width}x{model.height} pixels, "
     kls = {name: objective.kl if r.kl is None else r.kl for name, r in config.rewards.items()}
     facts = [model.dtype, *(f"{key} {value}" for key, value in model.options.items())]
+    autocast = f", {'fp16' if model.dtype == 'float16' else 'bf16'} autocast" if train.autocast else ""
     rows = {
         "model": f"{model.path} ({', '.join(facts)})",
         "sampling": costs.sampling
@@ -57,7 +58,7 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         "adapter": f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",
         "optimiser": f"AdamW, {train.lr_scheduler} learning rate {train.learning_rate:g}, "
         f"weight decay {train.weight_decay:g}, average {train.ema_decay:g} every {train.ema_every}"
-        f"{', bf16 autocast' if train.autocast else ''}",
+        f"{autocast}",
         "an epoch": f"{train.prompts_per_epoch} prompts x {train.group_size} samples, "
         f"{train.updates_per_epoch} updates, micro-batches of {train.micro_batch}",
         "rounds": f"{config.rounds} of {train.epochs} epochs, reduce: {config.reduce.method}",

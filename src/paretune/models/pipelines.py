@@ -33,6 +33,7 @@ from .embeddings import cached
 from .family import Family, misfit
 from .flow import Conditions, Schedule
 from .options import FlowOptions, read_options
+from .overflow import check_finite
 from .shapes import Shape
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -81,7 +82,7 @@ class PipelinePolicy:
         self._used = set[str]()  # parts that have worked once
         self.pipe = self.load()
         # Any, because the type of a diffusers module does not have its attributes.
-        self.transformer: Any = self.pipe.transformer.requires_grad_(False).eval()
+        self.transformer: Any = self.denoiser().requires_grad_(False).eval()
         self.vae: Any = self.pipe.vae.requires_grad_(False).eval()
         self.transformer.to(self.device)
         self.dtype = self.transformer.dtype
@@ -98,6 +99,10 @@ class PipelinePolicy:
     def load(self) -> Any:
         """Load the family's pipeline, without text encoders if they are loaded later."""
         return load(self.kind, self.config, dict.fromkeys(self.encoders) if self.lazy_text else {})
+
+    def denoiser(self) -> Any:
+        """The module that is trained: the pipeline's transformer, or several as one (see `pair`)."""
+        return self.pipe.transformer
 
     def check_size(self) -> Shape:
         """The shape of one sample. Raises ParetuneError for sizes that the model cannot draw."""
@@ -169,6 +174,7 @@ class PipelinePolicy:
                 each = texts if self.own_negatives else texts[:1]
                 against = [_conditions(self.embed_negative(t)) for t in each if negative]
             joined = Conditions.join(parts, Conditions.join(against) if against else None)
+            check_finite(joined.embeds, "the prompts' embeddings", self.config)
             if not seen:
                 return joined
             with torch.no_grad(), loading(f"model.path: the vae of {self.config.path} does not work"):
@@ -193,7 +199,7 @@ class PipelinePolicy:
         """Load the text encoders unless they are loaded."""
         if all(getattr(self.pipe, name, None) is not None for name in self.encoders):
             return
-        others = {"transformer": None, "vae": None}
+        others = dict.fromkeys(("transformer", *self.family.more_parts(self.pipe.config), "vae"))
         loaded = load(self.kind, self.config, others)
         missing = [n for n in self.encoders if getattr(loaded, n, None) is None]
         if missing:
@@ -254,7 +260,8 @@ class PipelinePolicy:
 
     def run_transformer(self, x: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """The output of the transformer in its dtype, or under autocast if `autocast` is set."""
-        lower = torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+        narrow = torch.float16 if self.dtype == torch.float16 else torch.bfloat16
+        lower = torch.autocast(self.device.type, narrow, enabled=self.autocast)
         with lower, self._first("transformer"):
             return self.transformer(hidden_states=x.to(self.dtype), return_dict=False, **inputs)[0]
 
@@ -282,6 +289,7 @@ class PipelinePolicy:
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, batch: int = 64) -> torch.Tensor:
         """Decode latents as the pipeline does: unscale, VAE, [-1, 1] -> [0, 1]. float32 [B, 3, H, W]."""
+        check_finite(latents, "the samples", self.config)
         self.vae.to(self.device)
         parts = []
         for z in latents.split(batch):

@@ -27,6 +27,7 @@ from ..records.manifest import METRICS
 from ..records.read import read_metrics
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from .learning_rate import rate_share
+from .loss_scale import grad_scaler, take_step
 from .mixture import Mixture
 from .objectives.flow import Batch, FlowObjective, Rollouts, Setting
 from .objectives.settings import read_options, settings_for
@@ -79,12 +80,14 @@ class ExpertTrainer:
             ),
             ema=_copy(parameters),
             old=_copy(parameters),
+            scaler=grad_scaler(config.model.dtype, self.policy.device),
         )
         anchor_is_round = self.settings.anchor == "round"
         setting = Setting(
             self.policy, config.model, config.train, self.settings, mixture.kl,
             sampling_weights=lambda: swapped(self.state.parameters, self.state.old),
             reference_weights=lambda: only(transformer, policy=False, parents=anchor_is_round),
+            scaled=self.state.scaler.scale,
         )  # fmt: skip
         self.objective: FlowObjective[Any] = kind(setting, options)
 
@@ -167,17 +170,13 @@ class ExpertTrainer:
     def _step(self, part: torch.Tensor) -> dict[str, float]:
         """One optimiser step on the samples in `part`."""
         train = self.config.train
-        sums = self.objective.accumulate(part)
-        parameters = list(self.state.parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(parameters, train.max_grad_norm)
-        self.state.optimiser.step()
-        self.state.optimiser.zero_grad()
+        facts = take_step(self.state, lambda: self.objective.accumulate(part), train.max_grad_norm)
         self.objective.end_update()
         self.state.updates += 1
         if train.ema_decay > 0 and self.state.updates % train.ema_every == 0:
             t = self.state.updates // train.ema_every
             blend(self.state.ema, self.state.parameters, min((1 + t) / (10 + t), train.ema_decay))
-        return {**sums, "grad_norm": float(norm)}
+        return facts
 
     def _set_rate(self) -> None:
         train, task = self.config.train, self.task

@@ -69,4 +69,5 @@ FAMILY = Family(
     smaller=_smaller,
     draws_an_epoch_at_once=True,  # as TRL does
     quantizes=False,
+    dtypes=("float32", "bfloat16"),  # a float16 base needs a loss scale, which TRL gives on a GPU alone
 )

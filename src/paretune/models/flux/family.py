@@ -62,6 +62,12 @@ DEV = {
     "attention_head_dim": 128, "guidance_embeds": True,
 }  # fmt: skip
 
+
+def _published(transformer: float, facts: PartConfig) -> Published:
+    billions = {"transformer": transformer, "vae": 0.08, "text_encoder": 0.12, "text_encoder_2": 4.76}
+    return Published(billions, facts, VAE)
+
+
 FAMILY = Family(
     name="flux",
     medium="pictures",
@@ -72,11 +78,12 @@ FAMILY = Family(
     transformer="FluxTransformer2DModel",
     shape=shape,
     published={
-        "black-forest-labs/FLUX.1-dev": Published(
-            {"transformer": 11.90, "vae": 0.08, "text_encoder": 0.12, "text_encoder_2": 4.76}, DEV, VAE
-        ),
+        "black-forest-labs/FLUX.1-dev": _published(11.90, DEV),
+        "black-forest-labs/FLUX.1-Krea-dev": _published(11.90, DEV),
+        # Distilled to a few steps without guidance, so it has no layers that embed one.
+        "black-forest-labs/FLUX.1-schnell": _published(11.89, {**DEV, "guidance_embeds": False}),
     },
-    text_tokens=lambda model: T5_TOKENS,
+    text_tokens=text_tokens,
     cut_text=cut_text,
     limits=limits,
     encoders=lambda model: ("text_encoder", "text_encoder_2"),

@@ -40,6 +40,7 @@ FAMILY = replace(
     options=KontextOptions,
     pipelines=("FluxKontextPipeline",),
     shape=partial(flux.shape, options=KontextOptions),
+    text_tokens=partial(flux.text_tokens, options=KontextOptions),
     published={
         "black-forest-labs/FLUX.1-Kontext-dev": Published(
             {"transformer": 11.90, "vae": 0.08, "text_encoder": 0.12, "text_encoder_2": 4.76},

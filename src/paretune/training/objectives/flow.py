@@ -79,7 +79,8 @@ class Setting:
 
     settings: the keys that all objectives share. kl: the weight of the anchor. sampling_weights: a context in
     which the policy has the copy of the adapter that draws samples. reference_weights: a context in which the
-    policy is the anchor, which is the model that the round starts with, or the original base.
+    policy is the anchor, which is the model that the round starts with, or the original base. scaled: the
+    scaled loss, whose gradient is taken; see `loss_scale`.
     """
 
     policy: FlowPolicy
@@ -89,6 +90,7 @@ class Setting:
     kl: float
     sampling_weights: Weights
     reference_weights: Weights
+    scaled: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss
 
 
 class Learner(Protocol):
@@ -178,13 +180,14 @@ class FlowObjective(Objective, Generic[T]):
         """Accumulate the gradient of one update, of the mean loss of the samples in `part`.
 
         By default this is done slot by slot and micro-batch by micro-batch. Returns means for the metrics.
+        It draws no random numbers, because it is done again where a scaled gradient overflows.
         """
         sums: dict[str, float] = {"loss": 0.0, "kl": 0.0, "ratio": 0.0}
         for slot in range(self.slots):
             for index in part.split(self.setting.train.micro_batch):
                 share = len(index) / (len(part) * self.slots)
                 loss = self.loss(index, slot)
-                (loss.total * share).backward()
+                self.setting.scaled(loss.total * share).backward()
                 facts = {"loss": float(loss.total.detach()), "kl": loss.kl, "ratio": loss.ratio, **loss.facts}
                 for key, value in facts.items():
                     sums[key] = sums.get(key, 0.0) + value * share
