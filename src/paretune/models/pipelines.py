@@ -213,9 +213,13 @@ class PipelinePolicy:
 
     def run_transformer(self, x: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """The output of the transformer in its dtype, or under autocast if `autocast` is set."""
+        return self.call_transformer(hidden_states=x.to(self.dtype), **inputs)
+
+    def call_transformer(self, *values: Any, **inputs: Any) -> Any:
+        """`run_transformer` for a transformer with inputs of its own; the latents are in `dtype` already."""
         lower = torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
         with lower, self._first("transformer"):
-            return self.transformer(hidden_states=x.to(self.dtype), return_dict=False, **inputs)[0]
+            return self.transformer(*values, return_dict=False, **inputs)[0]
 
     @contextmanager
     def _first(self, part: str) -> Iterator[None]:
