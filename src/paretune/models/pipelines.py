@@ -65,6 +65,7 @@ class PipelinePolicy:
     targets: tuple[str, ...]
     encoders: tuple[str, ...] = ENCODERS  # the text encoders of the pipeline
     lazy_text = True  # whether they are loaded only when they are needed, as for a large model
+    left_out: tuple[str, ...] = ()  # parts that diffusers does not load: `load` of a subclass registers them
     # Whether guidance above 1 runs the model twice; otherwise guidance is an input of the model.
     two_pass_guidance = False
 
@@ -93,7 +94,8 @@ class PipelinePolicy:
 
     def load(self) -> Any:
         """Load the family's pipeline, without text encoders if they are loaded later."""
-        return load(self.kind, self.config, dict.fromkeys(self.encoders) if self.lazy_text else {})
+        later = self.encoders if self.lazy_text else ()
+        return load(self.kind, self.config, dict.fromkeys((*self.left_out, *later)))
 
     def check_size(self) -> Shape:
         """The shape of one sample. Raises ParetuneError for sizes that the model cannot draw."""
@@ -156,8 +158,8 @@ class PipelinePolicy:
         """Load the text encoders unless they are loaded."""
         if all(getattr(self.pipe, name, None) is not None for name in self.encoders):
             return
-        others = {"transformer": None, "vae": None}
-        loaded = load(self.kind, self.config, others)
+        others = ("transformer", "vae", *self.left_out)
+        loaded = load(self.kind, self.config, dict.fromkeys(others))
         missing = [n for n in self.encoders if getattr(loaded, n, None) is None]
         if missing:
             raise ParetuneError(f"model.path: {self.config.path} lacks its {' and '.join(missing)}")
