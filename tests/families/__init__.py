@@ -28,9 +28,9 @@ def load_lora(pipe: Any, folder: Path) -> None:
 class FamilyCase:
     """A family on a tiny random pipeline.
 
-    name: of the family's record. make: writes a tiny random pipeline below an empty folder, saved by the real
-    library, and returns the pipeline's folder. model: the keys of `model` in a recipe, without `path`: a small
-    size. recipe: the name of the shipped recipe with the published settings.
+    name: of the case. make: writes a tiny random pipeline below an empty folder, saved by the real library,
+    and returns the pipeline's folder. model: the keys of `model` in a recipe, without `path`: a small size.
+    recipe: the name of the shipped recipe with the published settings.
     theirs(policy, prompts, noise, steps, guidance): what `policy.pipe` itself draws from that noise, as
     `policy.decode` gives it: [B, (T,) 3, H, W] in [0, 1]. guidances: one value without guidance and one with.
     tokens: the text encoders that take reward tokens; empty if none does. refusal: then, a part of the line
