@@ -94,5 +94,5 @@ class ZImagePolicy(PipelinePolicy):
 def _rows(embeds: torch.Tensor, mask: torch.Tensor | None, dtype: torch.dtype) -> list[torch.Tensor]:
     """The texts without their padding, each [T_i, D]."""
     assert mask is not None
-    lengths = mask.sum(1).tolist()
+    lengths = mask.sum(1).int().tolist()
     return [row[:length] for row, length in zip(embeds.to(dtype), lengths, strict=True)]
