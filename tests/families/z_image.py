@@ -39,7 +39,7 @@ def make(folder: Path) -> Path:
             up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=1,
             scaling_factor=0.4, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False,
         ),
-        text_encoder=qwen3(tokenizer, 16, 2),
+        text_encoder=qwen3(tokenizer, 16, 2).model,  # the published model_index.json names a Qwen3Model
         tokenizer=tokenizer,
     )  # fmt: skip
     pipe.save_pretrained(folder / "pipeline")
