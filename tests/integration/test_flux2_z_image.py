@@ -100,6 +100,12 @@ def test_prompts_that_are_cut_are_counted_with_their_template(
     ]
 
 
+def test_a_picture_beyond_the_positions_of_z_image_is_one_line(made: Callable[[str], ModelConfig]) -> None:
+    wide = made("z_image").model_copy(update={"width": 132})
+    with pytest.raises(ParetuneError, match=r"model\.width: 132 is more than 128 pixels"):
+        read_shape(wide)
+
+
 def test_a_text_beyond_the_positions_of_z_image_is_one_line(made: Callable[[str], ModelConfig]) -> None:
     small = made("z_image")
     long = small.model_copy(update={"options": {"max_sequence_length": 225}})

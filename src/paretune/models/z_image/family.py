@@ -28,12 +28,19 @@ def filled(tokens: int) -> int:
 
 
 def shape(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape:
-    """Latents [C, h, w]. The text's length is the image's position in time, which the transformer limits."""
-    most = (transformer["axes_lens"][0] - 2) // MULTIPLE * MULTIPLE
+    """Latents [C, h, w].
+
+    Raises ParetuneError beyond the positions that the transformer knows: rows, columns, and the text's length,
+    which is the image's position in time.
+    """
+    scale, (times, *places) = latent_scale(vae), transformer["axes_lens"]
+    most = (times - 2) // MULTIPLE * MULTIPLE
     if text_tokens(model) > most:
         raise ParetuneError(f"model.options.max_sequence_length is at most {most} for this model")
-    scale = latent_scale(vae)
     height, width = pixel_sides(model, SIDE, PATCH * scale)
+    for key, side, tokens in zip(("height", "width"), (height, width), places, strict=True):
+        if side > tokens * PATCH * scale:
+            raise ParetuneError(f"model.{key}: {side} is more than {tokens * PATCH * scale} pixels")
     latents = (transformer["in_channels"], height // scale, width // scale)
     return Shape(height, width, latents, filled(latents[1] * latents[2] // PATCH**2))
 
