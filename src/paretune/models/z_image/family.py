@@ -30,7 +30,7 @@ def filled(tokens: int) -> int:
 def shape(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape:
     """Latents [C, h, w].
 
-    Raises ParetuneError beyond the positions that the transformer knows: rows, columns, and the text's length,
+    Raises ParetuneError beyond the positions that the transformer knows: rows, columns, and the text's end,
     which is the image's position in time.
     """
     scale, (times, *places) = latent_scale(vae), transformer["axes_lens"]
