@@ -283,8 +283,8 @@ class TestModel:
     def test_another_pipeline(self, mistake: Any, tmp_path: Path) -> None:
         write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "KolorsPipeline"}')
         line = mistake(f"model.path={tmp_path}/m")
-        others = "FluxPipeline or HunyuanVideoPipeline or StableDiffusion3Pipeline"
-        assert f"is a KolorsPipeline, not a {others}" in line
+        assert "is a KolorsPipeline, not a " in line
+        assert "FluxPipeline or " in line
 
     def test_a_damaged_index(self, mistake: Any, tmp_path: Path) -> None:
         write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "Stab')

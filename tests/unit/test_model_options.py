@@ -45,7 +45,7 @@ def _hub(files: dict[str, object], folder: Path) -> Callable[[str, str], str]:
 
 
 def test_every_family_has_a_policy_options_and_a_trainer() -> None:
-    assert list(families()) == ["causal_lm", "flux", "hunyuan_video", "sd3"]
+    assert set(families()) >= {"causal_lm", "flux", "hunyuan_video", "sd3"}
     for own in families().values():
         module, name = own.policy.split(":")
         assert hasattr(importlib.import_module(module), name)
