@@ -29,7 +29,7 @@ from .detect import check_model, quiet, resolve_path
 from .embeddings import cached
 from .family import Family
 from .flow import Conditions, Schedule
-from .options import FlowOptions, read_options
+from .options import FlowOptions, GuidedOptions, read_options
 from .shapes import Shape
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -113,17 +113,23 @@ class PipelinePolicy:
     @property
     def text_key(self) -> list[Any]:
         """All inputs of an embedding except the prompts."""
-        return [self.config.dtype, self.options.max_sequence_length]
+        key = [self.config.dtype, self.options.max_sequence_length]
+        return [*key, self.negative_prompt] if self.negative_prompt else key
+
+    @property
+    def negative_prompt(self) -> str:
+        """The prompt of the second pass of guidance; empty unless the family has the option."""
+        return self.options.negative_prompt if isinstance(self.options, GuidedOptions) else ""
 
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
     ) -> Conditions:
-        """Embed prompts with the pipeline's encoders; for guidance also the empty prompt, once.
+        """Embed prompts with the pipeline's encoders; for guidance also the negative prompt, once.
 
         Args:
             prompts: P prompts.
             guidance: whether samples are drawn with guidance.
-            tokens: reward tokens that follow every prompt, except the empty one. Gradients are computed if
+            tokens: reward tokens that follow every prompt, except the negative one. Gradients are computed if
                 a token is in training.
             batch: the number of prompts that are embedded at a time.
         """
@@ -138,7 +144,7 @@ class PipelinePolicy:
                 parts = [
                     _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
                 ]
-                empty = _conditions(self.embed([""])) if negative else None
+                empty = _conditions(self.embed([self.negative_prompt])) if negative else None
             return Conditions.join(parts, empty)
 
         if tokens or not self.lazy_text:
