@@ -32,7 +32,7 @@ from .detect import check_model, resolve_path
 from .embeddings import cached
 from .family import Family, misfit
 from .flow import Conditions, Schedule
-from .options import FlowOptions, read_options
+from .options import FlowOptions, GuidedOptions, read_options
 from .overflow import check_finite
 from .shapes import Shape
 
@@ -119,8 +119,8 @@ class PipelinePolicy:
         raise NotImplementedError
 
     def embed_negative(self, prompts: list[str]) -> dict[str, torch.Tensor]:
-        """What guidance leads away from: the empty prompt, [1, ..]; with `own_negatives` one row a prompt."""
-        return self.embed([""])
+        """What guidance leads away from: one text, [1, ..]; with `own_negatives` one row a prompt."""
+        return self.embed([self.negative_prompt])
 
     def images_of(self, prompts: Sequence[str]) -> list[str | None]:
         """The paths of the P prompts' input pictures.
@@ -146,17 +146,23 @@ class PipelinePolicy:
     @property
     def text_key(self) -> list[Any]:
         """All inputs of an embedding except the prompts."""
-        return [self.config.dtype, self.options.max_sequence_length]
+        key = [self.config.dtype, self.options.max_sequence_length]
+        return [*key, self.negative_prompt] if self.negative_prompt else key
+
+    @property
+    def negative_prompt(self) -> str:
+        """The prompt of the second pass of guidance; empty unless the family has the option."""
+        return self.options.negative_prompt if isinstance(self.options, GuidedOptions) else ""
 
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
     ) -> Conditions:
-        """Embed prompts with the pipeline's encoders; for guidance also the empty prompt, once.
+        """Embed prompts with the pipeline's encoders; for guidance also the negative prompt, once.
 
         Args:
             prompts: P prompts.
             guidance: whether samples are drawn with guidance.
-            tokens: reward tokens that follow every prompt, except the empty one. Gradients are computed if
+            tokens: reward tokens that follow every prompt, except the negative one. Gradients are computed if
                 a token is in training.
             batch: the number of prompts that are embedded at a time.
         """
