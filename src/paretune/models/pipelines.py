@@ -29,7 +29,7 @@ from .detect import check_model, resolve_path
 from .embeddings import cached
 from .family import Family
 from .flow import Conditions, Schedule
-from .options import FlowOptions, read_options
+from .options import FlowOptions, GuidedOptions, read_options
 from .shapes import Shape
 from .silence import quiet
 
@@ -78,7 +78,7 @@ class PipelinePolicy:
         self._used = set[str]()  # parts that have worked once
         self.pipe = self.load()
         # Any, because the type of a diffusers module does not have its attributes.
-        self.transformer: Any = self.pipe.transformer.requires_grad_(False).eval()
+        self.transformer: Any = self.denoiser().requires_grad_(False).eval()
         self.vae: Any = self.pipe.vae.requires_grad_(False).eval()
         self.transformer.to(self.device)
         self.dtype = self.transformer.dtype
@@ -96,6 +96,10 @@ class PipelinePolicy:
         """Load the family's pipeline, without text encoders if they are loaded later."""
         return load(self.kind, self.config, dict.fromkeys(self.encoders) if self.lazy_text else {})
 
+    def denoiser(self) -> Any:
+        """The module that is trained: the pipeline's transformer, or several as one (see `pair`)."""
+        return self.pipe.transformer
+
     def check_size(self) -> Shape:
         """The shape of one sample. Raises ParetuneError for sizes that the model cannot draw."""
         assert self.family.shape is not None
@@ -110,17 +114,23 @@ class PipelinePolicy:
     @property
     def text_key(self) -> list[Any]:
         """All inputs of an embedding except the prompts."""
-        return [self.config.dtype, self.options.max_sequence_length]
+        key = [self.config.dtype, self.options.max_sequence_length]
+        return [*key, self.negative_prompt] if self.negative_prompt else key
+
+    @property
+    def negative_prompt(self) -> str:
+        """The prompt of the second pass of guidance; empty unless the family has the option."""
+        return self.options.negative_prompt if isinstance(self.options, GuidedOptions) else ""
 
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
     ) -> Conditions:
-        """Embed prompts with the pipeline's encoders; for guidance also the empty prompt, once.
+        """Embed prompts with the pipeline's encoders; for guidance also the negative prompt, once.
 
         Args:
             prompts: P prompts.
             guidance: whether samples are drawn with guidance.
-            tokens: reward tokens that follow every prompt, except the empty one. Gradients are computed if
+            tokens: reward tokens that follow every prompt, except the negative one. Gradients are computed if
                 a token is in training.
             batch: the number of prompts that are embedded at a time.
         """
@@ -135,7 +145,7 @@ class PipelinePolicy:
                 parts = [
                     _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
                 ]
-                empty = _conditions(self.embed([""])) if negative else None
+                empty = _conditions(self.embed([self.negative_prompt])) if negative else None
             return Conditions.join(parts, empty)
 
         if tokens or not self.lazy_text:
@@ -157,7 +167,7 @@ class PipelinePolicy:
         """Load the text encoders unless they are loaded."""
         if all(getattr(self.pipe, name, None) is not None for name in self.encoders):
             return
-        others = {"transformer": None, "vae": None}
+        others = dict.fromkeys(("transformer", *self.family.more_parts(self.pipe.config), "vae"))
         loaded = load(self.kind, self.config, others)
         missing = [n for n in self.encoders if getattr(loaded, n, None) is None]
         if missing:
