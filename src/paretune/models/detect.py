@@ -12,7 +12,6 @@ from ..types import ParetuneError
 from ..worlds.embedded import EMBEDDED, SETTINGS
 from .config_files import read_config, read_model_config
 from .family import Family, by_hub_id, by_pipeline, families, transformers_of
-from .gguf import is_gguf, opened
 
 
 def family_of(path: str) -> Family:
