@@ -90,7 +90,7 @@ class ModelSource:
         """Whether the model works on an input picture."""
         return family_of(self.model.path).picture != "none"
 
-    def check_picture(self, request: Request) -> None:
+    def check_picture(self, request: Request, how: str = "give one (--image FILE)") -> None:
         """Raise ParetuneError if a request lacks the input picture that it needs, or has one in vain."""
         known = self.known.get(request.prompt)
         image = request.image or (picture_of(known.text) if known else None)
@@ -98,7 +98,7 @@ class ModelSource:
             return
         if image:
             raise ParetuneError(f"{self.name} takes no input picture: leave it out")
-        raise ParetuneError(f"{self.name} works on an input picture: give one (--image FILE)")
+        raise ParetuneError(f"{self.name} works on an input picture: {how}")
 
     def mixed(self, request: Request) -> Mixed:
         """The adapters and tokens that make the model of a request.
