@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paretune.files import cache_folder, write_bytes
+from paretune.files import write_bytes
+from paretune.foreign.cache import cache_folder
 from paretune.inputs.pictures import KEY
 
 
