@@ -16,7 +16,7 @@ from paretune.inputs.pictures import KEY
 
 
 def with_picture_files(rows: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a dataset, with the paths of files in the place of pictures. Other columns are unchanged."""
+    """The rows of a dataset, with paths of files in the place of pictures. Other columns are unchanged."""
     from datasets import Image
 
     if not isinstance(rows.features.get(KEY), Image):
