@@ -119,7 +119,7 @@ class PipelinePolicy:
         raise NotImplementedError
 
     def embed_negative(self, prompts: list[str]) -> dict[str, torch.Tensor]:
-        """What guidance leads away from: one text, [1, ..]; with `own_negatives` one row a prompt."""
+        """What guidance leads away from: the negative prompt, [1, ..], or [P, ..] with `own_negatives`."""
         return self.embed([self.negative_prompt])
 
     def images_of(self, prompts: Sequence[str]) -> list[str | None]:
