@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,12 @@ from ..adapters.tensors import tensor_bytes
 from ..files import write_bytes
 from ..types import ParetuneError
 from .cache import cache_folder as folder_of
+from .conditions import Conditions
 from .detect import resolve_path
-from .flow import Conditions
 
 DIGEST = "sha256"  # the entry of a file's metadata
+TEXT_PARTS = ("text_encoder*", "tokenizer*")  # the folders whose files determine the embedding of a text
+PICTURE_PARTS = ("vae*", "image_*", "processor*")  # and those that a picture's depends on besides
 
 
 def cache_folder() -> Path:
@@ -34,33 +35,35 @@ def cache_folder() -> Path:
     return folder_of("embeddings")
 
 
-def cached(model: str, key: list[Any], make: Callable[[], Conditions]) -> Conditions:
+def cached(
+    model: str, key: list[Any], make: Callable[[], Conditions], pictures: bool = False
+) -> Conditions:
     """The cached embeddings for a model and a key; if there are none, those of `make`, which are then cached.
 
     Args:
         model: the path or hub id of the model.
         key: all other inputs of the embeddings, as plain data.
         make: computes the embeddings.
+        pictures: whether they contain input pictures, which the autoencoder and other parts read.
     """
-    text = json.dumps([_identity(model), key])
+    text = json.dumps([_identity(model, TEXT_PARTS + (PICTURE_PARTS if pictures else ())), key])
     path = cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
     stored = _read(path)
     if stored is not None:
         return stored
     conditions = make()
-    tensors = {f.name: t for f in fields(conditions) if (t := getattr(conditions, f.name)) is not None}
-    kept = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
+    kept = {n: t.detach().cpu().contiguous() for n, t in conditions.tensors().items()}
     with suppress(ParetuneError, OSError):  # a run does not need the cache
         write_bytes(path, save(kept, {DIGEST: _digest(kept)}))
     return conditions
 
 
-def _identity(model: str) -> list[Any]:
-    """A hub id, or the name, size and modification time of a folder's tokenizer and text encoder files."""
+def _identity(model: str, parts: tuple[str, ...]) -> list[Any]:
+    """A hub id, or the name, size and modification time of the files in these parts of a folder."""
     folder = Path(resolve_path(model))
     if not folder.is_dir():
         return [model]
-    files = sorted(p for part in ("text_encoder*", "tokenizer*") for p in folder.glob(f"{part}/*"))
+    files = sorted(p for part in parts for p in folder.glob(f"{part}/*"))
     return [str(folder.resolve()), *([str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files)]
 
 
@@ -72,7 +75,7 @@ def _read(path: Path) -> Conditions | None:
         tensors: dict[str, torch.Tensor] = load_file(path)
         if recorded != _digest(tensors):
             return None
-        return Conditions(**tensors)  # type: ignore[arg-type]
+        return Conditions.of_tensors(tensors)
     except (OSError, SafetensorError, TypeError):
         return None
 

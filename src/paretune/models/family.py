@@ -13,7 +13,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from ..config import ModelConfig
 from ..foreign.entry_points import added, load_added
@@ -45,6 +45,10 @@ class Published:
 
 def _one(model: ModelConfig) -> int:
     return 1
+
+
+def _zero(model: ModelConfig) -> int:
+    return 0
 
 
 def _none(model: ModelConfig) -> tuple[Any, ...]:
@@ -81,6 +85,8 @@ class Family:
     draws_an_epoch_at_once: whether smaller groups take less memory.
     quantizes: whether `quantize` is one of its options.
     sampling: default steps and guidance, which are those of its pipeline.
+    picture: whether a prompt has an input picture: never, always, or as it likes.
+    picture_tokens: the number of tokens that an input picture adds to the transformer's sequence.
     """
 
     name: str
@@ -105,11 +111,22 @@ class Family:
     draws_an_epoch_at_once: bool = False
     quantizes: bool = True
     sampling: tuple[int, float] = (28, 7.0)
+    picture: Literal["none", "required", "optional"] = "none"
+    picture_tokens: Callable[[ModelConfig], int] = _zero
 
     def open(self, model: ModelConfig, device: str) -> Any:
         """Load a model of this family. `loading.open_policy` does the same with a type."""
         module, name = self.policy.split(":")
         return getattr(import_module(module), name)(model, device)
+
+
+def misfit(family: Family, image: str | None) -> str | None:
+    """What is wrong with a prompt that has this input picture, or none, in words; None if nothing is."""
+    if family.picture == "required" and image is None:
+        return 'works on an input picture: name it in the record, "image": PATH'
+    if family.picture == "none" and image is not None:
+        return 'takes no input picture: leave "image" out of the record, or take a model that edits pictures'
+    return None
 
 
 @functools.cache

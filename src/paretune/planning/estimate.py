@@ -150,4 +150,5 @@ def _model_facts(config: RunConfig, family: Family) -> tuple[Sizes, int] | None:
     held = sum(size[part] for part in networks)
     sizes = Sizes(size["transformer"], held, size["vae"], sum(size[part] for part in encoders))
     text_tokens = SMALL_TEXT_TOKENS if sizes.transformer < SMALL else family.text_tokens(model)
-    return None if shape is None else (sizes, shape.tokens + text_tokens)
+    beside = text_tokens + family.picture_tokens(model)
+    return None if shape is None else (sizes, shape.tokens + beside)
