@@ -9,7 +9,7 @@ from pathlib import Path
 import paretune
 
 ROOT = Path(paretune.__file__).parent
-LEAF = {"types", "config", "limits"}
+LEAF = {"types", "config", "limits", "inputs"}
 FILES = {"files", "records"}
 MODELS = FILES | {"ops", "foreign", "adapters", "reward_tokens", "worlds", "models"} | LEAF
 MAP = MODELS | {"planning", "rewards", "data", "samples", "training", "recipes"}
@@ -20,6 +20,7 @@ RUN = STAGES | {"report", "environment"}
 MAY: dict[str, set[str]] = {
     "types": set(),
     "limits": set(),
+    "inputs": {"types"},
     "yaml_text": set(),
     "ops": {"ops", "foreign"},  # foreign: other packages' reducers
     "files": {"types"},

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -20,17 +21,19 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from ..config import ModelConfig
 from ..foreign import loading as foreign
+from ..inputs.pictures import picture_of, prompt_identity
 from ..reward_tokens.files import Token
 from ..reward_tokens.pipelines import Scaled, encode_with, needs_gradient, new_token, row_scales
 from ..types import ParetuneError
 from .checked import loading
 from .checked_parts import load_parts
-from .detect import check_model, quiet, resolve_path
+from .detect import check_model, resolve_path
 from .embeddings import cached
-from .family import Family
+from .family import Family, misfit
 from .flow import Conditions, Schedule
-from .options import FlowOptions, read_options
+from .options import FlowOptions, GuidedOptions, read_options
 from .shapes import Shape
+from .silence import quiet
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
@@ -66,8 +69,8 @@ class PipelinePolicy:
     encoders: tuple[str, ...] = ENCODERS  # the text encoders of the pipeline
     lazy_text = True  # whether they are loaded only when they are needed, as for a large model
     left_out: tuple[str, ...] = ()  # parts that diffusers does not load: `load` of a subclass registers them
-    # Whether guidance above 1 runs the model twice; otherwise guidance is an input of the model.
-    two_pass_guidance = False
+    two_pass_guidance = False  # whether guidance above 1 runs the model twice, or is an input of it
+    own_negatives = False  # whether `embed_negative` depends on the prompts, as where it sees their pictures
 
     def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
         self.config = config
@@ -78,7 +81,7 @@ class PipelinePolicy:
         self._used = set[str]()  # parts that have worked once
         self.pipe = self.load()
         # Any, because the type of a diffusers module does not have its attributes.
-        self.transformer: Any = self.pipe.transformer.requires_grad_(False).eval()
+        self.transformer: Any = self.denoiser().requires_grad_(False).eval()
         self.vae: Any = self.pipe.vae.requires_grad_(False).eval()
         self.transformer.to(self.device)
         self.dtype = self.transformer.dtype
@@ -94,8 +97,12 @@ class PipelinePolicy:
 
     def load(self) -> Any:
         """Load the family's pipeline, without text encoders if they are loaded later."""
-        later = self.encoders if self.lazy_text else ()
-        return load(self.kind, self.config, dict.fromkeys((*self.left_out, *later)))
+        later = (*self.left_out, *self.encoders) if self.lazy_text else self.left_out
+        return load(self.kind, self.config, dict.fromkeys(later))
+
+    def denoiser(self) -> Any:
+        """The module that is trained: the pipeline's transformer, or several as one (see `pair`)."""
+        return self.pipe.transformer
 
     def check_size(self) -> Shape:
         """The shape of one sample. Raises ParetuneError for sizes that the model cannot draw."""
@@ -103,29 +110,63 @@ class PipelinePolicy:
         return self.family.shape(self.config, self.transformer.config, self.vae.config)
 
     def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
-        """The pipeline's encoding of P prompts: embeds [P, T, D]; pooled [P, D] and mask [P, T] if used."""
+        """The pipeline's encoding of P prompts: embeds [P, T, D]; pooled [P, D] and mask [P, T] if used.
+
+        Tensors of other names, [P, ...], are kept in `Conditions.more`.
+        """
         raise NotImplementedError
+
+    def embed_negative(self, prompts: list[str]) -> dict[str, torch.Tensor]:
+        """What guidance leads away from: one prompt's, [1, ..]; with `own_negatives` one row a prompt."""
+        return self.embed([self.negative_prompt])
+
+    def images_of(self, prompts: Sequence[str]) -> list[str | None]:
+        """The paths of the P prompts' input pictures.
+
+        Raises ParetuneError for a prompt that lacks a picture the model needs, or has one it does not take.
+        """
+        images = [picture_of(prompt) for prompt in prompts]
+        for image in images:
+            if wrong := misfit(self.family, image):
+                raise ParetuneError(f"{self.family.name} {wrong}")
+        return images
+
+    def embed_pictures(self, images: list[str | None]) -> dict[str, torch.Tensor]:
+        """What the transformer is given of input pictures, for `Conditions.more`: [P, ...] each, on the CPU.
+
+        Reward tokens do not change it, so it is apart from `embed`.
+        images: the paths of the P prompts' pictures; never None for a family that requires one.
+        """
+        return {}
 
     # ------------------------------------------------------------ text
 
     @property
     def text_key(self) -> list[Any]:
         """All inputs of an embedding except the prompts."""
-        return [self.config.dtype, self.options.max_sequence_length]
+        key = [self.config.dtype, self.options.max_sequence_length]
+        return [*key, self.negative_prompt] if self.negative_prompt else key
+
+    @property
+    def negative_prompt(self) -> str:
+        """The prompt of the second pass of guidance; empty unless the family has the option."""
+        return self.options.negative_prompt if isinstance(self.options, GuidedOptions) else ""
 
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
     ) -> Conditions:
-        """Embed prompts with the pipeline's encoders; for guidance also the empty prompt, once.
+        """Embed prompts with the pipeline's encoders; for guidance also the negative prompt, once.
 
         Args:
             prompts: P prompts.
             guidance: whether samples are drawn with guidance.
-            tokens: reward tokens that follow every prompt, except the empty one. Gradients are computed if
+            tokens: reward tokens that follow every prompt, except the negative one. Gradients are computed if
                 a token is in training.
             batch: the number of prompts that are embedded at a time.
         """
         negative = guidance and self.two_pass_guidance
+        images = self.images_of(prompts)
+        seen = any(image is not None for image in images)
         training = torch.is_grad_enabled() and needs_gradient(tokens)
         self._text_stays |= training  # each training step of a token encodes more than once
 
@@ -136,13 +177,18 @@ class PipelinePolicy:
                 parts = [
                     _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
                 ]
-                empty = _conditions(self.embed([""])) if negative else None
-            return Conditions.join(parts, empty)
+                each = texts if self.own_negatives else texts[:1]
+                against = [_conditions(self.embed_negative(t)) for t in each if negative]
+            joined = Conditions.join(parts, Conditions.join(against) if against else None)
+            if not seen:
+                return joined
+            with torch.no_grad(), loading(f"model.path: the vae of {self.config.path} does not work"):
+                return replace(joined, more={**joined.more, **self.embed_pictures(images)})
 
         if tokens or not self.lazy_text:
             return run()
-        key = [*self.text_key, negative, list(prompts)]
-        return cached(self.config.path, key, run).to(self.device)
+        key = [*self.text_key, negative, [prompt_identity(prompt) for prompt in prompts]]
+        return cached(self.config.path, key, run, seen).to(self.device)
 
     def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
         """See `reward_tokens.pipelines.new_token`."""
@@ -158,7 +204,7 @@ class PipelinePolicy:
         """Load the text encoders unless they are loaded."""
         if all(getattr(self.pipe, name, None) is not None for name in self.encoders):
             return
-        others = ("transformer", "vae", *self.left_out)
+        others = ("transformer", *self.family.more_parts(self.pipe.config), "vae", *self.left_out)
         loaded = load(self.kind, self.config, dict.fromkeys(others))
         missing = [n for n in self.encoders if getattr(loaded, n, None) is None]
         if missing:
@@ -195,6 +241,10 @@ class PipelinePolicy:
         """The size of the last dimension of each output of `embed`, by name."""
         config = self.transformer.config
         return {"embeds": config.joint_attention_dim, "pooled": config.pooled_projection_dim}
+
+    def random_more(self, count: int) -> dict[str, torch.Tensor]:
+        """Random tensors in the place of `Conditions.more`, of full length, [count, ...]: for measuring."""
+        return {}
 
     # ------------------------------------------------------------ latents
 
@@ -288,8 +338,10 @@ class PipelinePolicy:
 
 def _conditions(parts: Mapping[str, torch.Tensor]) -> Conditions:
     """The output of `embed` as Conditions. A blended mask is 1 where any of the blended masks is not 0."""
-    mask = (parts["mask"].abs() > 1e-3).long() if "mask" in parts else None
-    return Conditions(parts["embeds"], parts.get("pooled"), mask=mask)
+    masks = {name: (x.abs() > 1e-3).long() for name, x in parts.items() if name.startswith("mask")}
+    more = {name: x for name, x in parts.items() if name not in ("embeds", "pooled", "mask")}
+    more = {name: masks.get(name, x) for name, x in more.items()}
+    return Conditions(parts["embeds"], parts.get("pooled"), mask=masks.get("mask"), more=more)
 
 
 def _release(device: torch.device) -> None:

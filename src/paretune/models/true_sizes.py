@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..config import ModelConfig
-from .family import Family, Published, by_hub_id, families
+from .family import Family, Published, by_hub_id, families, transformers_of
 from .flow import Conditions
 from .pipelines import PipelinePolicy
 
@@ -39,17 +39,19 @@ def policy_of(family: Family, published: Published, config: ModelConfig, device:
     import diffusers
 
     pipeline: Any = getattr(diffusers, family.pipelines[0])
+    kind: Any = getattr(diffusers, family.transformer)
+    networks = transformers_of(published.billions)
     parts = {
-        "transformer": _random(getattr(diffusers, family.transformer), published, config, device),
+        **{name: _random(kind, published, config, device) for name in networks},
         "vae": getattr(diffusers, published.vae_class)(**published.vae),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
     }
     others = [name for name in pipeline._get_signature_types() if name not in parts]
-    whole = pipeline(**parts, **dict.fromkeys(others))
+    whole = pipeline(**parts, **{**dict.fromkeys(others), **published.index})
     module, name = family.policy.split(":")
-    kind: type[PipelinePolicy] = getattr(import_module(module), name)
+    policy: type[PipelinePolicy] = getattr(import_module(module), name)
 
-    class Random(kind):
+    class Random(policy):
         def load(self) -> Any:
             return whole
 
@@ -66,7 +68,7 @@ def random_conditions(policy: PipelinePolicy, count: int) -> Conditions:
         pooled = torch.randn(count, sizes["pooled"], device=policy.device, dtype=policy.dtype)
     mask = torch.ones(count, tokens, device=policy.device)
     negative = embeds[:1], None if pooled is None else pooled[:1]
-    return Conditions(embeds, pooled, *negative, mask, mask[:1])
+    return Conditions(embeds, pooled, *negative, mask, mask[:1], policy.random_more(count))
 
 
 def _random(kind: Any, published: Published, config: ModelConfig, device: str) -> Any:

@@ -21,6 +21,7 @@ from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
 from ..files import digest, disk_errors, write_json, write_rows
+from ..inputs.pictures import record_identity
 from ..models.loading import open_policy
 from ..models.lora import fold
 from ..models.memory import memory_errors, to_load, to_measure
@@ -151,7 +152,7 @@ def _inputs(job: EvaluateJob) -> str:
             "rewards": {
                 name: [
                     named(r.reward), r.judge and named(r.judge), r.options,
-                    [[p.text, dict(p.metadata)] for p in load_prompts(r.eval_prompts)],
+                    [record_identity(p) for p in load_prompts(r.eval_prompts)],
                 ]
                 for name, r in config.rewards.items()
             },

@@ -12,6 +12,7 @@ from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
 from ..files import digest, disk_errors
+from ..inputs.pictures import record_identity
 from ..models.memory import memory_errors, to_load, to_train
 from ..ops.lowrank import LowRank
 from ..planning.plan import ExpertTask
@@ -124,5 +125,5 @@ def expert_inputs(job: MapJob) -> str:
 
 def _reward_inputs(config: RunConfig, name: str) -> list[Any]:
     r = config.rewards[name]
-    prompts = digest([[p.text, dict(p.metadata)] for p in load_prompts(r.prompts)])
+    prompts = digest([record_identity(p) for p in load_prompts(r.prompts)])
     return [named(r.reward), r.options, r.kl, r.weight, prompts]

@@ -10,14 +10,16 @@ of an unbounded reward is known only when all of them are measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..adapters.store import adapter_hash, load_delta, sum_deltas
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
 from ..files import digest, write_rows
+from ..inputs.pictures import record_identity
 from ..models.loading import open_policy
 from ..models.lora import folded
 from ..models.memory import memory_errors, to_measure
@@ -186,8 +188,14 @@ def _inputs(job: SearchJob, sets: Mapping[str, Validation]) -> str:
             "threads": config.executor.threads,
             "rewards": {name: [identity(r.reward), r.options] for name, r in config.rewards.items()},
             "prompts": {
-                name: [validation.seed, [asdict(prompt) for prompt in validation.prompts]]
+                name: [validation.seed, [_facts(prompt) for prompt in validation.prompts]]
                 for name, validation in sets.items()
             },
         }
     )
+
+
+def _facts(prompt: Prompt) -> dict[str, Any]:
+    """A prompt as digests know it."""
+    text, record = record_identity(prompt)
+    return {"text": text, "metadata": record}

@@ -11,7 +11,8 @@ from ...config import ModelConfig
 from ...foreign.loading import load
 from ...types import ParetuneError
 from ..checked import load_checked, loading
-from ..detect import check_model, quiet, resolve_path
+from ..detect import check_model, resolve_path
+from ..silence import quiet
 
 
 def load_text_model(config: ModelConfig) -> tuple[Any, Any]:
