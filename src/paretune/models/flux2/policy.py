@@ -31,7 +31,7 @@ class Flux2Policy(Flux2Shared):
     def load(self) -> Any:
         """See `PipelinePolicy.load`.
 
-        Of the published processor of text and pictures, which needs torchvision, the tokenizer alone is taken:
+        Of the published processor of text and pictures, which needs torchvision, only the tokenizer is taken:
         it gives the same ids.
         """
         pipe, path = super().load(), self.config.path
