@@ -70,8 +70,7 @@ class PipelinePolicy:
     encoders: tuple[str, ...] = ENCODERS  # the text encoders of the pipeline
     lazy_text = True  # whether they are loaded only when they are needed, as for a large model
     left_out: tuple[str, ...] = ()  # parts that diffusers does not load: `load` of a subclass registers them
-    # Whether guidance above 1 runs the model twice; otherwise guidance is an input of the model.
-    two_pass_guidance = False
+    two_pass_guidance = False  # whether guidance above 1 runs the model twice, or is an input of it
     own_negatives = False  # whether `embed_negative` depends on the prompts, as where it sees their pictures
 
     def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
@@ -99,8 +98,8 @@ class PipelinePolicy:
 
     def load(self) -> Any:
         """Load the family's pipeline, without text encoders if they are loaded later."""
-        later = self.encoders if self.lazy_text else ()
-        return load(self.kind, self.config, dict.fromkeys((*self.left_out, *later)))
+        later = (*self.left_out, *self.encoders) if self.lazy_text else self.left_out
+        return load(self.kind, self.config, dict.fromkeys(later))
 
     def denoiser(self) -> Any:
         """The module that is trained: the pipeline's transformer, or several as one (see `pair`)."""

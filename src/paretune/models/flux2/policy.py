@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import Flux2Pipeline
-from transformers import AutoProcessor, AutoTokenizer
-from transformers.utils.import_utils import is_torchvision_available
+from transformers import AutoTokenizer
 
 from ...foreign import loading as foreign
 from ..checked import loading
@@ -30,12 +29,15 @@ class Flux2Policy(Flux2Shared):
     left_out = ("tokenizer",)
 
     def load(self) -> Any:
-        """See `PipelinePolicy.load`. Only the processor of text and pictures needs torchvision."""
-        pipe = super().load()
-        kind, path = AutoProcessor if is_torchvision_available() else AutoTokenizer, self.config.path
+        """See `PipelinePolicy.load`.
+
+        Of the published processor of text and pictures, which needs torchvision, only the tokenizer is taken:
+        it gives the same ids.
+        """
+        pipe, path = super().load(), self.config.path
         with loading(f"model.path: the tokenizer of {path} cannot be loaded"):
-            place = resolve_path(path)
-            tokenizer = foreign.load(kind, place, f"model.path: {path}", subfolder="tokenizer")
+            place, what = resolve_path(path), f"model.path: {path}"
+            tokenizer = foreign.load(AutoTokenizer, place, what, subfolder="tokenizer")
         pipe.register_modules(tokenizer=tokenizer)
         return pipe
 

@@ -13,7 +13,6 @@ from ..text_limits import Limit
 # The text that the chat template writes around a prompt.
 WRITTEN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 HUB = "black-forest-labs/FLUX.2-klein"
-DISTILLED = (f"{HUB}-4B", f"{HUB}-9B")  # these draw without guidance, whatever its scale
 
 # transformer/config.json, as in black-forest-labs/flux2 (src/flux2/model.py); the text encoders are Qwen3-4B,
 # whose output layer is its embedding table, and Qwen3-8B.
@@ -31,8 +30,17 @@ _9B = Published(
 )  # fmt: skip
 
 
+_DISTILLED = {"is_distilled": True}  # these draw without guidance, whatever its scale
+_PUBLISHED = {
+    f"{HUB}-base-4B": _4B, f"{HUB}-4B": replace(_4B, index=_DISTILLED),
+    f"{HUB}-base-9B": _9B, f"{HUB}-9B": replace(_9B, index=_DISTILLED),
+}  # fmt: skip
+
+
 def _passes(model: ModelConfig) -> int:
-    return 2 if model.guidance_scale > 1 and model.path not in DISTILLED else 1
+    published = _PUBLISHED.get(model.path)
+    distilled = published is not None and published.index == _DISTILLED
+    return 2 if model.guidance_scale > 1 and not distilled else 1
 
 
 FAMILY = replace(
@@ -40,7 +48,7 @@ FAMILY = replace(
     name="flux2_klein",
     policy=f"{__package__}.policy:Flux2KleinPolicy",
     pipelines=("Flux2KleinPipeline",),
-    published={f"{HUB}-base-4B": _4B, f"{HUB}-base-9B": _9B, f"{HUB}-4B": _4B, f"{HUB}-9B": _9B},
+    published=_PUBLISHED,
     limits=lambda model: (Limit("tokenizer", "text_encoder", text_tokens(model), WRITTEN),),
     passes=_passes,
 )

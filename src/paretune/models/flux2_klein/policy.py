@@ -12,7 +12,7 @@ from diffusers import Flux2KleinPipeline
 
 from ..flow import Conditions
 from ..flux2.shared import Flux2Shared
-from .family import DISTILLED, FAMILY
+from .family import FAMILY
 
 
 class Flux2KleinPolicy(Flux2Shared):
@@ -25,7 +25,7 @@ class Flux2KleinPolicy(Flux2Shared):
     @property
     def distilled(self) -> bool:
         """Whether guidance is ignored."""
-        return bool(self.pipe.config.is_distilled) or self.config.path in DISTILLED
+        return bool(self.pipe.config.is_distilled)
 
     def velocity(
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...config import ModelConfig
 from ...types import ParetuneError
 from ..family import Family, Published
-from ..options import FlowOptions, read_options
+from ..options import GuidedOptions, read_options
 from ..shapes import PartConfig, Shape, latent_scale, pixel_sides
 from ..text_limits import Limit
 
@@ -19,7 +19,7 @@ WRITTEN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 def text_tokens(model: ModelConfig) -> int:
     """The number of Qwen3 tokens of a prompt, its template included."""
-    return read_options(FlowOptions, model).max_sequence_length or TEXT_TOKENS
+    return read_options(GuidedOptions, model).max_sequence_length or TEXT_TOKENS
 
 
 def filled(tokens: int) -> int:
@@ -46,7 +46,7 @@ def shape(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape
 
 
 def _cut_text(model: ModelConfig) -> int | None:
-    return read_options(FlowOptions, model).max_sequence_length
+    return read_options(GuidedOptions, model).max_sequence_length
 
 
 def _limits(model: ModelConfig) -> tuple[Limit, ...]:
@@ -76,7 +76,7 @@ FAMILY = Family(
     name="z_image",
     medium="pictures",
     policy=f"{__package__}.policy:ZImagePolicy",
-    options=FlowOptions,
+    options=GuidedOptions,
     pipelines=("ZImagePipeline",),
     parts=("transformer", "vae", "text_encoder"),
     transformer="ZImageTransformer2DModel",

@@ -54,7 +54,7 @@ class ZImagePolicy(PipelinePolicy):
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
     ) -> Conditions:
-        """See `PipelinePolicy.encode`. The empty prompt is always there: any guidance above 0 needs it."""
+        """See `PipelinePolicy.encode`. The negative prompt is always there: guidance above 0 needs it."""
         full = super().encode(prompts, True, tokens, batch)
         assert full.mask is not None
         longest = int(full.mask.sum(1).max())
