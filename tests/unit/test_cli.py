@@ -132,7 +132,7 @@ def test_plan_tells_the_published_settings(
 @pytest.mark.parametrize(
     "recipe",
     ["sd35-medium", "sd35-large", "sd35-large-turbo", "flux1-dev", "flux1-krea", "flux1-schnell",
-     "hunyuan-video", "wan2.1-1.3b", "llama2-7b"],
+     "hunyuan-video", "hunyuan-video-1.5", "wan2.1-1.3b", "llama2-7b"],
 )  # fmt: skip
 def test_published_recipes_are_planned_before_their_files_are_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, recipe: str

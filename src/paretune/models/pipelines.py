@@ -30,7 +30,7 @@ from .checked import loading
 from .checked_parts import load_parts
 from .detect import check_model, resolve_path
 from .embeddings import cached
-from .family import Family, misfit
+from .family import Family, check_tokens, misfit
 from .flow import Conditions, Schedule
 from .options import FlowOptions, GuidedOptions, read_options
 from .overflow import check_finite
@@ -166,6 +166,8 @@ class PipelinePolicy:
             batch: the number of prompts that are embedded at a time.
         """
         negative = guidance and self.two_pass_guidance
+        if tokens:
+            check_tokens(self.family)
         images = self.images_of(prompts)
         seen = any(image is not None for image in images)
         training = torch.is_grad_enabled() and needs_gradient(tokens)
@@ -194,6 +196,7 @@ class PipelinePolicy:
 
     def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
         """See `reward_tokens.pipelines.new_token`."""
+        check_tokens(self.family)
         self.load_text()
         return new_token(self.pipe, name, vectors, init, generator)
 
@@ -202,12 +205,15 @@ class PipelinePolicy:
         self.load_text()
         return row_scales(self.pipe)
 
+    def apart_from_text(self) -> dict[str, Any]:
+        """The networks that are not loaded again with the text encoders, by name: None leaves one out."""
+        return dict.fromkeys(("transformer", *self.family.more_parts(self.pipe.config), "vae", *self.left_out))
+
     def load_text(self) -> None:
         """Load the text encoders unless they are loaded."""
         if all(getattr(self.pipe, name, None) is not None for name in self.encoders):
             return
-        others = ("transformer", *self.family.more_parts(self.pipe.config), "vae", *self.left_out)
-        loaded = load(self.kind, self.config, dict.fromkeys(others))
+        loaded = load(self.kind, self.config, self.apart_from_text())
         missing = [n for n in self.encoders if getattr(loaded, n, None) is None]
         if missing:
             raise ParetuneError(f"model.path: {self.config.path} lacks its {' and '.join(missing)}")

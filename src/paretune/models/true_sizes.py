@@ -68,7 +68,9 @@ def random_conditions(policy: PipelinePolicy, count: int) -> Conditions:
         pooled = torch.randn(count, sizes["pooled"], device=policy.device, dtype=policy.dtype)
     mask = torch.ones(count, tokens, device=policy.device)
     negative = embeds[:1], None if pooled is None else pooled[:1]
-    return Conditions(embeds, pooled, *negative, mask, mask[:1], policy.random_more(count))
+    more = policy.random_more(count)
+    against = {name: value[:1] for name, value in more.items()}
+    return Conditions(embeds, pooled, *negative, mask, mask[:1], more, against)
 
 
 def _random(kind: Any, published: Published, config: ModelConfig, device: str) -> Any:

@@ -1,0 +1,107 @@
+"""The record of HunyuanVideo 1.5, text to video."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ...config import ModelConfig
+from ...types import ParetuneError
+from ..family import Family, Published
+from ..options import FlowOptions, Positive, PositiveReal, read_options
+from ..shapes import PartConfig, Shape, pixel_sides
+from ..text_limits import Limit
+
+HEIGHT, WIDTH, FRAMES = 480, 848, 121  # HunyuanVideo15Pipeline's, for a model of 480 lines
+TEXT_TOKENS = 1000  # of a prompt in its chat, after the first 108, which the pipeline drops
+GLYPH_TOKENS = 256  # of the texts in quotes
+
+
+class Video15Options(FlowOptions):
+    """The options of HunyuanVideo 1.5.
+
+    frames: of a clip; None: the pipeline's default. shift: of the schedule; None: that of the pipeline's
+    scheduler.
+    """
+
+    frames: Annotated[Positive, Field(le=10_000)] | None = None
+    shift: PositiveReal | None = None
+
+
+def text_tokens(model: ModelConfig) -> int:
+    """The most tokens of a prompt. Raises ParetuneError for more than the pipeline takes."""
+    length = read_options(Video15Options, model).max_sequence_length
+    if (length or 0) > TEXT_TOKENS:
+        raise ParetuneError(
+            f"model.options.max_sequence_length is at most {TEXT_TOKENS} for HunyuanVideo 1.5"
+        )
+    return length or TEXT_TOKENS
+
+
+def shape(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape:
+    """Latents [C, t, h, w]. The transformer's input has C + 1 more channels, of a picture and its mask."""
+    text_tokens(model)
+    space, time = vae["spatial_compression_ratio"], vae["temporal_compression_ratio"]
+    patch, patch_time = transformer["patch_size"], transformer["patch_size_t"]
+    sides = {"height": model.height or HEIGHT, "width": model.width or WIDTH}
+    height, width = pixel_sides(model.model_copy(update=sides), HEIGHT, space * patch)
+    frames = read_options(Video15Options, model).frames or FRAMES
+    latent_frames = (frames - 1) // time + 1
+    if (frames - 1) % time or latent_frames % patch_time:
+        raise ParetuneError(
+            f"model.options.frames: {frames} does not fit this model: give {time} k + 1, such as {FRAMES}"
+        )
+    latents = (transformer["out_channels"], latent_frames, height // space, width // space)
+    area = latents[2] * latents[3] // patch**2
+    return Shape(height, width, latents, latent_frames // patch_time * area, frames)
+
+
+def _cut_text(model: ModelConfig) -> int | None:
+    return read_options(Video15Options, model).max_sequence_length
+
+
+def _smaller(model: ModelConfig) -> list[str]:
+    frames = ["model.options.frames"] if read_options(Video15Options, model).frames != 1 else []
+    return [*frames, "model.height and model.width"]
+
+
+_VAE = {
+    "latent_channels": 32, "block_out_channels": (128, 256, 512, 1024, 1024),
+    "spatial_compression_ratio": 16, "temporal_compression_ratio": 4,
+}  # fmt: skip
+
+
+def _published(side: int) -> Published:
+    transformer = {
+        "in_channels": 65, "out_channels": 32, "patch_size": 1, "patch_size_t": 1, "num_layers": 54,
+        "num_attention_heads": 16, "attention_head_dim": 128, "target_size": side, "task_type": "t2v",
+    }  # fmt: skip
+    billions = {"transformer": 8.33, "vae": 1.26, "text_encoder": 7.07, "text_encoder_2": 0.22}
+    return Published(billions, transformer, _VAE, "AutoencoderKLHunyuanVideo15")
+
+
+FAMILY = Family(
+    name="hunyuan_video15",
+    medium="clips",
+    policy=f"{__package__}.policy:HunyuanVideo15Policy",
+    options=Video15Options,
+    pipelines=("HunyuanVideo15Pipeline",),
+    parts=("transformer", "vae", "text_encoder", "text_encoder_2"),
+    transformer="HunyuanVideo15Transformer3DModel",
+    shape=shape,
+    published={
+        "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v": _published(640),
+        "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-720p_t2v": _published(960),
+    },
+    text_tokens=lambda model: text_tokens(model) + GLYPH_TOKENS,
+    cut_text=_cut_text,
+    # How much of a prompt's chat is left to the prompt depends on the tokenizer, so cut prompts are counted
+    # only where they are longer than the whole chat may be.
+    limits=lambda model: (Limit("tokenizer", "text_encoder", text_tokens(model)),),
+    encoders=lambda model: ("text_encoder", "text_encoder_2"),
+    passes=lambda model: 2 if model.guidance_scale > 1 else 1,
+    smaller=_smaller,
+    no_tokens="its pipeline reads a prompt within a chat, and they cannot be placed inside it",
+    sampling=(50, 6.0),
+)
