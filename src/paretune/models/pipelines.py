@@ -207,7 +207,8 @@ class PipelinePolicy:
 
     def apart_from_text(self) -> dict[str, Any]:
         """The networks that are not loaded again with the text encoders, by name: None leaves one out."""
-        return dict.fromkeys(("transformer", *self.family.more_parts(self.pipe.config), "vae", *self.left_out))
+        more = self.family.more_parts(self.pipe.config)
+        return dict.fromkeys(("transformer", *more, "vae", *self.left_out))
 
     def load_text(self) -> None:
         """Load the text encoders unless they are loaded."""
