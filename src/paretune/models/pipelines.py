@@ -166,6 +166,7 @@ class PipelinePolicy:
         negative = guidance and self.two_pass_guidance
         images = self.images_of(prompts)
         seen = any(image is not None for image in images)
+        written = {limit.tokenizer: limit.written for limit in self.family.limits(self.config)}
         training = torch.is_grad_enabled() and needs_gradient(tokens)
         self._text_stays |= training  # each training step of a token encodes more than once
 
@@ -174,7 +175,8 @@ class PipelinePolicy:
             failure = f"model.path: the text encoders of {self.config.path} do not work"
             with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(failure):
                 parts = [
-                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
+                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens, written))
+                    for t in texts
                 ]
                 each = texts if self.own_negatives else texts[:1]
                 against = [_conditions(self.embed_negative(t)) for t in each if negative]
