@@ -21,6 +21,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from ..config import ModelConfig
 from ..foreign import loading as foreign
+from ..foreign.silence import quiet
 from ..inputs.pictures import picture_of, prompt_identity
 from ..reward_tokens.files import Token
 from ..reward_tokens.pipelines import Scaled, encode_with, needs_gradient, new_token, row_scales
@@ -33,7 +34,6 @@ from .family import Family, misfit
 from .flow import Conditions, Schedule
 from .options import FlowOptions, GuidedOptions, read_options
 from .shapes import Shape
-from .silence import quiet
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
