@@ -11,7 +11,7 @@ from ..foreign.loading import needs_code
 from ..types import ParetuneError
 from ..worlds.embedded import EMBEDDED, SETTINGS
 from .config_files import read_config, read_model_config
-from .family import Family, by_hub_id, by_pipeline, families
+from .family import Family, by_hub_id, by_pipeline, families, transformers_of
 
 
 def family_of(path: str) -> Family:
@@ -63,8 +63,8 @@ def check_model(path: str) -> Family | None:
     if not index.exists():
         raise ParetuneError(f"model.path: {path} is no diffusers pipeline: model_index.json is missing")
     family = _pipeline_family(path, index)
-    if (resolved / "transformer").is_dir():
-        _check_weights(resolved / "transformer")
+    for part in transformers_of([folder.name for folder in sorted(resolved.iterdir()) if folder.is_dir()]):
+        _check_weights(resolved / part)
     _check_parts(path, resolved, family)
     return family
 
@@ -74,25 +74,27 @@ def _check_parts(path: str, folder: Path, family: Family) -> None:
     index = read_config(folder / "model_index.json")
     _check_libraries(path, folder, index, family)
     listed = {part for part, kind in index.items() if isinstance(kind, list) and kind and kind[0] is not None}
+    parts = (*family.parts, *family.more_parts(index))
     # Each text encoder needs the tokenizer with its number.
-    encoders = [part for part in family.parts if part.startswith("text_encoder")]
+    encoders = [part for part in parts if part.startswith("text_encoder")]
     tokenizers = [part.replace("text_encoder", "tokenizer") for part in encoders]
-    scheduler = ("scheduler",) if "vae" in family.parts else ()
-    for part in (*family.parts, *scheduler, *tokenizers):
+    scheduler = ("scheduler",) if "vae" in parts else ()
+    for part in (*parts, *scheduler, *tokenizers):
         if part not in listed or not (folder / part).is_dir() or not any((folder / part).iterdir()):
             raise ParetuneError(f"model.path: {path} lacks its {part}")
     for part in sorted(listed):
-        if part in family.parts and not (folder / part / "config.json").exists():
+        if part in parts and not (folder / part / "config.json").exists():
             raise ParetuneError(f"model.path: {path} lacks its {part}/config.json")
         for config in sorted((folder / part).glob("*config.json")):
             read_model_config(config)
-    config = folder / "transformer" / "config.json"
-    kind = read_config(config).get("_class_name", family.transformer)
-    if kind != family.transformer:
-        raise ParetuneError(
-            f"model.path: model_index.json of {path} is of another model: it needs a "
-            f"{family.transformer}, and the transformer is a {kind}"
-        )
+    for part in transformers_of(parts):
+        config = folder / part / "config.json"
+        kind = read_config(config).get("_class_name", family.transformer)
+        if kind != family.transformer:
+            raise ParetuneError(
+                f"model.path: model_index.json of {path} is of another model: it needs a "
+                f"{family.transformer}, and the {part} is a {kind}"
+            )
 
 
 def _check_libraries(path: str, folder: Path, index: dict[str, Any], family: Family) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
@@ -31,7 +31,8 @@ class Published:
 
     billions: the parameters of each part. transformer, vae: their configurations; no vae for a model
     without latents. vae_class: the class of its autoencoder. untuned: whether it was trained on plain text
-    alone, so that it is fine-tuned on answers before a run.
+    alone, so that it is fine-tuned on answers before a run. index: the settings in its model_index.json. A
+    model with two transformers has two of them in `billions`, of one configuration.
     """
 
     billions: Mapping[str, float]
@@ -39,6 +40,7 @@ class Published:
     vae: PartConfig = field(default_factory=dict[str, Any])
     vae_class: str = "AutoencoderKL"
     untuned: bool = False
+    index: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def _one(model: ModelConfig) -> int:
@@ -57,6 +59,10 @@ def _nothing(model: ModelConfig) -> list[str]:
     return []
 
 
+def _no_more(index: Mapping[str, Any]) -> tuple[str, ...]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Family:
     """A family of models, which share an architecture.
@@ -65,7 +71,8 @@ class Family:
     policy: "package.module:Class", imported when a model is opened. options: the type of `model.options`.
     pipelines: the class names that a model_index.json may have; the first is the class that is loaded.
     architectures: the endings of the class names that a config.json of transformers may have.
-    parts: the folders that a pipeline must have. transformer: the class of the part that is trained.
+    parts: the folders that a pipeline must have. more_parts: those that its model_index.json calls for
+    beside them. transformer: the class of the part that is trained.
     libraries: those whose classes a model_index.json may name for the parts.
     shape: the shape of a sample, from the configurations of the transformer and the VAE.
     published: hub id -> its sizes. known: further hub ids of this family, which are planned without sizes.
@@ -89,6 +96,7 @@ class Family:
     pipelines: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    more_parts: Callable[[Mapping[str, Any]], tuple[str, ...]] = _no_more
     transformer: str = ""
     libraries: tuple[str, ...] = ("diffusers", "transformers")
     shape: Callable[[ModelConfig, PartConfig, PartConfig], Shape] | None = None
@@ -150,3 +158,8 @@ def by_pipeline() -> dict[str, Family]:
 def by_hub_id() -> dict[str, Family]:
     """Hub id of a model whose family is known without a query -> its family."""
     return {name: family for family in families().values() for name in (*family.published, *family.known)}
+
+
+def transformers_of(parts: Iterable[str]) -> list[str]:
+    """Those parts of a pipeline that are trained: one transformer, or two for different noise."""
+    return [part for part in parts if part in ("transformer", "transformer_2")]

@@ -38,6 +38,15 @@ class FlowOptions(Options):
     quantize: Literal["none", "int8"] = "none"
 
 
+class GuidedOptions(FlowOptions):
+    """The options of flow models whose guidance is a second pass.
+
+    negative_prompt: of the second pass, for all prompts.
+    """
+
+    negative_prompt: str = ""
+
+
 T = TypeVar("T", bound=Options)
 
 

@@ -32,7 +32,7 @@ from .detect import check_model, resolve_path
 from .embeddings import cached
 from .family import Family, misfit
 from .flow import Conditions, Schedule
-from .options import FlowOptions, read_options
+from .options import FlowOptions, GuidedOptions, read_options
 from .shapes import Shape
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -81,7 +81,7 @@ class PipelinePolicy:
         self._used = set[str]()  # parts that have worked once
         self.pipe = self.load()
         # Any, because the type of a diffusers module does not have its attributes.
-        self.transformer: Any = self.pipe.transformer.requires_grad_(False).eval()
+        self.transformer: Any = self.denoiser().requires_grad_(False).eval()
         self.vae: Any = self.pipe.vae.requires_grad_(False).eval()
         self.transformer.to(self.device)
         self.dtype = self.transformer.dtype
@@ -99,6 +99,10 @@ class PipelinePolicy:
         """Load the family's pipeline, without text encoders if they are loaded later."""
         return load(self.kind, self.config, dict.fromkeys(self.encoders) if self.lazy_text else {})
 
+    def denoiser(self) -> Any:
+        """The module that is trained: the pipeline's transformer, or several as one (see `pair`)."""
+        return self.pipe.transformer
+
     def check_size(self) -> Shape:
         """The shape of one sample. Raises ParetuneError for sizes that the model cannot draw."""
         assert self.family.shape is not None
@@ -112,8 +116,8 @@ class PipelinePolicy:
         raise NotImplementedError
 
     def embed_negative(self, prompts: list[str]) -> dict[str, torch.Tensor]:
-        """What guidance leads away from: the empty prompt, [1, ..]; with `own_negatives` one row a prompt."""
-        return self.embed([""])
+        """What guidance leads away from: one prompt's, [1, ..]; with `own_negatives` one row a prompt."""
+        return self.embed([self.negative_prompt])
 
     def images_of(self, prompts: Sequence[str]) -> list[str | None]:
         """The paths of the P prompts' input pictures.
@@ -139,23 +143,30 @@ class PipelinePolicy:
     @property
     def text_key(self) -> list[Any]:
         """All inputs of an embedding except the prompts."""
-        return [self.config.dtype, self.options.max_sequence_length]
+        key = [self.config.dtype, self.options.max_sequence_length]
+        return [*key, self.negative_prompt] if self.negative_prompt else key
+
+    @property
+    def negative_prompt(self) -> str:
+        """The prompt of the second pass of guidance; empty unless the family has the option."""
+        return self.options.negative_prompt if isinstance(self.options, GuidedOptions) else ""
 
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
     ) -> Conditions:
-        """Embed prompts with the pipeline's encoders; for guidance also the empty prompt, once.
+        """Embed prompts with the pipeline's encoders; for guidance also the negative prompt, once.
 
         Args:
             prompts: P prompts.
             guidance: whether samples are drawn with guidance.
-            tokens: reward tokens that follow every prompt, except the empty one. Gradients are computed if
+            tokens: reward tokens that follow every prompt, except the negative one. Gradients are computed if
                 a token is in training.
             batch: the number of prompts that are embedded at a time.
         """
         negative = guidance and self.two_pass_guidance
         images = self.images_of(prompts)
         seen = any(image is not None for image in images)
+        written = {limit.tokenizer: limit.written for limit in self.family.limits(self.config)}
         training = torch.is_grad_enabled() and needs_gradient(tokens)
         self._text_stays |= training  # each training step of a token encodes more than once
 
@@ -164,7 +175,8 @@ class PipelinePolicy:
             failure = f"model.path: the text encoders of {self.config.path} do not work"
             with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(failure):
                 parts = [
-                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
+                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens, written))
+                    for t in texts
                 ]
                 each = texts if self.own_negatives else texts[:1]
                 against = [_conditions(self.embed_negative(t)) for t in each if negative]
@@ -193,7 +205,7 @@ class PipelinePolicy:
         """Load the text encoders unless they are loaded."""
         if all(getattr(self.pipe, name, None) is not None for name in self.encoders):
             return
-        others = {"transformer": None, "vae": None}
+        others = dict.fromkeys(("transformer", *self.family.more_parts(self.pipe.config), "vae"))
         loaded = load(self.kind, self.config, others)
         missing = [n for n in self.encoders if getattr(loaded, n, None) is None]
         if missing:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import RunConfig
+from ..models.config_files import read_config
 from ..models.detect import family_of, resolve_path
 from ..models.facts import read_backbone, read_shape
-from ..models.family import Family
+from ..models.family import Family, transformers_of
 from ..models.quantize import is_quantized
 from ..models.sizes import parameters_in
 from ..samples.media import Cost, Work, medium_of
@@ -46,9 +47,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Parameters of a model's parts, and tokens of a sample with its text."""
+    """Parameters of a model's parts.
+
+    transformer: of the one that a forward pass runs. held: of all transformers, of which a model for high
+    and for low noise has two.
+    """
 
     transformer: float
+    held: float
     vae: float
     text: float
 
@@ -74,8 +80,8 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     hours = {m.name: m.samples * _passes(config, m.name) * forward / rate / 3600 for m in plan.methods}
     hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
     base = 1 if is_quantized(config.model) else bytes_each
-    memory = sizes.transformer * base + beside + PROCESS[device]
-    return Estimate(sizes.transformer, tokens, memory / 1e9, hours)
+    memory = sizes.held * base + beside + PROCESS[device]
+    return Estimate(sizes.held, tokens, memory / 1e9, hours)
 
 
 def _passes(config: RunConfig, method: str) -> float:
@@ -133,12 +139,16 @@ def _model_facts(config: RunConfig, family: Family) -> tuple[Sizes, int] | None:
     shape, published = read_shape(model), family.published.get(model.path)
     encoders = family.encoders(model)
     if folder.is_dir():
-        size = {part: parameters_in(folder / part) for part in ("transformer", "vae", *encoders)}
+        index = read_config(folder / "model_index.json")
+        networks = transformers_of((*family.parts, *family.more_parts(index)))
+        size = {part: parameters_in(folder / part) for part in (*networks, "vae", *encoders)}
     elif published is not None:
-        size = {part: 1e9 * published.billions.get(part, 0.0) for part in ("transformer", "vae", *encoders)}
+        networks = transformers_of(published.billions)
+        size = {part: 1e9 * published.billions.get(part, 0.0) for part in (*networks, "vae", *encoders)}
     else:
         return None
-    sizes = Sizes(size["transformer"], size["vae"], sum(size[part] for part in encoders))
+    held = sum(size[part] for part in networks)
+    sizes = Sizes(size["transformer"], held, size["vae"], sum(size[part] for part in encoders))
     text_tokens = SMALL_TEXT_TOKENS if sizes.transformer < SMALL else family.text_tokens(model)
     beside = text_tokens + family.picture_tokens(model)
     return None if shape is None else (sizes, shape.tokens + beside)

@@ -16,10 +16,9 @@ import torch
 from diffusers import HunyuanVideoPipeline
 
 from ...reward_tokens.pipelines import Scaled
-from ...types import ParetuneError
+from ..clips import ClipPolicy
 from ..flow import Conditions
 from ..options import read_options
-from ..pipelines import PipelinePolicy
 from ..shapes import Shape
 from .family import FAMILY, TEXT_TOKENS, VideoOptions, time_factor
 
@@ -30,7 +29,7 @@ TARGETS = (
 )  # fmt: skip
 
 
-class HunyuanVideoPolicy(PipelinePolicy):
+class HunyuanVideoPolicy(ClipPolicy):
     """See `flow.FlowPolicy`."""
 
     kind = HunyuanVideoPipeline
@@ -92,16 +91,3 @@ class HunyuanVideoPolicy(PipelinePolicy):
         if shift is not None:
             scheduler.set_shift(shift)
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
-
-    def decode(self, latents: torch.Tensor, batch: int = 8) -> torch.Tensor:
-        """Clips float32 [B, T, 3, H, W] in [0, 1]."""
-        return super().decode(latents, batch).transpose(1, 2).contiguous()
-
-    def encode_media(self, pixels: torch.Tensor, batch: int = 1) -> torch.Tensor:
-        """Clips [B, T, 3, H, W] in [0, 1] -> latents. Raises ParetuneError for other sizes."""
-        if pixels.shape[1] != self.shape.frames:
-            raise ParetuneError(
-                f"a clip of {pixels.shape[1]} frames cannot be encoded: the model's have {self.shape.frames} "
-                "(model.options.frames)"
-            )
-        return super().encode_media(pixels.transpose(1, 2), batch)
