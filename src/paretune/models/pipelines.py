@@ -68,8 +68,8 @@ class PipelinePolicy:
     targets: tuple[str, ...]
     encoders: tuple[str, ...] = ENCODERS  # the text encoders of the pipeline
     lazy_text = True  # whether they are loaded only when they are needed, as for a large model
-    # Whether guidance above 1 runs the model twice; otherwise guidance is an input of the model.
-    two_pass_guidance = False
+    left_out: tuple[str, ...] = ()  # parts that diffusers does not load: `load` of a subclass registers them
+    two_pass_guidance = False  # whether guidance above 1 runs the model twice, or is an input of it
     own_negatives = False  # whether `embed_negative` depends on the prompts, as where it sees their pictures
 
     def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
@@ -97,7 +97,8 @@ class PipelinePolicy:
 
     def load(self) -> Any:
         """Load the family's pipeline, without text encoders if they are loaded later."""
-        return load(self.kind, self.config, dict.fromkeys(self.encoders) if self.lazy_text else {})
+        later = (*self.left_out, *self.encoders) if self.lazy_text else self.left_out
+        return load(self.kind, self.config, dict.fromkeys(later))
 
     def denoiser(self) -> Any:
         """The module that is trained: the pipeline's transformer, or several as one (see `pair`)."""
@@ -205,8 +206,8 @@ class PipelinePolicy:
         """Load the text encoders unless they are loaded."""
         if all(getattr(self.pipe, name, None) is not None for name in self.encoders):
             return
-        others = dict.fromkeys(("transformer", *self.family.more_parts(self.pipe.config), "vae"))
-        loaded = load(self.kind, self.config, others)
+        others = ("transformer", *self.family.more_parts(self.pipe.config), "vae", *self.left_out)
+        loaded = load(self.kind, self.config, dict.fromkeys(others))
         missing = [n for n in self.encoders if getattr(loaded, n, None) is None]
         if missing:
             raise ParetuneError(f"model.path: {self.config.path} lacks its {' and '.join(missing)}")
@@ -266,9 +267,13 @@ class PipelinePolicy:
 
     def run_transformer(self, x: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """The output of the transformer in its dtype, or under autocast if `autocast` is set."""
+        return self.call_transformer(hidden_states=x.to(self.dtype), **inputs)
+
+    def call_transformer(self, *values: Any, **inputs: Any) -> Any:
+        """`run_transformer` for a transformer with inputs of its own; the latents are in `dtype` already."""
         lower = torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
         with lower, self._first("transformer"):
-            return self.transformer(hidden_states=x.to(self.dtype), return_dict=False, **inputs)[0]
+            return self.transformer(*values, return_dict=False, **inputs)[0]
 
     @contextmanager
     def _first(self, part: str) -> Iterator[None]:
