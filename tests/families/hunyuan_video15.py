@@ -102,5 +102,5 @@ CASE = FamilyCase(
     theirs=theirs,
     guidances=(1.0, 6.0),
     load_lora=_load_lora,
-    refusal="^hunyuan_video15 takes no reward tokens: its pipeline reads a prompt within a chat",
+    tokens=("text_encoder",),
 )

@@ -16,7 +16,9 @@ from . import FamilyCase
 SHIFT = 3.0
 
 
-def make_wan(folder: Path, two: bool = False, scheduler: Any = None, **index: Any) -> Path:
+def make_wan(
+    folder: Path, two: bool = False, scheduler: Any = None, heads: int = 2, **index: Any
+) -> Path:
     """A whole random WanPipeline folder: a VAE that compresses 2-fold in time and in space, one block.
 
     two: whether it has a transformer for high and one for low noise. index: settings of the pipeline.
@@ -34,7 +36,7 @@ def make_wan(folder: Path, two: bool = False, scheduler: Any = None, **index: An
 
     def transformer() -> WanTransformer3DModel:
         made = WanTransformer3DModel(
-            num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=16,
+            num_attention_heads=heads, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=16,
             freq_dim=16, ffn_dim=32, num_layers=1, rope_max_seq_len=32,
         )  # fmt: skip
         torch.nn.init.normal_(made.scale_shift_table, std=0.3)

@@ -1,4 +1,4 @@
-"""HunyuanVideo 1.5: what its shared tests do not see: texts in quotes, guiders, limits, tokens."""
+"""HunyuanVideo 1.5: what its shared tests do not see: texts in quotes, guiders, limits, the chat."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.pipelines.hunyuan_video1_5.pipeline_hunyuan_video1_5 import format_text_input
 from torch.testing import assert_close
 
 from paretune.config import ModelConfig
 from paretune.models.facts import read_shape
 from paretune.models.family import families
 from paretune.models.flow import Sampling, sample
+from paretune.models.hunyuan_video15.family import BEFORE, WRITTEN
 from paretune.models.loading import open_policy
 from paretune.models.true_sizes import policy_of, random_conditions
 from paretune.recipes import find_recipe, load_config
-from paretune.stages.claim import check
 from paretune.types import ParetuneError
-from tests.conftest import tiny_recipe
 from tests.families.hunyuan_video15 import CASE, make_hunyuan15, theirs
 
 PROMPTS = ('a sign that says "OPEN"', "a kite")  # one with a text for ByT5, and one without
@@ -73,10 +73,14 @@ def test_the_published_size_and_its_default_clip() -> None:
     assert (shape.height, shape.width, shape.frames, shape.latents) == (480, 848, 121, (32, 31, 30, 53))
 
 
-def test_a_recipe_with_reward_tokens_is_refused_before_anything_runs(pipeline: Path, tmp_path: Path) -> None:
-    config = load_config(tiny_recipe(tmp_path, pipeline, model=CASE.model, tokens={"steps": 4}))
-    with pytest.raises(ParetuneError, match="hunyuan_video15 takes no reward tokens"):
-        check(config)
+def test_the_chat_is_the_pipelines_own(pipeline: Path) -> None:
+    policy: Any = open_policy(_model(pipeline))
+    policy.load_text()
+    (chat,) = format_text_input(["a kite"], policy.pipe.system_message)
+    assert WRITTEN.format("a kite") == policy.pipe.tokenizer.apply_chat_template(
+        chat, add_generation_prompt=True, tokenize=False
+    )
+    assert policy.pipe.prompt_template_encode_start_idx == BEFORE
 
 
 def test_random_weights_run_as_the_published_ones_would(pipeline: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from paretune.cli import app as cli
 from paretune.files import write_text
+from paretune.models.family import by_pipeline
 from paretune.recipes import find_recipe, load_config
 
 GROUP: Any = typer.main.get_command(cli.app)
@@ -132,7 +133,7 @@ def test_plan_tells_the_published_settings(
 @pytest.mark.parametrize(
     "recipe",
     ["sd35-medium", "sd35-large", "sd35-large-turbo", "flux1-dev", "flux1-krea", "flux1-schnell",
-     "hunyuan-video", "hunyuan-video-1.5", "llama2-7b"],
+     "hunyuan-video", "hunyuan-video-1.5", "wan2.1-1.3b", "llama2-7b"],
 )  # fmt: skip
 def test_published_recipes_are_planned_before_their_files_are_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, recipe: str
@@ -283,7 +284,7 @@ class TestModel:
     def test_another_pipeline(self, mistake: Any, tmp_path: Path) -> None:
         write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "KolorsPipeline"}')
         line = mistake(f"model.path={tmp_path}/m")
-        others = "FluxPipeline or HunyuanVideoPipeline or StableDiffusion3Pipeline"
+        others = " or ".join(by_pipeline())
         assert f"is a KolorsPipeline, not a {others}" in line
 
     def test_a_damaged_index(self, mistake: Any, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ..config import ModelConfig
 from ..foreign.entry_points import added, load_added
 from ..types import ParetuneError
 from .options import Options
-from .shapes import PartConfig, Shape
+from .shapes import PartConfig, Shape, backbone
 from .text_limits import Limit
 
 GROUP = "paretune.models"
@@ -75,6 +75,7 @@ class Family:
     beside them. transformer: the class of the part that is trained.
     libraries: those whose classes a model_index.json may name for the parts.
     shape: the shape of a sample, from the configurations of the transformer and the VAE.
+    backbone: the number of the transformer's blocks and its hidden size, from its configuration.
     published: hub id -> its sizes. known: further hub ids of this family, which are planned without sizes.
     text_tokens: the number of text tokens in the transformer's sequence.
     cut_text: the `max_sequence_length` that the recipe sets; None: the family's default; 0: the family has
@@ -85,7 +86,6 @@ class Family:
     draws_an_epoch_at_once: whether smaller groups take less memory.
     quantizes: whether `quantize` is one of its options. dtypes: those that it runs and trains in.
     sampling: default steps and guidance, which are those of its pipeline.
-    no_tokens: why reward tokens cannot join its prompts; "" for a family that takes them.
     picture: whether a prompt has an input picture: never, always, or as it likes.
     picture_tokens: the number of tokens that an input picture adds to the transformer's sequence.
     """
@@ -101,6 +101,7 @@ class Family:
     transformer: str = ""
     libraries: tuple[str, ...] = ("diffusers", "transformers")
     shape: Callable[[ModelConfig, PartConfig, PartConfig], Shape] | None = None
+    backbone: Callable[[PartConfig], tuple[int, int]] = backbone
     published: Mapping[str, Published] = field(default_factory=dict[str, Published])
     known: tuple[str, ...] = ()
     text_tokens: Callable[[ModelConfig], int] = _one
@@ -113,7 +114,6 @@ class Family:
     quantizes: bool = True
     dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
     sampling: tuple[int, float] = (28, 7.0)
-    no_tokens: str = ""
     picture: Literal["none", "required", "optional"] = "none"
     picture_tokens: Callable[[ModelConfig], int] = _zero
 
@@ -121,14 +121,6 @@ class Family:
         """Load a model of this family. `loading.open_policy` does the same with a type."""
         module, name = self.policy.split(":")
         return getattr(import_module(module), name)(model, device)
-
-
-def check_tokens(family: Family) -> None:
-    """Raise ParetuneError if the family takes no reward tokens."""
-    if family.no_tokens:
-        raise ParetuneError(
-            f"{family.name} takes no reward tokens: {family.no_tokens}; leave tokens out"
-        )
 
 
 def misfit(family: Family, image: str | None) -> str | None:

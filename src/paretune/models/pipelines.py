@@ -26,13 +26,14 @@ from ..inputs.pictures import picture_of, prompt_identity
 from ..reward_tokens.files import Token
 from ..reward_tokens.pipelines import Scaled, encode_with, needs_gradient, new_token, row_scales
 from ..types import ParetuneError
+from .autoencoder import AutoencoderPart, release
 from .checked import loading
 from .checked_parts import load_parts
 from .detect import check_model, resolve_path
 from .embeddings import cached
-from .family import Family, check_tokens, misfit
+from .family import Family, misfit
 from .flow import Conditions, Schedule
-from .options import FlowOptions, read_options
+from .options import FlowOptions, GuidedOptions, read_options
 from .overflow import check_finite
 from .shapes import Shape
 
@@ -61,7 +62,7 @@ def load(kind: Any, config: ModelConfig, parts: dict[str, Any]) -> Any:
     return pipe
 
 
-class PipelinePolicy:
+class PipelinePolicy(AutoencoderPart):
     """See `flow.FlowPolicy`. A subclass sets the pipeline, targets and encoders, and defines `embed`."""
 
     kind: Any
@@ -69,8 +70,8 @@ class PipelinePolicy:
     targets: tuple[str, ...]
     encoders: tuple[str, ...] = ENCODERS  # the text encoders of the pipeline
     lazy_text = True  # whether they are loaded only when they are needed, as for a large model
-    # Whether guidance above 1 runs the model twice; otherwise guidance is an input of the model.
-    two_pass_guidance = False
+    left_out: tuple[str, ...] = ()  # parts that diffusers does not load: `load` of a subclass registers them
+    two_pass_guidance = False  # whether guidance above 1 runs the model twice, or is an input of it
     own_negatives = False  # whether `embed_negative` depends on the prompts, as where it sees their pictures
 
     def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
@@ -98,7 +99,8 @@ class PipelinePolicy:
 
     def load(self) -> Any:
         """Load the family's pipeline, without text encoders if they are loaded later."""
-        return load(self.kind, self.config, dict.fromkeys(self.encoders) if self.lazy_text else {})
+        later = (*self.left_out, *self.encoders) if self.lazy_text else self.left_out
+        return load(self.kind, self.config, dict.fromkeys(later))
 
     def denoiser(self) -> Any:
         """The module that is trained: the pipeline's transformer, or several as one (see `pair`)."""
@@ -117,8 +119,8 @@ class PipelinePolicy:
         raise NotImplementedError
 
     def embed_negative(self, prompts: list[str]) -> dict[str, torch.Tensor]:
-        """What guidance leads away from: the empty prompt, [1, ..]; with `own_negatives` one row a prompt."""
-        return self.embed([""])
+        """What guidance leads away from: one prompt's, [1, ..]; with `own_negatives` one row a prompt."""
+        return self.embed([self.negative_prompt])
 
     def images_of(self, prompts: Sequence[str]) -> list[str | None]:
         """The paths of the P prompts' input pictures.
@@ -144,25 +146,30 @@ class PipelinePolicy:
     @property
     def text_key(self) -> list[Any]:
         """All inputs of an embedding except the prompts."""
-        return [self.config.dtype, self.options.max_sequence_length]
+        key = [self.config.dtype, self.options.max_sequence_length]
+        return [*key, self.negative_prompt] if self.negative_prompt else key
+
+    @property
+    def negative_prompt(self) -> str:
+        """The prompt of the second pass of guidance; empty unless the family has the option."""
+        return self.options.negative_prompt if isinstance(self.options, GuidedOptions) else ""
 
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
     ) -> Conditions:
-        """Embed prompts with the pipeline's encoders; for guidance also the empty prompt, once.
+        """Embed prompts with the pipeline's encoders; for guidance also the negative prompt, once.
 
         Args:
             prompts: P prompts.
             guidance: whether samples are drawn with guidance.
-            tokens: reward tokens that follow every prompt, except the empty one. Gradients are computed if
+            tokens: reward tokens that follow every prompt, except the negative one. Gradients are computed if
                 a token is in training.
             batch: the number of prompts that are embedded at a time.
         """
         negative = guidance and self.two_pass_guidance
-        if tokens:
-            check_tokens(self.family)
         images = self.images_of(prompts)
         seen = any(image is not None for image in images)
+        written = {limit.tokenizer: limit.written for limit in self.family.limits(self.config)}
         training = torch.is_grad_enabled() and needs_gradient(tokens)
         self._text_stays |= training  # each training step of a token encodes more than once
 
@@ -171,7 +178,8 @@ class PipelinePolicy:
             failure = f"model.path: the text encoders of {self.config.path} do not work"
             with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(failure):
                 parts = [
-                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
+                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens, written))
+                    for t in texts
                 ]
                 each = texts if self.own_negatives else texts[:1]
                 against = [_conditions(self.embed_negative(t)) for t in each if negative]
@@ -189,7 +197,6 @@ class PipelinePolicy:
 
     def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
         """See `reward_tokens.pipelines.new_token`."""
-        check_tokens(self.family)
         self.load_text()
         return new_token(self.pipe, name, vectors, init, generator)
 
@@ -200,7 +207,8 @@ class PipelinePolicy:
 
     def apart_from_text(self) -> dict[str, Any]:
         """The networks that are not loaded again with the text encoders, by name: None leaves one out."""
-        return dict.fromkeys(("transformer", *self.family.more_parts(self.pipe.config), "vae"))
+        parts = ("transformer", *self.family.more_parts(self.pipe.config), "vae", *self.left_out)
+        return dict.fromkeys(parts)
 
     def load_text(self) -> None:
         """Load the text encoders unless they are loaded."""
@@ -224,13 +232,13 @@ class PipelinePolicy:
         finally:
             for encoder in () if self._text_stays else present:
                 encoder.to("cpu")
-            _release(self.device)
+            release(self.device)
 
     def free_text(self) -> None:
         """Release the text encoders: embeddings are computed once, and T5 alone takes 9 GB."""
         for name in self.encoders:
             setattr(self.pipe, name, None)
-        _release(self.device)
+        release(self.device)
 
     def save_pretrained(self, folder: Path) -> bool:
         """Write the pipeline as diffusers does. Returns whether all its text encoders are included."""
@@ -266,73 +274,20 @@ class PipelinePolicy:
 
     def run_transformer(self, x: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """The output of the transformer in its dtype, or under autocast if `autocast` is set."""
+        return self.call_transformer(hidden_states=x.to(self.dtype), **inputs)
+
+    def call_transformer(self, *values: Any, **inputs: Any) -> Any:
+        """`run_transformer` for a transformer with inputs of its own; the latents are in `dtype` already."""
         narrow = torch.float16 if self.dtype == torch.float16 else torch.bfloat16
         lower = torch.autocast(self.device.type, narrow, enabled=self.autocast)
         with lower, self._first("transformer"):
-            return self.transformer(hidden_states=x.to(self.dtype), return_dict=False, **inputs)[0]
-
-    @contextmanager
-    def _first(self, part: str) -> Iterator[None]:
-        """Turn errors at the first use of a part, where a wrong configuration shows, into a ParetuneError."""
-        if part in self._used:
-            yield
-            return
-        with loading(f"model.path: the {part} of {self.config.path} does not work as its config.json says"):
-            yield
-        self._used.add(part)
+            return self.transformer(*values, return_dict=False, **inputs)[0]
 
     def guidance_input(self, count: int, guidance: float, scale: float = 1.0) -> torch.Tensor | None:
         """The guidance as an input of the model, [count], or None for a model without such an input."""
         if not self.transformer.config.guidance_embeds:
             return None
         return torch.full((count,), guidance * scale, device=self.device)
-
-    def unscale(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents of the transformer -> latents of the autoencoder."""
-        config = self.vae.config
-        return latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
-
-    @torch.no_grad()
-    def decode(self, latents: torch.Tensor, batch: int = 64) -> torch.Tensor:
-        """Decode latents as the pipeline does: unscale, VAE, [-1, 1] -> [0, 1]. float32 [B, 3, H, W]."""
-        check_finite(latents, "the samples", self.config)
-        self.vae.to(self.device)
-        parts = []
-        for z in latents.split(batch):
-            z = self.unscale(z.to(self.device, self.vae.dtype))
-            with self._first("vae"):
-                decoded = self.vae.decode(z, return_dict=False)[0]
-            parts.append((decoded / 2 + 0.5).clamp(0, 1).float().cpu())
-        self.vae.to("cpu")
-        _release(self.device)
-        return torch.cat(parts)
-
-    def scale(self, latents: torch.Tensor) -> torch.Tensor:
-        """The inverse of `unscale`: latents of the autoencoder -> latents of the transformer."""
-        config = self.vae.config
-        return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
-
-    @torch.no_grad()
-    def encode_media(self, pixels: torch.Tensor, batch: int = 8) -> torch.Tensor:
-        """Samples [B, .., 3, H, W] in [0, 1] -> latents, as in the pipeline's image-to-image variant.
-
-        Latents are the mean of the autoencoder's distribution, so that the same pixels give the same latents.
-        Raises ParetuneError for pixels of another size than the model's samples.
-        """
-        wanted = (self.shape.height, self.shape.width)
-        if tuple(pixels.shape[-2:]) != wanted:
-            raise ParetuneError(
-                f"samples of {pixels.shape[-1]}x{pixels.shape[-2]} pixels cannot be encoded: the model's are "
-                f"{wanted[1]}x{wanted[0]} (model.width, model.height)"
-            )
-        self.vae.to(self.device)
-        parts = []
-        for x in pixels.split(batch):
-            z = self.vae.encode(2 * x.to(self.device, self.vae.dtype) - 1).latent_dist.mode()
-            parts.append(self.scale(z).float().cpu())
-        self.vae.to("cpu")
-        _release(self.device)
-        return torch.cat(parts)
 
 
 def _conditions(parts: Mapping[str, torch.Tensor]) -> Conditions:
@@ -341,9 +296,3 @@ def _conditions(parts: Mapping[str, torch.Tensor]) -> Conditions:
     more = {name: x for name, x in parts.items() if name not in ("embeds", "pooled", "mask")}
     more = {name: masks.get(name, x) for name, x in more.items()}
     return Conditions(parts["embeds"], parts.get("pooled"), mask=masks.get("mask"), more=more)
-
-
-def _release(device: torch.device) -> None:
-    """Return unused memory to the accelerator."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -32,11 +32,21 @@ class Axis:
     warm_up: int = 0
 
     def starts(self, length: int) -> list[int]:
-        """Where the fewest tiles begin that cover `length` latents, evenly spaced and all of the full size."""
+        """Where the fewest tiles of the full size begin that cover `length` latents, evenly spaced."""
         if length <= self.size:
             return [0]
         count = -(-(length - self.overlap) // (self.size - self.overlap))
         return [i * (length - self.size) // (count - 1) for i in range(count)]
+
+
+def clip_axes(side: int, space: int, time: int) -> tuple[Axis, Axis, Axis]:
+    """The axes [t, h, w] of a causal video autoencoder that compresses 4-fold or less in time.
+
+    side: of a tile in pixels, of which a quarter overlaps. space, time: pixels and frames of a latent. Tiles
+    of 8 latents in time begin with two that are dropped, and pass into each other within two more.
+    """
+    across = Axis(side // space, side // space // 4, space)
+    return Axis(8, 5, time, causal=True, warm_up=2), across, across
 
 
 def decode_in_tiles(decode: Decode, latents: torch.Tensor, axes: Sequence[Axis]) -> torch.Tensor:

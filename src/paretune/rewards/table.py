@@ -20,6 +20,7 @@ REWARDS: dict[str, str] = {
     "geneval": f"{_HERE}.photo.geneval:GenEvalPhoto",
     "ocr": f"{_HERE}.photo.ocr:SceneOcr",
     "pickscore": f"{_HERE}.photo.pickscore:PickScore",
+    "likeness": f"{_HERE}.photo.likeness:Likeness",
     "text_model": f"{_HERE}.text.reward_models:TextModelReward",
     "length": f"{_HERE}.text.reward_models:LengthPenalty",
     "repetition": f"{_HERE}.text.reward_models:RepetitionPenalty",

@@ -9,24 +9,39 @@ from pydantic import Field
 from ...config import ModelConfig
 from ...types import ParetuneError
 from ..family import Family, Published
-from ..options import FlowOptions, Positive, PositiveReal, read_options
+from ..options import FlowOptions, Positive, PositiveReal, Tiles, read_options
 from ..shapes import PartConfig, Shape, pixel_sides
 from ..text_limits import Limit
 
 HEIGHT, WIDTH, FRAMES = 480, 848, 121  # HunyuanVideo15Pipeline's, for a model of 480 lines
-TEXT_TOKENS = 1000  # of a prompt in its chat, after the first 108, which the pipeline drops
+TEXT_TOKENS = 1000  # of a prompt and the end of its chat
 GLYPH_TOKENS = 256  # of the texts in quotes
+# The chat into which HunyuanVideo15Pipeline writes a prompt. It drops the first `BEFORE` tokens.
+_LINES = (
+    "You are a helpful assistant. Describe the video by detailing the following aspects:",
+    "1. The main content and theme of the video.",
+    "2. The color, shape, size, texture, quantity, text, and spatial relationships of the objects.",
+    "3. Actions, events, behaviors temporal relationships, physical movement changes of the objects.",
+    "4. background environment, light, style and atmosphere.",
+    "5. camera angles, movements, and transitions used in the video.",
+)
+WRITTEN = (
+    f"<|im_start|>system\n{(' ' * 9).join(_LINES)}<|im_end|>\n<|im_start|>user\n{{}}<|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
+BEFORE = 108
 
 
 class Video15Options(FlowOptions):
     """The options of HunyuanVideo 1.5.
 
     frames: of a clip; None: the pipeline's default. shift: of the schedule; None: that of the pipeline's
-    scheduler.
+    scheduler. tiles: in which large clips are decoded, or none.
     """
 
     frames: Annotated[Positive, Field(le=10_000)] | None = None
     shift: PositiveReal | None = None
+    tiles: Tiles = "blended"
 
 
 def text_tokens(model: ModelConfig) -> int:
@@ -96,12 +111,9 @@ FAMILY = Family(
     },
     text_tokens=lambda model: text_tokens(model) + GLYPH_TOKENS,
     cut_text=_cut_text,
-    # How much of a prompt's chat is left to the prompt depends on the tokenizer, so cut prompts are counted
-    # only where they are longer than the whole chat may be.
-    limits=lambda model: (Limit("tokenizer", "text_encoder", text_tokens(model)),),
+    limits=lambda model: (Limit("tokenizer", "text_encoder", text_tokens(model), WRITTEN, BEFORE),),
     encoders=lambda model: ("text_encoder", "text_encoder_2"),
     passes=lambda model: 2 if model.guidance_scale > 1 else 1,
     smaller=_smaller,
-    no_tokens="its pipeline reads a prompt within a chat, and they cannot be placed inside it",
     sampling=(50, 6.0),
 )

@@ -21,12 +21,14 @@ import torch
 from diffusers import HunyuanVideo15Pipeline
 from diffusers.guiders import ClassifierFreeGuidance
 
+from ...reward_tokens.files import Token
 from ...reward_tokens.pipelines import Scaled
 from ...types import ParetuneError
 from ..clips import ClipPolicy
 from ..flow import Conditions
 from ..options import read_options
 from ..shapes import Shape
+from ..tiles import Axis, clip_axes
 from .family import FAMILY, GLYPH_TOKENS, Video15Options, text_tokens
 
 # The attention of clip and text, as SimpleTuner's hunyuanvideo takes them by default. The text refiner's
@@ -56,6 +58,15 @@ class HunyuanVideo15Policy(ClipPolicy):
             )
         self.vae.use_slicing = True  # its attention takes one clip at a time
         return super().check_size()
+
+    def axes(self) -> Sequence[Axis] | None:
+        """See `ClipPolicy.axes`."""
+        if read_options(Video15Options, self.config).tiles == "none":
+            return None
+        vae = self.vae
+        return clip_axes(
+            vae.tile_sample_min_height, vae.spatial_compression_ratio, vae.temporal_compression_ratio
+        )
 
     @property
     def guider(self) -> Any:
@@ -89,6 +100,11 @@ class HunyuanVideo15Policy(ClipPolicy):
             cut, negative_embeds=against.negative_embeds, negative_mask=against.negative_mask,
             negative_more=against.negative_more,
         )  # fmt: skip
+
+    def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
+        """A new token for Qwen alone, because ByT5 reads only texts in quotes."""
+        token = super().new_token(name, vectors, init, generator)
+        return Token(name, {"text_encoder": token.vectors["text_encoder"]})
 
     def text_widths(self) -> dict[str, int]:
         """See `PipelinePolicy.text_widths`."""

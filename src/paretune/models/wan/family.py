@@ -10,7 +10,7 @@ from pydantic import Field
 from ...config import ModelConfig
 from ...types import ParetuneError
 from ..family import Family, Published
-from ..options import FlowOptions, Positive, PositiveReal, read_options
+from ..options import GuidedOptions, Positive, PositiveReal, read_options
 from ..shapes import PartConfig, Shape, pixel_sides
 from ..text_limits import Limit
 
@@ -19,7 +19,7 @@ PIXEL_STEP = 16  # required by WanPipeline's check_inputs
 TEXT_TOKENS = 512
 
 
-class WanOptions(FlowOptions):
+class WanOptions(GuidedOptions):
     """The options of Wan.
 
     frames: of a clip; None: the pipeline's default. shift: of the schedule; None: that of the pipeline's
