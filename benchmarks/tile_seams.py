@@ -1,8 +1,8 @@
 """What tiles change in a decoded clip: python benchmarks/tile_seams.py [--seconds 30]
 
-A tile is decoded without its surroundings, so that it differs from the whole clip near its borders and, through
-normalisation and attention over all of a tile, everywhere a little. Reward models see it, and a policy can
-learn it. No autoencoder of a published video model fits here, so one of the same class and of a small size
+A tile is decoded without its surroundings, so that it differs from the whole clip near its borders and,
+through normalisation and attention over all of a tile, everywhere a little. Reward models see it, and a policy
+can learn it. No autoencoder of a published video model fits here, so one of the same class and of a small size
 (4-fold in time and space, attention in the middle) is trained for a while on drawn clips. Then larger clips
 are decoded whole and in tiles. For each way it prints
   mean, max   |difference to the whole clip|, in the 255 levels of a pixel
@@ -10,6 +10,8 @@ are decoded whole and in tiles. For each way it prints
               whole column, row or frame; "neighbours" are the mean differences of the whole clip itself
   cost        latents that are decoded, in units of the whole clip
 """
+
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportPrivateImportUsage=false
 
 from __future__ import annotations
 
@@ -52,7 +54,8 @@ def train(seconds: float) -> AutoencoderKLHunyuanVideo:
         norm_num_groups=4, spatial_compression_ratio=4, temporal_compression_ratio=4,
     )  # fmt: skip
     vae.use_framewise_decoding = vae.use_framewise_encoding = False
-    optimiser, rng, start = torch.optim.AdamW(vae.parameters(), lr=3e-3), random.Random(0), time.perf_counter()
+    optimiser, rng = torch.optim.AdamW(vae.parameters(), lr=3e-3), random.Random(0)
+    start = time.perf_counter()
     loss = torch.tensor(0.0)
     while time.perf_counter() - start < seconds:
         x = clips(2, 48, 9, rng)
@@ -91,10 +94,10 @@ def library(vae: AutoencoderKLHunyuanVideo, stride: int, stride_frames: int) -> 
     return decode
 
 
-def ours(vae: AutoencoderKLHunyuanVideo, overlap: int, time: Axis | None) -> Way:
+def ours(vae: AutoencoderKLHunyuanVideo, overlap: int, frames: Axis | None) -> Way:
     """The tiles of `paretune.models.tiles`. overlap: of latents in space; 0: no tiles in space."""
     side = Axis(TILE // SCALE, overlap, SCALE) if overlap else Axis(SIDE, 0, SCALE)
-    axes = (time or Axis(FRAMES, 0, SCALE, True), side, side)
+    axes = (frames or Axis(FRAMES, 0, SCALE, True), side, side)
     return lambda z: decode_in_tiles(lambda tile: vae.decode(tile, return_dict=False)[0], z, axes)
 
 

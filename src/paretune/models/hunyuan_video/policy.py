@@ -39,7 +39,7 @@ class HunyuanVideoPolicy(ClipPolicy):
     encoders = ("text_encoder", "text_encoder_2")
 
     def check_size(self) -> Shape:
-        """Latents [C, t, h, w]. Large clips are encoded in diffusers' tiles, and decoded in those of `axes`."""
+        """Latents [C, t, h, w]. Large clips are encoded in diffusers' tiles, and decoded by `axes`."""
         # diffusers' tiles in time require the nominal factor; otherwise a clip is one tile in time.
         nominal = self.vae.temporal_compression_ratio
         self.vae.use_framewise_encoding = time_factor(self.vae.config) == nominal
