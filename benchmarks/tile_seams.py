@@ -1,10 +1,10 @@
 """What tiles change in a decoded clip: python benchmarks/tile_seams.py [--seconds 30]
 
 A tile is decoded without its surroundings, so that it differs from the whole clip near its borders and,
-through normalisation and attention over all of a tile, everywhere a little. Reward models see it, and a policy
-can learn it. No autoencoder of a published video model fits here, so one of the same class and of a small size
-(4-fold in time and space, attention in the middle) is trained for a while on drawn clips. Then larger clips
-are decoded whole and in tiles. For each way it prints
+through normalisation and attention over all of a tile, everywhere a little. Reward models see it, and a
+policy can learn it. No autoencoder of a published video model fits here, so one of the same class and of a
+small size (4-fold in time and space, attention in the middle) is trained for a while on drawn clips. Then a
+larger clip is decoded whole and in tiles. For each way it prints
   mean, max   |difference to the whole clip|, in the 255 levels of a pixel
   seam        the largest jump of the difference from one column or row, or frame, to the next: the mean of a
               whole column, row or frame; "neighbours" are the mean differences of the whole clip itself
