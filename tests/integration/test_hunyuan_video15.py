@@ -39,7 +39,7 @@ def test_texts_in_quotes_and_a_rescaling_guider_are_the_pipelines_own(pipeline: 
     noise = policy.initial_noise(2, torch.Generator().manual_seed(0))
     conditions = policy.encode(list(PROMPTS), True)
     assert conditions.more["mask_2"].sum(1).tolist() == [14, 0]  # 'Text "OPEN". ' and its end
-    # The bytes of the prompt, and the end of its chat: three special tokens or ends of lines, and a line of ten.
+    # The bytes of the prompt, and the end of its chat: three special tokens or line ends, and a line of ten.
     assert conditions.mask.sum(1).tolist() == [len(PROMPTS[0]) + 13, len(PROMPTS[1]) + 13]
     assert conditions.embeds.shape[1] == len(PROMPTS[0]) + 13
     ours = policy.decode(sample(policy, conditions, noise, Sampling(3, 4.0)).clean)
