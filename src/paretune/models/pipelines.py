@@ -303,8 +303,8 @@ class PipelinePolicy:
         self.vae.to(self.device)
         parts = []
         for z in latents.split(batch):
-            z = self.unscale(z.to(self.device, self.vae.dtype))
             with self._first("vae"):
+                z = self.unscale(z.to(self.device, self.vae.dtype))
                 decoded = self.vae.decode(z, return_dict=False)[0]
             parts.append((decoded / 2 + 0.5).clamp(0, 1).float().cpu())
         self.vae.to("cpu")

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import BatchEncoding
 
 MARK = "<|image_pad|>"
+LONGEST = 131_072  # tokens that Qwen2.5-VL reads, for a tokenizer that names no limit
 
 
 class PictureReader:
@@ -29,6 +30,7 @@ class PictureReader:
         for one in text:
             first, *rest = one.split(MARK)
             whole.append(first + "".join(MARK * next(counts) + part for part in rest))
-        limit = self._pipe.tokenizer.model_max_length  # a text that is cut can take reward tokens; none is
+        # Only a text that has a limit can take reward tokens. No text comes near this one.
+        limit = min(self._pipe.tokenizer.model_max_length, LONGEST)
         read = self._pipe.tokenizer(whole, truncation=True, max_length=limit, **settings)
         return BatchEncoding({**read, **seen})
