@@ -86,13 +86,6 @@ class Conditions:
             negative.negative_more,
         )
 
-    @staticmethod
-    def of_parts(parts: Tensors) -> Conditions:
-        """The output of `embed`. A blended mask is 1 where any of the blended masks is not 0."""
-        read = {n: (x.abs() > 1e-3).long() if n.startswith("mask") else x for n, x in parts.items()}
-        more = {name: x for name, x in read.items() if name not in ("embeds", "pooled", "mask")}
-        return Conditions(read["embeds"], read.get("pooled"), mask=read.get("mask"), more=more)
-
     def as_negative(self) -> Conditions:
         """These conditions with their own embeddings as their negatives."""
         return replace(

@@ -8,7 +8,7 @@ decode, because neither fits beside a large transformer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -70,7 +70,6 @@ class PipelinePolicy:
     lazy_text = True  # whether they are loaded only when they are needed, as for a large model
     # Whether guidance above 1 runs the model twice; otherwise guidance is an input of the model.
     two_pass_guidance = False
-    left_out: tuple[str, ...] = ()  # parts of the pipeline that are never loaded, as they are not needed
     own_negatives = False  # whether `embed_negative` depends on the prompts, as where it sees their pictures
 
     def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
@@ -98,11 +97,7 @@ class PipelinePolicy:
 
     def load(self) -> Any:
         """Load the family's pipeline, without text encoders if they are loaded later."""
-        return load(self.kind, self.config, self._without(self.encoders if self.lazy_text else ()))
-
-    def _without(self, parts: Iterable[str]) -> dict[str, None]:
-        """The parts of the pipeline that are not loaded."""
-        return dict.fromkeys((*parts, *self.left_out))
+        return load(self.kind, self.config, dict.fromkeys(self.encoders) if self.lazy_text else {})
 
     def denoiser(self) -> Any:
         """The module that is trained: the pipeline's transformer, or several as one (see `pair`)."""
@@ -180,11 +175,11 @@ class PipelinePolicy:
             failure = f"model.path: the text encoders of {self.config.path} do not work"
             with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(failure):
                 parts = [
-                    Conditions.of_parts(encode_with(self.pipe, partial(self.embed, t), tokens, written))
+                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens, written))
                     for t in texts
                 ]
                 each = texts if self.own_negatives else texts[:1]
-                against = [Conditions.of_parts(self.embed_negative(t)) for t in each if negative]
+                against = [_conditions(self.embed_negative(t)) for t in each if negative]
             joined = Conditions.join(parts, Conditions.join(against) if against else None)
             if not seen:
                 return joined
@@ -210,8 +205,8 @@ class PipelinePolicy:
         """Load the text encoders unless they are loaded."""
         if all(getattr(self.pipe, name, None) is not None for name in self.encoders):
             return
-        others = ("transformer", *self.family.more_parts(self.pipe.config), "vae")
-        loaded = load(self.kind, self.config, self._without(others))
+        others = dict.fromkeys(("transformer", *self.family.more_parts(self.pipe.config), "vae"))
+        loaded = load(self.kind, self.config, others)
         missing = [n for n in self.encoders if getattr(loaded, n, None) is None]
         if missing:
             raise ParetuneError(f"model.path: {self.config.path} lacks its {' and '.join(missing)}")
@@ -336,6 +331,14 @@ class PipelinePolicy:
         self.vae.to("cpu")
         _release(self.device)
         return torch.cat(parts)
+
+
+def _conditions(parts: Mapping[str, torch.Tensor]) -> Conditions:
+    """The output of `embed` as Conditions. A blended mask is 1 where any of the blended masks is not 0."""
+    masks = {name: (x.abs() > 1e-3).long() for name, x in parts.items() if name.startswith("mask")}
+    more = {name: x for name, x in parts.items() if name not in ("embeds", "pooled", "mask")}
+    more = {name: masks.get(name, x) for name, x in more.items()}
+    return Conditions(parts["embeds"], parts.get("pooled"), mask=masks.get("mask"), more=more)
 
 
 def _release(device: torch.device) -> None:

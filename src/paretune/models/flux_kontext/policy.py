@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from diffusers import FluxKontextPipeline
 from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
+from torch.nn.utils.rnn import pad_sequence
 
 from ...inputs.pictures import open_picture
 from ...types import ParetuneError
-from ..beside import Size, by_size, padded
 from ..family import Family
 from ..flow import Conditions
 from ..flux.policy import FluxPolicy
@@ -40,18 +40,24 @@ class KontextPolicy(FluxPolicy):
         return read_options(KontextOptions, self.config).resize_picture
 
     def embed_pictures(self, images: list[str | None]) -> dict[str, torch.Tensor]:
-        """See `beside.padded`."""
+        """The packed latents of the pictures, [P, M, 4C], and their sizes in tokens, [P, 2].
+
+        Latents of smaller pictures are followed by zeros, which `velocity` leaves out.
+        """
         self.vae.to(self.device)
-        latents, sizes = list[torch.Tensor](), list[Size]()
+        latents, sizes = list[torch.Tensor](), list[list[int]]()
         side = 2 * self.pipe.vae_scale_factor
         for image in images:
             assert image is not None
             pixels = self._pixels(image)
             z = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist.mode()
             latents.append(self.scale(z)[0].float())
-            sizes.append((pixels.shape[-2] // side, pixels.shape[-1] // side))
+            sizes.append([pixels.shape[-2] // side, pixels.shape[-1] // side])
         self.vae.to("cpu")
-        return padded(latents, sizes)
+        return {
+            "picture": pad_sequence(latents, batch_first=True),
+            "picture_size": torch.tensor(sizes, device=self.device),
+        }
 
     def _pixels(self, image: str) -> torch.Tensor:
         """A picture in [-1, 1], [1, 3, h, w], resized as the pipeline does."""
@@ -70,14 +76,18 @@ class KontextPolicy(FluxPolicy):
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
     ) -> torch.Tensor:
         """See `FluxPolicy.velocity`. Samples whose pictures have the same size are run together."""
-        return by_size(
-            conditions.more["picture_size"],
-            lambda row, size: self._beside(x[row], sigma[row], conditions.select(row), guidance, size),
-        )
+        sizes, group = torch.unique(conditions.more["picture_size"], dim=0, return_inverse=True)
+        rows = [(group == number).nonzero().flatten() for number in range(len(sizes))]
+        parts = [
+            self._beside(x[row], sigma[row], conditions.select(row), guidance, (int(height), int(width)))
+            for row, (height, width) in zip(rows, sizes.tolist(), strict=True)
+        ]
+        return torch.cat(parts)[torch.cat(rows).argsort()]
 
     def _beside(
-        self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float, size: Size
-    ) -> torch.Tensor:
+        self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float,
+        size: tuple[int, int],
+    ) -> torch.Tensor:  # fmt: skip
         """The velocity of samples beside input pictures of one size, [height, width] in tokens."""
         side = 2 * self.pipe.vae_scale_factor
         own = self.positions(self.shape.height // side, self.shape.width // side)
