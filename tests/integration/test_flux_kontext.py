@@ -82,7 +82,7 @@ def test_plan_measures_with_pictures(
     assert not measure_update(config, "cpu").random_weights
     name = "black-forest-labs/FLUX.1-Kontext-dev"
     published: Any = by_hub_id()[name].published
-    parts = (vars(open_policy(config.model).pipe)[part].config for part in ("transformer", "vae"))
+    parts = (vars(_policy(pipeline).pipe)[part].config for part in ("transformer", "vae"))
     transformer, vae = ({k: v for k, v in part.items() if k[0] != "_"} for part in parts)
     monkeypatch.setitem(published, name, replace(published[name], transformer=transformer, vae=vae))
     hub = config.model.model_copy(update={"path": name})
