@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from paretune.config import ModelConfig
-from paretune.models import fetched, gguf
+from paretune.foreign import fetched, gguf
+from paretune.foreign.fetched import Fetched
 from paretune.models.detect import check_model, resolve_path
-from paretune.models.fetched import Fetched
 from paretune.models.loading import open_policy
 from paretune.types import ParetuneError
 

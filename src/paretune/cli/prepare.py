@@ -80,8 +80,8 @@ def fetch_model(
     as_json: AsJson = False,
 ) -> None:
     """Download a model that paretune knows by name, check its hash, and open it once."""
-    from ..models.fetched import fetch
-    from ..models.gguf import opened
+    from ..foreign.fetched import fetch
+    from ..foreign.gguf import opened
 
     file = fetch(name, speaker(quiet))
     folder = opened(name)

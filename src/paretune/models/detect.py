@@ -6,12 +6,12 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from ..foreign.gguf import is_gguf, opened
 from ..foreign.loading import needs_code
 from ..types import ParetuneError
 from ..worlds.embedded import EMBEDDED, SETTINGS
 from .config_files import read_config, read_model_config
 from .family import Family, by_hub_id, by_pipeline, families, transformers_of
-from .gguf import is_gguf, opened
 
 
 def family_of(path: str) -> Family:

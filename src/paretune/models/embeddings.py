@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save
 
 from ..adapters.tensors import tensor_bytes
 from ..files import write_bytes
+from ..foreign.cache import cache_folder as folder_of
 from ..types import ParetuneError
-from .cache import cache_folder as folder_of
 from .conditions import Conditions
 from .detect import resolve_path
 

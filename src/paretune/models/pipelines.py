@@ -21,6 +21,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from ..config import ModelConfig
 from ..foreign import loading as foreign
+from ..foreign.silence import quiet
 from ..inputs.pictures import picture_of, prompt_identity
 from ..reward_tokens.files import Token
 from ..reward_tokens.pipelines import Scaled, encode_with, needs_gradient, new_token, row_scales
@@ -33,7 +34,6 @@ from .family import Family, misfit
 from .flow import Conditions, Schedule
 from .options import FlowOptions, GuidedOptions, read_options
 from .shapes import Shape
-from .silence import quiet
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
@@ -167,6 +167,7 @@ class PipelinePolicy:
         negative = guidance and self.two_pass_guidance
         images = self.images_of(prompts)
         seen = any(image is not None for image in images)
+        written = {limit.tokenizer: limit.written for limit in self.family.limits(self.config)}
         training = torch.is_grad_enabled() and needs_gradient(tokens)
         self._text_stays |= training  # each training step of a token encodes more than once
 
@@ -175,7 +176,8 @@ class PipelinePolicy:
             failure = f"model.path: the text encoders of {self.config.path} do not work"
             with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(failure):
                 parts = [
-                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
+                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens, written))
+                    for t in texts
                 ]
                 each = texts if self.own_negatives else texts[:1]
                 against = [_conditions(self.embed_negative(t)) for t in each if negative]

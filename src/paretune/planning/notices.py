@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..config import RunConfig
-from ..models import gguf
+from ..foreign import gguf
 from .long_prompts import cut_notices
 
 
