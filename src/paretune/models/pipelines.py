@@ -28,7 +28,6 @@ from ..reward_tokens.pipelines import Scaled, encode_with, needs_gradient, new_t
 from ..types import ParetuneError
 from .checked import loading
 from .checked_parts import load_parts
-from .conditions import embedded
 from .detect import check_model, resolve_path
 from .embeddings import cached
 from .family import Family, misfit
@@ -177,11 +176,11 @@ class PipelinePolicy:
             failure = f"model.path: the text encoders of {self.config.path} do not work"
             with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(failure):
                 parts = [
-                    embedded(encode_with(self.pipe, partial(self.embed, t), tokens, written))
+                    Conditions.of_outputs(encode_with(self.pipe, partial(self.embed, t), tokens, written))
                     for t in texts
                 ]
                 each = texts if self.own_negatives else texts[:1]
-                against = [embedded(self.embed_negative(t)) for t in each if negative]
+                against = [Conditions.of_outputs(self.embed_negative(t)) for t in each if negative]
             joined = Conditions.join(parts, Conditions.join(against) if against else None)
             if not seen:
                 return joined
