@@ -32,8 +32,8 @@ from .executors.base import Executor, Report
 from .files import write_json, write_rows
 from .models.detect import resolve_path
 from .planning.budget import counted, set_sizes
-from .planning.long_prompts import cut_notices
 from .planning.methods import build_plan
+from .planning.notices import notices
 from .planning.plan import ExpertTask, MethodPlan, Plan, Round
 from .records import seal
 from .records.manifest import MANIFEST
@@ -80,7 +80,7 @@ def run(
         seal.begin(out, Path(base), verify)
         environment = describe(config, base, executor.device)
         write_json(out / "environment.json", environment)
-        for notice in cut_notices(config):
+        for notice in notices(config):
             report({"notice": notice})
 
         clock = Clock(out)

@@ -102,10 +102,10 @@ def fault(found: Import) -> str | None:
     where = f"{found.file} imports {found.name}"
     if found.top in OPTIONAL and not found.lazy and found.room != "demo":
         return f"{where} outside a function: it is optional"
-    lazy = found.room in {"rewards", "data", "planning", "adapters"} and found.lazy
+    lazy = found.room in {"rewards", "data", "planning", "adapters", "foreign"} and found.lazy
     leaf = found.room in {"models", "reward_tokens"} or found.file.startswith("training/language/") or lazy
     if found.top in HEAVY and not leaf:
-        return f"{where}: only models, reward tokens, TRL's trainers, rewards and data inside functions"
+        return f"{where}: only models, reward tokens, TRL's trainers, and some rooms inside functions"
     if not found.target or found.target == "__version__":
         return None
     if found.room not in MAY:

@@ -73,6 +73,25 @@ def init(
         speaker(quiet)(f"edit it, then: paretune plan {out}")
 
 
+@commands.command("fetch")
+def fetch_model(
+    name: Annotated[str, typer.Argument(help="A model that paretune knows by name, such as smollm2.")],
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Download a model that paretune knows by name, check its hash, and open it once."""
+    from ..foreign.fetched import fetch
+    from ..foreign.gguf import opened
+
+    file = fetch(name, speaker(quiet))
+    folder = opened(name)
+    if as_json:
+        print_json({"model": name, "file": str(file), "folder": str(folder)})
+        return
+    typer.echo(f"{name}: {folder}")
+    speaker(quiet)(f"use it in a recipe: model.path: {name}")
+
+
 @commands.command()
 def sft(
     recipe: Recipe,

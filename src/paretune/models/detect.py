@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from ..foreign.gguf import is_gguf, opened
 from ..foreign.loading import needs_code
 from ..types import ParetuneError
 from ..worlds.embedded import EMBEDDED, SETTINGS
@@ -22,8 +23,10 @@ def family_of(path: str) -> Family:
 
 
 def resolve_path(path: str) -> str:
-    """The folder of an embedded model; any other path unchanged."""
-    return str(EMBEDDED[path]) if path in EMBEDDED else path
+    """The folder of an embedded model, or the one that a GGUF file is opened as; any other path unchanged."""
+    if path in EMBEDDED:
+        return str(EMBEDDED[path])
+    return str(opened(path)) if is_gguf(path) else path
 
 
 def world_of(path: str) -> str:
@@ -50,7 +53,7 @@ def check_model(path: str) -> Family | None:
         raise ParetuneError(f"model.path: no folder {path}; give a pipeline folder or a hub id")
     if resolved.is_file():
         raise ParetuneError(
-            f"model.path: {path} is one file; paretune reads diffusers folders of safetensors"
+            f"model.path: {path} is one file; give a folder of safetensors, or a GGUF file"
         )
     if (resolved / "config.json").exists() and not (resolved / "model_index.json").exists():
         family = _transformers_family(path, resolved / "config.json")
@@ -175,13 +178,3 @@ def _check_weights(weights: Path) -> None:
         raise ParetuneError(
             f"model.path: {weights} holds {what}; convert it to safetensors, paretune reads no pickle"
         )
-
-
-def quiet() -> None:
-    """Turn off the progress bars and the advice of the libraries; paretune shows its own progress."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()

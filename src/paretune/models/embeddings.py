@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +20,7 @@ from safetensors.torch import load_file, save
 
 from ..adapters.tensors import tensor_bytes
 from ..files import write_bytes
+from ..foreign.cache import cache_folder as folder_of
 from ..types import ParetuneError
 from .conditions import Conditions
 from .detect import resolve_path
@@ -32,15 +31,8 @@ PICTURE_PARTS = ("vae*", "image_*", "processor*")  # and those that a picture's 
 
 
 def cache_folder() -> Path:
-    """The folder of the cache."""
-    cache = os.environ.get("PARETUNE_CACHE")
-    if cache:
-        return Path(cache) / "embeddings"
-    try:
-        home = Path.home()
-    except RuntimeError:  # the user has no home, as in some containers
-        home = Path(tempfile.gettempdir()) / f"paretune-{os.getuid()}"
-    return home / ".cache" / "paretune" / "embeddings"
+    """The folder of the embeddings in the cache."""
+    return folder_of("embeddings")
 
 
 def cached(

@@ -21,13 +21,14 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from ..config import ModelConfig
 from ..foreign import loading as foreign
+from ..foreign.silence import quiet
 from ..inputs.pictures import picture_of, prompt_identity
 from ..reward_tokens.files import Token
 from ..reward_tokens.pipelines import Scaled, encode_with, needs_gradient, new_token, row_scales
 from ..types import ParetuneError
 from .checked import loading
 from .checked_parts import load_parts
-from .detect import check_model, quiet, resolve_path
+from .detect import check_model, resolve_path
 from .embeddings import cached
 from .family import Family, misfit
 from .flow import Conditions, Schedule
