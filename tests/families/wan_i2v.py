@@ -35,18 +35,19 @@ def make_wan_i2v(folder: Path, two: bool = False, **index: Any) -> Path:
         torch.nn.init.normal_(made.scale_shift_table, std=0.3)
         return made
 
-    encoder: Any = CLIPVisionModel(
+    encoder = CLIPVisionModel(
         CLIPVisionConfig(
             hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2, image_size=16,
             patch_size=8,
         )
     )  # fmt: skip
     small = {"shortest_edge": 16}
+    made: dict[str, Any] = {"transformer": transformer()}
+    made |= {"transformer_2": transformer(), "boundary_ratio": 0.9} if two else {"image_encoder": encoder}
     pipe = WanImageToVideoPipeline(
         tokenizer=parts.tokenizer, text_encoder=parts.text_encoder, vae=parts.vae, scheduler=parts.scheduler,
         image_processor=CLIPImageProcessor(size=small, crop_size={"height": 16, "width": 16}),
-        image_encoder=None if two else encoder, transformer=transformer(),
-        transformer_2=transformer() if two else None, boundary_ratio=0.9 if two else None, **index,
+        **made, **index,
     )  # fmt: skip
     pipe.save_pretrained(folder / "pipeline")
     return folder / "pipeline"

@@ -14,7 +14,10 @@ from paretune.config import ModelConfig
 from paretune.models.facts import read_shape
 from paretune.models.flow import Sampling, sample
 from paretune.models.loading import open_policy
+from paretune.models.true_sizes import policy_of, random_conditions
+from paretune.models.wan_i2v.family import FAMILY
 from paretune.types import ParetuneError
+from tests.families.wan import published
 from tests.families.wan_i2v import CASE, make_wan_i2v, theirs
 
 
@@ -48,6 +51,14 @@ def test_the_picture_is_the_first_of_empty_frames(one: Path, tmp_path: Path) -> 
     assert mask.tolist() == [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
     assert more["picture_embeds"].shape == (2, 5, 8)
     assert not torch.equal(more["picture"][0], more["picture"][1])
+
+
+def test_a_model_of_true_size_is_built_with_random_pictures(one: Path) -> None:
+    config = ModelConfig.model_validate({"path": "owner/name", **CASE.model})
+    policy: Any = policy_of(FAMILY, published(one, ["transformer"]), config, "cpu")
+    noise = policy.initial_noise(2, torch.Generator().manual_seed(0))
+    v = policy.velocity(noise, torch.tensor([0.95, 0.5]), random_conditions(policy, 2), 5.0)
+    assert v.shape == noise.shape
 
 
 def test_a_model_that_keeps_its_first_frame_is_one_line(tmp_path: Path) -> None:
