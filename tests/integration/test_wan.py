@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,25 @@ def test_transformers_that_do_not_fit_together_are_one_line(two: Path, tmp_path:
     shutil.copytree(other / "transformer", tmp_path / "model" / "transformer_2")
     with pytest.raises(ParetuneError, match="do not fit together: num_attention_heads is 2 and 1"):
         _policy(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "told"),
+    [
+        ("model_index.json", "boundary_ratio", "high", "could not convert string to float: 'high'"),
+        ("vae/config.json", "latents_std", [1.0, 2.0], "cannot be opened: The size of tensor a"),
+        ("transformer/config.json", "patch_size", 2, "transformer cannot be loaded: .int. object is not"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(
+    two: Path, tmp_path: Path, file: str, key: str, value: Any, told: str
+) -> None:
+    shutil.copytree(two, tmp_path / "model")
+    path = tmp_path / "model" / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ParetuneError, match=told) as error:
+        _policy(tmp_path / "model")
+    assert "\n" not in str(error.value)
 
 
 def test_a_second_guidance_needs_a_second_transformer(one: Path) -> None:

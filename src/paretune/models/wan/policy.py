@@ -18,6 +18,7 @@ from ..clips import ClipPolicy
 from ..flow import Conditions, Schedule
 from ..options import read_options
 from ..pair import pair_of
+from ..shapes import Shape
 from .family import FAMILY, WanOptions, text_tokens
 
 # As Flow-GRPO's train_wan2_1.py, which adapts all attention. Flow-Factory also takes ffn.net.0.proj and
@@ -41,7 +42,8 @@ class WanPolicy(ClipPolicy):
     @property
     def boundary(self) -> float | None:
         """The sigma below which the second transformer runs; None for a model with one."""
-        return self.pipe.config.boundary_ratio
+        ratio = self.pipe.config.boundary_ratio
+        return None if ratio is None else float(ratio)
 
     @property
     def guidance_2(self) -> float | None:
@@ -58,6 +60,13 @@ class WanPolicy(ClipPolicy):
                 f"{self.config.path} has one; leave it out"
             )
         return super().denoiser()
+
+    def check_size(self) -> Shape:
+        """See `PipelinePolicy.check_size`. Moments that do not fit the latents show here, not after a run."""
+        shape = super().check_size()
+        self.vae.enable_slicing()  # one clip at a time, because it decodes without tiles
+        self.unscale(torch.zeros(1, *shape.latents))
+        return shape
 
     def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """UMT5's sequence, cleaned and filled up with zeros by the pipeline."""
