@@ -236,7 +236,9 @@ def test_a_whole_run_of_the_published_recipe(
     final = load_file(out / "final" / "adapter_model.safetensors")
     assert {t.dtype for t in final.values()} == {torch.float32}
     assert max(float(t.abs().max()) for n, t in final.items() if "lora_B" in n) > 0
-    moving = "<video" in (out / "report.html").read_text()
+    page_text = (out / "report.html").read_text()
+    assert ('alt="input: ' in page_text) == bool(case.pictures)
+    moving = "<video" in page_text
     assert moving == (_policy(case, pipeline).family.medium == "clips")
 
 

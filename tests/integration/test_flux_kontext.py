@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ from diffusers.pipelines.flux import pipeline_flux_kontext
 
 from paretune.config import ModelConfig
 from paretune.inputs.pictures import open_picture
+from paretune.models.family import by_hub_id
 from paretune.models.flow import Sampling, sample
 from paretune.models.flux_kontext import policy as ours
 from paretune.models.loading import open_policy
+from paretune.planning.peak import measure_update
+from paretune.recipes import load_config
 from paretune.types import ParetuneError, Pictured
+from tests.conftest import tiny_recipe
 from tests.families import cases, write_picture
 
 CASE = cases()["flux_kontext"]
@@ -68,6 +73,20 @@ def test_another_picture_is_another_sample_and_a_changed_file_is_seen(pipeline: 
     assert (drawn - _draw(policy, second, noise)).abs().max() > 1e-3
     Path(first.image).write_bytes(Path(second.image).read_bytes())
     assert torch.equal(_draw(policy, first, noise), _draw(policy, second, noise))
+
+
+def test_plan_measures_with_pictures(
+    pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(tiny_recipe(tmp_path, pipeline, CASE.pictures, model=dict(CASE.model)))
+    assert not measure_update(config, "cpu").random_weights
+    name = "black-forest-labs/FLUX.1-Kontext-dev"
+    published: Any = by_hub_id()[name].published
+    parts = (vars(open_policy(config.model).pipe)[part].config for part in ("transformer", "vae"))
+    transformer, vae = ({k: v for k, v in part.items() if k[0] != "_"} for part in parts)
+    monkeypatch.setitem(published, name, replace(published[name], transformer=transformer, vae=vae))
+    hub = config.model.model_copy(update={"path": name})
+    assert measure_update(config.model_copy(update={"model": hub}), "cpu").random_weights
 
 
 def test_what_does_not_fit_is_one_line(pipeline: Path, tmp_path: Path) -> None:

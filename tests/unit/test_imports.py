@@ -34,7 +34,7 @@ MAY: dict[str, set[str]] = {
     "reward_tokens": FILES | {"adapters", "types", "reward_tokens"},
     "models": MODELS,  # worlds: which models are embedded
     "rewards": {"ops", "foreign", "rewards", "worlds"} | LEAF,
-    "data": {"ops", "data", "worlds"} | LEAF,
+    "data": {"ops", "data", "worlds", "files", "foreign"} | LEAF,
     "samples": MODELS | {"samples"},
     "planning": MODELS | {"samples", "data", "training", "planning"},  # training: the costs of objectives
     "training": MAP,

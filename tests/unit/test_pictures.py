@@ -135,3 +135,18 @@ def test_every_prompt_may_have_a_negative_of_its_own() -> None:
     chosen = joined.select(torch.tensor([2, 2, 0, 1])).negative_embeds
     assert chosen is not None
     assert chosen.flatten().tolist() == [-3, -3, -1, -2]
+
+
+def test_pictures_of_a_dataset_become_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path / "cache"))
+    source = _picture(tmp_path / "a.png", "blue").read_bytes()
+    rows = {"prompt": ["make it red", "and green"], "image": [{"bytes": source, "path": "a.png"}, None]}
+    features = datasets.Features({"prompt": datasets.Value("string"), "image": datasets.Image()})
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "set" / "train-0.parquet")
+    first, second = load_prompts(f"hf:{tmp_path / 'set'}@train")
+    assert isinstance(first.text, Pictured)
+    assert Path(first.text.image).parent == tmp_path / "cache" / "pictures"
+    assert Path(first.text.image).read_bytes() == source
+    assert not isinstance(second.text, Pictured)

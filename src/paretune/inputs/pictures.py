@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -80,3 +82,12 @@ def first_unreadable(prompts: Sequence[Prompt]) -> tuple[int, str] | None:
         except ParetuneError as error:
             return number, str(error)
     return None
+
+
+@contextmanager
+def blank_picture(height: int, width: int) -> Iterator[str]:
+    """The path of a black picture of this size, which is there within the block."""
+    with TemporaryDirectory() as folder:
+        path = os.path.join(folder, "blank.png")
+        Image.new("RGB", (width, height)).save(path)
+        yield path

@@ -127,6 +127,14 @@ class Conditions:
         return Conditions(**fields)
 
 
+def embedded(parts: Tensors) -> Conditions:
+    """The output of a policy's `embed`. A blended mask is 1 where any of the blended masks is not 0."""
+    masks = {name: (x.abs() > 1e-3).long() for name, x in parts.items() if name.startswith("mask")}
+    more = {name: x for name, x in parts.items() if name not in ("embeds", "pooled", "mask")}
+    more = {name: masks.get(name, x) for name, x in more.items()}
+    return Conditions(parts["embeds"], parts.get("pooled"), mask=masks.get("mask"), more=more)
+
+
 def _each_has_its_own(part: Conditions) -> bool:
     """Whether every prompt has a negative of its own. One prompt's may be all prompts' too."""
     return part.negative_embeds is not None and len(part.negative_embeds) == len(part.embeds)

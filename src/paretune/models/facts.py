@@ -39,9 +39,7 @@ def read_backbone(model: ModelConfig) -> tuple[int, int] | None:
         configs = _part_configs(model.path)
         if configs is None:
             return None
-        transformer = configs[0]
-        blocks = transformer["num_layers"] + transformer.get("num_single_layers", 0)
-        return blocks, transformer["num_attention_heads"] * transformer["attention_head_dim"]
+        return family_of(model.path).backbone(configs[0])
 
 
 def _part_configs(path: str) -> tuple[PartConfig, PartConfig] | None:

@@ -19,7 +19,7 @@ from ..config import ModelConfig
 from ..foreign.entry_points import added, load_added
 from ..types import ParetuneError
 from .options import Options
-from .shapes import PartConfig, Shape
+from .shapes import PartConfig, Shape, backbone
 from .text_limits import Limit
 
 GROUP = "paretune.models"
@@ -75,6 +75,7 @@ class Family:
     beside them. transformer: the class of the part that is trained.
     libraries: those whose classes a model_index.json may name for the parts.
     shape: the shape of a sample, from the configurations of the transformer and the VAE.
+    backbone: the number of the transformer's blocks and its hidden size, from its configuration.
     published: hub id -> its sizes. known: further hub ids of this family, which are planned without sizes.
     text_tokens: the number of text tokens in the transformer's sequence.
     cut_text: the `max_sequence_length` that the recipe sets; None: the family's default; 0: the family has
@@ -100,6 +101,7 @@ class Family:
     transformer: str = ""
     libraries: tuple[str, ...] = ("diffusers", "transformers")
     shape: Callable[[ModelConfig, PartConfig, PartConfig], Shape] | None = None
+    backbone: Callable[[PartConfig], tuple[int, int]] = backbone
     published: Mapping[str, Published] = field(default_factory=dict[str, Published])
     known: tuple[str, ...] = ()
     text_tokens: Callable[[ModelConfig], int] = _one

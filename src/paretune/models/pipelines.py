@@ -8,7 +8,7 @@ decode, because neither fits beside a large transformer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -28,6 +28,7 @@ from ..reward_tokens.pipelines import Scaled, encode_with, needs_gradient, new_t
 from ..types import ParetuneError
 from .checked import loading
 from .checked_parts import load_parts
+from .conditions import embedded
 from .detect import check_model, resolve_path
 from .embeddings import cached
 from .family import Family, misfit
@@ -68,8 +69,8 @@ class PipelinePolicy:
     targets: tuple[str, ...]
     encoders: tuple[str, ...] = ENCODERS  # the text encoders of the pipeline
     lazy_text = True  # whether they are loaded only when they are needed, as for a large model
-    # Whether guidance above 1 runs the model twice; otherwise guidance is an input of the model.
-    two_pass_guidance = False
+    left_out: tuple[str, ...] = ()  # parts that diffusers does not load: `load` of a subclass registers them
+    two_pass_guidance = False  # whether guidance above 1 runs the model twice, or is an input of it
     own_negatives = False  # whether `embed_negative` depends on the prompts, as where it sees their pictures
 
     def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
@@ -97,7 +98,8 @@ class PipelinePolicy:
 
     def load(self) -> Any:
         """Load the family's pipeline, without text encoders if they are loaded later."""
-        return load(self.kind, self.config, dict.fromkeys(self.encoders) if self.lazy_text else {})
+        later = (*self.left_out, *self.encoders) if self.lazy_text else self.left_out
+        return load(self.kind, self.config, dict.fromkeys(later))
 
     def denoiser(self) -> Any:
         """The module that is trained: the pipeline's transformer, or several as one (see `pair`)."""
@@ -116,7 +118,7 @@ class PipelinePolicy:
         raise NotImplementedError
 
     def embed_negative(self, prompts: list[str]) -> dict[str, torch.Tensor]:
-        """What guidance leads away from: the negative prompt, [1, ..], or [P, ..] with `own_negatives`."""
+        """What guidance leads away from: one prompt's, [1, ..]; with `own_negatives` one row a prompt."""
         return self.embed([self.negative_prompt])
 
     def images_of(self, prompts: Sequence[str]) -> list[str | None]:
@@ -166,6 +168,7 @@ class PipelinePolicy:
         negative = guidance and self.two_pass_guidance
         images = self.images_of(prompts)
         seen = any(image is not None for image in images)
+        written = {limit.tokenizer: limit.written for limit in self.family.limits(self.config)}
         training = torch.is_grad_enabled() and needs_gradient(tokens)
         self._text_stays |= training  # each training step of a token encodes more than once
 
@@ -174,10 +177,11 @@ class PipelinePolicy:
             failure = f"model.path: the text encoders of {self.config.path} do not work"
             with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(failure):
                 parts = [
-                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
+                    embedded(encode_with(self.pipe, partial(self.embed, t), tokens, written))
+                    for t in texts
                 ]
                 each = texts if self.own_negatives else texts[:1]
-                against = [_conditions(self.embed_negative(t)) for t in each if negative]
+                against = [embedded(self.embed_negative(t)) for t in each if negative]
             joined = Conditions.join(parts, Conditions.join(against) if against else None)
             if not seen:
                 return joined
@@ -203,8 +207,8 @@ class PipelinePolicy:
         """Load the text encoders unless they are loaded."""
         if all(getattr(self.pipe, name, None) is not None for name in self.encoders):
             return
-        others = dict.fromkeys(("transformer", *self.family.more_parts(self.pipe.config), "vae"))
-        loaded = load(self.kind, self.config, others)
+        others = ("transformer", *self.family.more_parts(self.pipe.config), "vae", *self.left_out)
+        loaded = load(self.kind, self.config, dict.fromkeys(others))
         missing = [n for n in self.encoders if getattr(loaded, n, None) is None]
         if missing:
             raise ParetuneError(f"model.path: {self.config.path} lacks its {' and '.join(missing)}")
@@ -264,9 +268,13 @@ class PipelinePolicy:
 
     def run_transformer(self, x: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """The output of the transformer in its dtype, or under autocast if `autocast` is set."""
+        return self.call_transformer(hidden_states=x.to(self.dtype), **inputs)
+
+    def call_transformer(self, *values: Any, **inputs: Any) -> Any:
+        """`run_transformer` for a transformer with inputs of its own; the latents are in `dtype` already."""
         lower = torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
         with lower, self._first("transformer"):
-            return self.transformer(hidden_states=x.to(self.dtype), return_dict=False, **inputs)[0]
+            return self.transformer(*values, return_dict=False, **inputs)[0]
 
     @contextmanager
     def _first(self, part: str) -> Iterator[None]:
@@ -329,14 +337,6 @@ class PipelinePolicy:
         self.vae.to("cpu")
         _release(self.device)
         return torch.cat(parts)
-
-
-def _conditions(parts: Mapping[str, torch.Tensor]) -> Conditions:
-    """The output of `embed` as Conditions. A blended mask is 1 where any of the blended masks is not 0."""
-    masks = {name: (x.abs() > 1e-3).long() for name, x in parts.items() if name.startswith("mask")}
-    more = {name: x for name, x in parts.items() if name not in ("embeds", "pooled", "mask")}
-    more = {name: masks.get(name, x) for name, x in more.items()}
-    return Conditions(parts["embeds"], parts.get("pooled"), mask=masks.get("mask"), more=more)
 
 
 def _release(device: torch.device) -> None:

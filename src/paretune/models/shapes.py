@@ -36,6 +36,12 @@ def latent_scale(vae: PartConfig) -> int:
     return int(2 ** (len(vae["block_out_channels"]) - 1))
 
 
+def backbone(transformer: PartConfig) -> tuple[int, int]:
+    """The number of a transformer's blocks and its hidden size, by the names that most configurations use."""
+    blocks = transformer["num_layers"] + transformer.get("num_single_layers", 0)
+    return blocks, transformer["num_attention_heads"] * transformer["attention_head_dim"]
+
+
 def pixel_sides(model: ModelConfig, default: int, step: int) -> tuple[int, int]:
     """The height and width of a sample.
 

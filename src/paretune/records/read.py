@@ -53,6 +53,7 @@ class Measured(TypedDict):
     seed: NotRequired[Whole]
     kind: NotRequired[Text]
     lattice: NotRequired[Flag]
+    image: NotRequired[Text]
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -130,6 +131,7 @@ class Shown(TypedDict):
     set: Text
     index: Whole
     text: Text
+    image: NotRequired[Text]
 
 
 @with_config(ConfigDict(extra="allow"))

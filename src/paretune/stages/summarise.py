@@ -15,7 +15,7 @@ from ..config import RunConfig
 from ..files import write_json
 from ..planning.budget import counted, expert_budget, set_sizes
 from ..planning.plan import Plan
-from ..records.labels import apart, labels
+from ..records.labels import apart, labels, prompt_key
 from ..records.read import Row, read_diagnostics
 from .reduce import DIAGNOSTICS
 from .scorers import Scale, read_scales
@@ -94,7 +94,7 @@ def tables(rows: list[Row]) -> tuple[Table, Table]:
     for row in rows:
         if row.get("lattice"):
             continue
-        grouped[row["method"], row["reward"]][row["prompt"]].append(row["value"])
+        grouped[row["method"], row["reward"]][prompt_key(row)].append(row["value"])
     means: Table = defaultdict(dict)
     errors: Table = defaultdict(dict)
     for (method, reward), prompts in grouped.items():
