@@ -45,7 +45,7 @@ def text_encoder(size: int, width: int) -> Any:
     }  # fmt: skip
     vision = {
         "depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "out_hidden_size": width,
-        "patch_size": 4, "window_size": 16, "fullatt_block_indexes": [0],
+        "patch_size": 16, "window_size": 64, "fullatt_block_indexes": [0],
     }  # fmt: skip
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
 

@@ -30,7 +30,7 @@ def _load_lora(pipe: Any, folder: Path) -> None:
 
 
 CASE = FamilyCase(
-    name="wan",
+    name="wan22",
     make=_make,
     model={
         "height": 16, "width": 16,

@@ -48,12 +48,12 @@ def case(request: pytest.FixtureRequest) -> FamilyCase:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[FamilyCase], Path]:
     """The pipeline of a case, made once."""
-    folders: dict[Any, Path] = {}  # by `make`, because two cases may be of one family
+    folders: dict[str, Path] = {}
 
     def make(case: FamilyCase) -> Path:
-        if case.make not in folders:
-            folders[case.make] = case.make(tmp_path_factory.mktemp(case.name))
-        return folders[case.make]
+        if case.name not in folders:
+            folders[case.name] = case.make(tmp_path_factory.mktemp(case.name))
+        return folders[case.name]
 
     return make
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -116,6 +117,16 @@ def test_a_transformer_that_diffusers_cannot_run_is_one_line(tmp_path: Path) -> 
     config.write_text(config.read_text().replace('"guidance_embeds": false', '"guidance_embeds": true'))
     with pytest.raises(ParetuneError, match="this Qwen-Image takes guidance as an input"):
         _policy(folder)
+
+
+def test_moments_that_do_not_fit_the_autoencoder_are_one_line(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    config = folder / "vae" / "config.json"
+    kept = json.loads(config.read_text())
+    config.write_text(json.dumps({**kept, "latents_mean": [0.0] * 3}))
+    policy = _policy(folder)
+    with pytest.raises(ParetuneError, match=r"the vae of .* does not work as its config.json says"):
+        policy.decode(policy.initial_noise(1, torch.Generator().manual_seed(0)))
 
 
 def test_a_published_transformer_is_measured_with_its_tables(

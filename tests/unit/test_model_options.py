@@ -15,7 +15,7 @@ from paretune.config import ModelConfig
 from paretune.models import detect as folders
 from paretune.models.detect import family_of
 from paretune.models.facts import check_options
-from paretune.models.family import families
+from paretune.models.family import by_hub_id, families
 from paretune.recipes import find_recipe, load_config
 from paretune.samples.media import medium_of
 from paretune.training.trainers import STUDENTS
@@ -46,7 +46,7 @@ def _hub(files: dict[str, object], folder: Path) -> Callable[[str, str], str]:
 
 
 def test_every_family_has_a_policy_options_and_a_trainer() -> None:
-    tested = {case.name for case in cases().values()}
+    tested = {by_hub_id()[load_config(find_recipe(case.recipe)).model.path].name for case in cases().values()}
     assert {name for name, family in families().items() if family.pipelines} == tested
     for own in families().values():
         module, name = own.policy.split(":")

@@ -46,8 +46,8 @@ class AutoencoderPart:
         self.vae.to(self.device)
         parts = []
         for z in latents.split(batch):
-            z = self.unscale(z.to(self.device, self.vae.dtype))
             with self._first("vae"):
+                z = self.unscale(z.to(self.device, self.vae.dtype))
                 decoded = self.decode_latents(z)
             parts.append((decoded / 2 + 0.5).clamp(0, 1).float().cpu())
         self.vae.to("cpu")

@@ -39,6 +39,14 @@ class Conditions:
     more: Tensors = field(default_factory=_none)
     negative_more: Tensors = field(default_factory=_none)
 
+    @staticmethod
+    def of_outputs(outputs: Tensors) -> Conditions:
+        """The output of a policy's `embed`. A blended mask is 1 where any of the blended masks is not 0."""
+        masks = {name: (x.abs() > 1e-3).long() for name, x in outputs.items() if name.startswith("mask")}
+        more = {name: x for name, x in outputs.items() if name not in ("embeds", "pooled", "mask")}
+        more = {name: masks.get(name, x) for name, x in more.items()}
+        return Conditions(outputs["embeds"], outputs.get("pooled"), mask=masks.get("mask"), more=more)
+
     def select(self, index: torch.Tensor) -> Conditions:
         """The conditions of the prompts in `index` (repeats allowed)."""
         index, count = index.to(self.embeds.device), len(self.embeds)

@@ -8,7 +8,7 @@ decode, because neither fits beside a large transformer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -178,11 +178,11 @@ class PipelinePolicy(AutoencoderPart):
             failure = f"model.path: the text encoders of {self.config.path} do not work"
             with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(failure):
                 parts = [
-                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens, written))
+                    Conditions.of_outputs(encode_with(self.pipe, partial(self.embed, t), tokens, written))
                     for t in texts
                 ]
                 each = texts if self.own_negatives else texts[:1]
-                against = [_conditions(self.embed_negative(t)) for t in each if negative]
+                against = [Conditions.of_outputs(self.embed_negative(t)) for t in each if negative]
             joined = Conditions.join(parts, Conditions.join(against) if against else None)
             check_finite(joined.embeds, "the prompts' embeddings", self.config)
             if not seen:
@@ -288,11 +288,3 @@ class PipelinePolicy(AutoencoderPart):
         if not self.transformer.config.guidance_embeds:
             return None
         return torch.full((count,), guidance * scale, device=self.device)
-
-
-def _conditions(parts: Mapping[str, torch.Tensor]) -> Conditions:
-    """The output of `embed` as Conditions. A blended mask is 1 where any of the blended masks is not 0."""
-    masks = {name: (x.abs() > 1e-3).long() for name, x in parts.items() if name.startswith("mask")}
-    more = {name: x for name, x in parts.items() if name not in ("embeds", "pooled", "mask")}
-    more = {name: masks.get(name, x) for name, x in more.items()}
-    return Conditions(parts["embeds"], parts.get("pooled"), mask=masks.get("mask"), more=more)

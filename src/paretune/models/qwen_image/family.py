@@ -40,12 +40,11 @@ def text_tokens(model: ModelConfig) -> int:
     return length or TEXT_TOKENS
 
 
-def shape(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape:
+def packed(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape:
     """Latents are packed two by two: [tokens, channels].
 
     Raises ParetuneError also for a transformer with an input for guidance, which diffusers cannot run.
     """
-    text_tokens(model)
     if transformer.get("guidance_embeds"):
         raise ParetuneError(
             "model.path: this Qwen-Image takes guidance as an input, which diffusers cannot run; "
@@ -55,6 +54,12 @@ def shape(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape
     height, width = pixel_sides(model, SIDE * scale, 2 * scale)
     tokens = (height // (2 * scale)) * (width // (2 * scale))
     return Shape(height, width, (tokens, transformer["in_channels"]), tokens)
+
+
+def shape(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape:
+    """See `packed`. Raises ParetuneError also for more text tokens than the pipeline takes."""
+    text_tokens(model)
+    return packed(model, transformer, vae)
 
 
 def _cut_text(model: ModelConfig) -> int | None:
@@ -80,7 +85,7 @@ _VAE = {
     "temperal_downsample": [False, True, True],
 }  # fmt: skip
 # The text encoder is Qwen2.5-VL-7B-Instruct, its part for pictures included.
-_PUBLISHED = Published(
+PUBLISHED = Published(
     {"transformer": 20.43, "vae": 0.13, "text_encoder": 8.29}, _TRANSFORMER, _VAE, "AutoencoderKLQwenImage"
 )
 
@@ -93,7 +98,7 @@ FAMILY = Family(
     parts=("transformer", "vae", "text_encoder"),
     transformer="QwenImageTransformer2DModel",
     shape=shape,
-    published={"Qwen/Qwen-Image": _PUBLISHED, "Qwen/Qwen-Image-2512": _PUBLISHED},
+    published={"Qwen/Qwen-Image": PUBLISHED, "Qwen/Qwen-Image-2512": PUBLISHED},
     text_tokens=text_tokens,
     cut_text=_cut_text,
     limits=_limits,

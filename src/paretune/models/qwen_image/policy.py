@@ -8,6 +8,7 @@ negative prompt; of each token's guided velocity, the length is that of the pass
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..pipelines import PipelinePolicy
 from .family import FAMILY, text_tokens
 
 # As Flow-GRPO's train_qwenimage.py and verl's run_flowgrpo.sh take them: attention and feed-forward layers of
-# both streams. Flow-Factory names the same layers.
+# both streams.
 TARGETS = (
     "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
     "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
@@ -59,24 +60,35 @@ class QwenImagePolicy(PipelinePolicy):
         cond = self._run(x, sigma, conditions)
         if guidance <= 1:
             return cond
-        every = torch.zeros(len(x), dtype=torch.long)  # one negative prompt serves all samples
-        uncond = self._run(x, sigma, conditions.negatives().select(every))
+        against = conditions.negatives()
+        if len(against.embeds) != len(x):  # one serves all samples
+            against = against.select(torch.zeros(len(x), dtype=torch.long))
+        uncond = self._run(x, sigma, replace(against, more=conditions.more))
         guided = uncond + guidance * (cond - uncond)
         return guided * (cond.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
 
     def _run(self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions) -> torch.Tensor:
-        """One pass of the transformer, without the positions that no prompt of the batch has. float32."""
+        """The transformer's output, float32."""
+        return self.one_pass(x, sigma, conditions, [])
+
+    def one_pass(
+        self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, others: list[tuple[int, int]]
+    ) -> torch.Tensor:
+        """The transformer's output without the text positions that no prompt of the batch has. float32.
+
+        others: height and width, in tokens, of the pictures whose latents follow those of the sample in x.
+        """
         assert conditions.mask is not None
         longest = int(conditions.mask.sum(1).max())
         mask = conditions.mask[:, :longest].bool()
         side = 2 * self.pipe.vae_scale_factor
-        grid = (1, self.shape.height // side, self.shape.width // side)
+        grids = [(self.shape.height // side, self.shape.width // side), *others]
         return self.run_transformer(
             x,
             timestep=sigma,
             encoder_hidden_states=conditions.embeds[:, :longest].to(self.dtype),
             encoder_hidden_states_mask=None if mask.all() else mask,
-            img_shapes=[[grid]] * len(x),
+            img_shapes=[[(1, *grid) for grid in grids]] * len(x),
         ).float()
 
     def set_timesteps(self, scheduler: Any, steps: int) -> None:
