@@ -58,7 +58,7 @@ def test_a_guider_that_does_not_guide_all_steps_is_one_line(tmp_path: Path) -> N
     ("changes", "told"),
     [
         ({"options": {"frames": 6}}, r"frames: 6 does not fit this model: give 2 k \+ 1"),
-        ({"options": {"max_sequence_length": 1001}}, "max_sequence_length is at most 1000 for HunyuanVideo"),
+        ({"options": {"max_sequence_length": 1001}}, "max_sequence_length is at most 1000 here"),
         ({"height": 18}, r"height: 18 does not fit this model: give a multiple of 4"),
     ],
 )

@@ -108,6 +108,18 @@ class Conditions:
             self.negative_embeds, self.negative_pooled, mask=self.negative_mask, more=self.negative_more
         )
 
+    def without_padding(self) -> Conditions:
+        """Without the positions at the end of each text, negatives too, that its mask hides for every prompt.
+
+        The mask of a text NAME of `more`, as "embeds_2", is there as "mask_2".
+        """
+        tensors = self.tensors()
+        for name in [name for name in tensors if "mask" in name]:
+            seen, text = tensors[name].any(0).nonzero(), name.replace("mask", "embeds")
+            end = int(seen.max()) + 1 if len(seen) else 1
+            tensors |= {name: tensors[name][:, :end], text: tensors[text][:, :end]}
+        return self.of_tensors(tensors)
+
     def to(self, device: torch.device) -> Conditions:
         """The same conditions on another device."""
         return self.of_tensors({name: value.to(device) for name, value in self.tensors().items()})

@@ -10,11 +10,11 @@ from ...config import ModelConfig
 from ...types import ParetuneError
 from ..family import Family, Published
 from ..options import FlowOptions, Positive, PositiveReal, Tiles, read_options
-from ..shapes import PartConfig, Shape, pixel_sides
+from ..shapes import PartConfig, Shape, latent_frames, pixel_sides
 from ..text_limits import Limit
 
 HEIGHT, WIDTH, FRAMES = 480, 848, 121  # HunyuanVideo15Pipeline's, for a model of 480 lines
-TEXT_TOKENS = 1000  # of a prompt and the end of its chat
+TEXT_TOKENS, BEFORE = 1000, 108  # of a prompt and the end of its chat, and of the chat before it
 GLYPH_TOKENS = 256  # of the texts in quotes
 # The chat into which HunyuanVideo15Pipeline writes a prompt. It drops the first `BEFORE` tokens.
 _LINES = (
@@ -29,7 +29,6 @@ WRITTEN = (
     f"<|im_start|>system\n{(' ' * 9).join(_LINES)}<|im_end|>\n<|im_start|>user\n{{}}<|im_end|>\n"
     "<|im_start|>assistant\n"
 )
-BEFORE = 108
 
 
 class Video15Options(FlowOptions):
@@ -48,9 +47,7 @@ def text_tokens(model: ModelConfig) -> int:
     """The most tokens of a prompt. Raises ParetuneError for more than the pipeline takes."""
     length = read_options(Video15Options, model).max_sequence_length
     if (length or 0) > TEXT_TOKENS:
-        raise ParetuneError(
-            f"model.options.max_sequence_length is at most {TEXT_TOKENS} for HunyuanVideo 1.5"
-        )
+        raise ParetuneError(f"model.options.max_sequence_length is at most {TEXT_TOKENS} here")
     return length or TEXT_TOKENS
 
 
@@ -59,17 +56,12 @@ def shape(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape
     text_tokens(model)
     space, time = vae["spatial_compression_ratio"], vae["temporal_compression_ratio"]
     patch, patch_time = transformer["patch_size"], transformer["patch_size_t"]
-    sides = {"height": model.height or HEIGHT, "width": model.width or WIDTH}
-    height, width = pixel_sides(model.model_copy(update=sides), HEIGHT, space * patch)
+    height, width = pixel_sides(model, (HEIGHT, WIDTH), space * patch)
     frames = read_options(Video15Options, model).frames or FRAMES
-    latent_frames = (frames - 1) // time + 1
-    if (frames - 1) % time or latent_frames % patch_time:
-        raise ParetuneError(
-            f"model.options.frames: {frames} does not fit this model: give {time} k + 1, such as {FRAMES}"
-        )
-    latents = (transformer["out_channels"], latent_frames, height // space, width // space)
-    area = latents[2] * latents[3] // patch**2
-    return Shape(height, width, latents, latent_frames // patch_time * area, frames)
+    count = latent_frames(frames, time, patch_time, FRAMES)
+    latents = (transformer["out_channels"], count, height // space, width // space)
+    tokens = count // patch_time * (latents[2] * latents[3] // patch**2)
+    return Shape(height, width, latents, tokens, frames)
 
 
 def _cut_text(model: ModelConfig) -> int | None:

@@ -13,7 +13,6 @@ the transformer moves masked tokens to the end and nothing attends to them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,12 +60,9 @@ class HunyuanVideo15Policy(ClipPolicy):
 
     def axes(self) -> Sequence[Axis] | None:
         """See `ClipPolicy.axes`."""
-        if read_options(Video15Options, self.config).tiles == "none":
-            return None
-        vae = self.vae
-        return clip_axes(
-            vae.tile_sample_min_height, vae.spatial_compression_ratio, vae.temporal_compression_ratio
-        )
+        vae, tiled = self.vae, read_options(Video15Options, self.config).tiles == "blended"
+        scales = vae.spatial_compression_ratio, vae.temporal_compression_ratio
+        return clip_axes(vae.tile_sample_min_height, *scales) if tiled else None
 
     @property
     def guider(self) -> Any:
@@ -91,15 +87,7 @@ class HunyuanVideo15Policy(ClipPolicy):
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
     ) -> Conditions:
         """See `PipelinePolicy.encode`. Positions after the longest text are masked, so they are cut off."""
-        whole = super().encode(prompts, guidance, tokens, batch)
-        cut = _without_padding(whole)
-        if whole.negative_embeds is None:
-            return cut
-        against = _without_padding(whole.negatives()).as_negative()
-        return replace(
-            cut, negative_embeds=against.negative_embeds, negative_mask=against.negative_mask,
-            negative_more=against.negative_more,
-        )  # fmt: skip
+        return super().encode(prompts, guidance, tokens, batch).without_padding()
 
     def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
         """A new token for Qwen alone, because ByT5 reads only texts in quotes."""
@@ -148,12 +136,3 @@ class HunyuanVideo15Policy(ClipPolicy):
         if shift is not None:
             scheduler.set_shift(shift)
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
-
-
-def _without_padding(conditions: Conditions) -> Conditions:
-    """The conditions without the positions that are masked for every prompt, at the end of both texts."""
-    mask, mask_2 = conditions.mask, conditions.more["mask_2"]
-    assert mask is not None
-    end, end_2 = (int(m.any(0).nonzero().max()) + 1 if m.any() else 1 for m in (mask, mask_2))
-    more = {"embeds_2": conditions.more["embeds_2"][:, :end_2], "mask_2": mask_2[:, :end_2]}
-    return replace(conditions, embeds=conditions.embeds[:, :end], mask=mask[:, :end], more=more)
