@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from paretune.config import RunConfig
+from paretune.models.conditions import Conditions
 from paretune.models.flow import stochastic_step
 from paretune.planning.methods import build_plan
 from paretune.recipes import find_recipe, load_config
@@ -63,10 +63,10 @@ def in_float32(trainer: ExpertTrainer) -> None:
     policy: Any = trainer.policy
     policy.transformer.float()
     policy.dtype, policy.autocast = torch.float32, False
-    trainer.conditions = replace(trainer.conditions, **{
-        f.name: value.float() for f in fields(trainer.conditions)
-        if (value := getattr(trainer.conditions, f.name)) is not None and value.is_floating_point()
-    })  # fmt: skip
+    tensors = trainer.conditions.tensors().items()
+    trainer.conditions = Conditions.of_tensors(
+        {name: value.float() if value.is_floating_point() else value for name, value in tensors}
+    )
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
 """FLUX.1-Kontext on a tiny random pipeline. The two input pictures differ in size."""
+# pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from paretune.models.hunyuan_video15.family import BEFORE, WRITTEN
+
 from . import FamilyCase
 
 # As in Qwen2.5, for a system message and a prompt.
@@ -39,7 +41,10 @@ def make_hunyuan15(folder: Path, **guider: Any) -> Path:
     )
 
     torch.manual_seed(0)
-    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    # Most of the system message is one token, so that 108 tokens precede the prompt, as in the published one.
+    before = WRITTEN.partition("{}")[0]
+    most = before[60 : 60 + len(before.replace("<|im_start|>", ".").replace("<|im_end|>", ".")) - BEFORE + 1]
+    special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", most)
     vocabulary = {token: i for i, token in enumerate([*sorted(ByteLevel.alphabet()), *special])}
     tokenizer: Any = Qwen2Tokenizer(vocab=vocabulary, merges=[])
     tokenizer.add_special_tokens({"additional_special_tokens": list(special[1:])})
@@ -102,5 +107,5 @@ CASE = FamilyCase(
     theirs=theirs,
     guidances=(1.0, 6.0),
     load_lora=_load_lora,
-    refusal="^hunyuan_video15 takes no reward tokens: its pipeline reads a prompt within a chat",
+    tokens=("text_encoder",),
 )

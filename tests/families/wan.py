@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from paretune.models.config_files import read_config
+from paretune.models.family import Published
 from tests.pipelines import PIECES
 
 from . import FamilyCase
@@ -60,6 +62,15 @@ def make_wan(
     )  # fmt: skip
     pipe.save_pretrained(folder / "pipeline")
     return folder / "pipeline"
+
+
+def published(folder: Path, parts: Sequence[str], **index: Any) -> Published:
+    """The configurations of a tiny pipeline, as if it were a published model with these networks."""
+    transformer, vae = (
+        {key: value for key, value in read_config(folder / part / "config.json").items() if key[0] != "_"}
+        for part in ("transformer", "vae")
+    )
+    return Published(dict.fromkeys(parts, 1e-6), transformer, vae, "AutoencoderKLWan", index=index)
 
 
 def theirs(

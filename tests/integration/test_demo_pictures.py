@@ -65,6 +65,7 @@ def test_a_chosen_picture_and_that_of_the_runs_prompt_are_seen(answers: Answers)
         (_uri((64, 64), "red")[:120], "the input picture cannot be read: choose a PNG"),
         ("file:///etc/passwd", "the input picture cannot be read: choose a PNG"),
         ("x" * (1 << 20) + "x", "the input picture has 1,048,577 characters"),
+        (_uri((4, 1025), "red"), "the input picture has more than 1024 pixels a side"),
         (_uri((3, 3), "red"), "has 3x3 pixels; 4x4 are the least"),
     ],
 )

@@ -180,6 +180,16 @@ def test_an_expert_learns_on_a_base_in_eight_bits(case: FamilyCase, pipeline: Pa
     assert all(torch.isfinite(p).all() for p in after)
 
 
+def test_an_expert_learns_on_a_float16_base(case: FamilyCase, pipeline: Path, tmp_path: Path) -> None:
+    trainer = _trainer(case, tmp_path, pipeline, model={**case.model, "dtype": "float16"})
+    assert trainer.policy.transformer.dtype == torch.float16
+    before = _parameters(trainer)
+    assert trainer.epoch()["ratio"] == pytest.approx(1.0, abs=1e-3)
+    after = _parameters(trainer)
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(p.dtype == torch.float32 and torch.isfinite(p).all() for p in after)
+
+
 def test_reward_tokens_enter_or_are_refused_in_one_line(case: FamilyCase, pipeline: Path) -> None:
     policy, texts = _policy(case, pipeline), _texts(case, pipeline)
     generator = torch.Generator().manual_seed(0)

@@ -16,6 +16,7 @@ from paretune.models.flow import Sampling, sample
 from paretune.models.loading import open_policy
 from paretune.models.quantize import in_a_block
 from paretune.planning.long_prompts import cuts
+from paretune.reward_tokens.pipelines import Scaled
 from paretune.types import ParetuneError
 from tests.families import PROMPTS, flux2, flux2_klein, z_image
 
@@ -98,6 +99,35 @@ def test_prompts_that_are_cut_are_counted_with_their_template(
     assert cuts(model, ["x" * longest, "x" * (longest + 1)]) == [
         f"1 of 2 prompts is longer than the {limit} tokens that text_encoder reads: what follows them is cut"
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("z_image", "<|im_end|>\n<|im_start|>assistant\n"),
+        ("flux2", "[/INST]"),
+        ("flux2_klein", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+    ],
+)
+def test_reward_tokens_stand_where_the_prompt_ends(
+    made: Callable[[str], ModelConfig], name: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy: Any = open_policy(made(name))
+    token = policy.new_token("red", 2, "", torch.Generator().manual_seed(0))
+    seen: list[dict[str, torch.Tensor]] = []
+    encoder, tokenizer = policy.pipe.text_encoder, policy.pipe.tokenizer
+    forward = encoder.forward
+    monkeypatch.setattr(encoder, "forward", lambda **inputs: seen.append(inputs) or forward(**inputs))
+    with torch.no_grad():
+        policy.encode(["a cat", "x"], False, [Scaled(token)])
+    texts = []
+    for inputs in seen:
+        pairs = zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
+        texts += [row[mask].tolist() for row, mask in pairs]
+    after = tokenizer(end, add_special_tokens=False)["input_ids"]
+    for prompt, ids in zip(("a cat", "x"), texts, strict=False):
+        assert ids[-len(after) - 2 :] == [-1, -2, *after]
+        assert tokenizer.decode(ids[: -len(after) - 2]).endswith(prompt)
 
 
 def test_a_picture_beyond_the_positions_of_z_image_is_one_line(made: Callable[[str], ModelConfig]) -> None:

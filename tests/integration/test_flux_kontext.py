@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,13 @@ from paretune.models.family import by_hub_id
 from paretune.models.flow import Sampling, sample
 from paretune.models.flux_kontext import policy as ours
 from paretune.models.loading import open_policy
+from paretune.planning.methods import build_plan
 from paretune.planning.peak import measure_update
 from paretune.recipes import load_config
-from paretune.types import ParetuneError, Pictured
+from paretune.rewards.base import FunctionReward
+from paretune.training.expert import ExpertTrainer
+from paretune.training.mixture import Mixture, PromptSet
+from paretune.types import ParetuneError, Pictured, Prompt
 from tests.conftest import tiny_recipe
 from tests.families import cases, write_picture
 
@@ -82,11 +87,28 @@ def test_plan_measures_with_pictures(
     assert not measure_update(config, "cpu").random_weights
     name = "black-forest-labs/FLUX.1-Kontext-dev"
     published: Any = by_hub_id()[name].published
-    parts = (vars(open_policy(config.model).pipe)[part].config for part in ("transformer", "vae"))
+    parts = (vars(_policy(pipeline).pipe)[part].config for part in ("transformer", "vae"))
     transformer, vae = ({k: v for k, v in part.items() if k[0] != "_"} for part in parts)
     monkeypatch.setitem(published, name, replace(published[name], transformer=transformer, vae=vae))
     hub = config.model.model_copy(update={"path": name})
     assert measure_update(config.model_copy(update={"model": hub}), "cpu").random_weights
+
+
+def test_rewards_see_the_pictures_in_training(pipeline: Path, tmp_path: Path) -> None:
+    seen = list[tuple[str, tuple[int, int]]]()
+
+    def like(samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
+        for prompt in prompts:
+            seen.append((prompt.text, open_picture(prompt.metadata["image"]).size))
+        return samples.flatten(1).mean(1)
+
+    config = load_config(tiny_recipe(tmp_path, pipeline, CASE.pictures, model=dict(CASE.model)))
+    prompts = CASE.prompts(tmp_path / "own")
+    mixture = Mixture([PromptSet(FunctionReward(like, "like"), prompts)])
+    task = build_plan(config).methods[0].rounds[0].tasks[0]
+    ExpertTrainer(config, task, tmp_path, mixture, None, "cpu").epoch()
+    assert set(seen) == {("a red circle", (16, 16)), ("two blue squares", (24, 13))}
+    assert len(seen) == 6  # two groups of three
 
 
 def test_what_does_not_fit_is_one_line(pipeline: Path, tmp_path: Path) -> None:

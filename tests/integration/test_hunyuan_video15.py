@@ -1,4 +1,4 @@
-"""HunyuanVideo 1.5: what its shared tests do not see: texts in quotes, guiders, limits, tokens."""
+"""HunyuanVideo 1.5: what its shared tests do not see: texts in quotes, guiders, limits, the chat."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.pipelines.hunyuan_video1_5.pipeline_hunyuan_video1_5 import format_text_input
 from torch.testing import assert_close
 
 from paretune.config import ModelConfig
 from paretune.models.facts import read_shape
 from paretune.models.family import families
 from paretune.models.flow import Sampling, sample
+from paretune.models.hunyuan_video15.family import BEFORE, WRITTEN
 from paretune.models.loading import open_policy
 from paretune.models.true_sizes import policy_of, random_conditions
 from paretune.recipes import find_recipe, load_config
-from paretune.stages.claim import check
 from paretune.types import ParetuneError
-from tests.conftest import tiny_recipe
 from tests.families.hunyuan_video15 import CASE, make_hunyuan15, theirs
 
 PROMPTS = ('a sign that says "OPEN"', "a kite")  # one with a text for ByT5, and one without
@@ -39,7 +39,9 @@ def test_texts_in_quotes_and_a_rescaling_guider_are_the_pipelines_own(pipeline: 
     noise = policy.initial_noise(2, torch.Generator().manual_seed(0))
     conditions = policy.encode(list(PROMPTS), True)
     assert conditions.more["mask_2"].sum(1).tolist() == [14, 0]  # 'Text "OPEN". ' and its end
-    assert conditions.embeds.shape[1] == int(conditions.mask.sum(1).max()) < 1000
+    # The bytes of the prompt, and the end of its chat: three special tokens or line ends, and a line of ten.
+    assert conditions.mask.sum(1).tolist() == [len(PROMPTS[0]) + 13, len(PROMPTS[1]) + 13]
+    assert conditions.embeds.shape[1] == len(PROMPTS[0]) + 13
     ours = policy.decode(sample(policy, conditions, noise, Sampling(3, 4.0)).clean)
     policy.load_text()
     assert_close(ours, theirs(policy, PROMPTS, noise, 3, 4.0), atol=1e-5, rtol=0)
@@ -56,7 +58,7 @@ def test_a_guider_that_does_not_guide_all_steps_is_one_line(tmp_path: Path) -> N
     ("changes", "told"),
     [
         ({"options": {"frames": 6}}, r"frames: 6 does not fit this model: give 2 k \+ 1"),
-        ({"options": {"max_sequence_length": 1001}}, "max_sequence_length is at most 1000 for HunyuanVideo"),
+        ({"options": {"max_sequence_length": 1001}}, "max_sequence_length is at most 1000 here"),
         ({"height": 18}, r"height: 18 does not fit this model: give a multiple of 4"),
     ],
 )
@@ -73,10 +75,14 @@ def test_the_published_size_and_its_default_clip() -> None:
     assert (shape.height, shape.width, shape.frames, shape.latents) == (480, 848, 121, (32, 31, 30, 53))
 
 
-def test_a_recipe_with_reward_tokens_is_refused_before_anything_runs(pipeline: Path, tmp_path: Path) -> None:
-    config = load_config(tiny_recipe(tmp_path, pipeline, model=CASE.model, tokens={"steps": 4}))
-    with pytest.raises(ParetuneError, match="hunyuan_video15 takes no reward tokens"):
-        check(config)
+def test_the_chat_is_the_pipelines_own(pipeline: Path) -> None:
+    policy: Any = open_policy(_model(pipeline))
+    policy.load_text()
+    (chat,) = format_text_input(["a kite"], policy.pipe.system_message)
+    assert WRITTEN.format("a kite") == policy.pipe.tokenizer.apply_chat_template(
+        chat, add_generation_prompt=True, tokenize=False
+    )
+    assert policy.pipe.prompt_template_encode_start_idx == BEFORE
 
 
 def test_random_weights_run_as_the_published_ones_would(pipeline: Path) -> None:

@@ -19,10 +19,9 @@ from paretune.adapters.merge import merge_adapters
 from paretune.adapters.read import read_adapter
 from paretune.adapters.store import save_delta
 from paretune.config import LoraConfig, ModelConfig
-from paretune.models.family import Published
 from paretune.models.flow import Sampling, sample
 from paretune.models.loading import open_policy
-from paretune.models.lora import attach_policy, fold, policy_deltas
+from paretune.models.lora import attach_parents, attach_policy, fold, only, policy_deltas
 from paretune.models.true_sizes import policy_of, random_conditions
 from paretune.models.wan.family import FAMILY
 from paretune.ops.lowrank import LowRank
@@ -32,7 +31,7 @@ from paretune.recipes import find_recipe, load_config
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 from tests.families import PROMPTS
-from tests.families.wan import make_wan, theirs
+from tests.families.wan import make_wan, published, theirs
 from tests.families.wan22 import CASE
 
 SECOND = "pytorch_lora_weights_2.safetensors"
@@ -197,6 +196,17 @@ def test_fold_changes_both_transformers_as_diffusers_does(two: Path, adapter: Pa
     _same(_velocity(_policy(tmp_path / "exported")), after)
 
 
+def test_earlier_rounds_beside_the_base_are_as_if_folded(two: Path, adapter: Path) -> None:
+    deltas = dict(read_adapter(adapter))
+    beside, folded = _policy(two), _policy(two)
+    before = _velocity(beside)
+    fold(folded.transformer, deltas)
+    attach_parents(beside.transformer, deltas)
+    torch.testing.assert_close(_velocity(beside), _velocity(folded), atol=1e-5, rtol=1e-4)
+    with only(beside.transformer, policy=False, parents=False):
+        _same(_velocity(beside), before)
+
+
 @pytest.mark.parametrize("form", ["diffusers", "comfyui", "kohya"])
 def test_other_tools_get_a_file_for_each_transformer(
     two: Path, adapter: Path, tmp_path: Path, form: str
@@ -239,6 +249,25 @@ def test_transformers_that_do_not_fit_together_are_one_line(two: Path, tmp_path:
         _policy(tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    ("file", "key", "value", "told"),
+    [
+        ("model_index.json", "boundary_ratio", "high", "could not convert string to float: 'high'"),
+        ("vae/config.json", "latents_std", [1.0, 2.0], "cannot be opened: The size of tensor a"),
+        ("transformer/config.json", "patch_size", 2, "transformer cannot be loaded: .int. object is not"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(
+    two: Path, tmp_path: Path, file: str, key: str, value: Any, told: str
+) -> None:
+    shutil.copytree(two, tmp_path / "model")
+    path = tmp_path / "model" / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ParetuneError, match=told) as error:
+        _policy(tmp_path / "model")
+    assert "\n" not in str(error.value)
+
+
 def test_a_second_guidance_needs_a_second_transformer(one: Path) -> None:
     with pytest.raises(ParetuneError, match="guidance_scale_2 is for a model with two transformers"):
         _policy(one, guidance_scale_2=3.0)
@@ -277,16 +306,7 @@ def test_the_estimate_holds_both_transformers_and_runs_one() -> None:
 
 
 def test_a_model_of_true_size_is_built_with_both_transformers(two: Path) -> None:
-    parts = {
-        name: json.loads((two / name / "config.json").read_text()) for name in ("transformer", "vae")
-    }
-    transformer, vae = (
-        {key: value for key, value in config.items() if not key.startswith("_")} for config in parts.values()
-    )
-    sizes = Published(
-        {"transformer": 1e-6, "transformer_2": 1e-6}, transformer, vae, "AutoencoderKLWan",
-        index={"boundary_ratio": 0.875},
-    )  # fmt: skip
+    sizes = published(two, ["transformer", "transformer_2"], boundary_ratio=0.875)
     size = {"height": 16, "width": 16, "options": {"frames": 5}}
     policy: Any = policy_of(FAMILY, sizes, ModelConfig.model_validate({"path": "owner/name", **size}), "cpu")
     assert policy.pipe.transformer_2 is not policy.pipe.transformer

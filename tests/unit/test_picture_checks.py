@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paretune.config import RunConfig
+from paretune.models.family import families, misfit
 from paretune.planning.methods import build_plan
 from paretune.recipes import load_config
 from paretune.stages.claim import check, missing_files
@@ -85,3 +87,18 @@ def test_a_changed_picture_is_another_input_of_the_expert(kontext: Path, tmp_pat
     assert expert_inputs(job) == before
     write_picture(tmp_path / "inputs" / "1.png", CASE.pictures[1], seed=7)
     assert expert_inputs(job) != before
+
+
+@pytest.mark.parametrize(
+    ("picture", "with_one", "without"),
+    [("none", "takes no input picture", None), ("required", None, "works on an input picture"),
+     ("optional", None, None)],
+)  # fmt: skip
+def test_a_family_says_whether_it_takes_a_picture(
+    picture: Any, with_one: str | None, without: str | None
+) -> None:
+    family = replace(families()["flux"], picture=picture)
+    for image, wrong in (("a.png", with_one), (None, without)):
+        told = misfit(family, image)
+        assert (told is None) == (wrong is None)
+        assert (wrong or "") in (told or "")

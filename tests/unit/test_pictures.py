@@ -61,8 +61,10 @@ def test_a_path_is_absolute_wherever_the_command_runs(
     [
         ("b.png", r"p\.jsonl:2: the picture .*b\.png does not exist"),
         ("x" * 300, r"p\.jsonl:2: the picture x+: File name too long"),
-        (7, r'p\.jsonl:2: "image" is the path of an input picture, which is a text'),
-        ("", r'p\.jsonl:2: "image" is the path of an input picture'),
+        (7, r'p\.jsonl:2: "image" is no text that could be the path of an input picture'),
+        ("", r'p\.jsonl:2: "image" is no text'),
+        ("a\nb.png", r'p\.jsonl:2: "image" is no text'),
+        ("a\0", r'p\.jsonl:2: "image" is no text'),
     ],
 )
 def test_a_picture_that_is_not_there_is_told_with_its_line(tmp_path: Path, image: object, told: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -46,7 +47,8 @@ def test_the_input_picture_is_given_or_that_of_the_runs_prompt(edits: Path, pict
     assert isinstance(found, Pictured)
     assert found.image.endswith("inputs/0.png")
     assert sampler.prompt(given).metadata["image"] == picture
-    assert (sampler.draw(known).int() - sampler.draw(given).int()).abs().max() > 3
+    drawn: list[Any] = [sampler.draw(known), sampler.draw(given)]
+    assert (drawn[0].int() - drawn[1].int()).abs().max() > 3
 
 
 def test_the_folder_holds_the_input_and_can_be_scored(

@@ -38,6 +38,11 @@ def summary_table(summary: dict[str, Any], judges: bool) -> Table:
     return table
 
 
+def _shown(value: object) -> str:
+    """An option's value; a text without letters in quotes, such as a negative prompt of one space."""
+    return repr(value) if isinstance(value, str) and not value.strip() else str(value)
+
+
 def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedDevice) -> list[Table]:
     """The settings, and the methods side by side."""
     settings = Table(title=f"recipe {config.name}", show_header=False, title_justify="left")
@@ -45,7 +50,7 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
     guidance = model.guidance_scale
     size = "" if model.height is None else f"{model.width}x{model.height} pixels, "
     kls = {name: objective.kl if r.kl is None else r.kl for name, r in config.rewards.items()}
-    facts = [model.dtype, *(f"{key} {value}" for key, value in model.options.items())]
+    facts = [model.dtype, *(f"{key} {_shown(value)}" for key, value in model.options.items())]
     autocast = f", {'fp16' if model.dtype == 'float16' else 'bf16'} autocast" if train.autocast else ""
     rows = {
         "model": f"{model.path} ({', '.join(facts)})",

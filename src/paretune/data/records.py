@@ -48,8 +48,8 @@ def as_prompt(
 
 def pictured(prompt: Prompt, image: Any, where: str, folder: Path) -> Prompt:
     """The prompt with the input picture that its record names."""
-    if not isinstance(image, str) or not image or "\0" in image:
-        raise ParetuneError(f'{where}: "{KEY}" is the path of an input picture, which is a text')
+    if not isinstance(image, str) or not image or any(ord(character) < 32 for character in image):
+        raise ParetuneError(f'{where}: "{KEY}" is no text that could be the path of an input picture')
     try:
         there = (folder / image).is_file()
     except OSError as error:  # a name that is too long, a folder that may not be read

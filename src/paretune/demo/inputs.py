@@ -22,9 +22,10 @@ from PIL import Image, UnidentifiedImageError
 from ..files import write_bytes
 from ..inputs.pictures import open_picture
 from ..types import ParetuneError
-from .asked import MOST_PIXELS, text
+from .asked import text
 
 KEPT = 64
+MOST_SIDE = 1024  # pixels, as picker.js shrinks pictures: a larger one could keep the machine busy
 LARGEST = 1 << 20  # characters of a data URI
 _URI = re.compile(r"data:image/(?:png|jpeg|webp);base64,([A-Za-z0-9+/]+=*)\Z")
 WRONG = "the input picture cannot be read: choose a PNG, JPEG or WebP file"
@@ -71,8 +72,8 @@ def _decoded(uri: str) -> bytes:
         raise ParetuneError(WRONG)
     try:
         with Image.open(io.BytesIO(base64.b64decode(match[1], validate=True))) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise ParetuneError(f"the input picture has more than {MOST_PIXELS:,} pixels")
+            if max(picture.size) > MOST_SIDE:
+                raise ParetuneError(f"the input picture has more than {MOST_SIDE} pixels a side")
             file = io.BytesIO()
             picture.convert("RGB").save(file, "PNG")
             return file.getvalue()

@@ -39,6 +39,14 @@ class Conditions:
     more: Tensors = field(default_factory=_none)
     negative_more: Tensors = field(default_factory=_none)
 
+    @staticmethod
+    def of_outputs(outputs: Tensors) -> Conditions:
+        """The output of a policy's `embed`. A blended mask is 1 where any of the blended masks is not 0."""
+        masks = {name: (x.abs() > 1e-3).long() for name, x in outputs.items() if name.startswith("mask")}
+        more = {name: x for name, x in outputs.items() if name not in ("embeds", "pooled", "mask")}
+        more = {name: masks.get(name, x) for name, x in more.items()}
+        return Conditions(outputs["embeds"], outputs.get("pooled"), mask=masks.get("mask"), more=more)
+
     def select(self, index: torch.Tensor) -> Conditions:
         """The conditions of the prompts in `index` (repeats allowed)."""
         index, count = index.to(self.embeds.device), len(self.embeds)
@@ -99,6 +107,18 @@ class Conditions:
         return Conditions(
             self.negative_embeds, self.negative_pooled, mask=self.negative_mask, more=self.negative_more
         )
+
+    def without_padding(self) -> Conditions:
+        """Without the positions at the end of each text, negatives too, that its mask hides for every prompt.
+
+        The mask of a text NAME of `more`, as "embeds_2", is there as "mask_2".
+        """
+        tensors = self.tensors()
+        for name in [name for name in tensors if "mask" in name]:
+            seen, text = tensors[name].any(0).nonzero(), name.replace("mask", "embeds")
+            end = int(seen.max()) + 1 if len(seen) else 1
+            tensors |= {name: tensors[name][:, :end], text: tensors[text][:, :end]}
+        return self.of_tensors(tensors)
 
     def to(self, device: torch.device) -> Conditions:
         """The same conditions on another device."""

@@ -86,7 +86,6 @@ class Family:
     draws_an_epoch_at_once: whether smaller groups take less memory.
     quantizes: whether `quantize` is one of its options. dtypes: those that it runs and trains in.
     sampling: default steps and guidance, which are those of its pipeline.
-    no_tokens: why reward tokens cannot join its prompts; "" for a family that takes them.
     picture: whether a prompt has an input picture: never, always, or as it likes.
     picture_tokens: the number of tokens that an input picture adds to the transformer's sequence.
     """
@@ -115,7 +114,6 @@ class Family:
     quantizes: bool = True
     dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
     sampling: tuple[int, float] = (28, 7.0)
-    no_tokens: str = ""
     picture: Literal["none", "required", "optional"] = "none"
     picture_tokens: Callable[[ModelConfig], int] = _zero
 
@@ -123,14 +121,6 @@ class Family:
         """Load a model of this family. `loading.open_policy` does the same with a type."""
         module, name = self.policy.split(":")
         return getattr(import_module(module), name)(model, device)
-
-
-def check_tokens(family: Family) -> None:
-    """Raise ParetuneError if the family takes no reward tokens."""
-    if family.no_tokens:
-        raise ParetuneError(
-            f"{family.name} takes no reward tokens: {family.no_tokens}; leave tokens out"
-        )
 
 
 def misfit(family: Family, image: str | None) -> str | None:

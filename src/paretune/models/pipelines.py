@@ -8,7 +8,7 @@ decode, because neither fits beside a large transformer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -26,11 +26,12 @@ from ..inputs.pictures import picture_of, prompt_identity
 from ..reward_tokens.files import Token
 from ..reward_tokens.pipelines import Scaled, encode_with, needs_gradient, new_token, row_scales
 from ..types import ParetuneError
+from .autoencoder import AutoencoderPart, release
 from .checked import loading
 from .checked_parts import load_parts
 from .detect import check_model, resolve_path
 from .embeddings import cached
-from .family import Family, check_tokens, misfit
+from .family import Family, misfit
 from .flow import Conditions, Schedule
 from .options import FlowOptions, GuidedOptions, read_options
 from .overflow import check_finite
@@ -61,7 +62,7 @@ def load(kind: Any, config: ModelConfig, parts: dict[str, Any]) -> Any:
     return pipe
 
 
-class PipelinePolicy:
+class PipelinePolicy(AutoencoderPart):
     """See `flow.FlowPolicy`. A subclass sets the pipeline, targets and encoders, and defines `embed`."""
 
     kind: Any
@@ -118,7 +119,7 @@ class PipelinePolicy:
         raise NotImplementedError
 
     def embed_negative(self, prompts: list[str]) -> dict[str, torch.Tensor]:
-        """What guidance leads away from: the negative prompt, [1, ..], or [P, ..] with `own_negatives`."""
+        """What guidance leads away from: one prompt's, [1, ..]; with `own_negatives` one row a prompt."""
         return self.embed([self.negative_prompt])
 
     def images_of(self, prompts: Sequence[str]) -> list[str | None]:
@@ -166,10 +167,9 @@ class PipelinePolicy:
             batch: the number of prompts that are embedded at a time.
         """
         negative = guidance and self.two_pass_guidance
-        if tokens:
-            check_tokens(self.family)
         images = self.images_of(prompts)
         seen = any(image is not None for image in images)
+        written = {limit.tokenizer: limit.written for limit in self.family.limits(self.config)}
         training = torch.is_grad_enabled() and needs_gradient(tokens)
         self._text_stays |= training  # each training step of a token encodes more than once
 
@@ -178,10 +178,11 @@ class PipelinePolicy:
             failure = f"model.path: the text encoders of {self.config.path} do not work"
             with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(failure):
                 parts = [
-                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
+                    Conditions.of_outputs(encode_with(self.pipe, partial(self.embed, t), tokens, written))
+                    for t in texts
                 ]
                 each = texts if self.own_negatives else texts[:1]
-                against = [_conditions(self.embed_negative(t)) for t in each if negative]
+                against = [Conditions.of_outputs(self.embed_negative(t)) for t in each if negative]
             joined = Conditions.join(parts, Conditions.join(against) if against else None)
             check_finite(joined.embeds, "the prompts' embeddings", self.config)
             if not seen:
@@ -196,7 +197,6 @@ class PipelinePolicy:
 
     def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
         """See `reward_tokens.pipelines.new_token`."""
-        check_tokens(self.family)
         self.load_text()
         return new_token(self.pipe, name, vectors, init, generator)
 
@@ -207,8 +207,8 @@ class PipelinePolicy:
 
     def apart_from_text(self) -> dict[str, Any]:
         """The networks that are not loaded again with the text encoders, by name: None leaves one out."""
-        more = self.family.more_parts(self.pipe.config)
-        return dict.fromkeys(("transformer", *more, "vae", *self.left_out))
+        parts = ("transformer", *self.family.more_parts(self.pipe.config), "vae", *self.left_out)
+        return dict.fromkeys(parts)
 
     def load_text(self) -> None:
         """Load the text encoders unless they are loaded."""
@@ -232,13 +232,13 @@ class PipelinePolicy:
         finally:
             for encoder in () if self._text_stays else present:
                 encoder.to("cpu")
-            _release(self.device)
+            release(self.device)
 
     def free_text(self) -> None:
         """Release the text encoders: embeddings are computed once, and T5 alone takes 9 GB."""
         for name in self.encoders:
             setattr(self.pipe, name, None)
-        _release(self.device)
+        release(self.device)
 
     def save_pretrained(self, folder: Path) -> bool:
         """Write the pipeline as diffusers does. Returns whether all its text encoders are included."""
@@ -283,79 +283,8 @@ class PipelinePolicy:
         with lower, self._first("transformer"):
             return self.transformer(*values, return_dict=False, **inputs)[0]
 
-    @contextmanager
-    def _first(self, part: str) -> Iterator[None]:
-        """Turn errors at the first use of a part, where a wrong configuration shows, into a ParetuneError."""
-        if part in self._used:
-            yield
-            return
-        with loading(f"model.path: the {part} of {self.config.path} does not work as its config.json says"):
-            yield
-        self._used.add(part)
-
     def guidance_input(self, count: int, guidance: float, scale: float = 1.0) -> torch.Tensor | None:
         """The guidance as an input of the model, [count], or None for a model without such an input."""
         if not self.transformer.config.guidance_embeds:
             return None
         return torch.full((count,), guidance * scale, device=self.device)
-
-    def unscale(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents of the transformer -> latents of the autoencoder."""
-        config = self.vae.config
-        return latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
-
-    @torch.no_grad()
-    def decode(self, latents: torch.Tensor, batch: int = 64) -> torch.Tensor:
-        """Decode latents as the pipeline does: unscale, VAE, [-1, 1] -> [0, 1]. float32 [B, 3, H, W]."""
-        check_finite(latents, "the samples", self.config)
-        self.vae.to(self.device)
-        parts = []
-        for z in latents.split(batch):
-            z = self.unscale(z.to(self.device, self.vae.dtype))
-            with self._first("vae"):
-                decoded = self.vae.decode(z, return_dict=False)[0]
-            parts.append((decoded / 2 + 0.5).clamp(0, 1).float().cpu())
-        self.vae.to("cpu")
-        _release(self.device)
-        return torch.cat(parts)
-
-    def scale(self, latents: torch.Tensor) -> torch.Tensor:
-        """The inverse of `unscale`: latents of the autoencoder -> latents of the transformer."""
-        config = self.vae.config
-        return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
-
-    @torch.no_grad()
-    def encode_media(self, pixels: torch.Tensor, batch: int = 8) -> torch.Tensor:
-        """Samples [B, .., 3, H, W] in [0, 1] -> latents, as in the pipeline's image-to-image variant.
-
-        Latents are the mean of the autoencoder's distribution, so that the same pixels give the same latents.
-        Raises ParetuneError for pixels of another size than the model's samples.
-        """
-        wanted = (self.shape.height, self.shape.width)
-        if tuple(pixels.shape[-2:]) != wanted:
-            raise ParetuneError(
-                f"samples of {pixels.shape[-1]}x{pixels.shape[-2]} pixels cannot be encoded: the model's are "
-                f"{wanted[1]}x{wanted[0]} (model.width, model.height)"
-            )
-        self.vae.to(self.device)
-        parts = []
-        for x in pixels.split(batch):
-            z = self.vae.encode(2 * x.to(self.device, self.vae.dtype) - 1).latent_dist.mode()
-            parts.append(self.scale(z).float().cpu())
-        self.vae.to("cpu")
-        _release(self.device)
-        return torch.cat(parts)
-
-
-def _conditions(parts: Mapping[str, torch.Tensor]) -> Conditions:
-    """The output of `embed` as Conditions. A blended mask is 1 where any of the blended masks is not 0."""
-    masks = {name: (x.abs() > 1e-3).long() for name, x in parts.items() if name.startswith("mask")}
-    more = {name: x for name, x in parts.items() if name not in ("embeds", "pooled", "mask")}
-    more = {name: masks.get(name, x) for name, x in more.items()}
-    return Conditions(parts["embeds"], parts.get("pooled"), mask=masks.get("mask"), more=more)
-
-
-def _release(device: torch.device) -> None:
-    """Return unused memory to the accelerator."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

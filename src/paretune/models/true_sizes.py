@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 
 from ..config import ModelConfig
 from .family import Family, Published, by_hub_id, families, transformers_of
@@ -75,10 +76,12 @@ def random_conditions(policy: PipelinePolicy, count: int) -> Conditions:
 
 def _random(kind: Any, published: Published, config: ModelConfig, device: str) -> Any:
     """A random model on the device in the recipe's dtype, without a larger copy in memory."""
-    with torch.device("meta"):
+    # The weights alone are left out. Buffers and other tables, as of positions, have their true values.
+    with init_empty_weights():
         model = kind(**published.transformer)
-    model = model.to(getattr(torch, config.dtype)).to_empty(device=device)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.02)
-    return model
+    dtype = getattr(torch, config.dtype)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            weight = torch.empty(parameter.shape, dtype=dtype, device=device)
+            setattr(module, name, torch.nn.Parameter(weight.normal_(std=0.02)))
+    return model.to(device, dtype)

@@ -13,9 +13,7 @@ from ..config import RunConfig
 from ..data.prompts import prompt_file
 from ..executors import find_executor
 from ..files import disk_errors, real, write_json, write_text
-from ..models.detect import family_of
 from ..models.facts import check_options, read_shape
-from ..models.family import check_tokens
 from ..planning.budget import check_even, set_sizes
 from ..planning.plan import Plan
 from ..recipes import changed_keys, load_config
@@ -37,8 +35,6 @@ def check(config: RunConfig) -> None:
     PATIENCE.set(config.executor.reward_timeout)
     find_executor(config.executor.kind)
     check_options(config.model)
-    if config.tokens is not None:
-        check_tokens(family_of(config.model.path))
     read_shape(config.model)
     check_objective(config)
     check_prompts(config)

@@ -8,15 +8,16 @@ predicts for them is dropped. Pictures may differ in size: the samples of a batc
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers import FluxKontextPipeline
 from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
-from torch.nn.utils.rnn import pad_sequence
 
 from ...inputs.pictures import open_picture
 from ...types import ParetuneError
+from ..beside import by_size, encode_pictures, pictures_of, random_pictures, size_of
 from ..family import Family
 from ..flow import Conditions
 from ..flux.policy import FluxPolicy
@@ -44,20 +45,7 @@ class KontextPolicy(FluxPolicy):
 
         Latents of smaller pictures are followed by zeros, which `velocity` leaves out.
         """
-        self.vae.to(self.device)
-        latents, sizes = list[torch.Tensor](), list[list[int]]()
-        side = 2 * self.pipe.vae_scale_factor
-        for image in images:
-            assert image is not None
-            pixels = self._pixels(image)
-            z = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist.mode()
-            latents.append(self.scale(z)[0].float())
-            sizes.append([pixels.shape[-2] // side, pixels.shape[-1] // side])
-        self.vae.to("cpu")
-        return {
-            "picture": pad_sequence(latents, batch_first=True),
-            "picture_size": torch.tensor(sizes, device=self.device),
-        }
+        return encode_pictures(self, (self._pixels(image) for image in images if image is not None))
 
     def _pixels(self, image: str) -> torch.Tensor:
         """A picture in [-1, 1], [1, 3, h, w], resized as the pipeline does."""
@@ -76,34 +64,20 @@ class KontextPolicy(FluxPolicy):
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
     ) -> torch.Tensor:
         """See `FluxPolicy.velocity`. Samples whose pictures have the same size are run together."""
-        sizes, group = torch.unique(conditions.more["picture_size"], dim=0, return_inverse=True)
-        rows = [(group == number).nonzero().flatten() for number in range(len(sizes))]
-        parts = [
-            self._beside(x[row], sigma[row], conditions.select(row), guidance, (int(height), int(width)))
-            for row, (height, width) in zip(rows, sizes.tolist(), strict=True)
-        ]
-        return torch.cat(parts)[torch.cat(rows).argsort()]
+        return by_size(x, sigma, conditions, partial(self._beside, guidance=guidance))
 
     def _beside(
-        self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float,
-        size: tuple[int, int],
-    ) -> torch.Tensor:  # fmt: skip
-        """The velocity of samples beside input pictures of one size, [height, width] in tokens."""
+        self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
+    ) -> torch.Tensor:
+        """The velocity of samples beside input pictures of one size."""
         side = 2 * self.pipe.vae_scale_factor
         own = self.positions(self.shape.height // side, self.shape.width // side)
-        seen = self.positions(*size)
+        seen = self.positions(*size_of(conditions))
         seen[:, 0] = 1  # as the pipeline tells the two pictures apart
-        picture = conditions.more["picture"][:, : size[0] * size[1]].to(x.dtype)
-        both = torch.cat([x, picture], dim=1)
+        both = torch.cat([x, pictures_of(conditions).to(x.dtype)], dim=1)
         return self.predict(both, torch.cat([own, seen]), sigma, conditions, guidance)[:, : x.shape[1]]
 
     def random_more(self, count: int) -> dict[str, torch.Tensor]:
         """See `PipelinePolicy.random_more`: pictures of 1024x1024 pixels, or of a sample's size."""
-        side = 2 * self.pipe.vae_scale_factor
         size = (1024, 1024) if self._resized else (self.shape.height, self.shape.width)
-        height, width = size[0] // side, size[1] // side
-        tokens = (count, height * width, self.latent_shape[-1])
-        return {
-            "picture": torch.randn(tokens, device=self.device, dtype=self.dtype),
-            "picture_size": torch.tensor([[height, width]] * count, device=self.device),
-        }
+        return random_pictures(self, count, *size)

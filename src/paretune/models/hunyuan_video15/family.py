@@ -9,33 +9,45 @@ from pydantic import Field
 from ...config import ModelConfig
 from ...types import ParetuneError
 from ..family import Family, Published
-from ..options import FlowOptions, Positive, PositiveReal, read_options
-from ..shapes import PartConfig, Shape, pixel_sides
+from ..options import FlowOptions, Positive, PositiveReal, Tiles, read_options
+from ..shapes import PartConfig, Shape, latent_frames, pixel_sides
 from ..text_limits import Limit
 
 HEIGHT, WIDTH, FRAMES = 480, 848, 121  # HunyuanVideo15Pipeline's, for a model of 480 lines
-TEXT_TOKENS = 1000  # of a prompt in its chat, after the first 108, which the pipeline drops
+TEXT_TOKENS, BEFORE = 1000, 108  # of a prompt and the end of its chat, and of the chat before it
 GLYPH_TOKENS = 256  # of the texts in quotes
+# The chat into which HunyuanVideo15Pipeline writes a prompt. It drops the first `BEFORE` tokens.
+_LINES = (
+    "You are a helpful assistant. Describe the video by detailing the following aspects:",
+    "1. The main content and theme of the video.",
+    "2. The color, shape, size, texture, quantity, text, and spatial relationships of the objects.",
+    "3. Actions, events, behaviors temporal relationships, physical movement changes of the objects.",
+    "4. background environment, light, style and atmosphere.",
+    "5. camera angles, movements, and transitions used in the video.",
+)
+WRITTEN = (
+    f"<|im_start|>system\n{(' ' * 9).join(_LINES)}<|im_end|>\n<|im_start|>user\n{{}}<|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
 
 
 class Video15Options(FlowOptions):
     """The options of HunyuanVideo 1.5.
 
     frames: of a clip; None: the pipeline's default. shift: of the schedule; None: that of the pipeline's
-    scheduler.
+    scheduler. tiles: in which large clips are decoded, or none.
     """
 
     frames: Annotated[Positive, Field(le=10_000)] | None = None
     shift: PositiveReal | None = None
+    tiles: Tiles = "blended"
 
 
 def text_tokens(model: ModelConfig) -> int:
     """The most tokens of a prompt. Raises ParetuneError for more than the pipeline takes."""
     length = read_options(Video15Options, model).max_sequence_length
     if (length or 0) > TEXT_TOKENS:
-        raise ParetuneError(
-            f"model.options.max_sequence_length is at most {TEXT_TOKENS} for HunyuanVideo 1.5"
-        )
+        raise ParetuneError(f"model.options.max_sequence_length is at most {TEXT_TOKENS} here")
     return length or TEXT_TOKENS
 
 
@@ -44,17 +56,12 @@ def shape(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape
     text_tokens(model)
     space, time = vae["spatial_compression_ratio"], vae["temporal_compression_ratio"]
     patch, patch_time = transformer["patch_size"], transformer["patch_size_t"]
-    sides = {"height": model.height or HEIGHT, "width": model.width or WIDTH}
-    height, width = pixel_sides(model.model_copy(update=sides), HEIGHT, space * patch)
+    height, width = pixel_sides(model, (HEIGHT, WIDTH), space * patch)
     frames = read_options(Video15Options, model).frames or FRAMES
-    latent_frames = (frames - 1) // time + 1
-    if (frames - 1) % time or latent_frames % patch_time:
-        raise ParetuneError(
-            f"model.options.frames: {frames} does not fit this model: give {time} k + 1, such as {FRAMES}"
-        )
-    latents = (transformer["out_channels"], latent_frames, height // space, width // space)
-    area = latents[2] * latents[3] // patch**2
-    return Shape(height, width, latents, latent_frames // patch_time * area, frames)
+    count = latent_frames(frames, time, patch_time, FRAMES)
+    latents = (transformer["out_channels"], count, height // space, width // space)
+    tokens = count // patch_time * (latents[2] * latents[3] // patch**2)
+    return Shape(height, width, latents, tokens, frames)
 
 
 def _cut_text(model: ModelConfig) -> int | None:
@@ -96,12 +103,9 @@ FAMILY = Family(
     },
     text_tokens=lambda model: text_tokens(model) + GLYPH_TOKENS,
     cut_text=_cut_text,
-    # How much of a prompt's chat is left to the prompt depends on the tokenizer, so cut prompts are counted
-    # only where they are longer than the whole chat may be.
-    limits=lambda model: (Limit("tokenizer", "text_encoder", text_tokens(model)),),
+    limits=lambda model: (Limit("tokenizer", "text_encoder", text_tokens(model), WRITTEN, BEFORE),),
     encoders=lambda model: ("text_encoder", "text_encoder_2"),
     passes=lambda model: 2 if model.guidance_scale > 1 else 1,
     smaller=_smaller,
-    no_tokens="its pipeline reads a prompt within a chat, and they cannot be placed inside it",
     sampling=(50, 6.0),
 )

@@ -13,7 +13,6 @@ the transformer moves masked tokens to the end and nothing attends to them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,14 @@ import torch
 from diffusers import HunyuanVideo15Pipeline
 from diffusers.guiders import ClassifierFreeGuidance
 
+from ...reward_tokens.files import Token
 from ...reward_tokens.pipelines import Scaled
 from ...types import ParetuneError
 from ..clips import ClipPolicy
 from ..flow import Conditions
 from ..options import read_options
 from ..shapes import Shape
+from ..tiles import Axis, clip_axes
 from .family import FAMILY, GLYPH_TOKENS, Video15Options, text_tokens
 
 # The attention of clip and text, as SimpleTuner's hunyuanvideo takes them by default. The text refiner's
@@ -57,6 +58,12 @@ class HunyuanVideo15Policy(ClipPolicy):
         self.vae.use_slicing = True  # its attention takes one clip at a time
         return super().check_size()
 
+    def axes(self) -> Sequence[Axis] | None:
+        """See `ClipPolicy.axes`."""
+        vae, tiled = self.vae, read_options(Video15Options, self.config).tiles == "blended"
+        scales = vae.spatial_compression_ratio, vae.temporal_compression_ratio
+        return clip_axes(vae.tile_sample_min_height, *scales) if tiled else None
+
     @property
     def guider(self) -> Any:
         """The pipeline's; diffusers' default for random weights, which have none."""
@@ -80,15 +87,12 @@ class HunyuanVideo15Policy(ClipPolicy):
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
     ) -> Conditions:
         """See `PipelinePolicy.encode`. Positions after the longest text are masked, so they are cut off."""
-        whole = super().encode(prompts, guidance, tokens, batch)
-        cut = _without_padding(whole)
-        if whole.negative_embeds is None:
-            return cut
-        against = _without_padding(whole.negatives()).as_negative()
-        return replace(
-            cut, negative_embeds=against.negative_embeds, negative_mask=against.negative_mask,
-            negative_more=against.negative_more,
-        )  # fmt: skip
+        return super().encode(prompts, guidance, tokens, batch).without_padding()
+
+    def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
+        """A new token for Qwen alone, because ByT5 reads only texts in quotes."""
+        token = super().new_token(name, vectors, init, generator)
+        return Token(name, {"text_encoder": token.vectors["text_encoder"]})
 
     def text_widths(self) -> dict[str, int]:
         """See `PipelinePolicy.text_widths`."""
@@ -132,12 +136,3 @@ class HunyuanVideo15Policy(ClipPolicy):
         if shift is not None:
             scheduler.set_shift(shift)
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
-
-
-def _without_padding(conditions: Conditions) -> Conditions:
-    """The conditions without the positions that are masked for every prompt, at the end of both texts."""
-    mask, mask_2 = conditions.mask, conditions.more["mask_2"]
-    assert mask is not None
-    end, end_2 = (int(m.any(0).nonzero().max()) + 1 if m.any() else 1 for m in (mask, mask_2))
-    more = {"embeds_2": conditions.more["embeds_2"][:, :end_2], "mask_2": mask_2[:, :end_2]}
-    return replace(conditions, embeds=conditions.embeds[:, :end], mask=mask[:, :end], more=more)

@@ -50,12 +50,14 @@ def shape(model: ModelConfig, transformer: PartConfig, vae: PartConfig) -> Shape
         raise ParetuneError(
             f"model.options.frames: {frames} does not fit this model: give {time} k + 1, such as {FRAMES}"
         )
-    latents = (transformer["in_channels"], latent_frames, height // space, width // space)
+    # A transformer that sees an input picture beside the latents has more channels on its way in.
+    channels = transformer.get("out_channels") or transformer["in_channels"]
+    latents = (channels, latent_frames, height // space, width // space)
     area = (latents[2] // patch_height) * (latents[3] // patch_width)
     return Shape(height, width, latents, latent_frames // patch_time * area, frames)
 
 
-def _second(index: Mapping[str, Any]) -> tuple[str, ...]:
+def second(index: Mapping[str, Any]) -> tuple[str, ...]:
     """A pipeline with a boundary between noise levels has a transformer for each side of it."""
     return () if index.get("boundary_ratio") is None else ("transformer_2",)
 
@@ -73,15 +75,15 @@ _SMALL = {
     "patch_size": (1, 2, 2), "num_attention_heads": 12, "attention_head_dim": 128, "in_channels": 16,
     "out_channels": 16, "ffn_dim": 8960, "num_layers": 30,
 }  # fmt: skip
-_LARGE = {**_SMALL, "num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40}
-_VAE = {"z_dim": 16, "scale_factor_spatial": 8, "scale_factor_temporal": 4}
+LARGE = {**_SMALL, "num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40}
+VAE = {"z_dim": 16, "scale_factor_spatial": 8, "scale_factor_temporal": 4}
 
 
 def _published(transformer: PartConfig, billions: float, boundary: float | None = None) -> Published:
     index = {} if boundary is None else {"boundary_ratio": boundary}
-    sizes = dict.fromkeys(("transformer", *_second(index)), billions)
+    sizes = dict.fromkeys(("transformer", *second(index)), billions)
     sizes |= {"vae": 0.13, "text_encoder": 5.68}
-    return Published(sizes, transformer, _VAE, "AutoencoderKLWan", index=index)
+    return Published(sizes, transformer, VAE, "AutoencoderKLWan", index=index)
 
 
 FAMILY = Family(
@@ -91,13 +93,13 @@ FAMILY = Family(
     options=WanOptions,
     pipelines=("WanPipeline",),
     parts=("transformer", "vae", "text_encoder"),
-    more_parts=_second,
+    more_parts=second,
     transformer="WanTransformer3DModel",
     shape=shape,
     published={
         "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": _published(_SMALL, 1.42),
-        "Wan-AI/Wan2.1-T2V-14B-Diffusers": _published(_LARGE, 14.29),
-        "Wan-AI/Wan2.2-T2V-A14B-Diffusers": _published(_LARGE, 14.29, boundary=0.875),
+        "Wan-AI/Wan2.1-T2V-14B-Diffusers": _published(LARGE, 14.29),
+        "Wan-AI/Wan2.2-T2V-A14B-Diffusers": _published(LARGE, 14.29, boundary=0.875),
     },
     known=("Wan-AI/Wan2.2-TI2V-5B-Diffusers",),
     text_tokens=text_tokens,

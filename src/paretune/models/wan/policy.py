@@ -18,6 +18,7 @@ from ..clips import ClipPolicy
 from ..flow import Conditions, Schedule
 from ..options import read_options
 from ..pair import pair_of
+from ..shapes import Shape
 from .family import FAMILY, WanOptions, text_tokens
 
 # As Flow-GRPO's train_wan2_1.py, which adapts all attention. Flow-Factory also takes ffn.net.0.proj and
@@ -41,7 +42,8 @@ class WanPolicy(ClipPolicy):
     @property
     def boundary(self) -> float | None:
         """The sigma below which the second transformer runs; None for a model with one."""
-        return self.pipe.config.boundary_ratio
+        ratio = self.pipe.config.boundary_ratio
+        return None if ratio is None else float(ratio)
 
     @property
     def guidance_2(self) -> float | None:
@@ -59,12 +61,19 @@ class WanPolicy(ClipPolicy):
             )
         return super().denoiser()
 
+    def check_size(self) -> Shape:
+        """See `PipelinePolicy.check_size`. Moments that do not fit the latents show here, not after a run."""
+        shape = super().check_size()
+        self.vae.enable_slicing()  # one clip at a time, because it decodes without tiles
+        self.unscale(torch.zeros(1, *shape.latents))
+        return shape
+
     def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """UMT5's sequence, cleaned and filled up with zeros by the pipeline."""
-        embeds, _ = self.pipe.encode_prompt(
-            texts, do_classifier_free_guidance=False, device=self.device,
-            max_sequence_length=text_tokens(self.config),
-        )  # fmt: skip
+        # Of this class for image to video too, whose own copy of this method fails without ftfy installed.
+        embeds = WanPipeline._get_t5_prompt_embeds(
+            self.pipe, texts, device=self.device, max_sequence_length=text_tokens(self.config)
+        )
         return {"embeds": embeds}
 
     def text_widths(self) -> dict[str, int]:
@@ -75,30 +84,27 @@ class WanPolicy(ClipPolicy):
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
     ) -> torch.Tensor:
         """The transformer's output, with classifier-free guidance if `guidance` is above 1. float32."""
-        embeds, t = conditions.embeds, sigma * TIMESTEPS
-        first = None if self.boundary is None else t >= self.boundary * TIMESTEPS
+        inputs = self.inputs(x, sigma * TIMESTEPS, conditions)
         if guidance <= 1:
-            return self._run(x, t, embeds, first).float()
+            return self.run_transformer(**inputs).float()
         assert conditions.negative_embeds is not None
-        negative = conditions.negative_embeds.expand(len(x), -1, -1)
-        twice = None if first is None else torch.cat([first, first])
-        both = self._run(torch.cat([x, x]), torch.cat([t, t]), torch.cat([negative, embeds]), twice)
-        uncond, cond = both.float().chunk(2)
+        negative = conditions.negative_embeds.to(self.dtype).expand(len(x), -1, -1)
+        against = {**inputs, "encoder_hidden_states": negative}
+        twice = {name: torch.cat([against[name], value]) for name, value in inputs.items()}
+        uncond, cond = self.run_transformer(**twice).float().chunk(2)
         scale: float | torch.Tensor = guidance
-        if first is not None and self.guidance_2 is not None:
-            scale = torch.where(first, guidance, self.guidance_2).view(-1, 1, 1, 1, 1)
+        if self.boundary is not None and self.guidance_2 is not None:
+            scale = torch.where(inputs["first"], guidance, self.guidance_2).view(-1, 1, 1, 1, 1)
         return uncond + scale * (cond - uncond)
 
-    def _run(
-        self, x: torch.Tensor, t: torch.Tensor, embeds: torch.Tensor, first: torch.Tensor | None
-    ) -> torch.Tensor:
-        """The transformer's output. first: of two transformers, whether the first runs. [B]."""
+    def inputs(self, x: torch.Tensor, t: torch.Tensor, conditions: Conditions) -> dict[str, torch.Tensor]:
+        """The arguments of the transformer, [B, ..] each. t: the time, [B]."""
+        made = {"x": x, "timestep": t, "encoder_hidden_states": conditions.embeds.to(self.dtype)}
         if self.pipe.config.expand_timesteps:  # 2.2's TI2V model has a time for every token
-            t = t[:, None].expand(-1, self.shape.tokens)
-        which = {} if first is None else {"first": first}
-        return self.run_transformer(
-            x, timestep=t, encoder_hidden_states=embeds.to(self.dtype), **which
-        )
+            made["timestep"] = t[:, None].expand(-1, self.shape.tokens)
+        if self.boundary is not None:
+            made["first"] = t >= self.boundary * TIMESTEPS
+        return made
 
     def schedule(self, steps: int) -> Schedule:
         """Euler's sigmas with the pipeline's shift, which UniPC's configuration calls flow_shift."""

@@ -10,13 +10,12 @@ pipeline's own: cond + guidance * (cond - uncond), so that 0 turns it off.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from diffusers import ZImagePipeline
 from diffusers.pipelines.z_image.pipeline_z_image import calculate_shift
-from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from ...reward_tokens.pipelines import Scaled
 from ..flow import Conditions
@@ -41,24 +40,20 @@ class ZImagePolicy(PipelinePolicy):
     two_pass_guidance = True
 
     def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
-        """Qwen3's sequence with its mask, filled up to the full length."""
-        length = text_tokens(self.config)
+        """Qwen3's sequence with its mask, filled up to the longest text."""
         rows, _ = self.pipe.encode_prompt(
             list(texts),  # the pipeline writes its template into the list
-            device=self.device, do_classifier_free_guidance=False, max_sequence_length=length,
+            device=self.device, do_classifier_free_guidance=False,
+            max_sequence_length=text_tokens(self.config),
         )  # fmt: skip
-        embeds = torch.stack([pad(row, (0, 0, 0, length - len(row))) for row in rows])
-        mask = torch.tensor([[1.0] * len(row) + [0.0] * (length - len(row)) for row in rows])
-        return {"embeds": embeds, "mask": mask.to(embeds.device)}
+        masks = [torch.ones(len(row), device=self.device) for row in rows]
+        return {"embeds": pad_sequence(rows, True), "mask": pad_sequence(masks, True)}
 
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
     ) -> Conditions:
         """See `PipelinePolicy.encode`. The negative prompt is always there: guidance above 0 needs it."""
-        full = super().encode(prompts, True, tokens, batch)
-        assert full.mask is not None
-        longest = int(full.mask.sum(1).max())
-        return replace(full, embeds=full.embeds[:, :longest], mask=full.mask[:, :longest])
+        return super().encode(prompts, True, tokens, batch)
 
     def text_widths(self) -> dict[str, int]:
         """See `PipelinePolicy.text_widths`."""
