@@ -55,6 +55,30 @@ def test_the_older_pipeline_draws_the_same(edit: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
+def test_a_transformer_that_takes_the_picture_without_noise_draws_the_same(tmp_path: Path) -> None:
+    """As that of Qwen-Image-Edit-2511: the tokens of the input picture have the time 0."""
+    folder = make(tmp_path)
+    config = folder / "transformer" / "config.json"
+    config.write_text(config.read_text().replace('"zero_cond_t": false', '"zero_cond_t": true'))
+    policy, prompt = _policy(folder), _prompt(tmp_path, (24, 8))
+    assert policy.transformer.zero_cond_t
+    noise = policy.initial_noise(1, torch.Generator().manual_seed(0))
+    ours = policy.decode(sample(policy, policy.encode([prompt], True), noise, Sampling(3, 4.0)).clean)
+    policy.load_text()
+    torch.testing.assert_close(ours, draw(policy, prompt, noise, 3, 4.0), atol=1e-5, rtol=0)
+
+
+def test_prompts_that_are_read_in_parts_are_the_same(edit: Path, tmp_path: Path) -> None:
+    """Texts and negative prompts are as long as their pictures make them, and are filled up when joined."""
+    policy = _policy(edit)
+    policy.lazy_text = False  # nothing comes from the cache
+    prompts = [_prompt(tmp_path, (40, 40)), _prompt(tmp_path, (24, 8), seed=2)]
+    whole, parts = (policy.encode(prompts, True, batch=batch).tensors() for batch in (2, 1))
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, msg=name)
+
+
 def test_texts_and_pictures_are_read_as_by_the_processor_of_transformers(edit: Path) -> None:
     """Its own `__init__` needs torchvision, for the part that reads videos; what it does here does not."""
     from transformers import Qwen2VLProcessor
