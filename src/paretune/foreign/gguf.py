@@ -21,7 +21,8 @@ from typing import Any
 
 from ..types import ParetuneError
 from .cache import cache_folder
-from .fetched import FETCHED, fetched_file
+from .fetched import FETCHED, fetched_file, is_here, to_fetch
+from .loading import load
 
 SUFFIX = ".gguf"
 LAYOUT = 1  # changes when the folder that is made of a file changes
@@ -44,9 +45,11 @@ def opened(path: str) -> Path:
 
 
 def notices(path: str) -> list[str]:
-    """A line that says that the weights of a model were quantised; none for other models."""
+    """A line that says that the weights of a model were quantised, or what fetches it; none for others."""
     if not is_gguf(path):
         return []
+    if path in FETCHED and not is_here(path):
+        return [f"first: {to_fetch(path)}"]
     kinds = _kinds(path, fetched_file(path) if path in FETCHED else Path(path))
     if not kinds:
         return []
@@ -90,13 +93,17 @@ def _write(path: str, file: Path, folder: Path) -> None:
     from .silence import quiet
 
     quiet()
-    settings: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
+    what = f"model.path: {path}"
     try:
         with redirect_stderr(io.StringIO()):  # the library's progress bar
-            loaded: Any = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **settings)
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, **settings)
+            loaded: Any = load(
+                AutoModelForCausalLM, file.parent, what, gguf_file=file.name, dtype=torch.float32
+            )
+            tokenizer = load(AutoTokenizer, file.parent, what, gguf_file=file.name)
+    except ParetuneError:
+        raise
     except Exception as error:  # the library raises what its parsing of any bytes comes upon
-        raise ParetuneError(f"model.path: {path} cannot be opened: {_reason(error)}") from error
+        raise ParetuneError(f"{what} cannot be opened: {_reason(error)}") from error
     # What was quantised counts as quantised, which cannot be saved; the weights are not any more.
     config = loaded.config.__class__.from_dict(
         {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}

@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from ..foreign.fetched import FETCHED, is_here
 from ..foreign.gguf import is_gguf, opened
 from ..foreign.loading import needs_code
 from ..types import ParetuneError
@@ -29,6 +30,11 @@ def resolve_path(path: str) -> str:
     return str(opened(path)) if is_gguf(path) else path
 
 
+def place_of(path: str) -> Path:
+    """As `resolve_path`, for what asks without loading: a model that is not fetched yet keeps its name."""
+    return Path(path if path in FETCHED and not is_here(path) else resolve_path(path))
+
+
 def world_of(path: str) -> str:
     """The embedded world of a model, "" for a model that is not embedded."""
     return EMBEDDED[path].parent.name if path in EMBEDDED else ""
@@ -40,10 +46,12 @@ def settings_of(path: str) -> dict[str, Any]:
 
 
 def check_model(path: str) -> Family | None:
-    """The family of a local folder, or None for a hub id, whose family is in a file on the hub.
+    """The family of a local folder, or None for a hub id or a model that is not fetched yet.
 
     Raises ParetuneError when the folder is not a valid model of a family that has a policy.
     """
+    if path in FETCHED and not is_here(path):
+        return None
     resolved = Path(resolve_path(path))
     if path in EMBEDDED and not resolved.exists():
         raise ParetuneError(f"model.path: the embedded model {path} is not in this installation")

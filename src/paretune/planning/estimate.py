@@ -9,11 +9,10 @@ measurement.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..config import RunConfig
 from ..models.config_files import read_config
-from ..models.detect import family_of, resolve_path
+from ..models.detect import family_of, place_of
 from ..models.facts import read_backbone, read_shape
 from ..models.family import Family, transformers_of
 from ..models.quantize import is_quantized
@@ -135,7 +134,7 @@ def _token_hours(config: RunConfig, draw: float, train: float, seconds: float) -
 
 def _model_facts(config: RunConfig, family: Family) -> tuple[Sizes, int] | None:
     """Parameters, and tokens of a sample with its text; None of a hub model that is not known."""
-    folder, model = Path(resolve_path(config.model.path)), config.model
+    folder, model = place_of(config.model.path), config.model
     shape, published = read_shape(model), family.published.get(model.path)
     encoders = family.encoders(model)
     if folder.is_dir():

@@ -48,7 +48,6 @@ FAMILY = replace(
             flux.VAE,
         ),
     },
-    text_tokens=partial(flux.text_tokens, options=KontextOptions),
     cut_text=partial(flux.cut_text, options=KontextOptions),
     limits=partial(flux.limits, options=KontextOptions),
     smaller=partial(flux.smaller, options=KontextOptions),
