@@ -18,6 +18,7 @@ from torch import nn
 from paretune import run as runs
 from paretune.adapters.store import save_delta
 from paretune.config import ModelConfig
+from paretune.models.detect import family_of
 from paretune.models.facts import read_shape
 from paretune.models.flow import Sampling, sample
 from paretune.models.loading import open_policy
@@ -181,6 +182,10 @@ def test_an_expert_learns_on_a_base_in_eight_bits(case: FamilyCase, pipeline: Pa
 
 
 def test_an_expert_learns_on_a_float16_base(case: FamilyCase, pipeline: Path, tmp_path: Path) -> None:
+    if "float16" not in family_of(str(pipeline)).dtypes:
+        with pytest.raises(ParetuneError, match=r"model\.dtype: float16 is no dtype"):
+            _policy(case, pipeline, dtype="float16")
+        return
     trainer = _trainer(case, tmp_path, pipeline, model={**case.model, "dtype": "float16"})
     assert trainer.policy.transformer.dtype == torch.float16
     before = _parameters(trainer)

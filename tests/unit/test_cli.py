@@ -283,8 +283,10 @@ class TestModel:
     def test_another_pipeline(self, mistake: Any, tmp_path: Path) -> None:
         write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "KolorsPipeline"}')
         line = mistake(f"model.path={tmp_path}/m")
-        assert "is a KolorsPipeline, not a " in line
-        assert "FluxPipeline or " in line
+        assert "is a KolorsPipeline, which no family here draws (the nearest is " in line
+        assert "docs/add-a-model.md" in line
+        write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "FluxInpaintPipeline"}')
+        assert "(the nearest is flux, of a FluxPipeline)" in mistake(f"model.path={tmp_path}/m")
 
     def test_a_damaged_index(self, mistake: Any, tmp_path: Path) -> None:
         write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "Stab')

@@ -78,7 +78,7 @@ def test_the_hub_tells_the_family_once(
     ("files", "told"),
     [
         ({}, "neither model_index.json nor config.json"),
-        ({"model_index.json": {"_class_name": "KolorsPipeline"}}, "is a KolorsPipeline, not a"),
+        ({"model_index.json": {"_class_name": "KolorsPipeline"}}, "is a KolorsPipeline, which"),
         ({"config.json": {"architectures": ["BertModel"]}}, "is a BertModel, not a ..ForCausalLM"),
     ],
 )

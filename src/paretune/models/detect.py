@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,11 @@ def _pipeline_family(path: str, index: Path) -> Family:
         raise ParetuneError(f"model.path: {index} is damaged: its _class_name is not a name")
     known = by_pipeline()
     if kind not in known:
-        raise ParetuneError(f"model.path: {path} is a {kind}, not a {' or '.join(known)}")
+        near = difflib.get_close_matches(kind, known, n=1, cutoff=0.0)[0]
+        raise ParetuneError(
+            f"model.path: {path} is a {kind}, which no family here draws (the nearest is {known[near].name}, "
+            f"of a {near}); docs/add-a-model.md says how a family is added"
+        )
     return known[kind]
 
 

@@ -89,5 +89,6 @@ FAMILY = Family(
     encoders=lambda model: ("text_encoder",),
     passes=lambda model: 2 if model.guidance_scale > 0 else 1,
     smaller=_smaller,
+    dtypes=("float32", "bfloat16"),  # in float16 its activations overflow (issue 14 of Tongyi-MAI/Z-Image)
     sampling=(50, 5.0),
 )
