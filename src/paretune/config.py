@@ -34,6 +34,7 @@ from .limits import (
     RewardOptions,
     Seed,
     Steps,
+    Unit,
     Whole,
     check_epochs,
     check_lattice,
@@ -87,7 +88,7 @@ class ObjectiveConfig(_Section):
     advantage_std: Literal["group", "global"] = "group"
     advantage_clip: PositiveReal = 5.0
     joint: Literal["sum_then_normalise", "normalise_then_sum"] = Field(
-        "sum_then_normalise", description="advantages of several rewards at once (morl_dr)"
+        "sum_then_normalise", description="advantages of several rewards at once (morl_dr, map.lean)"
     )
     shared_noise: bool = Field(False, description="one initial noise a group")
     options: Options = Field(
@@ -141,6 +142,15 @@ class RewardConfig(_Section):
     options: RewardOptions = Field(default_factory=dict)
     kl: NonNegative | None = Field(None, description="overrides objective.kl")
     epochs: Epochs | None = Field(None, description="overrides train.epochs")
+    lean: Unit | None = Field(None, description="overrides map.lean")
+
+
+class MapConfig(_Section):
+    """What the experts of MapReduce are scored by. The experts of Rewarded Soup never lean."""
+
+    lean: Unit = Field(
+        0.0, description="the share of every other reward that applies to a prompt; 0: the own reward alone"
+    )
 
 
 class ReduceConfig(_Section):
@@ -242,6 +252,7 @@ class RunConfig(_Section):
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
     rewards: Annotated[dict[FolderName, RewardConfig], Field(min_length=1, max_length=MOST_REWARDS)]
+    map: MapConfig = MapConfig()
     reduce: ReduceConfig = ReduceConfig()
     tokens: TokensConfig | None = Field(None, description="if given, trains a token a reward")
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -283,6 +294,11 @@ class RunConfig(_Section):
         """The weights of the rewards, normalised so that their sum is 1."""
         total = sum(r.weight for r in self.rewards.values())
         return {name: r.weight / total for name, r in self.rewards.items()}
+
+    def lean(self, reward: str) -> float:
+        """The share of the other rewards that the reward's expert is scored by; 0 without another reward."""
+        own = self.rewards[reward].lean
+        return 0.0 if len(self.rewards) == 1 else self.map.lean if own is None else own
 
     def rounding_keys(self, whole_batches: bool = False) -> frozenset[str]:
         """The keys that change nothing but the rounding of a result, so that a resumed run may change them.

@@ -51,7 +51,7 @@ def test_a_short_file_gives_what_it_has(tmp_path: Path) -> None:
         "selma": (singly, 24), "morl_d": (mixed, 24), "morl_dr": (mixed, 24),
     }  # fmt: skip
     task = build_plan(config).methods[1].rounds[0].tasks[0]
-    assert expert_budget(config, task, set_sizes(config)) == (2 * 3 * 4 * 2, 12)
+    assert expert_budget(config, task, set_sizes(config)) == (2 * 3 * 4 * 2, 12, 2 * 3 * 4 * 2)
 
 
 def test_files_that_are_long_enough_change_nothing(tmp_path: Path) -> None:

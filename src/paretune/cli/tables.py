@@ -53,7 +53,7 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         "objective": f"{objective.name}{_described(config)}, KL to the {objective.anchor}: "
         + ", ".join(f"{n} {k:g}" for n, k in kls.items()),
         "advantages": f"over the {objective.advantage_std} standard deviation, clipped at "
-        f"{objective.advantage_clip:g}",
+        f"{objective.advantage_clip:g}{_leaning(config)}",
         "adapter": f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",
         "optimiser": f"AdamW, {train.lr_scheduler} learning rate {train.learning_rate:g}, "
         f"weight decay {train.weight_decay:g}, average {train.ema_decay:g} every {train.ema_every}"
@@ -72,22 +72,29 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         title=f"methods (time on {core}{device.name}, estimated at {rate:g} TFLOP/s sustained)",
         title_justify="left",
     )
-    for name in ("method", "rounds", "experts", "samples", "updates", "time"):
+    for name in ("method", "rounds", "experts", "samples", "scores", "updates", "time"):
         budget.add_column(name, justify="left" if name == "method" else "right")
     for method in plan.methods:
         experts = sum(len(r.tasks) for r in method.rounds)
         hours = costs.hours.get(method.name)
         budget.add_row(
             method.name, str(len(method.rounds)), str(experts), f"{method.samples:,}",
-            f"{method.updates:,}", "" if hours is None else spoken(3600 * hours),
+            f"{method.scores:,}", f"{method.updates:,}", "" if hours is None else spoken(3600 * hours),
         )  # fmt: skip
     if config.tokens is not None:
         own, hours = config.tokens.options, costs.hours.get("tokens")
         budget.add_row(
-            "tokens", "", "", f"{own.samples * len(config.rewards):,}",
+            "tokens", "", "", f"{own.samples * len(config.rewards):,}", "",
             f"{config.tokens.steps * len(config.rewards):,}", "" if hours is None else spoken(3600 * hours),
         )  # fmt: skip
     return [settings, budget]
+
+
+def _leaning(config: RunConfig) -> str:
+    """How far the experts lean on the other rewards, "" if none does."""
+    leans = {name: config.lean(name) for name in config.rewards}
+    told = ", ".join(f"{name} {share:g}" for name, share in leans.items())
+    return f"; experts lean on the others' rewards: {told}" if any(leans.values()) else ""
 
 
 def _described(config: RunConfig) -> str:

@@ -25,10 +25,14 @@ JOINT = {"morl_d", "morl_dr"}
 
 
 class Budget(NamedTuple):
-    """samples: drawn in training, or pairs trained on. updates: the most, if no group is left out."""
+    """samples: drawn in training, or pairs trained on. updates: the most, if no group is left out.
+
+    scores: how often a reward scores a sample, at most.
+    """
 
     samples: int
     updates: int
+    scores: int
 
 
 def set_sizes(config: RunConfig, hub: bool = True) -> dict[str, int]:
@@ -73,7 +77,9 @@ def expert_budget(
     prompts = _prompts(config, task, sizes, begin)
     per_prompt = config.train.group_size if draws_samples(config.objective) else 1
     updates = (_updates(config, count) * epochs for count, epochs in prompts.items())
-    return Budget(sum(count * epochs for count, epochs in prompts.items()) * per_prompt, sum(updates))
+    samples = sum(count * epochs for count, epochs in prompts.items()) * per_prompt
+    asked = len(task.scored_by) if draws_samples(config.objective) else 0
+    return Budget(samples, sum(updates), samples * asked)
 
 
 def short_sets(config: RunConfig, sizes: Mapping[str, int]) -> list[str]:
@@ -116,7 +122,7 @@ def _of_rounds(config: RunConfig, rounds: Sequence[Round], sizes: Mapping[str, i
         expert_budget(config, task, sizes, length.get(task.continues or "", 0))
         for r in rounds for task in r.tasks
     ]  # fmt: skip
-    return Budget(sum(p.samples for p in parts), sum(p.updates for p in parts))
+    return Budget(sum(p.samples for p in parts), sum(p.updates for p in parts), sum(p.scores for p in parts))
 
 
 def _prompts(

@@ -41,7 +41,8 @@ def rewarded_soup(config: RunConfig) -> MethodPlan:
     """One round with the budget of K rounds, averaged once (Rame et al. 2023).
 
     If the recipe names it after MapReduce, its experts continue those of MapReduce's first round, K times as
-    long in all, with the same seeds and learning rates; so the shared beginning is computed once.
+    long in all, with the same seeds and learning rates; so the shared beginning is computed once. An expert
+    of MapReduce that leans on other rewards is not the soup's, whose experts know one reward each.
     """
     shared = "mapreduce" in takewhile(lambda name: name != "rewarded_soup", config.methods)
     tasks = tuple(
@@ -51,7 +52,7 @@ def rewarded_soup(config: RunConfig) -> MethodPlan:
             round=1,
             seed=derive_seed(config.seed, "round", 1, reward),
             epochs=expert_epochs(config, reward) * config.rounds,
-            continues=f"round-1/experts/{reward}" if shared else None,
+            continues=f"round-1/experts/{reward}" if shared and config.lean(reward) == 0 else None,
         )
         for reward in config.rewards
     )
@@ -111,6 +112,7 @@ def _round_expert(config: RunConfig, number: int, reward: str, parents: tuple[st
     epochs = expert_epochs(config, reward)
     gone = (number - 1) * epochs
     constant = config.train.lr_scheduler == "constant"  # then another round changes none of the earlier ones
+    lean = config.lean(reward)
     return ExpertTask(
         folder=f"round-{number}/experts/{reward}",
         rewards=(reward,),
@@ -119,6 +121,9 @@ def _round_expert(config: RunConfig, number: int, reward: str, parents: tuple[st
         epochs=epochs,
         falls=None if constant else (-gone, config.rounds * epochs - gone),
         parents=parents,
+        scoring="lean" if lean > 0 else "own",
+        lean=lean,
+        others=tuple(name for name in config.rewards if name != reward) if lean > 0 else (),
     )
 
 

@@ -15,6 +15,7 @@ from ..config import RunConfig
 from ..files import write_json
 from ..planning.budget import counted, expert_budget, set_sizes
 from ..planning.plan import Plan
+from ..planning.words import described
 from ..records.labels import apart, labels
 from ..records.read import Row, read_diagnostics
 from .reduce import DIAGNOSTICS
@@ -69,6 +70,7 @@ def summarise(
         "timing": dict(timing),
         "budget": {"base": 0, **budget},
         "seeds": [config.seed],
+        "described": described(config),
     }  # fmt: skip
     write_json(run_folder / "summary.json", summary)
     return summary

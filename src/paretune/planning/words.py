@@ -1,0 +1,22 @@
+"""How the methods of a run differ from their papers, in sentences for the report."""
+
+from __future__ import annotations
+
+from ..config import RunConfig
+
+
+def described(config: RunConfig) -> list[str]:
+    """One sentence for every such change; [] for a recipe that changes nothing."""
+    return [line for line in (_leaning(config),) if line]
+
+
+def _leaning(config: RunConfig) -> str:
+    leans = {name: config.lean(name) for name in config.rewards}
+    if "mapreduce" not in config.methods or not any(leans.values()):
+        return ""
+    order = "normalised together" if config.objective.joint == "sum_then_normalise" else "normalised alone"
+    told = " and ".join(f"{share:g} ({name})" for name, share in leans.items())
+    return (
+        "MapReduce's experts lean on each other's rewards: each draws its own prompts and is scored by its "
+        f"own reward plus a share of every other that applies, {told}; within a group they are {order}."
+    )
