@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -42,6 +43,7 @@ from .limits import (
     check_texts,
 )
 from .ops.merging import DIVISIONS, read_settings, reducer_of
+from .ops.outer import read_step
 from .yaml_text import dump_yaml
 
 MethodName = Literal["mapreduce", "rewarded_soup", "morl_d", "morl_dr", "sequential", "selma"]
@@ -84,7 +86,9 @@ class ObjectiveConfig(_Section):
 
     name: str = Field("nft", description="of training.objectives.table.OBJECTIVES, or of a package")
     kl: NonNegative = Field(0.0, description="weight of the KL to the anchor")
-    anchor: Literal["round", "base"] = Field("round", description="the model that the KL is measured from")
+    anchor: Literal["round", "base", "average"] = Field(
+        "round", description="what the KL is measured from; average: of the expert, by train.ema_decay"
+    )
     advantage_std: Literal["group", "global"] = "group"
     advantage_clip: PositiveReal = 5.0
     joint: Literal["sum_then_normalise", "normalise_then_sum"] = Field(
@@ -153,6 +157,9 @@ class MapConfig(_Section):
     )
 
 
+Step = Annotated[float | tuple[float, ...], BeforeValidator(read_step)]
+
+
 class ReduceConfig(_Section):
     """How experts are merged. docs/merging.md describes the methods and their options."""
 
@@ -162,6 +169,11 @@ class ReduceConfig(_Section):
         None, description="or cut it to the least rank that keeps this share of its energy"
     )
     final_rank: Positive | None = Field(None, description="cut final/ to this rank; default: exact")
+    step: Step = Field(
+        1.0, description="how much of the average is folded; search, or a list: the best by validation"
+    )
+    momentum: Decay = Field(0.0, description="of the average over the rounds, for every method but nesterov")
+    prompts: Positive = Field(32, description="training prompts a reward that chosen steps are measured on")
     options: dict[str, Any] = Field(default_factory=dict, description="of this method, such as density")
 
     @field_validator("method")
@@ -185,6 +197,8 @@ class ReduceConfig(_Section):
             raise ValueError("method: compressed needs a rank or an energy")
         if self.method == "exact" and given:
             raise ValueError("method: exact cuts nothing; rank and energy go with method: compressed")
+        if self.method == "nesterov" and self.momentum:
+            raise ValueError("method: nesterov has a momentum of its own: give it as options.momentum")
         return self
 
 
@@ -284,6 +298,8 @@ class RunConfig(_Section):
                 f"reduce.method: {self.reduce.method} finds the weights itself; "
                 "leave those of the rewards out"
             )
+        if self.objective.anchor == "average" and not self.train.ema_decay:
+            raise ValueError("objective.anchor: average is that of train.ema_decay, which is 0: give one")
         if len(set(self.methods)) < len(self.methods):
             raise ValueError("methods names the same method twice")
         if self.tokens is not None and not {"mapreduce", "rewarded_soup"} & set(self.methods):

@@ -44,7 +44,8 @@ from .stages.claim import claim, lock
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.map import MapJob, train_expert
 from .stages.measure_candidates import SearchJob, measure_candidates
-from .stages.reduce import MeasureCandidates, diagnostics, reduce_round, write_final
+from .stages.measure_steps import StepJob, measure_steps
+from .stages.reduce import MeasureCandidates, MeasureSteps, diagnostics, reduce_round, write_final
 from .stages.subjects import subjects_of
 from .stages.summarise import summarise
 from .stages.train_tokens import TokenJob, token_tasks, train_token, write_final_tokens
@@ -132,7 +133,8 @@ class Stages:
             with self.clock.phase(PHASES.get(method.name, method.name)):
                 self.map(round_.tasks)
             with self.clock.phase("reduce"):
-                reduce_round(self.config, round_, self.out, merged, self.candidate_measurer(round_))
+                measurers = self.candidate_measurer(round_), self.step_measurer(round_)
+                reduce_round(self.config, round_, self.out, merged, *measurers)
             merged = self.out / round_.merged
             if len(round_.tasks) > 1:
                 agreement = diagnostics(merged)
@@ -150,6 +152,16 @@ class Stages:
             """Measure all candidates in one job, which is skipped where its rows are there already."""
             job = SearchJob(self.config, round_, tuple(candidates), self.out, self.base_fingerprint)
             return self.executor.map(measure_candidates, [job], self.report)[0]
+
+        return measure
+
+    def step_measurer(self, round_: Round) -> MeasureSteps:
+        """The function that `reduce.step: search` calls: steps of the round's average -> their values."""
+
+        def measure(steps: tuple[float, ...]) -> list[float]:
+            """Measure all steps in one job, which is skipped where its rows are there already."""
+            job = StepJob(self.config, round_, steps, self.out, self.base_fingerprint)
+            return self.executor.map(measure_steps, [job], self.report)[0]
 
         return measure
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from ..config import RunConfig
 from ..planning.devices import PlannedDevice, spoken
 from ..planning.estimate import SUSTAINED_TFLOPS, Estimate
-from ..planning.plan import Plan
+from ..planning.plan import MethodPlan, Plan
 from ..training.objectives.settings import read_options
 from ..training.objectives.table import find_objective
 from .printing import shown
@@ -60,7 +60,7 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         f"{', bf16 autocast' if train.autocast else ''}",
         "an epoch": f"{train.prompts_per_epoch} prompts x {train.group_size} samples, "
         f"{train.updates_per_epoch} updates, micro-batches of {train.micro_batch}",
-        "rounds": f"{config.rounds} of {train.epochs} epochs, reduce: {config.reduce.method}",
+        "rounds": f"{config.rounds} of {train.epochs} epochs, reduce: {_reduce(config)}",
         "memory": "unknown model" if costs.memory_gb is None
         else f"about {costs.memory_gb:.1f} GB an expert",
     }
@@ -78,7 +78,7 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         experts = sum(len(r.tasks) for r in method.rounds)
         hours = costs.hours.get(method.name)
         budget.add_row(
-            method.name, str(len(method.rounds)), str(experts), f"{method.samples:,}",
+            method.name, str(len(method.rounds)), str(experts), _samples(method),
             f"{method.scores:,}", f"{method.updates:,}", "" if hours is None else spoken(3600 * hours),
         )  # fmt: skip
     if config.tokens is not None:
@@ -88,6 +88,21 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
             f"{config.tokens.steps * len(config.rewards):,}", "" if hours is None else spoken(3600 * hours),
         )  # fmt: skip
     return [settings, budget]
+
+
+def _samples(method: MethodPlan) -> str:
+    """The samples of training, and those that choosing an average draws."""
+    beside = f" + {method.reduce_samples:,} to reduce" if method.reduce_samples else ""
+    return f"{method.samples:,}{beside}"
+
+
+def _reduce(config: RunConfig) -> str:
+    """The reducer with its step, where that is not 1."""
+    rule = config.reduce
+    chosen = isinstance(rule.step, tuple)
+    steps = ", ".join(f"{s:g}" for s in rule.step) if isinstance(rule.step, tuple) else f"{rule.step:g}"
+    step = "" if rule.step == 1 else f", the best step of {steps}" if chosen else f", step {steps}"
+    return f"{rule.method}{step}{f', momentum {rule.momentum:g}' if rule.momentum else ''}"
 
 
 def _leaning(config: RunConfig) -> str:

@@ -21,12 +21,14 @@ from .lowrank import LowRank, as_given, compress, distance, gram, modules_of, no
 from .merge_options import OPTIONS, Option, fit, hint
 from .merge_weights import min_norm_weights, search_weights
 from .reducers import compressed, dare, dare_q, exact, factor, nesterov, outer_momentum, ties
+from .spherical import slerp
 
 Experts = Sequence[Mapping[str, LowRank]]
 FirstPass = Callable[[Experts, dict[str, Any]], list[float]]
 CUT = {"rank", "energy"}  # options of every merge: each method's result can be cut
 RAW = "normalise"  # the option of the methods that are linear in the weights
 DIVISIONS = 4
+PROMPTS = 16  # training prompts a reward by which `search` measures
 GROUP = "paretune.reducers"
 
 
@@ -94,6 +96,9 @@ REDUCERS: dict[str, Reducer] = {
         "Désidéri 2012 (MGDA); arXiv 1810.04650",
         "Σ w_i ΔW_i, w_i ∝ v_i/‖ΔW_i‖, v = argmin ‖Σ v_i ΔW_i/‖ΔW_i‖‖ on the simplex",
         _min_norm_pass,
+    ),
+    "slerp": Reducer(
+        slerp, "arXiv 2406.16768 (WARP)", "sin((1-λ)Ω)/sin Ω ΔW_1 + sin(λΩ)/sin Ω ΔW_2, one after another"
     ),
     "nesterov": Reducer(nesterov, "arXiv 2311.08105 (DiLoCo)", "η(ΔW̄ + μM), M ← μM + ΔW̄"),
     "search": Reducer(

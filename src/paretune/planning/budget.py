@@ -1,4 +1,4 @@
-"""The budget of training: the samples and updates of an expert, a method and a plan.
+"""The budget: the samples and updates of an expert, a method and a plan, and what choosing an average costs.
 
 An epoch draws no prompt twice. So a prompt file that is shorter than its share of `train.prompts_per_epoch`
 gives fewer prompts, and training is shorter than the recipe's figures say. The budget counts what is really
@@ -7,6 +7,7 @@ drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from ..config import RunConfig
 from ..data.hub import PREFIX
 from ..data.prompts import load_prompts
 from ..ops.dealing import deal, dealt_always
+from ..ops.merging import DIVISIONS, PROMPTS
 from ..training.objectives.settings import draws_samples
 from ..types import ParetuneError
 from .plan import ExpertTask, MethodPlan, Plan, Round, derive_seed
@@ -27,12 +29,14 @@ JOINT = {"morl_d", "morl_dr"}
 class Budget(NamedTuple):
     """samples: drawn in training, or pairs trained on. updates: the most, if no group is left out.
 
-    scores: how often a reward scores a sample, at most.
+    scores: how often a reward scores a sample, at most. reduce_samples: drawn to choose how experts are
+    averaged, each scored by one reward.
     """
 
     samples: int
     updates: int
     scores: int
+    reduce_samples: int = 0
 
 
 def set_sizes(config: RunConfig, hub: bool = True) -> dict[str, int]:
@@ -122,7 +126,25 @@ def _of_rounds(config: RunConfig, rounds: Sequence[Round], sizes: Mapping[str, i
         expert_budget(config, task, sizes, length.get(task.continues or "", 0))
         for r in rounds for task in r.tasks
     ]  # fmt: skip
-    return Budget(sum(p.samples for p in parts), sum(p.updates for p in parts), sum(p.scores for p in parts))
+    chosen = sum(reduce_samples(config, round_, sizes) for round_ in rounds)
+    total = Budget(*(sum(column) for column in zip(*parts, strict=True)))
+    return total._replace(scores=total.scores + chosen, reduce_samples=chosen)
+
+
+def reduce_samples(config: RunConfig, round_: Round, sizes: Mapping[str, int]) -> int:
+    """The samples that a round draws to choose the weights of its experts, and the step of their average."""
+    def drawn(prompts: int) -> int:
+        """Of one candidate."""
+        return config.evaluate.samples * sum(min(prompts, sizes.get(n, prompts)) for n in config.rewards)
+
+    samples, options = 0, config.reduce.options
+    if round_.reduce == "search":
+        divisions, experts = int(options.get("divisions", DIVISIONS)), len(round_.tasks)
+        candidates = math.comb(divisions + experts - 1, experts - 1)
+        samples += candidates * drawn(int(options.get("prompts", PROMPTS)))
+    if isinstance(round_.step, tuple):
+        samples += len(round_.step) * drawn(config.reduce.prompts)
+    return samples
 
 
 def _prompts(

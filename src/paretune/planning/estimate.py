@@ -71,7 +71,9 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     beside = max(sizes.text * bytes_each, sizes.vae * 4, activations)
     forward = 2 * sizes.transformer * tokens * family.passes(config.model)
     rate = SUSTAINED_TFLOPS[device] * 1e12
-    hours = {m.name: m.samples * _passes(config, m.name) * forward / rate / 3600 for m in plan.methods}
+    passes = {m.name: m.samples * _passes(config, m.name) for m in plan.methods}
+    passes = {m.name: passes[m.name] + m.reduce_samples * config.evaluate.steps for m in plan.methods}
+    hours = {name: count * forward / rate / 3600 for name, count in passes.items()}
     hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
     base = 1 if is_quantized(config.model) else bytes_each
     memory = sizes.transformer * base + beside + PROCESS[device]
@@ -107,7 +109,10 @@ def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimat
     memory = (cost.parameters + cost.others) * bytes_each + working + PROCESS[device]
     forward = 2 * cost.parameters * cost.tokens
     rate = SUSTAINED_TFLOPS[device] * 1e12
-    work = {m.name: m.samples * (cost.draw + 3 * cost.train) * forward for m in plan.methods}
+    work = {
+        m.name: (m.samples * (cost.draw + 3 * cost.train) + m.reduce_samples * cost.draw) * forward
+        for m in plan.methods
+    }
     hours = {name: flops / rate / 3600 for name, flops in work.items()}
     hours |= _token_hours(config, cost.draw, cost.train, forward / rate)
     return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.description)

@@ -33,7 +33,8 @@ def mapreduce(config: RunConfig) -> MethodPlan:
         parents = tuple(r.merged for r in rounds)
         tasks = tuple(_round_expert(config, number, reward, parents) for reward in config.rewards)
         merged = f"round-{number}/merged"
-        rounds.append(Round(number, tasks, merged, _weights(config), config.reduce.method))
+        rule = config.reduce
+        rounds.append(Round(number, tasks, merged, _weights(config), rule.method, rule.step, rule.momentum))
     return method_plan(config, "mapreduce", tuple(rounds), tuple(r.merged for r in rounds))
 
 

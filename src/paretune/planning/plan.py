@@ -87,8 +87,9 @@ class TokenTask:
 class Round:
     """One Map and one Reduce.
 
-    merged: the folder of the average. weights: of the average, one for each task. reduce: the reducer.
-    Baselines average exactly, whatever the recipe says, because they are defined that way.
+    merged: the folder of the average. weights: of the average, one for each task. reduce: the reducer. step:
+    how much of the average is folded, or the steps to choose from. momentum: see `ops.outer`. Baselines
+    average exactly and fold the average, whatever the recipe says, because they are defined that way.
     """
 
     number: int
@@ -96,6 +97,17 @@ class Round:
     merged: str
     weights: tuple[float, ...]
     reduce: str = "exact"
+    step: float | tuple[float, ...] = 1.0
+    momentum: float = 0.0
+
+    @property
+    def has_outer_step(self) -> bool:
+        """Whether something else than the average itself is folded."""
+        return self.step != 1 or self.momentum > 0
+
+    def beside(self, name: str) -> str:
+        """A folder of this round beside the average."""
+        return f"{self.merged.rpartition('/')[0]}/{name}"
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,8 @@ class MethodPlan:
     """The rounds of one method. samples, updates, scores: its budget, for all rewards together.
 
     model: the folders of the adapters whose sum is the method's model. scores: how often a reward scores a
-    sample, if every reward that may be asked applies to every prompt.
+    sample, if every reward that may be asked applies to every prompt. reduce_samples: drawn beside training,
+    to choose how experts are averaged.
     """
 
     name: str
@@ -112,6 +125,7 @@ class MethodPlan:
     samples: int
     updates: int
     scores: int = 0
+    reduce_samples: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from ..config import RunConfig
 
 def described(config: RunConfig) -> list[str]:
     """One sentence for every such change; [] for a recipe that changes nothing."""
-    return [line for line in (_leaning(config),) if line]
+    return [line for line in (_leaning(config), _stepping(config)) if line]
 
 
 def _leaning(config: RunConfig) -> str:
@@ -20,3 +20,19 @@ def _leaning(config: RunConfig) -> str:
         "MapReduce's experts lean on each other's rewards: each draws its own prompts and is scored by its "
         f"own reward plus a share of every other that applies, {told}; within a group they are {order}."
     )
+
+
+def _stepping(config: RunConfig) -> str:
+    rule = config.reduce
+    if "mapreduce" not in config.methods or (rule.step == 1 and not rule.momentum):
+        return ""
+    if isinstance(rule.step, tuple):
+        tried = ", ".join(f"{step:g}" for step in rule.step)
+        step = (
+            f"the best of {tried} times, chosen each round by the hypervolume on {rule.prompts} training "
+            "prompts a reward, whose samples stand in its budget"
+        )
+    else:
+        step = f"{rule.step:g} times"
+    momentum = f", with the momentum {rule.momentum:g} over the rounds" if rule.momentum else ""
+    return f"MapReduce folds the average of its experts {step}{momentum}."

@@ -49,7 +49,7 @@ def summarise(
     reference = space.reference(kept.values())
     volumes = {m: space.hypervolume(v, reference) for m, v in kept.items()}
     sizes = set_sizes(config)
-    budget = {m.name: m.samples for m in counted(config, plan, sizes).methods}
+    budget = {m.name: m.samples + m.reduce_samples for m in counted(config, plan, sizes).methods}
     experts = expert_round(plan)
     for task in experts.tasks if experts else ():
         budget[f"expert:{task.reward}"] = expert_budget(config, task, sizes).samples

@@ -80,11 +80,13 @@ class ExpertTrainer:
             ema=_copy(parameters),
             old=_copy(parameters),
         )
-        anchor_is_round = self.settings.anchor == "round"
+        anchor = self.settings.anchor
         setting = Setting(
             self.policy, config.model, config.train, self.settings, mixture.kl,
             sampling_weights=lambda: swapped(self.state.parameters, self.state.old),
-            reference_weights=lambda: only(transformer, policy=False, parents=anchor_is_round),
+            reference_weights=lambda: swapped(self.state.parameters, self.state.ema)
+            if anchor == "average"
+            else only(transformer, policy=False, parents=anchor == "round"),
         )  # fmt: skip
         self.objective: FlowObjective[Any] = kind(setting, options)
 
