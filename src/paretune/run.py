@@ -31,6 +31,7 @@ from .executors import open_executor
 from .executors.base import Executor, Report
 from .files import write_json, write_rows
 from .models.detect import resolve_path
+from .ops.distilling import DISTIL
 from .planning.budget import counted, set_sizes
 from .planning.long_prompts import cut_notices
 from .planning.methods import build_plan
@@ -41,6 +42,7 @@ from .records.read import read_timing
 from .report import write_report
 from .rewards.process import reward_process
 from .stages.claim import claim, lock
+from .stages.distil import STUDENT, DistilJob, distil_experts
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.map import MapJob, train_expert
 from .stages.measure_candidates import SearchJob, measure_candidates
@@ -133,6 +135,7 @@ class Stages:
             with self.clock.phase(PHASES.get(method.name, method.name)):
                 self.map(round_.tasks)
             with self.clock.phase("reduce"):
+                self.distil(round_)
                 measurers = self.candidate_measurer(round_), self.step_measurer(round_)
                 reduce_round(self.config, round_, self.out, merged, *measurers)
             merged = self.out / round_.merged
@@ -144,6 +147,12 @@ class Stages:
         """Train the experts of one round in parallel."""
         jobs = [MapJob(self.config, task, self.out, self.base_fingerprint) for task in tasks]
         self.executor.map(train_expert, jobs, self.report)
+
+    def distil(self, round_: Round) -> None:
+        """Distil the experts of a round into one student, where the recipe reduces so."""
+        if round_.reduce == DISTIL:
+            job = DistilJob(self.config, round_, self.out, self.base_fingerprint)
+            self.executor.map(distil_experts, [job], self.report)
 
     def candidate_measurer(self, round_: Round) -> MeasureCandidates:
         """The function that `reduce.method: search` calls: candidate weights of the round -> their values."""
@@ -192,6 +201,7 @@ class Stages:
         """Raise ParetuneError for a stage whose folder was removed after the stage had finished."""
         rounds = [r for method in self.plan.methods for r in method.rounds]
         folders = [task.folder for r in rounds for task in r.tasks] + [r.merged for r in rounds]
+        folders += [r.beside(STUDENT) for r in rounds if r.reduce == DISTIL]
         folders += [task.folder for task in token_tasks(self.config, self.plan)]
         for folder in (*folders, "final", *(s.folder for s in self.subjects)):
             if not (self.out / folder / MANIFEST).is_file():

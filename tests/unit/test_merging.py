@@ -22,7 +22,7 @@ few = settings(max_examples=15, deadline=None)
 # With these options every method answers one expert with itself.
 NEUTRAL = {
     "exact": {}, "compressed": {"rank": 9}, "factor": {}, "ties": {"density": 1.0},
-    "dare": {"density": 1.0}, "dare-q": {"density": 1.0}, "min-norm": {}, "slerp": {},
+    "dare": {"density": 1.0}, "dare-q": {"density": 1.0}, "min-norm": {}, "slerp": {}, "distil": {},
     "nesterov": {"momentum": 0.0, "outer_lr": 1.0}, "search": {"evaluate": max},
 }  # fmt: skip
 

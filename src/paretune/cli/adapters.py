@@ -30,7 +30,7 @@ Method = Annotated[
     typer.Option(
         "--method",
         help="exact, compressed, factor, ties, dare, dare-q, min-norm, slerp, nesterov, "
-        "or search (with --by).",
+        "or search (with --by); distil is for runs alone.",
     ),
 ]
 Rank = Annotated[int | None, typer.Option("--rank", help="Cut the result to this rank.")]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..foreign.entry_points import added, load_added
+from .distilling import OPTIONS as DISTIL_OPTIONS
 from .lowrank import LowRank, as_given, compress, distance, gram, modules_of, normalised, stack
 from .merge_options import OPTIONS, Option, fit, hint
 from .merge_weights import min_norm_weights, search_weights
@@ -52,7 +53,8 @@ class Reducer:
     first_pass: computes the weights from all modules before the sum, for the methods that do so.
     first_options: options of the first pass. run_options: options that only a run takes, which measures
     models for the search.
-    own: the numeric options of this reducer alone, by the names of its function's keywords.
+    own: the numeric options of this reducer alone, by the names of its function's keywords, or of
+    `run_options`.
     """
 
     function: Callable[..., LowRank]
@@ -108,6 +110,13 @@ REDUCERS: dict[str, Reducer] = {
         _search_pass,
         ("evaluate", "divisions"),
         ("prompts",),
+    ),
+    "distil": Reducer(
+        exact,
+        "arXiv 2605.08063 (Flow-OPD)",
+        "student from Σ w_i ΔW_i, argmin E ‖v - v_i‖² on its own samples of the prompts of expert i",
+        run_options=tuple(DISTIL_OPTIONS),
+        own=DISTIL_OPTIONS,
     ),
 }
 

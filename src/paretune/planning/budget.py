@@ -18,6 +18,7 @@ from ..config import RunConfig
 from ..data.hub import PREFIX
 from ..data.prompts import load_prompts
 from ..ops.dealing import deal, dealt_always
+from ..ops.distilling import DISTIL, Distilling
 from ..ops.merging import DIVISIONS, PROMPTS
 from ..training.objectives.settings import draws_samples
 from ..types import ParetuneError
@@ -30,7 +31,7 @@ class Budget(NamedTuple):
     """samples: drawn in training, or pairs trained on. updates: the most, if no group is left out.
 
     scores: how often a reward scores a sample, at most. reduce_samples: drawn to choose how experts are
-    averaged, each scored by one reward.
+    averaged, each scored by one reward, or to distil them.
     """
 
     samples: int
@@ -126,12 +127,23 @@ def _of_rounds(config: RunConfig, rounds: Sequence[Round], sizes: Mapping[str, i
         expert_budget(config, task, sizes, length.get(task.continues or "", 0))
         for r in rounds for task in r.tasks
     ]  # fmt: skip
-    chosen = sum(reduce_samples(config, round_, sizes) for round_ in rounds)
+    chosen = sum(chosen_by(config, round_, sizes) for round_ in rounds)
+    beside = chosen + sum(distilled_on(config, round_, sizes) for round_ in rounds)
     total = Budget(*(sum(column) for column in zip(*parts, strict=True)))
-    return total._replace(scores=total.scores + chosen, reduce_samples=chosen)
+    return total._replace(scores=total.scores + chosen, reduce_samples=beside)
 
 
-def reduce_samples(config: RunConfig, round_: Round, sizes: Mapping[str, int]) -> int:
+def distilled_on(config: RunConfig, round_: Round, sizes: Mapping[str, int]) -> int:
+    """The samples that the student of a round draws, which no reward scores; about, where sets are short."""
+    if round_.reduce != DISTIL:
+        return 0
+    settings, count = Distilling.of(config.reduce.options), len(round_.tasks)
+    even, left = divmod(settings.batch, count)
+    each = [min(even, sizes.get(task.reward, even)) for task in round_.tasks]
+    return settings.steps * (sum(each) + (left if sum(each) == even * count else 0))
+
+
+def chosen_by(config: RunConfig, round_: Round, sizes: Mapping[str, int]) -> int:
     """The samples that a round draws to choose the weights of its experts, and the step of their average."""
     def drawn(prompts: int) -> int:
         """Of one candidate."""

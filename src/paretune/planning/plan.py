@@ -116,7 +116,7 @@ class MethodPlan:
 
     model: the folders of the adapters whose sum is the method's model. scores: how often a reward scores a
     sample, if every reward that may be asked applies to every prompt. reduce_samples: drawn beside training,
-    to choose how experts are averaged.
+    to choose how experts are averaged, or to distil them.
     """
 
     name: str

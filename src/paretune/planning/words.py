@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ..config import RunConfig
+from ..ops.distilling import DISTIL, Distilling
 
 
 def described(config: RunConfig) -> list[str]:
     """One sentence for every such change; [] for a recipe that changes nothing."""
-    return [line for line in (_leaning(config), _stepping(config)) if line]
+    return [line for line in (_leaning(config), _distilling(config), _stepping(config)) if line]
 
 
 def _leaning(config: RunConfig) -> str:
@@ -19,6 +20,18 @@ def _leaning(config: RunConfig) -> str:
     return (
         "MapReduce's experts lean on each other's rewards: each draws its own prompts and is scored by its "
         f"own reward plus a share of every other that applies, {told}; within a group they are {order}."
+    )
+
+
+def _distilling(config: RunConfig) -> str:
+    if "mapreduce" not in config.methods or config.reduce.method != DISTIL:
+        return ""
+    own = Distilling.of(config.reduce.options)
+    anchor = f", with an anchor of {own.anchor:g} to the round's start" if own.anchor else ""
+    return (
+        f"MapReduce distils its experts: in {own.steps} steps of {own.batch} samples a student that begins "
+        f"as their average learns on samples of its own from the expert of each prompt{anchor}; no reward "
+        "is asked."
     )
 
 

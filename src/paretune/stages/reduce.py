@@ -12,14 +12,16 @@ import torch
 from ..adapters.store import MOMENTUM, adapter_hash, cut_to, load_delta, save_delta, user_errors
 from ..config import ReduceConfig, RunConfig
 from ..files import digest, write_json
-from ..ops.lowrank import LowRank, cosines, gram, spread_of_gram
+from ..ops.distilling import DISTIL
+from ..ops.lowrank import LowRank, cosines, distance, gram, spread_of_gram
 from ..ops.merge_weights import simplex_lattice
-from ..ops.merging import DIVISIONS, MergeResult, merge_experts, reducer_of
+from ..ops.merging import DIVISIONS, MergeResult, merge_experts, reducer_of, relative
 from ..ops.outer import best_step, scaled, with_momentum
 from ..planning.plan import Round, derive_seed
 from ..records.manifest import finished, write_manifest
 from ..records.read import read_diagnostics
 from ..samples.media import medium_of
+from .distil import STUDENT
 from .measure_steps import DIRECTION
 
 DIAGNOSTICS = "diagnostics.json"
@@ -46,6 +48,8 @@ def reduce_round(
     """
     folder, method = run_folder / round_.merged, round_.reduce
     experts = [run_folder / task.folder for task in round_.tasks]
+    if method == DISTIL:
+        experts.append(run_folder / round_.beside(STUDENT))
     # A baseline chooses its own reducer; the recipe's rank and options are not meant for that one.
     baseline = method != config.reduce.method
     settings = ReduceConfig.model_validate({"method": method}) if baseline else config.reduce
@@ -55,7 +59,7 @@ def reduce_round(
     inputs = _inputs(round_, settings, options, experts, previous, state)
     if finished(folder, "merged", inputs):
         return
-    deltas = [load_delta([e]) for e in experts]
+    deltas = [load_delta([e]) for e in experts[: len(round_.tasks)]]
     before = load_delta([state]) if state else None
     if method == "nesterov" and before is not None:
         options["state"] = before
@@ -63,7 +67,10 @@ def reduce_round(
     with user_errors():
         if method == "search":
             facts, options = _search(len(experts), options, evaluate)
-        merged = merge_experts(deltas, round_.weights, method, settings.rank, settings.energy, **options)
+        if method == DISTIL:
+            merged = _distilled(run_folder / round_.beside(STUDENT), deltas, round_, settings)
+        else:
+            merged = merge_experts(deltas, round_.weights, method, settings.rank, settings.energy, **options)
     aside = run_folder / round_.beside(DIRECTION)
     folding = _outer_step(config, round_, aside, merged, before, measure_steps)
     files = [*_save(config, folder, folding.changes, {"method": method}), DIAGNOSTICS]
@@ -82,6 +89,17 @@ def reduce_round(
         folder, "merged", inputs, files, place=round_.merged,
         round=round_.number, method=method, weights=merged.weights,
     )  # fmt: skip
+
+
+def _distilled(
+    folder: Path, deltas: Sequence[dict[str, LowRank]], round_: Round, settings: ReduceConfig
+) -> MergeResult:
+    """The student of a round as its average. The error says how far it is from the exact average."""
+    student = merge_experts([load_delta([folder])], None, "exact", settings.rank, settings.energy).deltas
+    mean = merge_experts(deltas, round_.weights).deltas
+    parts = [distance(student[name], mean[name]) for name in student]
+    error = relative(parts, [mean[name].norm() for name in student])
+    return MergeResult(student, error, list(round_.weights))
 
 
 def _inputs(
