@@ -202,6 +202,14 @@ class ReduceConfig(_Section):
         return self
 
 
+class BaselinesConfig(_Section):
+    """How the methods that one recipe compares MapReduce with are run."""
+
+    joint: Literal["wide", "long"] = Field(
+        "wide", description="morl_d, morl_dr: N times an expert's batch, or N times its epochs of its batch"
+    )
+
+
 class TokenOptions(_Section):
     """Settings of the training of reward tokens that seldom need a change."""
 
@@ -268,6 +276,7 @@ class RunConfig(_Section):
     rewards: Annotated[dict[FolderName, RewardConfig], Field(min_length=1, max_length=MOST_REWARDS)]
     map: MapConfig = MapConfig()
     reduce: ReduceConfig = ReduceConfig()
+    baselines: BaselinesConfig = BaselinesConfig()
     tokens: TokensConfig | None = Field(None, description="if given, trains a token a reward")
     evaluate: EvaluateConfig = EvaluateConfig()
     executor: ExecutorConfig = ExecutorConfig()

@@ -90,6 +90,7 @@ def expert_budget(
 def short_sets(config: RunConfig, sizes: Mapping[str, int]) -> list[str]:
     """A line for every training set that has fewer prompts than an epoch asks for."""
     singly = bool(set(config.methods) - JOINT)
+    singly |= config.baselines.joint == "wide"
     wanted = config.train.prompts_per_epoch // (1 if singly else len(config.rewards))
     return [
         f"{config.rewards[name].prompts} holds {size} prompts, and an epoch asks for {wanted} "
@@ -106,10 +107,12 @@ def check_even(config: RunConfig, sizes: Mapping[str, int]) -> None:
     if set(config.methods) & JOINT:
         sets.append(tuple(config.rewards))
     for names in sets:
-        prompts = dealt_always(train.prompts_per_epoch, _lengths(config, names, sizes))
+        wide = config.baselines.joint == "wide" and len(names) > 1
+        asked = train.prompts_per_epoch * (len(names) if wide else 1)
+        prompts = dealt_always(asked, _lengths(config, names, sizes))
         if prompts is None:
             raise ParetuneError(
-                f"train.prompts_per_epoch: {train.prompts_per_epoch} prompts of {len(names)} sets, some of "
+                f"train.prompts_per_epoch: {asked} prompts of {len(names)} sets, some of "
                 f"them short, are not as many every epoch, which TRL needs: give a multiple of {len(names)}"
             )
         samples = prompts * (train.group_size if draws_samples(config.objective) else 1)
@@ -163,7 +166,7 @@ def _prompts(
     config: RunConfig, task: ExpertTask, sizes: Mapping[str, int], begin: int
 ) -> dict[int, int]:
     """The number of prompts in an epoch -> the number of epochs that have as many."""
-    count, lengths = config.train.prompts_per_epoch, _lengths(config, task.rewards, sizes)
+    count, lengths = config.train.prompts_per_epoch * task.width, _lengths(config, task.rewards, sizes)
     always = dealt_always(count, lengths)
     if always is not None:
         return {always: task.epochs - begin}

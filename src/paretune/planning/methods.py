@@ -1,7 +1,7 @@
 """The methods. A method only builds a plan: which experts train on what, and what is averaged when.
 
-All methods of a run have the same budget, namely the samples and updates of K rounds of MapReduce LoRA,
-provided that no prompt set is shorter than an epoch (see `budget`).
+All methods of a run draw as many samples as K rounds of MapReduce LoRA, provided that no prompt set is
+shorter than an epoch (see `budget`).
 """
 
 from __future__ import annotations
@@ -129,13 +129,21 @@ def _round_expert(config: RunConfig, number: int, reward: str, parents: tuple[st
 
 
 def _joint(config: RunConfig, name: str, scoring: str) -> MethodPlan:
-    """One expert, with the epochs of all rewards together."""
+    """One expert of all rewards, with the samples of N experts.
+
+    wide: as the same N devices would train it together: an epoch draws N times the prompts, and there are as
+    many updates as an expert makes (of experts with different epochs the mean, rounded up). long: an epoch is
+    that of an expert, and there are N times as many.
+    """
+    epochs = sum(expert_epochs(config, reward) for reward in config.rewards) * config.rounds
+    width = len(config.rewards) if config.baselines.joint == "wide" else 1
     task = ExpertTask(
         folder=f"{name}/experts/joint",
         rewards=tuple(config.rewards),
         round=1,
         seed=derive_seed(config.seed, name),
-        epochs=sum(expert_epochs(config, reward) for reward in config.rewards) * config.rounds,
+        epochs=-(-epochs // width),
+        width=width,
         scoring="all" if scoring == "all" else "own",
     )
     return _one_round(config, name, name, (task,), (1.0,))

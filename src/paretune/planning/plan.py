@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ..config import RunConfig
 
-LATER = ("lean", "others")  # fields of a task that older runs do not have
+LATER = ("lean", "others", "width")  # fields of a task that older runs do not have
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class ExpertTask:
         numbered as this expert's; they begin before 0 or end after `epochs` where other rounds take part.
     scoring: "own" scores every prompt with the reward of its set, "all" with the weighted sum of all rewards
     that apply to it, "lean" with the reward of its set and the share `lean` of those of `others` that apply.
-    objective: replaces the recipe's objective. lean, others: see `scoring`; `others` give no prompts.
+    objective: replaces the recipe's objective. lean, others: see `scoring`; `others` give no prompts. width:
+    how many times `train.prompts_per_epoch` prompts an epoch draws.
     """
 
     folder: str
@@ -41,6 +42,7 @@ class ExpertTask:
     objective: str | None = None
     lean: float = 0.0
     others: tuple[str, ...] = ()
+    width: int = 1
 
     @property
     def rate_epochs(self) -> tuple[int, int]:

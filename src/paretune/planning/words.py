@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..config import RunConfig
 from ..ops.distilling import DISTIL, Distilling
+from .plan import JOINT_METHODS
 
 
 def described(config: RunConfig) -> list[str]:
     """One sentence for every such change; [] for a recipe that changes nothing."""
-    return [line for line in (_leaning(config), _distilling(config), _stepping(config)) if line]
+    told = (_leaning(config), _distilling(config), _stepping(config), _joint(config))
+    return [line for line in told if line]
+
+
+def exchange(sent: Mapping[str, int], devices: int) -> list[str]:
+    """What a device sends in each method, where a joint policy is among them. sent: method -> bytes."""
+    if not JOINT_METHODS & sent.keys() or devices < 2:
+        return []
+    told = ", ".join(f"{name} {count / 1e6:,.1f} MB" for name, count in sent.items())
+    return [
+        f"On {devices} devices each sends in all: {told} (of experts an adapter a round; of a joint policy, "
+        "which the devices train together, the adapter's gradient an update)."
+    ]
+
+
+def _joint(config: RunConfig) -> str:
+    joint, count = JOINT_METHODS & set(config.methods), len(config.rewards)
+    if not joint or count < 2:
+        return ""
+    who = " and ".join(sorted(joint))
+    if config.baselines.joint == "long":
+        return f"The joint policies ({who}) train {count} times as many epochs as an expert, with its batch."
+    return (
+        f"The joint policies ({who}) draw {count} times an expert's batch and make as many updates as an "
+        "expert: the same samples as all experts together, as the same devices would train one policy."
+    )
 
 
 def _leaning(config: RunConfig) -> str:

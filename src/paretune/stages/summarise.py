@@ -15,9 +15,10 @@ from ..config import RunConfig
 from ..files import write_json
 from ..planning.budget import counted, expert_budget, set_sizes
 from ..planning.plan import Plan
-from ..planning.words import described
+from ..planning.words import described, exchange
 from ..records.labels import apart, labels
 from ..records.read import Row, read_diagnostics
+from .exchanged import exchanged
 from .reduce import DIAGNOSTICS
 from .scorers import Scale, read_scales
 from .subjects import expert_round, subjects_of
@@ -49,7 +50,9 @@ def summarise(
     reference = space.reference(kept.values())
     volumes = {m: space.hypervolume(v, reference) for m, v in kept.items()}
     sizes = set_sizes(config)
-    budget = {m.name: m.samples + m.reduce_samples for m in counted(config, plan, sizes).methods}
+    drawn = counted(config, plan, sizes)
+    budget = {m.name: m.samples + m.reduce_samples for m in drawn.methods}
+    sent = exchanged(drawn, run_folder)
     experts = expert_round(plan)
     for task in experts.tasks if experts else ():
         budget[f"expert:{task.reward}"] = expert_budget(config, task, sizes).samples
@@ -70,7 +73,9 @@ def summarise(
         "timing": dict(timing),
         "budget": {"base": 0, **budget},
         "seeds": [config.seed],
-        "described": described(config),
+        "described": [*described(config), *exchange(sent, len(config.rewards))],
+        "updates": {m.name: m.updates for m in drawn.methods},
+        "exchanged": sent,
     }  # fmt: skip
     write_json(run_folder / "summary.json", summary)
     return summary

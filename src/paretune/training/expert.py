@@ -132,9 +132,9 @@ class ExpertTrainer:
         return {"update": self.state.epoch, **collected.facts, **losses, **seconds}
 
     def rollout(self, generator: torch.Generator) -> Rollouts:
-        """Draw `prompts_per_epoch` groups of samples with the sampling weights, and score them."""
+        """Draw the epoch's groups of samples with the sampling weights, and score them."""
         train, start = self.config.train, time.perf_counter()
-        index = self.mixture.draw(train.prompts_per_epoch, generator)
+        index = self.mixture.draw(train.prompts_per_epoch * self.task.width, generator)
         repeated = index.repeat_interleave(train.group_size)
         if self.settings.shared_noise:
             noise = self.policy.initial_noise(len(index), generator)
