@@ -1,4 +1,4 @@
-"""The commands that choose before a run: settings for its methods."""
+"""The commands that choose before a run: how its rewards are joined, and settings for its methods."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..recipes import find_recipe, load_config
@@ -25,6 +26,8 @@ Batches = Annotated[str, typer.Option("--batches", help="Factors of train.prompt
 Seeds = Annotated[str, typer.Option("--seeds", help="Seeds of the trials; not those that tables report.")]
 Prompts = Annotated[int, typer.Option("--prompts", help="Prompts put aside of each training set.", min=1)]
 Trials = Annotated[Path | None, typer.Option("--out", help="Folder of the trials; default runs/tune-NAME.")]
+
+Pilot = Annotated[Path | None, typer.Option("--out", help="Folder of the pilot; default runs/advise-NAME.")]
 
 
 @commands.command()
@@ -67,6 +70,53 @@ def tune(
         )
     Console().print(table)
     typer.echo(f"settings: {place / tuning.CHOSEN}   recipes: {place}/METHOD.yaml")
+
+
+@commands.command()
+def advise(
+    recipe: Recipe,
+    epochs: Annotated[int, typer.Option("--epochs", help="Epochs of the pilot's experts.", min=1)] = 4,
+    prompts: Prompts = 16,
+    out: Pilot = None,
+    set_: Set = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a short pilot and say how a recipe's rewards should be joined, with the evidence.
+
+    Ctrl-C stops; the same command goes on.
+    """
+    from ..commands import advise as advising
+
+    config = load_config(find_recipe(recipe), set_ or ())
+    place = out or Path("runs") / f"advise-{config.name}"
+    with stoppable(place, "the same command"), make_progress(console, quiet, as_json) as progress:
+        advice = advising.advise(config, place, progress, epochs, prompts)
+    if as_json:
+        print_line({"advice": str(place / advising.ADVICE), **advice})
+        return
+    titles = {
+        "agreement": "agreement of the rewards on the base's samples", "cosines": "cosines of the experts",
+    }  # fmt: skip
+    for key, title in titles.items():
+        table = Table(title=title, title_justify="left")
+        for name in ("", *advice["rewards"]):
+            table.add_column(escape(name))
+        for name, row in zip(advice["rewards"], advising.table_of(advice, key), strict=True):
+            table.add_row(escape(name), *row)
+        Console().print(table)
+    choice = advice["choice"]
+    words = " ".join(f"--set {key}={_word(value)}" for key, value in choice["set"].items())
+    typer.echo(f"choice: {choice['name']}")
+    for line in choice["why"]:
+        typer.echo(f"  because {line}")
+    typer.echo(f"run: paretune run {recipe} {words}")
+    typer.echo("beside it: methods: [.., morl_dr], where devices can exchange a gradient at every update")
+
+
+def _word(value: object) -> str:
+    """A value for --set, without spaces."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def _factors(option: str, text: str) -> list[float]:

@@ -25,9 +25,11 @@ from ..run import Clock, Stages
 from ..stages.claim import claim, lock
 from ..stages.evaluate import Subject
 from ..stages.subjects import subjects_of
-from ..stages.summarise import Table, tables
+from ..stages.summarise import tables
 from ..training.token_distillation.trainer import split
 from ..types import Dialogue, ParetuneError, Prompt
+
+Means = dict[str, dict[str, float]]  # model -> reward -> value
 
 
 def hold_out(config: RunConfig, count: int, folder: Path) -> RunConfig:
@@ -71,24 +73,23 @@ def begin(config: RunConfig, folder: Path) -> None:
 
 def train_and_measure(
     config: RunConfig, folder: Path, report: Report, others: bool = False
-) -> Table:
+) -> tuple[Means, Means]:
     """Train the one method of a recipe in `folder`, or go on with it, and measure its model.
 
     Args:
         config: a recipe of one method.
         folder: a run's folder, of which only rounds and evaluation are made.
         report: called with events.
-        others: whether to measure the base and the experts of a single round too.
+        others: whether to measure the base and the experts too.
 
     Returns:
-        Model -> reward -> mean on the recipe's `eval_prompts`.
+        Model -> reward -> mean on the recipe's `eval_prompts`, and the same of standard errors.
     """
     plan = build_plan(config)
     (method,) = plan.methods
     last = f"mapreduce@{config.rounds}" if method.name == "mapreduce" else method.name
-    subjects = subjects_of(config, plan)
-    if not others:
-        subjects = tuple(subject for subject in subjects if subject.name == last)
+    kept = {last, "base", *(f"expert:{name}" for name in config.rewards)} if others else {last}
+    subjects = tuple(subject for subject in subjects_of(config, plan) if subject.name in kept)
     executor = open_executor(config, usual=len(config.rewards))
     claim(config, plan, folder, resume=True)
     reward_process().kill()  # it checked the rewards in `claim`; each worker starts one for itself
@@ -101,7 +102,7 @@ def train_and_measure(
         )  # fmt: skip
         stages.map_and_reduce(method)
         stages.evaluate()
-    return tables(rows_of(folder, subjects))[0]
+    return tables(rows_of(folder, subjects))
 
 
 def rows_of(folder: Path, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:

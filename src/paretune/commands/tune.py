@@ -113,7 +113,7 @@ def tune(
         report({"notice": f"trial {number} of {len(points)}: {method}, {setting.name}, seed {seed}"})
         made = setting.of(trial).model_copy(update={"methods": (method,), "seed": seed})
         folder = out / method / f"{setting.name}-seed-{seed}"
-        means[method, setting, seed] = only(train_and_measure(made, folder, report))
+        means[method, setting, seed] = only(train_and_measure(made, folder, report)[0])
     chosen = _choose(config, grid, seeds, means)
     chosen |= {"recipe": config.name, "seeds": list(seeds), "validation_prompts": prompts}
     for method, best in chosen["methods"].items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .merge_options import Option
@@ -43,4 +43,4 @@ class Distilling:
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Distilling:
         """Of a recipe's `reduce.options`, which are checked already."""
-        return cls(**{name: OPTIONS[name].kind(value) for name, value in options.items()})
+        return replace(cls(), **{name: OPTIONS[name].kind(value) for name, value in options.items()})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from .lowrank import LowRank, modules_of
 from .reducers import outer_momentum
@@ -24,9 +24,10 @@ def read_step(value: Any) -> float | tuple[float, ...]:
         return STEPS
     if not isinstance(value, list | tuple):
         return _number(value)
-    steps = tuple(dict.fromkeys(_number(one) for one in value))
+    given = list(cast("Sequence[Any]", value))
+    steps = tuple(dict.fromkeys(_number(one) for one in given))
     if len(steps) < 2:
-        raise ValueError(f"a list of steps to choose from has two or more, not {list(value)}")
+        raise ValueError(f"a list of steps to choose from has two or more, not {given}")
     return steps
 
 
