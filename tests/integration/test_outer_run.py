@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from paretune.adapters.store import WEIGHTS, load_delta
 from paretune.ops.outer import STEPS
+from paretune.planning.methods import build_plan
+from paretune.recipes import load_config
+from paretune.stages.map import MapJob, train_expert
 from tests.conftest import tiny_recipe
 from tests.here import run_here, stop_at
+from tests.language import language_recipe
 
 FINAL = Path("final") / WEIGHTS
 
@@ -64,3 +69,20 @@ def test_an_expert_anchored_to_its_own_average(
     kls = [json.loads(row)["kl"] for row in rows]
     assert kls[0] == 0
     assert kls[1] > 0
+
+
+def test_a_language_model_s_expert_leans(tiny_llama: Path, tmp_path: Path) -> None:
+    """TRL trains it on its own prompts; the metrics tell its own reward; the other one changes the result."""
+    weights, rewards = [], []
+    for lean in (0.0, 1.0):
+        folder = tmp_path / str(lean)
+        train = {"prompts_per_epoch": 3, "group_size": 16}  # so that some answers hold the words
+        recipe = language_recipe(tmp_path / "recipe", tiny_llama, map={"lean": lean}, train=train)
+        config = load_config(recipe)
+        task = build_plan(config).methods[0].rounds[0].tasks[0]
+        seen: list[dict[str, Any]] = []
+        train_expert(MapJob(config, task, folder, "base"), seen.append, lambda: False, ["cpu"])
+        weights.append((folder / task.folder / WEIGHTS).read_bytes())
+        rewards.append(seen[0]["reward"])
+    assert weights[0] != weights[1]
+    assert rewards[0] == rewards[1] > 0  # of the first epoch, which both draw from the same model
