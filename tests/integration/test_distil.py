@@ -204,6 +204,7 @@ def test_a_distilled_run_stopped_within_is_bit_identical(
     summary = run_here(recipe, whole, monkeypatch)
     # 2 experts of 2 epochs of 2 x 3 samples; 3 steps of 5 samples.
     assert summary["budget"]["mapreduce"] == 24 + 3 * 5
+    assert summary["updates"]["mapreduce"] == 2 * 2 * 2 + 3
     assert "distils its experts: in 3 steps of 5 samples" in summary["described"][0]
     merged = load_delta([whole / "round-1" / "merged"])
     for name, delta in load_delta([whole / "round-1" / "distil"]).items():

@@ -12,8 +12,10 @@ from paretune.planning.methods import build_plan
 from paretune.planning.plan import derive_seed
 from paretune.planning.words import described, exchange
 from paretune.recipes import changed_keys, load_config, parse_config
+from paretune.records.read import read_summary
 from paretune.stages.exchanged import exchanged
 from paretune.stages.map import MapJob, expert_inputs, train_expert
+from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 
 from .test_leaning import config, digest_of
@@ -85,6 +87,12 @@ def test_a_device_sends_an_adapter_a_round_or_a_gradient_an_update(tmp_path: Pat
     (told,) = exchange(sent, 2)
     assert "mapreduce 0.0 MB" in told
     assert exchange({"mapreduce": 2000}, 2) == []
+
+
+def test_sentences_that_are_none_are_damage(tmp_path: Path) -> None:
+    write_json(tmp_path / "summary.json", {"described": "text"})
+    with pytest.raises(ParetuneError, match=r"summary\.json is damaged.*described"):
+        read_summary(tmp_path / "summary.json", ())
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,10 @@ from ..config import RunConfig
 from ..environment import describe
 from ..executors import open_executor
 from ..executors.base import Report
-from ..files import read_json, write_json
+from ..files import write_json
 from ..models.detect import resolve_path
 from ..recipes import parse_config
+from ..records.read import read_diagnostics
 from ..stages.agreement import AgreementJob, measure_agreement
 from ..stages.reduce import DIAGNOSTICS
 from ..stages.volumes import Space, space_of
@@ -121,7 +122,7 @@ def advise(
     pilot = hold_out(pilot, prompts, out / "prompts")
     means, errors = train_and_measure(pilot, out / "pilot", report, others=True)
     agreement = _agreement(pilot, out / "agreement", report)
-    cosines = read_json(out / "pilot" / "round-1" / "merged" / DIAGNOSTICS)["cosines"]
+    cosines = read_diagnostics(out / "pilot" / "round-1" / "merged" / DIAGNOSTICS)["cosines"]
     evidence = Evidence(
         _pairs(agreement["agreement"]), _pairs(cosines), _taxes(pilot, means, errors),
         _reached(space_of(pilot), means),

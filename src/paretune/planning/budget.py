@@ -133,7 +133,10 @@ def _of_rounds(config: RunConfig, rounds: Sequence[Round], sizes: Mapping[str, i
     chosen = sum(chosen_by(config, round_, sizes) for round_ in rounds)
     beside = chosen + sum(distilled_on(config, round_, sizes) for round_ in rounds)
     total = Budget(*(sum(column) for column in zip(*parts, strict=True)))
-    return total._replace(scores=total.scores + chosen, reduce_samples=beside)
+    steps = sum(Distilling.of(config.reduce.options).steps for r in rounds if r.reduce == DISTIL)
+    return total._replace(
+        scores=total.scores + chosen, reduce_samples=beside, updates=total.updates + steps
+    )
 
 
 def distilled_on(config: RunConfig, round_: Round, sizes: Mapping[str, int]) -> int:

@@ -34,6 +34,7 @@ class TextLesson:
         if pupils.parents:
             fold(self.policy.transformer, pupils.parents)
         self.parameters = attach(self.policy.transformer, pupils)
+        self.policy.transformer.to(self.policy.device)
 
     @torch.no_grad()
     def draw(self, index: torch.Tensor, generator: torch.Generator) -> TextBatch:
