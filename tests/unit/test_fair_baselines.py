@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from paretune.files import write_json, write_text
+from paretune.files import write_json, write_rows, write_text
 from paretune.planning.methods import build_plan
 from paretune.planning.plan import derive_seed
 from paretune.planning.words import described, exchange
 from paretune.recipes import changed_keys, load_config, parse_config
 from paretune.records.read import read_summary
-from paretune.stages.exchanged import exchanged
+from paretune.stages.exchanged import exchanged, training_seconds
 from paretune.stages.map import MapJob, expert_inputs, train_expert
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
@@ -84,9 +84,23 @@ def test_a_device_sends_an_adapter_a_round_or_a_gradient_an_update(tmp_path: Pat
             (folder / "adapter_model.safetensors").write_bytes(b"x" * 1000)
     sent = exchanged(plan, tmp_path)
     assert sent == {"mapreduce": 2000, "rewarded_soup": 1000, "morl_dr": 48_000}
-    (told,) = exchange(sent, 2)
-    assert "mapreduce 0.0 MB" in told
-    assert exchange({"mapreduce": 2000}, 2) == []
+    (told,) = exchange(sent, {"mapreduce": 70.0}, 2)
+    assert "mapreduce 0.0 MB in 70 s, rewarded_soup 0.0 MB, morl_dr" in told
+    assert exchange({"mapreduce": 2000}, {}, 2) == []
+
+
+def test_seconds_are_those_of_the_slowest_expert_or_a_share_of_a_joint_policy(tmp_path: Path) -> None:
+    plan = build_plan(config(methods=["mapreduce", "rewarded_soup", "morl_dr", "sequential"], rounds=2))
+    for method in plan.methods[:-1]:
+        for round_ in method.rounds:
+            for number, task in enumerate(round_.tasks, start=1):
+                rows = [{"update": i + 1, "reward": 0.0, "seconds": 10.0 * number} for i in range(2)]
+                write_rows(tmp_path / task.folder / "metrics.jsonl", rows)
+    assert training_seconds(plan, tmp_path, 2) == {
+        "mapreduce": 2 * 40.0,  # two rounds, whose second expert takes 2 x 20 s
+        "rewarded_soup": 40.0 + 40.0,  # with what it shares with round 1
+        "morl_dr": 20.0 / 2,
+    }
 
 
 def test_sentences_that_are_none_are_damage(tmp_path: Path) -> None:

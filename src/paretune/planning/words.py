@@ -15,14 +15,21 @@ def described(config: RunConfig) -> list[str]:
     return [line for line in told if line]
 
 
-def exchange(sent: Mapping[str, int], devices: int) -> list[str]:
-    """What a device sends in each method, where a joint policy is among them. sent: method -> bytes."""
+def exchange(sent: Mapping[str, int], seconds: Mapping[str, float], devices: int) -> list[str]:
+    """What a device sends and how long it trains in each method, where a joint policy is among them.
+
+    sent: method -> bytes. seconds: method -> seconds on so many devices.
+    """
     if not JOINT_METHODS & sent.keys() or devices < 2:
         return []
-    told = ", ".join(f"{name} {count / 1e6:,.1f} MB" for name, count in sent.items())
+    told = ", ".join(
+        f"{name} {count / 1e6:,.1f} MB{f' in {seconds[name]:,.0f} s' if name in seconds else ''}"
+        for name, count in sent.items()
+    )
     return [
         f"On {devices} devices each sends in all: {told} (of experts an adapter a round; of a joint policy, "
-        "which the devices train together, the adapter's gradient an update)."
+        "which the devices train together, the adapter's gradient an update; the seconds are those of this "
+        "run's epochs, experts side by side, a joint policy divided evenly)."
     ]
 
 

@@ -18,7 +18,7 @@ from ..planning.plan import Plan
 from ..planning.words import described, exchange
 from ..records.labels import apart, labels
 from ..records.read import Row, read_diagnostics
-from .exchanged import exchanged
+from .exchanged import exchanged, training_seconds
 from .reduce import DIAGNOSTICS
 from .scorers import Scale, read_scales
 from .subjects import expert_round, subjects_of
@@ -52,7 +52,8 @@ def summarise(
     sizes = set_sizes(config)
     drawn = counted(config, plan, sizes)
     budget = {m.name: m.samples + m.reduce_samples for m in drawn.methods}
-    sent = exchanged(drawn, run_folder)
+    devices = len(config.rewards)
+    sent, seconds = exchanged(drawn, run_folder), training_seconds(drawn, run_folder, devices)
     experts = expert_round(plan)
     for task in experts.tasks if experts else ():
         budget[f"expert:{task.reward}"] = expert_budget(config, task, sizes).samples
@@ -73,9 +74,10 @@ def summarise(
         "timing": dict(timing),
         "budget": {"base": 0, **budget},
         "seeds": [config.seed],
-        "described": [*described(config), *exchange(sent, len(config.rewards))],
+        "described": [*described(config), *exchange(sent, seconds, devices)],
         "updates": {m.name: m.updates for m in drawn.methods},
         "exchanged": sent,
+        "training_seconds": seconds,
     }  # fmt: skip
     write_json(run_folder / "summary.json", summary)
     return summary
