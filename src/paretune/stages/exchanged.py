@@ -44,6 +44,8 @@ def training_seconds(plan: Plan, run_folder: Path, devices: int) -> dict[str, fl
 def _seconds(method: MethodPlan, task: ExpertTask, run_folder: Path) -> float:
     """The seconds of an expert's epochs, with those that it shares with another method's expert."""
     own = {t.folder for r in method.rounds for t in r.tasks}
-    folders = [f for f in (task.folder, task.continues) if f == task.folder or (f and f not in own)]
+    folders = [task.folder]
+    if task.continues is not None and task.continues not in own:
+        folders.append(task.continues)
     rows = [row for folder in folders for row in read_metrics(run_folder / folder / METRICS)]
     return sum(float(row.get("seconds") or 0.0) for row in rows)
