@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -34,6 +35,7 @@ from .limits import (
     RewardOptions,
     Seed,
     Steps,
+    Unit,
     Whole,
     check_epochs,
     check_lattice,
@@ -41,6 +43,7 @@ from .limits import (
     check_texts,
 )
 from .ops.merging import DIVISIONS, read_settings, reducer_of
+from .ops.outer import read_step
 from .yaml_text import dump_yaml
 
 MethodName = Literal["mapreduce", "rewarded_soup", "morl_d", "morl_dr", "sequential", "selma"]
@@ -90,11 +93,13 @@ class ObjectiveConfig(_Section):
 
     name: str = Field("nft", description="of training.objectives.table.OBJECTIVES, or of a package")
     kl: NonNegative = Field(0.0, description="weight of the KL to the anchor")
-    anchor: Literal["round", "base"] = Field("round", description="the model that the KL is measured from")
+    anchor: Literal["round", "base", "average"] = Field(
+        "round", description="what the KL is measured from; average: of the expert, by train.ema_decay"
+    )
     advantage_std: Literal["group", "global"] = "group"
     advantage_clip: PositiveReal = 5.0
     joint: Literal["sum_then_normalise", "normalise_then_sum"] = Field(
-        "sum_then_normalise", description="advantages of several rewards at once (morl_dr)"
+        "sum_then_normalise", description="advantages of several rewards at once (morl_dr, map.lean)"
     )
     shared_noise: bool = Field(False, description="one initial noise a group")
     options: Options = Field(
@@ -150,6 +155,18 @@ class RewardConfig(_Section):
     options: RewardOptions = Field(default_factory=dict)
     kl: NonNegative | None = Field(None, description="overrides objective.kl")
     epochs: Epochs | None = Field(None, description="overrides train.epochs")
+    lean: Unit | None = Field(None, description="overrides map.lean")
+
+
+class MapConfig(_Section):
+    """What the experts of MapReduce are scored by. The experts of Rewarded Soup never lean."""
+
+    lean: Unit = Field(
+        0.0, description="the share of every other reward that applies to a prompt; 0: the own reward alone"
+    )
+
+
+Step = Annotated[float | tuple[float, ...], BeforeValidator(read_step)]
 
 
 class ReduceConfig(_Section):
@@ -161,6 +178,11 @@ class ReduceConfig(_Section):
         None, description="or cut it to the least rank that keeps this share of its energy"
     )
     final_rank: Positive | None = Field(None, description="cut final/ to this rank; default: exact")
+    step: Step = Field(
+        1.0, description="how much of the average is folded; search, or a list: the best by validation"
+    )
+    momentum: Decay = Field(0.0, description="of the average over the rounds, for every method but nesterov")
+    prompts: Positive = Field(32, description="training prompts a reward that chosen steps are measured on")
     options: dict[str, Any] = Field(default_factory=dict, description="of this method, such as density")
 
     @field_validator("method")
@@ -184,7 +206,17 @@ class ReduceConfig(_Section):
             raise ValueError("method: compressed needs a rank or an energy")
         if self.method == "exact" and given:
             raise ValueError("method: exact cuts nothing; rank and energy go with method: compressed")
+        if self.method == "nesterov" and self.momentum:
+            raise ValueError("method: nesterov has a momentum of its own: give it as options.momentum")
         return self
+
+
+class BaselinesConfig(_Section):
+    """How the methods that one recipe compares MapReduce with are run."""
+
+    joint: Literal["wide", "long"] = Field(
+        "wide", description="morl_d, morl_dr: N times an expert's batch, or N times its epochs of its batch"
+    )
 
 
 class TokenOptions(_Section):
@@ -251,7 +283,9 @@ class RunConfig(_Section):
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
     rewards: Annotated[dict[FolderName, RewardConfig], Field(min_length=1, max_length=MOST_REWARDS)]
+    map: MapConfig = MapConfig()
     reduce: ReduceConfig = ReduceConfig()
+    baselines: BaselinesConfig = BaselinesConfig()
     tokens: TokensConfig | None = Field(None, description="if given, trains a token a reward")
     evaluate: EvaluateConfig = EvaluateConfig()
     executor: ExecutorConfig = ExecutorConfig()
@@ -282,6 +316,8 @@ class RunConfig(_Section):
                 f"reduce.method: {self.reduce.method} finds the weights itself; "
                 "leave those of the rewards out"
             )
+        if self.objective.anchor == "average" and not self.train.ema_decay:
+            raise ValueError("objective.anchor: average is that of train.ema_decay, which is 0: give one")
         if len(set(self.methods)) < len(self.methods):
             raise ValueError("methods names the same method twice")
         if self.tokens is not None and not {"mapreduce", "rewarded_soup"} & set(self.methods):
@@ -292,6 +328,11 @@ class RunConfig(_Section):
         """The weights of the rewards, normalised so that their sum is 1."""
         total = sum(r.weight for r in self.rewards.values())
         return {name: r.weight / total for name, r in self.rewards.items()}
+
+    def lean(self, reward: str) -> float:
+        """The share of the other rewards that the reward's expert is scored by; 0 without another reward."""
+        own = self.rewards[reward].lean
+        return 0.0 if len(self.rewards) == 1 else self.map.lean if own is None else own
 
     def rounding_keys(self, whole_batches: bool = False) -> frozenset[str]:
         """The keys that change nothing but the rounding of a result, so that a resumed run may change them.

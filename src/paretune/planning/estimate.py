@@ -17,6 +17,7 @@ from ..models.facts import read_backbone, read_shape
 from ..models.family import Family, transformers_of
 from ..models.quantize import is_quantized
 from ..models.sizes import parameters_in
+from ..ops.distilling import DISTIL, Distilling
 from ..samples.media import Cost, Work, medium_of
 from ..training.objectives.settings import read_options as read_objective
 from ..training.objectives.settings import settings_for
@@ -76,7 +77,9 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     beside = max(sizes.text * bytes_each, sizes.vae * 4, activations)
     forward = 2 * sizes.transformer * tokens * family.passes(config.model)
     rate = SUSTAINED_TFLOPS[device] * 1e12
-    hours = {m.name: m.samples * _passes(config, m.name) * forward / rate / 3600 for m in plan.methods}
+    passes = {m.name: m.samples * _passes(config, m.name) for m in plan.methods}
+    passes = {m.name: passes[m.name] + m.reduce_samples * _reduce_passes(config) for m in plan.methods}
+    hours = {name: count * forward / rate / 3600 for name, count in passes.items()}
     hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
     base = 1 if is_quantized(config.model) else bytes_each
     memory = sizes.held * base + beside + PROCESS[device]
@@ -87,6 +90,14 @@ def _passes(config: RunConfig, method: str) -> float:
     """Forward passes that a sample of a method takes: to draw it, and to train on it by its objective."""
     points, anchored = trained_on(config, method)
     return config.model.steps + points * (3 + (1 if anchored else 0))
+
+
+def _reduce_passes(config: RunConfig) -> float:
+    """Forward passes of a sample that Reduce draws: to measure it, or to compare student and expert on it."""
+    if config.reduce.method != DISTIL:
+        return config.evaluate.steps
+    own = Distilling.of(config.reduce.options)
+    return config.model.steps + min(own.times, config.model.steps) * (4 + (1 if own.anchor else 0))
 
 
 def trained_on(config: RunConfig, method: str) -> tuple[float, bool]:
@@ -112,7 +123,11 @@ def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimat
     memory = (cost.parameters + cost.others) * bytes_each + working + PROCESS[device]
     forward = 2 * cost.parameters * cost.tokens
     rate = SUSTAINED_TFLOPS[device] * 1e12
-    work = {m.name: m.samples * (cost.draw + 3 * cost.train) * forward for m in plan.methods}
+    looks = 4 * cost.train if config.reduce.method == DISTIL else 0.0  # student and expert on each sample
+    work = {
+        m.name: (m.samples * (cost.draw + 3 * cost.train) + m.reduce_samples * (cost.draw + looks)) * forward
+        for m in plan.methods
+    }
     hours = {name: flops / rate / 3600 for name, flops in work.items()}
     hours |= _token_hours(config, cost.draw, cost.train, forward / rate)
     return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.description)

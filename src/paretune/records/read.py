@@ -110,6 +110,7 @@ class Summary(TypedDict):
     hypervolume: NotRequired[dict[Text, Number | None]]
     reference_point: NotRequired[Means]
     rounds: NotRequired[list[RoundFacts]]
+    described: NotRequired[list[Text]]
     timing: NotRequired[dict[Text, Annotated[Number, Field(ge=0)]]]
     budget: NotRequired[dict[Text, Whole]]
 

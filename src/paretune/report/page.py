@@ -94,6 +94,7 @@ def _words(run: Run) -> dict[str, Any]:
     words["sentence"] = headline(found, label)
     words["verdict"] = "good" if all(change.verdict == "better" for change in found) else "mixed"
     words["notes"] = [*_judged(run, last), *_against_soup(run, last), *_conflicts(run)]
+    words["notes"] += summary.get("described", [])  # a summary of an earlier version has none
     return words
 
 

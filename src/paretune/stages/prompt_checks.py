@@ -39,8 +39,7 @@ def check_prompts(config: RunConfig) -> None:
     for name, reward_config in config.rewards.items():
         for file in (reward_config.prompts, reward_config.eval_prompts):
             _refuse(f"reward {name} cannot score", file, functools.partial(_first, rewards[name]))
-    if "morl_dr" in config.methods:
-        _check_crosswise(config, rewards)
+    _check_crosswise(config, rewards)
     _check_objective(config, [reward_config.prompts for reward_config in config.rewards.values()])
     known = set(rewards)
     for reward_config in config.rewards.values():
@@ -115,11 +114,13 @@ def check_pictures(config: RunConfig, files: Sequence[str]) -> None:
 
 
 def _check_crosswise(config: RunConfig, rewards: Mapping[str, Reward]) -> None:
-    """Check every prompt with every reward that applies to it, as morl_dr scores it."""
+    """Check every prompt with every reward that applies to it, where morl_dr or map.lean score it so."""
     for name, reward in rewards.items():
         for other, reward_config in config.rewards.items():
-            if other != name:
-                complaint = f"reward {name}, which morl_dr asks too, cannot score"
+            leans = "mapreduce" in config.methods and config.lean(other) > 0
+            asking = "morl_dr" if "morl_dr" in config.methods else "map.lean" if leans else None
+            if other != name and asking:
+                complaint = f"reward {name}, which {asking} asks too, cannot score"
                 _refuse(complaint, reward_config.prompts, functools.partial(_first_that_applies, reward))
 
 

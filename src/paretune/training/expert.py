@@ -82,11 +82,13 @@ class ExpertTrainer:
             old=_copy(parameters),
             scaler=grad_scaler(config.model.dtype, self.policy.device),
         )
-        anchor_is_round = self.settings.anchor == "round"
+        anchor = self.settings.anchor
         setting = Setting(
             self.policy, config.model, config.train, self.settings, mixture.kl,
             sampling_weights=lambda: swapped(self.state.parameters, self.state.old),
-            reference_weights=lambda: only(transformer, policy=False, parents=anchor_is_round),
+            reference_weights=lambda: swapped(self.state.parameters, self.state.ema)
+            if anchor == "average"
+            else only(transformer, policy=False, parents=anchor == "round"),
             scaled=self.state.scaler.scale,
         )  # fmt: skip
         self.objective: FlowObjective[Any] = kind(setting, options)
@@ -133,9 +135,9 @@ class ExpertTrainer:
         return {"update": self.state.epoch, **collected.facts, **losses, **seconds}
 
     def rollout(self, generator: torch.Generator) -> Rollouts:
-        """Draw `prompts_per_epoch` groups of samples with the sampling weights, and score them."""
+        """Draw the epoch's groups of samples with the sampling weights, and score them."""
         train, start = self.config.train, time.perf_counter()
-        index = self.mixture.draw(train.prompts_per_epoch, generator)
+        index = self.mixture.draw(train.prompts_per_epoch * self.task.width, generator)
         repeated = index.repeat_interleave(train.group_size)
         if self.settings.shared_noise:
             noise = self.policy.initial_noise(len(index), generator)

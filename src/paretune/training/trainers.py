@@ -58,6 +58,11 @@ def check_objective(config: RunConfig) -> None:
             f"objective.name: {name} does not train {config.model.path}; choose one of {known}"
         )
     _refuse_not_read(config, objective)
+    leans = "mapreduce" in config.methods and any(map(config.lean, config.rewards))
+    if leans and (objective.one_reward or not objective.draws):
+        raise ParetuneError(
+            f"map.lean: objective {name} trains on one reward, so no expert can lean on others: leave it out"
+        )
     check_with_recipe(config)
     for method in config.methods:
         chosen = METHOD_OBJECTIVES.get(method)

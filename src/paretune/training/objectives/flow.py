@@ -79,8 +79,8 @@ class Setting:
 
     settings: the keys that all objectives share. kl: the weight of the anchor. sampling_weights: a context in
     which the policy has the copy of the adapter that draws samples. reference_weights: a context in which the
-    policy is the anchor, which is the model that the round starts with, or the original base. scaled: the
-    scaled loss, whose gradient is taken; see `loss_scale`.
+    policy is the anchor, which is the model that the round starts with, the original base, or the average of
+    the expert itself. scaled: the scaled loss, whose gradient is taken; see `loss_scale`.
     """
 
     policy: FlowPolicy
