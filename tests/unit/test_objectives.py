@@ -243,5 +243,5 @@ def test_an_objective_for_one_reward_is_refused_for_joint_methods_before_trainin
 
 
 def test_names_are_listed_by_what_a_sample_is() -> None:
-    assert objective_names("clips") == ["nft", "awm", "sft", "flow_grpo"]
+    assert objective_names("clips")[:5] == ["nft", "awm", "sft", "flow_grpo", "diffusion_dpo"]
     assert objective_names("texts")[:2] == ["grpo", "dpo"]

@@ -317,7 +317,7 @@ def test_inversion_asks_at_the_level_of_the_destination() -> None:
 
 
 def test_errors_of_noise_and_of_samples_are_errors_of_velocities() -> None:
-    """|eps_hat - eps|^2 = (1 - s)^2 |v_hat - u|^2 and |x0_hat - x0|^2 = s^2 |v_hat - u|^2, at any velocity."""
+    """Of noise they are (1 - s)^2 times those of the velocity, of samples s^2 times, at any velocity."""
     clean, noise, velocity = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
     s = 0.3
     x, u = (1 - s) * clean + s * noise, noise - clean

@@ -102,7 +102,7 @@ def kto_loss(
 
 
 def kto_baseline(r: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
-    """Half the sum of the mean implicit rewards of the two classes, without gradient; of one class, its own."""
+    """Half the sum of the two classes' mean implicit rewards, without gradient; of one class, its own."""
     classes = [r.detach()[rows].mean() for rows in (good, ~good) if bool(rows.any())]
     return torch.stack(classes).mean()
 
@@ -200,7 +200,7 @@ def margin_scale(
 def margin_weights(
     margin: torch.Tensor, least: float = 0.5, most: float = 2.0, slope: float = 1.0, at: float = 2.0
 ) -> torch.Tensor:
-    """The weight of a pair by the margin h of its scores: sigma(c h) / sigma(h), and 1 below -`at` (MADPO)."""
+    """The weight of a pair by the margin h of its scores: sigma(c h) / sigma(h); 1 below -`at` (MADPO)."""
     c = margin_scale(margin, least, most, slope, at)
     weight = torch.sigmoid(c * margin) / torch.sigmoid(margin)
     return torch.where(margin > -at, weight, torch.ones_like(weight))

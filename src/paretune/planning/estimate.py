@@ -87,8 +87,9 @@ def _passes(config: RunConfig, method: str) -> float:
 def trained_on(config: RunConfig, method: str) -> tuple[float, bool]:
     """At how many points a method trains on a sample, and whether an anchor looks at each of them too."""
     settings = settings_for(config.objective, METHOD_OBJECTIVES.get(method))
-    points = find_objective(settings.name).trained_points(config, read_objective(settings))
-    return points, settings.kl > 0
+    objective, options = find_objective(settings.name), read_objective(settings)
+    anchored = settings.kl > 0 or objective.anchored(options)
+    return objective.trained_points(config, options), anchored
 
 
 def _kept(config: RunConfig, blocks: int, units: int) -> int:

@@ -52,6 +52,11 @@ class Objective:
         return 1.0
 
     @classmethod
+    def anchored(cls, options: Any) -> bool:
+        """Whether its loss looks at the anchor even without a KL term."""
+        return False
+
+    @classmethod
     def needs_whole_batches(cls, options: Any) -> bool:
         """Whether the loss compares the samples of a micro-batch, so that its size changes the result."""
         return False

@@ -11,6 +11,7 @@ from importlib import import_module
 
 from ...foreign.entry_points import added, load_added
 from ...types import ParetuneError
+from ..preferences.presets import PRESETS
 from .base import Objective
 
 GROUP = "paretune.objectives"
@@ -32,6 +33,7 @@ OBJECTIVES: dict[str, str] = {
     "cpo": "preferences:CPO",
     "kto": "preferences:KTO",
     "orpo": "preferences:ORPO",
+    **{name: f"preference:{name}" for name in PRESETS},
 }
 
 
