@@ -141,6 +141,12 @@ class RewardConfig(_Section):
     options: RewardOptions = Field(default_factory=dict)
     kl: NonNegative | None = Field(None, description="overrides objective.kl")
     epochs: Epochs | None = Field(None, description="overrides train.epochs")
+    objective: str | None = Field(
+        None, description="overrides objective.name for this expert; its options are in objective.others"
+    )
+    pairs: Line | None = Field(
+        None, description="preferences that the expert trains on: a .jsonl file or hf:OWNER/NAME@SPLIT"
+    )
 
 
 class ReduceConfig(_Section):

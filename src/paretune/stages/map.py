@@ -21,6 +21,7 @@ from ..samples.media import medium_of
 from ..training.mixture import Mixture, PromptSet
 from ..training.objectives.flat_keys import digest_form
 from ..training.objectives.settings import needs_whole_batches
+from ..training.preferences.file_lists import file_digest
 from .scorers import named
 
 
@@ -93,7 +94,8 @@ def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
         reward_config = config.rewards[name]
         reward = load_reward(reward_config.reward, name=name, **reward_config.options)
         kl = config.objective.kl if reward_config.kl is None else reward_config.kl
-        prompt_sets.append(PromptSet(reward, load_prompts(reward_config.prompts), reward_config.weight, kl))
+        prompts = load_prompts(reward_config.prompts)
+        prompt_sets.append(PromptSet(reward, prompts, reward_config.weight, kl, reward_config.pairs))
     return Mixture(prompt_sets, task.scoring)
 
 
@@ -125,4 +127,5 @@ def expert_inputs(job: MapJob) -> str:
 def _reward_inputs(config: RunConfig, name: str) -> list[Any]:
     r = config.rewards[name]
     prompts = digest([[p.text, dict(p.metadata)] for p in load_prompts(r.prompts)])
-    return [named(r.reward), r.options, r.kl, r.weight, prompts]
+    known: list[Any] = [named(r.reward), r.options, r.kl, r.weight, prompts]
+    return known if r.pairs is None else [*known, file_digest(r.pairs)]

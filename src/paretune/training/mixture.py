@@ -21,13 +21,15 @@ from ..types import Prompt, Reward, Samples, take
 class PromptSet:
     """A reward and its prompts.
 
-    weight: of the reward in a weighted sum. kl: the weight of the anchor for an expert of this reward.
+    weight: of the reward in a weighted sum. kl: the weight of the anchor for an expert of this reward. pairs:
+    the preferences that an expert of this reward trains on, see `data.preferences`, or None.
     """
 
     reward: Reward
     prompts: Sequence[Prompt]
     weight: float = 1.0
     kl: float = 0.0
+    pairs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class Mixture:
     def kl(self) -> float:
         """The weight of the anchor: the mean over the prompt sets."""
         return sum(s.kl for s in self.prompt_sets) / len(self.prompt_sets)
+
+    @property
+    def pairs(self) -> str | None:
+        """The preferences of the only prompt set, or None."""
+        return self.prompt_sets[0].pairs if len(self.prompt_sets) == 1 else None
 
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Draw the indices of `count` prompts (fewer if a set is smaller), without repetition. [P]."""

@@ -23,12 +23,14 @@ from ...models.detect import family_of
 from ...models.flow import Sampling, Trajectories, stochastic_step
 from ...ops.policy_losses import velocity_kl
 from ...ops.preference_losses import coefficients, comparable
+from ...types import ParetuneError
 from ..mixture import Mixture
 from ..preferences.builders import Maker
 from ..preferences.captions import changed_all
 from ..preferences.cells import cell_errors
 from ..preferences.checking import check_recipe
 from ..preferences.compare import COMPARE, Lists, reduced, softened
+from ..preferences.file_lists import check_file, file_captions
 from ..preferences.levels import Levels, View, draw_levels, invert_levels, view
 from ..preferences.options import PreferenceOptions, kind_of
 from ..preferences.presets import PRESETS, Composition
@@ -60,6 +62,7 @@ class PreferenceObjective(FlowObjective[Options]):
         self.guidance = 1.0 if twice and not self.preset.steps else setting.model.guidance_scale
         self.schedule = self.policy.schedule(self.sampling.steps)
         self.course = 0.0  # the share of the training that is done
+        self.latents: dict[str, dict[str, torch.Tensor]] = {}
         self.held: tuple[int, PreferenceSet | None] | None = None
 
     @classmethod
@@ -74,7 +77,8 @@ class PreferenceObjective(FlowObjective[Options]):
         """The prompts; then, where the lists need them, their changed captions, or those of the files."""
         prompts = [p.text for p in mixture.prompts]
         changed = changed_all(prompts) if cls.preset.builder == "captions" else []
-        return [*prompts, *changed]
+        of_file = [] if mixture.pairs is None else file_captions(mixture.pairs, cls.preset)
+        return [*prompts, *changed, *of_file]
 
     def make_sampling(self) -> Sampling:
         """With noise in the steps of the window where steps are trained on."""
@@ -89,7 +93,7 @@ class PreferenceObjective(FlowObjective[Options]):
         count = len(learner.mixture.prompts)
         maker = Maker(
             learner, self.setting, self.preset, self.own, self.sampling, self.guidance,
-            torch.arange(count, 2 * count),
+            torch.arange(count, 2 * count), self.latents,
         )  # fmt: skip
         made, self.held = lists_of(maker, generator, self.held)
         self.course = learner.state.epoch / learner.task.epochs
@@ -277,6 +281,16 @@ class PreferenceObjective(FlowObjective[Options]):
     def check(cls, config: RunConfig, options: Any) -> None:
         """See `preferences.checking.check_recipe`."""
         check_recipe(cls.name, cls.preset, cls.own_options(options), config)
+
+    @classmethod
+    def check_expert(cls, name: str, config: RunConfig, reward: str, options: Any) -> None:
+        """See `Objective.check_expert`: the file of pairs, if the expert has one or needs one."""
+        if config.rewards[reward].pairs is not None:
+            check_file(config, reward, name, cls.preset, cls.own_options(options))
+        elif cls.preset.builder == "file":
+            raise ParetuneError(
+                f"rewards.{reward}: {name} trains on a file of pairs with captions: give its pairs"
+            )
 
     @classmethod
     def trained_points(cls, config: RunConfig, options: Any) -> float:

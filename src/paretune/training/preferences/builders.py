@@ -26,7 +26,8 @@ class Maker:
     """What builders work with.
 
     preset, options: of the objective. sampling: how samples are drawn. guidance: that of training. negative:
-    [P], for each prompt the index of its perturbed caption among the conditions.
+    [P], for each prompt the index of its changed caption among the conditions. latents: of files that were
+    read already, by the file and by the samples' fingerprints.
     """
 
     learner: Learner
@@ -36,6 +37,7 @@ class Maker:
     sampling: Sampling
     guidance: float
     negative: torch.Tensor
+    latents: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict[str, dict[str, torch.Tensor]])
 
     @property
     def policy(self) -> FlowPolicy:

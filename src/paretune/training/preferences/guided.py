@@ -68,7 +68,8 @@ def redrawn(
     levels = torch.tensor(schedule.sigmas)[begin]
     x = noised(sources, noise, levels)
     for step in range(schedule.steps):
-        for index in (begin <= step).nonzero().flatten().split(batch):
+        active = (begin <= step).nonzero().flatten()
+        for index in active.split(batch) if len(active) else ():
             v = velocity(x[index], schedule.sigmas[step], index)
             x[index] = euler_step(x[index], v, schedule.dts[step])
     return x

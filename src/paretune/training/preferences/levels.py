@@ -132,6 +132,8 @@ def invert_levels(
     states = x.expand(times, *x.shape).clone()
     for place in range(1, last + 1):
         active = (wanted.amax(0) >= place).nonzero().flatten()
+        if len(active) == 0:
+            break
         for index in active.split(batch):
             chosen = conditions.select(of.caption[index])
 

@@ -109,6 +109,9 @@ PRESETS: dict[str, Composition] = {
     "adpo": Composition(
         "anchored", (*_LISTS, "tau", "target_temperature"), defaults={"pairs": "all"}
     ),
+    "sem_dpo": Composition(
+        builder="file", reads=("beta", "loser", "alpha"), targets=("fresh", "inverted"), weight="semantic"
+    ),
     "pnapo": Composition(
         "smooth", ("beta", "pairs", "gamma", "delta", "fade", "loser"), targets=("kept",), files=False,
         defaults={"gamma": 1.0, "fade": True, "beta": 5000.0},

@@ -1,4 +1,4 @@
-"""Where the lists of an epoch come from: an earlier epoch, or a builder.
+"""Where the lists of an epoch come from: the expert's file of preferences, an earlier epoch, or a builder.
 
 A set that is used for several epochs is written into the expert's folder, so that training that was stopped
 goes on with the same samples.
@@ -11,6 +11,7 @@ import torch
 from ..checkpoint import latest_checkpoint
 from .builders import Builder, Made, Maker, caption_lists, from_rollouts, policy_paths
 from .candidates import step_candidates
+from .file_lists import lists_from_file
 from .guided import guided_pairs
 from .patches import patch_lists
 from .sets import PreferenceSet, forget_sets, load_set, save_set
@@ -31,6 +32,8 @@ def lists_of(
 ) -> tuple[Made, Held | None]:
     """The lists of the epoch at hand, and what the next epoch may need of them. held: of the epoch before."""
     learner, reuse = maker.learner, maker.options.reuse
+    if learner.mixture.pairs is not None:
+        return lists_from_file(maker, learner.mixture.pairs, generator), None
     epoch = learner.state.epoch
     first = epoch - epoch % reuse
     if epoch > first:
