@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image, UnidentifiedImageError
+from torch.nn.functional import avg_pool2d
 
 from ...config import RunConfig
 from ...data.preferences import Media, Preference, load_preferences
@@ -22,7 +23,7 @@ from ...models.facts import read_shape
 from ...models.latents import cached_latents
 from ...models.shapes import Shape
 from ...ops.preference_losses import win_rates
-from ...samples.files import CLIPS, read_clip
+from ...samples.files import CLIPS, SHORTEST_SIDE, read_clip
 from ...types import ParetuneError
 from .builders import Made, Maker, with_paths
 from .captions import changed_all
@@ -113,7 +114,7 @@ def check_media(media: Media, where: str, shape: Shape | None, clips: bool) -> N
     if isinstance(media, Path) and not media.is_file():
         raise ParetuneError(f"{where}: {media} does not exist")
     try:
-        pixels = read_media(media)
+        pixels = read_media(media, shape)
     except ParetuneError as error:
         raise ParetuneError(f"{where}: {error}") from error
     if shape is None:
@@ -133,10 +134,17 @@ def _named(frames: int | None) -> str:
     return "a picture" if frames is None else f"a clip of {frames} frames"
 
 
-def read_media(media: Media) -> torch.Tensor:
-    """A picture [3, H, W] or a clip [T, 3, H, W] in [0, 1]."""
+def read_media(media: Media, shape: Shape | None) -> torch.Tensor:
+    """A picture [3, H, W] or a clip [T, 3, H, W] in [0, 1].
+
+    Small clips are enlarged in their files (`samples.files.clip_bytes`), and get the model's size again.
+    """
     if isinstance(media, Path) and media.suffix.lower() in CLIPS:
-        return read_clip(media)
+        clip = read_clip(media)
+        factor = 1 if shape is None else SHORTEST_SIDE // min(shape.height, shape.width)
+        enlarged = shape is not None and factor > 1 and \
+            tuple(clip.shape[-2:]) == (factor * shape.height, factor * shape.width)  # fmt: skip
+        return avg_pool2d(clip, factor) if enlarged else clip
     source = media if isinstance(media, Path) else io.BytesIO(media)
     name = media.name if isinstance(media, Path) else "the picture of this row"
     try:
@@ -219,12 +227,13 @@ def encoded(maker: Maker, records: Sequence[Preference]) -> dict[str, torch.Tens
     """The latents of all samples by their fingerprints; encoded once, then read from the cache."""
     media = {fingerprint(m): m for record in records for m in record.samples}
     policy, size = maker.policy, maker.policy.initial_noise(1, torch.Generator()).shape[1:]
+    shape = read_shape(maker.setting.model)
 
     def make() -> torch.Tensor:
         parts, every = [], list(media.values())
         for start in range(0, len(every), maker.sampling.batch):
-            pixels = torch.stack([read_media(m) for m in every[start : start + maker.sampling.batch]])
-            parts.append(policy.encode_media(pixels))
+            some = every[start : start + maker.sampling.batch]
+            parts.append(policy.encode_media(torch.stack([read_media(m, shape) for m in some])))
         return torch.cat(parts)
 
     latents = cached_latents(maker.setting.model.path, size, list(media), make)
