@@ -148,7 +148,7 @@ class FlowObjective(Objective, Generic[T]):
 
     def collect(self, learner: Learner, generator: torch.Generator) -> Collected:
         """The samples of an epoch: by default rollouts, scored by the mixture's rewards."""
-        rollouts = learner.rollout(generator)
+        rollouts = self.rollouts(learner, generator)
         advantages = self.advantages(learner.mixture, rollouts.scores)
         facts = {
             "reward": rollouts.scores.mean(), "reward_std": rollouts.scores.spread(),
@@ -164,6 +164,10 @@ class FlowObjective(Objective, Generic[T]):
         groups = torch.unique(samples // group, return_inverse=True)[1]
         trajectories = rollouts.trajectories.select(samples)
         return Collected(Batch(trajectories, advantages.flatten()[samples], conditions, groups), facts)
+
+    def rollouts(self, learner: Learner, generator: torch.Generator) -> Rollouts:
+        """Draw and score the groups of an epoch."""
+        return learner.rollout(generator)
 
     def advantages(self, mixture: Mixture, scores: Scores) -> torch.Tensor:
         """The advantages of the samples, [P, G]. A group whose advantages are all zero is not trained on."""

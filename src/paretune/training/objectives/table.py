@@ -21,6 +21,7 @@ OBJECTIVES: dict[str, str] = {
     "awm": "awm:AWM",
     "sft": "sft:SFT",
     "flow_grpo": "flow_grpo:FlowGRPO",
+    "tree_grpo": "tree_grpo:TreeGRPO",
     "grpo": "grpo:GRPO",
     "dpo": "preferences:DPO",
     "ipo": "preferences:IPO",
