@@ -34,6 +34,9 @@ def made(tiny_sd3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     summary = make_pairs(config, Drawing("dark", form="list"), folder / "list.jsonl")
     assert (summary["lists"], summary["ties"]) == (3, 0)
     assert summary["mean_gap"] > 0
+    (told,) = summary["agreement"]
+    assert (told["rewards"], told["pairs"]) == (["red", "dark"], 3 * 6)
+    assert 0 <= told["alike"] <= 1
     return folder
 
 

@@ -173,6 +173,15 @@ def test_win_rates() -> None:
     assert losses.win_rates(ranked)[0].tolist() == [near(v) for v in PHI[0].tolist()]
 
 
+def test_agreement_counts_pairs_that_both_order() -> None:
+    first = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 2.0]])
+    assert losses.agreement(first, first) == (1.0, 5)
+    assert losses.agreement(first, -first) == (0.0, 5)
+    second = torch.tensor([[3.0, 1.0, 2.0], [5.0, 5.0, 6.0]])  # two of three alike; then one of one
+    assert losses.agreement(first, second) == (3 / 4, 4)
+    assert losses.agreement(first, torch.ones(2, 3)) == (0.0, 0)
+
+
 # ---------------------------------------------------------------- identities
 
 

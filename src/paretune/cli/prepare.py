@@ -132,4 +132,7 @@ def pairs(
         print_json(made)
         return
     typer.echo(f"pairs: {out} ({made['lists']:,} lists, {made['ties']:,} ties left out)")
+    for row in [] if quiet else made["agreement"]:
+        first, second = row["rewards"]
+        typer.echo(f"{first} and {second} order {row['alike']:.0%} of {row['pairs']:,} pairs alike")
     speaker(quiet)(f"now, in a recipe: rewards.{reward}.pairs: {out} and objective: diffusion_dpo")

@@ -7,6 +7,7 @@ prompt's samples depend on the prompt and the seed alone, so part of a set is th
 from __future__ import annotations
 
 import difflib
+import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from ..models.flow import Sampling
 from ..models.loading import open_policy
 from ..models.lora import fold
 from ..models.memory import memory_errors, to_draw
-from ..ops.preference_losses import win_rates
+from ..ops.preference_losses import agreement, win_rates
 from ..planning.plan import derive_seed
 from ..rewards.base import applies_to, load_reward, oriented, score_samples
 from ..samples.media import medium_of
@@ -66,7 +67,8 @@ def make_pairs(
         say: is told the progress.
 
     Returns:
-        The summary: lists, ties that were dropped, the mean gap of the scores, and each reward's mean.
+        The summary: lists, ties that were dropped, the mean gap of the scores, and for every two rewards how
+        often they order two samples of a prompt alike (`agreement`, with the number of pairs it is of).
     """
     _check(config, drawing, out)
     check(config)
@@ -81,6 +83,7 @@ def make_pairs(
     sampling = Sampling(config.model.steps, config.model.guidance_scale, batch=config.train.micro_batch)
     records: list[dict[str, Any]] = []
     gaps: list[float] = []
+    judged: list[dict[str, torch.Tensor]] = []
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(samples_folder(out)) as partial:
@@ -89,6 +92,7 @@ def make_pairs(
             with memory_errors(to_draw, config.model):
                 drawn = medium.draw_each(policy, prompt.text, seeds, sampling)
             raw, better = _scored(rewards, restored(drawn), prompt, config.executor.reward_timeout)
+            judged.append(better)
             score = _ordering(better, drawing)
             order = sorted(range(drawing.count), key=lambda i: -score[i])
             if score[order[0]] > score[order[-1]]:
@@ -109,8 +113,25 @@ def make_pairs(
     _publish(out, records)
     return {
         "file": str(out), "lists": len(records), "ties": len(prompts) - len(records),
-        "mean_gap": sum(gaps) / len(gaps),
+        "mean_gap": sum(gaps) / len(gaps), "agreement": agreements(judged),
     }  # fmt: skip
+
+
+def agreements(judged: Sequence[dict[str, torch.Tensor]]) -> list[dict[str, Any]]:
+    """For every two rewards the share of pairs of samples that they order alike: their conflict, untrained.
+
+    judged: for each prompt the scores [n] of the rewards that apply to it, greater is better.
+    """
+    names = list(dict.fromkeys(name for scores in judged for name in scores))
+    table: list[dict[str, Any]] = []
+    for first, second in itertools.combinations(names, 2):
+        both = [scores for scores in judged if first in scores and second in scores]
+        if not both:
+            continue
+        ones, others = (torch.stack([scores[name] for scores in both]) for name in (first, second))
+        share, pairs = agreement(ones, others)
+        table.append({"rewards": [first, second], "alike": share, "pairs": pairs})
+    return table
 
 
 def samples_folder(out: Path) -> Path:

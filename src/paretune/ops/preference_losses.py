@@ -222,6 +222,17 @@ def win_rates(scores: torch.Tensor) -> torch.Tensor:
     return (wins.sum(3) - 0.5).sum(0) / (len(scores) * (k - 1))  # -0.5: the tie of a sample with itself
 
 
+def agreement(first: torch.Tensor, second: torch.Tensor) -> tuple[float, int]:
+    """How often two rewards order two samples of a list alike: the share, and the number of pairs.
+
+    first, second: scores [N, K], greater is better. Pairs that tie in either are not counted; without any the
+    share is 0.
+    """
+    signs = gaps(first).sign() * gaps(second).sign()
+    alike, apart = int((signs > 0).sum()) // 2, int((signs < 0).sum()) // 2
+    return (alike / (alike + apart) if alike + apart else 0.0), alike + apart
+
+
 def shared_mean_gap(
     first: torch.Tensor, second: torch.Tensor, mean: torch.Tensor, reference: torch.Tensor, std: float
 ) -> torch.Tensor:
