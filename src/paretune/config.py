@@ -156,6 +156,12 @@ class RewardConfig(_Section):
     kl: NonNegative | None = Field(None, description="overrides objective.kl")
     epochs: Epochs | None = Field(None, description="overrides train.epochs")
     lean: Unit | None = Field(None, description="overrides map.lean")
+    objective: str | None = Field(
+        None, description="overrides objective.name for this expert; its options are in objective.others"
+    )
+    pairs: Line | None = Field(
+        None, description="preferences that the expert trains on: a .jsonl file or hf:OWNER/NAME@SPLIT"
+    )
 
 
 class MapConfig(_Section):

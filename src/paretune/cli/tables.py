@@ -56,7 +56,8 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         "model": f"{model.path} ({', '.join(facts)})",
         "sampling": costs.sampling
         or f"{size}{model.steps} steps, guidance {guidance:g}; evaluation {config.evaluate.steps} steps",
-        "objective": f"{objective.name}{_described(config)}, KL to the {objective.anchor}: "
+        "objective": f"{objective.name}{_described(config)}{_own_objectives(config)}, "
+        f"KL to the {objective.anchor}: "
         + ", ".join(f"{n} {k:g}" for n, k in kls.items()),
         "advantages": f"over the {objective.advantage_std} standard deviation, clipped at "
         f"{objective.advantage_clip:g}{_leaning(config)}",
@@ -123,6 +124,16 @@ def _described(config: RunConfig) -> str:
     own = config.objective
     told = find_objective(own.name).describe(read_options(own))
     return f" ({told})" if told else ""
+
+
+def _own_objectives(config: RunConfig) -> str:
+    """The rewards whose experts have an objective or a file of preferences of their own."""
+    told = [
+        f"; {name} by {own.objective or config.objective.name}{f' on {own.pairs}' if own.pairs else ''}"
+        for name, own in config.rewards.items()
+        if own.objective or own.pairs
+    ]
+    return "".join(told)
 
 
 def measure_table(table: dict[str, Any]) -> Table:

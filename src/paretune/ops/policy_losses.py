@@ -31,9 +31,9 @@ def guard_ratio(
 
 
 def clipped_policy_loss(
-    ratio: torch.Tensor, advantages: torch.Tensor, clip_range: float
+    ratio: torch.Tensor, advantages: torch.Tensor, clip_range: float | torch.Tensor
 ) -> torch.Tensor:
-    """PPO's -min(rho A, clip(rho) A) (Schulman et al. 2017; Flow-GRPO)."""
+    """PPO's -min(rho A, clip(rho) A) (Schulman et al. 2017; Flow-GRPO). clip_range: one, or [B]."""
     clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
     return -torch.minimum(ratio * advantages, clipped * advantages).mean()
 

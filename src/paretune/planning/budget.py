@@ -16,6 +16,7 @@ import torch
 
 from ..config import RunConfig
 from ..data.hub import PREFIX
+from ..data.preferences import load_preferences
 from ..data.prompts import load_prompts
 from ..ops.dealing import deal, dealt_always
 from ..ops.distilling import DISTIL, Distilling
@@ -41,16 +42,20 @@ class Budget(NamedTuple):
 
 
 def set_sizes(config: RunConfig, hub: bool = True) -> dict[str, int]:
-    """The number of prompts in each reward's training set. Sets that cannot be read are left out.
+    """The number of prompts, or lists of preferences, in each reward's training set.
+
+    Sets that cannot be read are left out.
 
     hub: whether to load datasets of the hub, which downloads them; otherwise they are left out too.
     """
     sizes: dict[str, int] = {}
     for name, reward_config in config.rewards.items():
-        if reward_config.prompts.startswith(PREFIX) and not hub:
+        source = reward_config.pairs or reward_config.prompts
+        if source.startswith(PREFIX) and not hub:
             continue
         try:
-            sizes[name] = len(load_prompts(reward_config.prompts))
+            read = load_prompts if reward_config.pairs is None else load_preferences
+            sizes[name] = len(read(source))
         except ParetuneError:  # the check of the prompts reports it
             continue
     return sizes
@@ -80,7 +85,8 @@ def expert_budget(
 ) -> Budget:
     """The budget of an expert from epoch `begin` to its last one. sizes: see `set_sizes`."""
     prompts = _prompts(config, task, sizes, begin)
-    per_prompt = config.train.group_size if draws_samples(config.objective) else 1
+    given = len(task.rewards) == 1 and config.rewards[task.reward].pairs is not None
+    per_prompt = config.train.group_size if draws_samples(config.objective) and not given else 1
     updates = (_updates(config, count) * epochs for count, epochs in prompts.items())
     samples = sum(count * epochs for count, epochs in prompts.items()) * per_prompt
     asked = len(task.scored_by) if draws_samples(config.objective) else 0
@@ -93,7 +99,8 @@ def short_sets(config: RunConfig, sizes: Mapping[str, int]) -> list[str]:
     singly |= config.baselines.joint == "wide"
     wanted = config.train.prompts_per_epoch // (1 if singly else len(config.rewards))
     return [
-        f"{config.rewards[name].prompts} holds {size} prompts, and an epoch asks for {wanted} "
+        f"{config.rewards[name].pairs or config.rewards[name].prompts} holds {size} "
+        f"{'lists' if config.rewards[name].pairs else 'prompts'}, and an epoch asks for {wanted} "
         f"(train.prompts_per_epoch): only {size} are drawn for {name}"
         for name, size in sizes.items()
         if size < wanted

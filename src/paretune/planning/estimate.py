@@ -9,6 +9,7 @@ measurement.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..config import RunConfig
 from ..models.config_files import read_config
@@ -22,7 +23,7 @@ from ..samples.media import Cost, Work, medium_of
 from ..training.objectives.settings import read_options as read_objective
 from ..training.objectives.settings import settings_for
 from ..training.objectives.table import find_objective
-from .plan import METHOD_OBJECTIVES, Plan
+from .plan import JOINT_METHODS, METHOD_OBJECTIVES, MethodPlan, Plan
 
 KEPT = 40  # values that training keeps of a token for each unit of a block, about
 SMALL, SMALL_TEXT_TOKENS = 1e9, 16  # parameters of a transformer whose prompts are short
@@ -77,19 +78,46 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     beside = max(sizes.text * bytes_each, sizes.vae * 4, activations)
     forward = 2 * sizes.transformer * tokens * family.passes(config.model)
     rate = SUSTAINED_TFLOPS[device] * 1e12
-    passes = {m.name: m.samples * _passes(config, m.name) for m in plan.methods}
-    passes = {m.name: passes[m.name] + m.reduce_samples * _reduce_passes(config) for m in plan.methods}
-    hours = {name: count * forward / rate / 3600 for name, count in passes.items()}
+    hours: dict[str, float] = {}
+    for method in plan.methods:
+        passes = passes_of(config, method)
+        count = passes.draw + 3 * passes.train + passes.look + method.reduce_samples * _reduce_passes(config)
+        hours[method.name] = count * forward / rate / 3600
     hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
     base = 1 if is_quantized(config.model) else bytes_each
     memory = sizes.held * base + beside + PROCESS[device]
     return Estimate(sizes.held, tokens, memory / 1e9, hours)
 
 
-def _passes(config: RunConfig, method: str) -> float:
-    """Forward passes that a sample of a method takes: to draw it, and to train on it by its objective."""
-    points, anchored = trained_on(config, method)
-    return config.model.steps + points * (3 + (1 if anchored else 0))
+class Passes(NamedTuple):
+    """Passes of a sample through the model: to draw, to train (with a backward pass), and of the anchor."""
+
+    draw: float
+    train: float
+    look: float
+
+
+def passes_of(config: RunConfig, method: MethodPlan) -> Passes:
+    """All passes of a method. Its samples are shared evenly among its experts."""
+    named = METHOD_OBJECTIVES.get(method.name)
+    if named is not None or method.name in JOINT_METHODS:
+        each = [_of_sample(config, named, given=False)]
+    else:
+        each = [_of_sample(config, r.objective, r.pairs is not None) for r in config.rewards.values()]
+    share = method.samples / len(each)
+    return Passes(*(share * sum(kind) for kind in zip(*each, strict=True)))
+
+
+def _of_sample(config: RunConfig, objective: str | None, given: bool) -> Passes:
+    """Passes of one sample, or of one list of a file of preferences.
+
+    objective: None for the recipe's. given: whether samples come from a file.
+    """
+    settings = settings_for(config.objective, objective)
+    kind, options = find_objective(settings.name), read_objective(settings)
+    points = kind.trained_points(config, options) * (config.train.group_size if given else 1)
+    anchored = settings.kl > 0 or kind.anchored(options)
+    return Passes(0 if given else config.model.steps, points, points if anchored else 0)
 
 
 def _reduce_passes(config: RunConfig) -> float:
@@ -100,11 +128,6 @@ def _reduce_passes(config: RunConfig) -> float:
     return config.model.steps + min(own.times, config.model.steps) * (4 + (1 if own.anchor else 0))
 
 
-def trained_on(config: RunConfig, method: str) -> tuple[float, bool]:
-    """At how many points a method trains on a sample, and whether an anchor looks at each of them too."""
-    settings = settings_for(config.objective, METHOD_OBJECTIVES.get(method))
-    points = find_objective(settings.name).trained_points(config, read_objective(settings))
-    return points, settings.kl > 0
 
 
 def _kept(config: RunConfig, blocks: int, units: int) -> int:

@@ -54,6 +54,7 @@ def rewarded_soup(config: RunConfig) -> MethodPlan:
             seed=derive_seed(config.seed, "round", 1, reward),
             epochs=expert_epochs(config, reward) * config.rounds,
             continues=f"round-1/experts/{reward}" if shared and config.lean(reward) == 0 else None,
+            objective=config.rewards[reward].objective,
         )
         for reward in config.rewards
     )
@@ -84,6 +85,7 @@ def sequential(config: RunConfig) -> MethodPlan:
             epochs=epochs,
             falls=(begins, epochs),
             continues=rounds[-1].tasks[0].folder if rounds else None,
+            objective=config.rewards[reward].objective,
         )
         rounds.append(Round(number, (task,), f"sequential/merged-{number}", (1.0,)))
     return method_plan(config, "sequential", tuple(rounds), (rounds[-1].merged,))
@@ -125,6 +127,7 @@ def _round_expert(config: RunConfig, number: int, reward: str, parents: tuple[st
         scoring="lean" if lean > 0 else "own",
         lean=lean,
         others=tuple(name for name in config.rewards if name != reward) if lean > 0 else (),
+        objective=config.rewards[reward].objective,
     )
 
 

@@ -25,7 +25,7 @@ from ..models.memory import memory_errors, to_train
 from ..models.quantize import is_quantized, open_to_train, quantize
 from ..types import ParetuneError, Pictured
 from .devices import spoken
-from .estimate import trained_on
+from .estimate import passes_of
 from .plan import Plan
 
 QUICK = 3.0  # seconds of a first step, which warms up, up to which it is done again and that is timed
@@ -99,9 +99,9 @@ def measure_update(config: RunConfig, device: str, plan: Plan | None = None) -> 
         peak = _peak(policy.device)
     hours = {}
     for method in plan.methods if plan else ():
-        points, anchored = trained_on(config, method.name)
-        each = config.model.steps * forward + points * (seconds + (forward if anchored else 0.0))
-        hours[method.name] = method.samples / samples * each / 3600
+        passes = passes_of(config, method)
+        spent = (passes.draw + passes.look) * forward + passes.train * seconds
+        hours[method.name] = spent / samples / 3600
     return Peak(device, peak / 1e9, seconds, samples, random, forward, hours)
 
 

@@ -22,6 +22,7 @@ from ..samples.media import medium_of
 from ..training.mixture import Mixture, PromptSet
 from ..training.objectives.flat_keys import digest_form
 from ..training.objectives.settings import needs_whole_batches
+from ..training.preferences.file_lists import file_digest
 from .scorers import named
 
 
@@ -96,7 +97,8 @@ def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
         kl = config.objective.kl if reward_config.kl is None else reward_config.kl
         prompts = load_prompts(reward_config.prompts) if own else ()
         weight = reward_config.weight if own else task.lean * reward_config.weight
-        prompt_sets.append(PromptSet(reward, prompts, weight, kl))
+        pairs = reward_config.pairs if own else None
+        prompt_sets.append(PromptSet(reward, prompts, weight, kl, pairs))
     return Mixture(prompt_sets, task.scoring)
 
 
@@ -128,4 +130,5 @@ def expert_inputs(job: MapJob) -> str:
 def _reward_inputs(config: RunConfig, name: str) -> list[Any]:
     r = config.rewards[name]
     prompts = digest([record_identity(p) for p in load_prompts(r.prompts)])
-    return [named(r.reward), r.options, r.kl, r.weight, prompts]
+    known: list[Any] = [named(r.reward), r.options, r.kl, r.weight, prompts]
+    return known if r.pairs is None else [*known, file_digest(r.pairs)]

@@ -61,7 +61,7 @@ class ExpertTrainer:
         self.conditions = self.policy.encode(list(kind.captions(options, mixture)), guidance)
         self.policy.free_text()
         transformer = self.policy.transformer
-        apart = config.objective.anchor == "base" and mixture.kl > 0
+        apart = self.settings.anchor == "base" and (mixture.kl > 0 or kind.anchored(options))
         if parents and not apart:
             fold(transformer, parents)
         if is_quantized(config.model):
@@ -139,7 +139,7 @@ class ExpertTrainer:
         train, start = self.config.train, time.perf_counter()
         index = self.mixture.draw(train.prompts_per_epoch * self.task.width, generator)
         repeated = index.repeat_interleave(train.group_size)
-        if self.settings.shared_noise:
+        if self.settings.shared_noise or self.objective.shared_noise:
             noise = self.policy.initial_noise(len(index), generator)
             noise = noise.repeat_interleave(train.group_size, dim=0)
         else:
@@ -152,7 +152,7 @@ class ExpertTrainer:
         sampled = time.perf_counter()
         scores = self.mixture.score(pictures, index, self.config.executor.reward_timeout)
         scored = time.perf_counter()
-        return Rollouts(trajectories, scores, index, sampled - start, scored - sampled)
+        return Rollouts(trajectories, scores, index, noise, sampled - start, scored - sampled)
 
     def update(self, batch: Batch | None, generator: torch.Generator) -> dict[str, float]:
         """A few optimiser steps, each on some of the groups of a batch; returns means for the metrics."""

@@ -22,13 +22,15 @@ class PromptSet:
     """A reward and its prompts.
 
     prompts: none for a reward that an expert only leans on. weight: of the reward in a weighted sum. kl: the
-    weight of the anchor for an expert of this reward.
+    weight of the anchor for an expert of this reward. pairs: the preferences that an expert of this reward
+    trains on, see `data.preferences`, or None.
     """
 
     reward: Reward
     prompts: Sequence[Prompt]
     weight: float = 1.0
     kl: float = 0.0
+    pairs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,12 @@ class Mixture:
         """The weight of the anchor: the mean over the prompt sets."""
         drawn = [s for s in self.prompt_sets if s.prompts]
         return sum(s.kl for s in drawn) / len(drawn)
+
+    @property
+    def pairs(self) -> str | None:
+        """The preferences of the only set with prompts, or None."""
+        drawn = [s for s in self.prompt_sets if s.prompts]
+        return drawn[0].pairs if len(drawn) == 1 else None
 
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Draw the indices of `count` prompts (fewer if a set is smaller), without repetition. [P]."""

@@ -11,6 +11,7 @@ from importlib import import_module
 
 from ...foreign.entry_points import added, load_added
 from ...types import ParetuneError
+from ..preferences.presets import PRESETS
 from .base import Objective
 
 GROUP = "paretune.objectives"
@@ -20,6 +21,7 @@ OBJECTIVES: dict[str, str] = {
     "awm": "awm:AWM",
     "sft": "sft:SFT",
     "flow_grpo": "flow_grpo:FlowGRPO",
+    "tree_grpo": "tree_grpo:TreeGRPO",
     "grpo": "grpo:GRPO",
     "dpo": "preferences:DPO",
     "ipo": "preferences:IPO",
@@ -32,6 +34,7 @@ OBJECTIVES: dict[str, str] = {
     "cpo": "preferences:CPO",
     "kto": "preferences:KTO",
     "orpo": "preferences:ORPO",
+    **{name: f"preference:{name}" for name in PRESETS},
 }
 
 
