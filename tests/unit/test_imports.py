@@ -26,7 +26,7 @@ MAY: dict[str, set[str]] = {
     "files": {"types"},
     "records": FILES | {"types"},
     "foreign": {"types", "foreign"},
-    "config": {"types", "ops", "limits", "yaml_text"},  # ops: the reducers check their own options
+    "config": {"types", "ops", "limits", "yaml_text", "config"},  # ops: the reducers check their own options
     "recipes": {"files", "yaml_text", "training", "rewards"} | LEAF,  # what checks its own keys
     "environment": FILES | LEAF,
     "worlds": {"worlds"},
