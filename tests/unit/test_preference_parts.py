@@ -230,3 +230,8 @@ def test_winners_and_losers_are_watched_apart() -> None:
         {"accuracy": (1 + 0.5) / 2, "tau": 0.5, "w_diff": -0.05, "l_diff": -0.2, "margin": 0.6 / 6}
     )
     assert watched(r, torch.ones(2, 3)) == {}
+
+
+def test_the_page_names_every_system() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "preferences.md").read_text()
+    assert [name for name in (*PRESETS, "tree_grpo") if f"`{name}`" not in page] == []

@@ -49,7 +49,10 @@ class TreeGRPOOptions(Options):
     slope: NonNegative = Field(
         default=1.0, description="how fast the clip rises with the advantage; 0: always half-way"
     )
-    pull: NonNegative = Field(default=0.1, description="weight of flow matching on the best leaf")
+    pull: NonNegative = Field(
+        default=1e-3, description="weight of flow matching on the best leaf; the ratio's gradient is small "
+        "beside it, and 0.1 destroyed a model within a few epochs"
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _check(self) -> TreeGRPOOptions:
