@@ -85,8 +85,17 @@ class PreferenceObjective(FlowObjective[Options]):
         plain, own = super().make_sampling(), self.own
         if not self.preset.steps:
             return plain
-        window = own.window or (0, plain.steps - 1)
+        window = self.window(own, plain.steps)
         return replace(plain, window=window, sampler=own.sampler, eta=own.noise_level)
+
+    @classmethod
+    def window(cls, own: PreferenceOptions, steps: int) -> tuple[int, int]:
+        """The steps that are trained on, [first, last): by default all but the last.
+
+        Candidates of the first fifth of the steps are not judged: as published, they show nothing yet.
+        """
+        skipped = -(-steps // 5) if cls.preset.builder == "candidates" and steps > 2 else 0
+        return own.window or (skipped, steps - 1)
 
     def collect(self, learner: Learner, generator: torch.Generator) -> Collected:
         """The lists of an epoch: from the expert's file, from earlier epochs, or newly made."""
@@ -298,7 +307,7 @@ class PreferenceObjective(FlowObjective[Options]):
         own, group = cls.own_options(options), config.train.group_size
         points = float(own.times)
         if cls.preset.steps:
-            first, last = own.window or (0, config.model.steps - 1)
+            first, last = cls.window(own, config.model.steps)
             points = float(last - first)
         whole = "pairs" in cls.preset.all_reads and own.pairs == "all"
         kept = (config.train.keep or group) if whole else 2

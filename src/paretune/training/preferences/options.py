@@ -72,8 +72,9 @@ class PreferenceOptions(ForwardOptions):
     sampler: Literal["sde", "cps", "dance"] = Field(default="sde", description="stochastic steps")
     noise_level: PositiveReal = Field(default=0.7, description="eta of the stochastic steps")
     window: tuple[int, int] | None = Field(
-        default=None, description="[first, last) stochastic, trained steps; default all but the last"
-    )
+        default=None, description="[first, last) stochastic, trained steps; default all but the last, and of "
+        "candidates not the first fifth"
+    )  # fmt: skip
     candidates: Annotated[Positive, Field(ge=2, le=100)] = Field(
         default=4, description="samples drawn from one state at each step of the window"
     )
