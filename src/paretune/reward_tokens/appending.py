@@ -7,12 +7,14 @@ before the template's end, or, without a template, before the end token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import BatchEncoding
 
 from ..types import ParetuneError
+
+if TYPE_CHECKING:
+    from transformers import BatchEncoding
 
 PROMPT = "{}"  # where a template holds the prompt
 
@@ -70,6 +72,8 @@ class Appending:
 
     def _batch(self, rows: list[list[int]], length: int, settings: dict[str, Any]) -> BatchEncoding:
         """Rows filled up to a length, on the tokenizer's side, with their mask."""
+        from transformers import BatchEncoding  # here, so that planning loads no model library
+
         side = settings.get("padding_side") or getattr(self._tokenizer, "padding_side", "right")
         pads = [[self._tokenizer.pad_token_id] * (length - len(row)) for row in rows]
         left = side == "left"

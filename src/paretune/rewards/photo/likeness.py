@@ -36,7 +36,9 @@ class Likeness(Checked):
         """Raise ParetuneError for a prompt without an input picture."""
         for prompt in prompts:
             if not isinstance(prompt.metadata.get(KEY), str):
-                raise ParetuneError(f'likeness compares with an input picture, and the record has no "{KEY}"')
+                raise ParetuneError(
+                    f'likeness compares with an input picture, and the record of {prompt.text!r} has no "{KEY}"'
+                )
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
         """samples: [B, 3, H, W] in [0, 1]; prompts with input pictures of any size. Returns float32 [B]."""
