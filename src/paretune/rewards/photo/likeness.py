@@ -37,7 +37,7 @@ class Likeness(Checked):
         for prompt in prompts:
             if not isinstance(prompt.metadata.get(KEY), str):
                 raise ParetuneError(
-                    f'likeness compares with an input picture, and the record of {prompt.text!r} has no "{KEY}"'
+                    f'likeness compares with an input picture; the record of {prompt.text!r} has no "{KEY}"'
                 )
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
