@@ -1,13 +1,15 @@
 """A wrong caption for a prompt: one fact of it changed, so that it no longer describes the picture.
 
 Written words in quotes, colours, numbers, relations and directions are known; a prompt without any of them
-gets the next prompt of its set that differs.
+gets the next prompt of its set that differs. An input picture stays that of the prompt.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+
+from ...types import Pictured
 
 GROUPS: tuple[tuple[str, ...], ...] = (
     ("red", "green", "blue", "yellow", "purple", "orange", "black", "white", "brown", "pink"),
@@ -46,5 +48,5 @@ def changed_all(prompts: Sequence[str]) -> list[str]:
         if own is None:
             others = [*prompts[place + 1 :], *prompts[:place]]
             own = next((other for other in others if other != prompt), "")
-        captions.append(own)
+        captions.append(Pictured(own, prompt.image) if isinstance(prompt, Pictured) else own)
     return captions
