@@ -144,6 +144,12 @@ def test_pixels_come_back_at_the_scale_of_the_latents(case: FamilyCase, pipeline
 # ---------------------------------------------------------------- training
 
 
+def _check(config: Any) -> None:
+    """What is checked of the objective before training."""
+    check_objective(config)
+    check_experts(config)
+
+
 @pytest.mark.parametrize("name", objective_names("pictures"))
 def test_every_objective_trains(case: FamilyCase, pipeline: Path, tmp_path: Path, name: str) -> None:
     """Or it is refused in one line before training, where it needs what the family or the recipe lacks."""
@@ -156,8 +162,7 @@ def test_every_objective_trains(case: FamilyCase, pipeline: Path, tmp_path: Path
     if lacks:
         config = load_config(tiny_recipe(tmp_path, pipeline, case.pictures, **changes))
         with pytest.raises(ParetuneError, match=name):
-            check_objective(config)
-            check_experts(config)
+            _check(config)
         return
     trainer = _trainer(case, tmp_path, pipeline, **changes)
     before = _parameters(trainer)
