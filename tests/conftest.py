@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from .families import write_picture
 from .pipelines import make_flux, make_hunyuan, make_sd3
 
 # A file named "slow" beside the rewards makes each scoring take a while: time to kill a run in.
@@ -58,12 +60,24 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def tiny_recipe(folder: Path, pipeline: Path, **changes: Any) -> Path:
-    """A recipe of two file rewards on a tiny model, in `folder`. changes: whole sections or keys."""
+def tiny_recipe(
+    folder: Path, pipeline: Path, pictures: Sequence[tuple[int, int]] = (), **changes: Any
+) -> Path:
+    """A recipe of two file rewards on a tiny model, in `folder`. changes: whole sections or keys.
+
+    pictures: width and height of the input pictures of the prompts, in turn.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rewards.py").write_text(REWARDS)
-    (folder / "prompts.txt").write_text("a red circle\ntwo blue squares\na sign saying kite\n")
-    prompts = str(folder / "prompts.txt")
+    texts = ("a red circle", "two blue squares", "a sign saying kite")
+    if pictures:
+        rows = [{"prompt": text, "image": f"inputs/{i % len(pictures)}.png"} for i, text in enumerate(texts)]
+        for i, size in enumerate(pictures):
+            write_picture(folder / "inputs" / f"{i}.png", size, i)
+        (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    else:
+        (folder / "prompts.txt").write_text("".join(f"{text}\n" for text in texts))
+    prompts = str(folder / ("prompts.jsonl" if pictures else "prompts.txt"))
     recipe: dict[str, Any] = {
         "name": "tiny",
         "rounds": 2,

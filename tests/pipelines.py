@@ -40,8 +40,11 @@ def make_sd3(folder: Path, t5: bool) -> Path:
     return folder / "pipeline"
 
 
-def make_flux(folder: Path, **scheduler: Any) -> Path:
-    """A whole random FluxPipeline folder: 16x16 pixels, a VAE that halves, one block of each kind."""
+def make_flux(folder: Path, guidance: bool = True, **scheduler: Any) -> Path:
+    """A whole random FluxPipeline folder: 16x16 pixels, a VAE that halves, one block of each kind.
+
+    guidance: whether the transformer has an input for it.
+    """
     from diffusers import (
         AutoencoderKL,
         FlowMatchEulerDiscreteScheduler,
@@ -58,7 +61,7 @@ def make_flux(folder: Path, **scheduler: Any) -> Path:
         transformer=FluxTransformer2DModel(
             in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=8,
             num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32,
-            guidance_embeds=True, axes_dims_rope=(2, 2, 4),
+            guidance_embeds=guidance, axes_dims_rope=(2, 2, 4),
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(**{"use_dynamic_shifting": True, **scheduler}),
         vae=AutoencoderKL(

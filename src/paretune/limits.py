@@ -156,4 +156,5 @@ NonNegative = Annotated[float, _IsNumber, Field(ge=0, le=LARGEST, allow_inf_nan=
 PositiveReal = Annotated[float, _IsNumber, Field(gt=0, le=LARGEST, allow_inf_nan=False)]
 Rate = Annotated[float, _IsNumber, Field(gt=0, le=1000, allow_inf_nan=False)]
 Share = Annotated[float, _IsNumber, Field(gt=0, lt=1)]
+Unit = Annotated[float, _IsNumber, Field(ge=0, le=1, allow_inf_nan=False)]
 Decay = Annotated[float, _IsNumber, Field(ge=0, lt=1)]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from .config import RewardConfig, RunConfig
 from .files import real
 from .limits import MOST_REWARDS, brief, key_name
-from .rewards.former import check_names, is_of_older_run, with_names_of_today
+from .rewards.former import check_names, is_of_older_run, is_of_run, with_names_of_today
 from .training.objectives.settings import (
     check_with_recipe,
     complete_objective,
@@ -85,6 +85,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     recipe = cast("dict[str, Any]", raw)
     if is_of_older_run(path, recipe):
         recipe = with_names_of_today(recipe)
+    if is_of_run(path) and "baselines" not in recipe:  # of a run that is older than that section
+        recipe = {**recipe, "baselines": {"joint": "long"}}
     if overrides:
         recipe = _overridden(recipe, overrides, str(path))
     return parse_config(recipe, str(path))
@@ -217,6 +219,8 @@ def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     }  # fmt: skip
     free = [c.rounding_keys(needs_whole_batches(c.objective)) for c in (old, new)]
     harmless |= free[0] & free[1]
+    if not {"morl_d", "morl_dr"} & {*old.methods, *new.methods}:
+        harmless.add("baselines.joint")
     a, b = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
     return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and k not in harmless)
 

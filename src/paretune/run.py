@@ -31,9 +31,10 @@ from .executors import open_executor
 from .executors.base import Executor, Report
 from .files import write_json, write_rows
 from .models.detect import resolve_path
+from .ops.distilling import DISTIL
 from .planning.budget import counted, set_sizes
-from .planning.long_prompts import cut_notices
 from .planning.methods import build_plan
+from .planning.notices import notices
 from .planning.plan import ExpertTask, MethodPlan, Plan, Round
 from .records import seal
 from .records.manifest import MANIFEST
@@ -41,10 +42,12 @@ from .records.read import read_timing
 from .report import write_report
 from .rewards.process import reward_process
 from .stages.claim import claim, lock
+from .stages.distil import STUDENT, DistilJob, distil_experts
 from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.map import MapJob, train_expert
 from .stages.measure_candidates import SearchJob, measure_candidates
-from .stages.reduce import MeasureCandidates, diagnostics, reduce_round, write_final
+from .stages.measure_steps import StepJob, measure_steps
+from .stages.reduce import MeasureCandidates, MeasureSteps, diagnostics, reduce_round, write_final
 from .stages.subjects import subjects_of
 from .stages.summarise import summarise
 from .stages.train_tokens import TokenJob, token_tasks, train_token, write_final_tokens
@@ -80,7 +83,7 @@ def run(
         seal.begin(out, Path(base), verify)
         environment = describe(config, base, executor.device)
         write_json(out / "environment.json", environment)
-        for notice in cut_notices(config):
+        for notice in notices(config):
             report({"notice": notice})
 
         clock = Clock(out)
@@ -132,7 +135,9 @@ class Stages:
             with self.clock.phase(PHASES.get(method.name, method.name)):
                 self.map(round_.tasks)
             with self.clock.phase("reduce"):
-                reduce_round(self.config, round_, self.out, merged, self.candidate_measurer(round_))
+                self.distil(round_)
+                measurers = self.candidate_measurer(round_), self.step_measurer(round_)
+                reduce_round(self.config, round_, self.out, merged, *measurers)
             merged = self.out / round_.merged
             if len(round_.tasks) > 1:
                 agreement = diagnostics(merged)
@@ -143,6 +148,12 @@ class Stages:
         jobs = [MapJob(self.config, task, self.out, self.base_fingerprint) for task in tasks]
         self.executor.map(train_expert, jobs, self.report)
 
+    def distil(self, round_: Round) -> None:
+        """Distil the experts of a round into one student, where the recipe reduces so."""
+        if round_.reduce == DISTIL:
+            job = DistilJob(self.config, round_, self.out, self.base_fingerprint)
+            self.executor.map(distil_experts, [job], self.report)
+
     def candidate_measurer(self, round_: Round) -> MeasureCandidates:
         """The function that `reduce.method: search` calls: candidate weights of the round -> their values."""
 
@@ -150,6 +161,16 @@ class Stages:
             """Measure all candidates in one job, which is skipped where its rows are there already."""
             job = SearchJob(self.config, round_, tuple(candidates), self.out, self.base_fingerprint)
             return self.executor.map(measure_candidates, [job], self.report)[0]
+
+        return measure
+
+    def step_measurer(self, round_: Round) -> MeasureSteps:
+        """The function that `reduce.step: search` calls: steps of the round's average -> their values."""
+
+        def measure(steps: tuple[float, ...]) -> list[float]:
+            """Measure all steps in one job, which is skipped where its rows are there already."""
+            job = StepJob(self.config, round_, steps, self.out, self.base_fingerprint)
+            return self.executor.map(measure_steps, [job], self.report)[0]
 
         return measure
 
@@ -180,6 +201,7 @@ class Stages:
         """Raise ParetuneError for a stage whose folder was removed after the stage had finished."""
         rounds = [r for method in self.plan.methods for r in method.rounds]
         folders = [task.folder for r in rounds for task in r.tasks] + [r.merged for r in rounds]
+        folders += [r.beside(STUDENT) for r in rounds if r.reduce == DISTIL]
         folders += [task.folder for task in token_tasks(self.config, self.plan)]
         for folder in (*folders, "final", *(s.folder for s in self.subjects)):
             if not (self.out / folder / MANIFEST).is_file():

@@ -41,6 +41,25 @@ class Dialogue(str):
         return Dialogue, (self.turns,)
 
 
+class Pictured(str):
+    """A prompt with an input picture, for models that edit or animate one. People read it as its text.
+
+    image: the absolute path of the picture.
+    """
+
+    image: str
+
+    def __new__(cls, text: str, image: str) -> Pictured:
+        """The text, and the path of its picture."""
+        prompt = super().__new__(cls, text)
+        prompt.image = image
+        return prompt
+
+    def __reduce__(self) -> tuple[type[Pictured], tuple[str, str]]:
+        """Pickling keeps the path of the picture."""
+        return Pictured, (str(self), self.image)
+
+
 def turns_of(prompt: str) -> list[dict[str, str]]:
     """A prompt as chat templates take it: the turns of a dialogue, or a single turn of the user."""
     return [dict(turn) for turn in prompt.turns] if isinstance(prompt, Dialogue) else [
@@ -50,7 +69,11 @@ def turns_of(prompt: str) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt. metadata: the record that it came from (such as GenEval's JSON), which rewards read."""
+    """One prompt. metadata: the record that it came from (such as GenEval's JSON), which rewards read.
+
+    If the record names an input picture, text is a `Pictured`, and metadata["image"] is the picture's
+    absolute path.
+    """
 
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -137,7 +137,8 @@ def test_a_broken_objective_is_one_line(package: Path) -> None:
         find_objective("broken")
     with pytest.raises(ParetuneError, match=r"^objective plain \(my_objective:torch\) is no class made from"):
         find_objective("plain")
-    assert objective_names("pictures") == ["nft", "awm", "sft", "flow_grpo", "weighted", "given"]
+    names = objective_names("pictures")
+    assert (names[:4], names[-2:]) == (["nft", "awm", "sft", "flow_grpo"], ["weighted", "given"])
 
 
 def test_an_objective_brings_its_own_samples_in_place_of_rollouts(

@@ -311,7 +311,7 @@ def test_records_without_what_a_loss_needs_are_one_line_that_names_the_prompt(ti
     assert "the prompt 'fix' has neither" in _fault({"chosen": "yes"})
     assert "needs \"token_weights\"" in _fault(pair, "cdpo")
     assert "needs a \"margin\"" in _fault(pair, "madpo_text")
-    assert "needs a \"weight\"" in _fault(pair, "sem_dpo")
+    assert "needs a \"weight\"" in _fault(pair, "sem_dpo_text")
     assert "needs a score of every answer" in _fault(pair, "adpo_text")
     assert "trains on 3 answers or more: the prompt 'fix' has 2" in _fault(pair, "triple_tpo")
     ranked = {"answers": [{"text": "yes", "rank": 1}, {"text": "no", "rank": 3}]}

@@ -246,6 +246,6 @@ def test_true_sizes_are_those_that_the_plan_counts(name: str) -> None:
     assert policy is not None
     published = policy.family.published[name]
     for part in ("transformer", "vae"):
-        count = sum(p.numel() for p in getattr(policy, part).parameters())
+        count = sum(p.numel() for p in getattr(policy.pipe, part).parameters())
         assert count / 1e9 == pytest.approx(published.billions[part], abs=0.01)
     assert policy.transformer.dtype == torch.bfloat16

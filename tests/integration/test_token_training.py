@@ -70,12 +70,17 @@ def _same(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[n].detach(), b[n].detach()) for n in a)
 
 
-@pytest.mark.parametrize("loss", ["flow", "velocity"])
-def test_the_loss_falls_and_only_the_vectors_move(tiny_sd3: Path, tmp_path: Path, loss: str) -> None:
+@pytest.mark.parametrize(
+    ("loss", "dtype"), [("flow", "float32"), ("velocity", "float32"), ("flow", "float16")]
+)
+def test_the_loss_falls_and_only_the_vectors_move(
+    tiny_sd3: Path, tmp_path: Path, loss: str, dtype: str
+) -> None:
     options = {"samples": 8, "batch_size": 8, "validation": 1}
     tokens = {"loss": loss, "vectors": 2, "options": {"learning_rate": 0.5, **options}}
-    trainer = _trainer(tmp_path, tiny_sd3, tokens=tokens)
+    trainer = _trainer(tmp_path, tiny_sd3, tokens=tokens, model={"dtype": dtype})
     policy = trainer.student.policy
+    assert str(policy.transformer.dtype) == f"torch.{dtype}"
     parts = (policy.transformer, policy.pipe.text_encoder, policy.pipe.text_encoder_2)
     before = [{n: p.detach().clone() for n, p in part.named_parameters()} for part in parts]
     trainer.samples = trainer.student.learn_from(

@@ -32,6 +32,7 @@ def recipe(folder: Path, sizes: dict[str, int], **changes: Any) -> RunConfig:
         prompts = str(folder / f"{name}.txt")
         rewards[name] = {"reward": "pictures.ocr", "prompts": prompts, "eval_prompts": "e.txt"}
     train = {"epochs": 3, "prompts_per_epoch": 24, "group_size": 2, "updates_per_epoch": 2}
+    changes = {"baselines": {"joint": "long"}, **changes}
     raw = {"rounds": 2, "rewards": rewards, "train": {**train, **changes.pop("train", {})}, **changes}
     return parse_config(raw, "test")
 
@@ -51,7 +52,7 @@ def test_a_short_file_gives_what_it_has(tmp_path: Path) -> None:
         "selma": (singly, 24), "morl_d": (mixed, 24), "morl_dr": (mixed, 24),
     }  # fmt: skip
     task = build_plan(config).methods[1].rounds[0].tasks[0]
-    assert expert_budget(config, task, set_sizes(config)) == (2 * 3 * 4 * 2, 12)
+    assert expert_budget(config, task, set_sizes(config)) [:3] == (2 * 3 * 4 * 2, 12, 2 * 3 * 4 * 2)
 
 
 def test_files_that_are_long_enough_change_nothing(tmp_path: Path) -> None:

@@ -129,7 +129,11 @@ def test_plan_tells_the_published_settings(
         assert fact in told, fact
 
 
-@pytest.mark.parametrize("recipe", ["sd35-medium", "flux1-dev", "hunyuan-video", "llama2-7b"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["sd35-medium", "sd35-large", "sd35-large-turbo", "flux1-dev", "flux1-krea", "flux1-schnell",
+     "hunyuan-video", "hunyuan-video-1.5", "wan2.1-1.3b", "llama2-7b"],
+)  # fmt: skip
 def test_published_recipes_are_planned_before_their_files_are_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, recipe: str
 ) -> None:
@@ -279,8 +283,10 @@ class TestModel:
     def test_another_pipeline(self, mistake: Any, tmp_path: Path) -> None:
         write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "KolorsPipeline"}')
         line = mistake(f"model.path={tmp_path}/m")
-        others = "FluxPipeline or HunyuanVideoPipeline or StableDiffusion3Pipeline"
-        assert f"is a KolorsPipeline, not a {others}" in line
+        assert "is a KolorsPipeline, which no family here draws (the nearest is " in line
+        assert "docs/add-a-model.md" in line
+        write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "FluxInpaintPipeline"}')
+        assert "(the nearest is flux, of a FluxPipeline)" in mistake(f"model.path={tmp_path}/m")
 
     def test_a_damaged_index(self, mistake: Any, tmp_path: Path) -> None:
         write_text(tmp_path / "m" / "model_index.json", '{"_class_name": "Stab')

@@ -14,7 +14,9 @@ from paretune.cli import app as cli
 
 GROUP: Any = typer.main.get_command(cli.app)
 COMMANDS: dict[str, Any] = GROUP.commands
-READ_RECIPES = {"quickstart", "run", "plan", "eval", "tokens", "merge", "init", "sft"}
+READ_RECIPES = {
+    "quickstart", "run", "plan", "eval", "tokens", "merge", "pairs", "init", "sft", "tune", "advise",
+}
 
 
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> Any:

@@ -58,3 +58,18 @@ def test_tokens_are_never_dropped_in_silence(padding: Any, taken: bool) -> None:
     else:
         with pytest.raises(ParetuneError, match="does not fill its prompts up to a fixed length"):
             encode_with(pipe, run, tokens)
+
+
+def test_positions_that_every_mask_hides_at_the_end_are_cut_off() -> None:
+    mask, mask_2 = torch.tensor([[1, 0, 1, 0], [1, 1, 0, 0]]), torch.zeros(2, 3, dtype=torch.long)
+    conditions = Conditions(
+        torch.randn(2, 4, 5), mask=mask, more={"embeds_2": torch.randn(2, 3, 6), "mask_2": mask_2},
+        negative_embeds=torch.randn(1, 4, 5), negative_mask=torch.tensor([[1, 1, 0, 0]]),
+    )  # fmt: skip
+    cut = conditions.without_padding()
+    assert torch.equal(cut.embeds, conditions.embeds[:, :3])
+    assert cut.mask is not None
+    assert cut.mask.tolist() == [[1, 0, 1], [1, 1, 0]]
+    assert cut.more["embeds_2"].shape == (2, 1, 6)  # a text without any position is kept with one
+    assert cut.negative_embeds is not None
+    assert cut.negative_embeds.shape == (1, 2, 5)

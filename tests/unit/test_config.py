@@ -141,7 +141,7 @@ def test_a_bad_set_is_one_line(tmp_path: Path, item: str, told: str) -> None:
         (raw(reduce={"method": "ties", "energy": 0.9, "rank": 4}), "reduce: give either rank or energy"),
         (raw(reduce={"method": "compressed", "energy": 1.5}), "reduce.energy: Input should be less"),
         (raw(reduce={"method": "tie"}), "reduce.method: unknown merge method tie; there are exact, "),
-        (raw(reduce={"method": "tie"}), "search (did you mean ties?)"),
+        (raw(reduce={"method": "tie"}), "distil (did you mean ties?)"),
         (
             raw(reduce={"method": "ties", "options": {"densty": 1}}),
             "reduce.options: the method ties has no option densty; it takes: density (did you mean density?)",

@@ -9,7 +9,7 @@ from pathlib import Path
 import paretune
 
 ROOT = Path(paretune.__file__).parent
-LEAF = {"types", "config", "limits"}
+LEAF = {"types", "config", "limits", "inputs"}
 FILES = {"files", "records"}
 MODELS = FILES | {"ops", "foreign", "adapters", "reward_tokens", "worlds", "models"} | LEAF
 MAP = MODELS | {"planning", "rewards", "data", "samples", "training", "recipes"}
@@ -20,12 +20,13 @@ RUN = STAGES | {"report", "environment"}
 MAY: dict[str, set[str]] = {
     "types": set(),
     "limits": set(),
+    "inputs": {"types"},
     "yaml_text": set(),
     "ops": {"ops", "foreign"},  # foreign: other packages' reducers
     "files": {"types"},
     "records": FILES | {"types"},
     "foreign": {"types", "foreign"},
-    "config": {"types", "ops", "limits", "yaml_text"},  # ops: the reducers check their own options
+    "config": {"types", "ops", "limits", "yaml_text", "config"},  # ops: the reducers check their own options
     "recipes": {"files", "yaml_text", "training", "rewards"} | LEAF,  # what checks its own keys
     "environment": FILES | LEAF,
     "worlds": {"worlds"},
@@ -33,7 +34,7 @@ MAY: dict[str, set[str]] = {
     "reward_tokens": FILES | {"adapters", "types", "reward_tokens"},
     "models": MODELS,  # worlds: which models are embedded
     "rewards": {"ops", "foreign", "rewards", "worlds"} | LEAF,
-    "data": {"ops", "data", "worlds"} | LEAF,
+    "data": {"ops", "data", "worlds", "files", "foreign"} | LEAF,
     "samples": MODELS | {"samples"},
     "planning": MODELS | {"samples", "data", "training", "planning"},  # training: the costs of objectives
     "training": MAP,
@@ -101,10 +102,10 @@ def fault(found: Import) -> str | None:
     where = f"{found.file} imports {found.name}"
     if found.top in OPTIONAL and not found.lazy and found.room != "demo":
         return f"{where} outside a function: it is optional"
-    lazy = found.room in {"rewards", "data", "planning", "adapters"} and found.lazy
+    lazy = found.room in {"rewards", "data", "planning", "adapters", "foreign"} and found.lazy
     leaf = found.room in {"models", "reward_tokens"} or found.file.startswith("training/language/") or lazy
     if found.top in HEAVY and not leaf:
-        return f"{where}: only models, reward tokens, TRL's trainers, rewards and data inside functions"
+        return f"{where}: only models, reward tokens, TRL's trainers, and some rooms inside functions"
     if not found.target or found.target == "__version__":
         return None
     if found.room not in MAY:

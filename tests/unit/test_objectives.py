@@ -158,7 +158,9 @@ def test_flat_keys_mean_what_they_meant() -> None:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_resolved_recipe_of_the_last_revision_is_read(name: str) -> None:
-    old, new = (parse_config(raw(own), "x") for own in ({**OLD, "name": name}, {"name": name}))
+    train = {"group_size": 4} if name == "tree_grpo" else {}  # the leaves of its tree
+    both = ({**OLD, "name": name}, {"name": name})
+    old, new = (parse_config(raw(own, train=train), "x") for own in both)
     assert old == new
     assert changed_keys(old, new) == []
 
@@ -243,5 +245,5 @@ def test_an_objective_for_one_reward_is_refused_for_joint_methods_before_trainin
 
 
 def test_names_are_listed_by_what_a_sample_is() -> None:
-    assert objective_names("clips") == ["nft", "awm", "sft", "flow_grpo"]
+    assert objective_names("clips")[:5] == ["nft", "awm", "sft", "flow_grpo", "tree_grpo"]
     assert objective_names("texts")[:2] == ["grpo", "dpo"]

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from paretune.rewards import RewardError, load_reward, score_samples
+from paretune.rewards.base import applies_to
 from paretune.rewards.hub import normalised
 from paretune.rewards.photo.geneval import (
     COLORS,
@@ -34,6 +35,7 @@ from paretune.rewards.photo.geneval import (
 )
 from paretune.rewards.photo.ocr import text_score, wanted_text
 from paretune.rewards.photo.pickscore import Clip, PickScore, squared
+from paretune.samples.files import save_sample
 from paretune.types import ParetuneError, Prompt
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.3, 0.25, 0.2]
@@ -307,3 +309,19 @@ def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ParetuneError, match="reward 'pickscore' could not be made") as caught:
         load_reward("pickscore", model=str(tmp_path / "none"), processor=str(tmp_path / "none"))
     assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- likeness
+
+
+def test_likeness_is_the_cosine_with_the_input_picture(clip: str, tmp_path: Path) -> None:
+    pictures = (photographs(2) * 255).round() / 255
+    for number, picture in enumerate(pictures):
+        save_sample(picture, tmp_path / str(number))
+    prompts = [Prompt("make it red", {"image": str(tmp_path / f"{n}.png")}) for n in (0, 0)]
+    reward = load_reward("likeness", model=clip, device="cpu")
+    scores = score_samples(reward, pictures, prompts)
+    features = Clip(clip, clip).pictures(pictures)
+    assert scores.tolist() == pytest.approx([1.0, float(features[0] @ features[1])], abs=1e-5)
+    assert scores[1] < 0.999
+    assert not applies_to(reward, Prompt("make it red"))

@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from paretune.config import RunConfig
+from paretune.config import BaselinesConfig, RunConfig
 from paretune.planning.methods import build_plan, mapreduce, morl_d, morl_dr, rewarded_soup, sequential
 from paretune.planning.plan import ExpertTask, MethodPlan, derive_seed
 from paretune.recipes import parse_config
+
+LONG = BaselinesConfig(joint="long")
 
 
 def config(rewards: str = "ab", rounds: int = 3, seed: int = 0) -> RunConfig:
@@ -108,7 +110,8 @@ ALL = ("mapreduce", "rewarded_soup", "morl_d", "morl_dr", "sequential", "selma")
 
 
 def test_every_method_has_the_same_budget() -> None:
-    plan = build_plan(config("abc", rounds=4).model_copy(update={"methods": ALL}))
+    made = config("abc", rounds=4).model_copy(update={"methods": ALL, "baselines": LONG})
+    plan = build_plan(made)
     assert [m.name for m in plan.methods] == list(ALL)
     assert {(m.samples, m.updates) for m in plan.methods} == {(4 * 17 * 8, 4 * 17 * 2)}
     folders = [task.folder for m in plan.methods for r in m.rounds for task in r.tasks]
@@ -117,9 +120,23 @@ def test_every_method_has_the_same_budget() -> None:
 
 def test_the_joint_methods_are_one_expert_of_all_rewards() -> None:
     for method, scoring in ((morl_d, "own"), (morl_dr, "all")):
-        (task,) = (t for r in method(config("abc")).rounds for t in r.tasks)
+        long = config("abc").model_copy(update={"baselines": LONG})
+        (task,) = (t for r in method(long).rounds for t in r.tasks)
         assert (task.rewards, task.scoring, task.reward) == (("a", "b", "c"), scoring, "joint")
         assert task.epochs == 3 * (7 + 5 + 5)
+
+
+def test_a_joint_policy_is_trained_as_the_same_devices_would_train_it() -> None:
+    """N times the batch and as many updates as an expert; experts of 7, 5 and 5 epochs count as 17 / 3."""
+    even = config("bcd", rounds=4).model_copy(update={"methods": ALL})
+    plans = {m.name: m for m in build_plan(even).methods}
+    (task,) = plans["morl_dr"].rounds[0].tasks
+    assert (task.epochs, task.width) == (4 * 5, 3)
+    assert plans["morl_dr"].samples == plans["morl_d"].samples == plans["mapreduce"].samples
+    assert 3 * plans["morl_dr"].updates == plans["mapreduce"].updates
+    assert plans["morl_dr"].scores == 3 * plans["morl_d"].scores
+    (uneven,) = morl_dr(config("abc", rounds=2)).rounds[0].tasks
+    assert uneven.epochs == 12  # 2 (7 + 5 + 5) / 3, rounded up
 
 
 def test_sequential_goes_on_with_one_adapter() -> None:

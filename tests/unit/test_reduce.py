@@ -83,7 +83,7 @@ MEANS = {
 
 
 def test_every_method_is_tried_here() -> None:
-    assert set(REDUCERS) == {*MEANS, "ties", "min-norm", "search"}
+    assert set(REDUCERS) == {*MEANS, "ties", "min-norm", "search", "slerp", "distil"}
 
 
 @pytest.mark.parametrize("method", MEANS)

@@ -20,6 +20,7 @@ from paretune.types import ParetuneError, Prompt
 INCLUDE = [{"class": "circle", "count": 1}]
 MOVE = {"shape": "square", "color": "green", "direction": "right", "speed": "slowly"}
 ASKS = {"verb": "ship", "thing": "bag", "kind": "steps", "harm": False}
+CHECKS = {"checks": [{"kind": "lowercase"}]}
 # reward -> a record that it scores, and records that it does not
 RECORDS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "pictures.geneval": (
@@ -31,6 +32,8 @@ RECORDS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
         {"include": INCLUDE, "exclude": None},
         [{"include": [{"class": "circle"}]}, {"include": INCLUDE, "exclude": [{}]}],
     ),
+    "likeness": ({"image": "a.png"}, [{}, {"image": 3}]),
+    "instructions": (CHECKS, [{}, {"checks": []}, {"checks": [{"kind": "rhymes"}]}]),
     "geneval": ({"include": INCLUDE}, [{}, {"include": [{"class": 3, "count": 1}]}]),
     "pictures.ocr": ({"text": "drum"}, [{}, {"text": None}, {"text": ""}, {"text": " "}, {"text": 5}]),
     "pictures.rapidocr": ({"text": "drum"}, [{}, {"text": ["drum"]}]),
@@ -50,7 +53,8 @@ RECORDS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "assistant.harmless_rules": (ASKS, [{}, {k: v for k, v in ASKS.items() if k != "harm"}]),
 }  # fmt: skip
 ANY = {"pictures.preference", "pictures.preference_judge", "pictures.vqa", "pickscore", "text_model",
-       "length", "repetition"}  # fmt: skip
+       "length", "repetition", "positivity", "reading_ease", "brevity", "distinct", "clean",
+       "perplexity"}  # fmt: skip
 
 
 def test_every_reward_is_here() -> None:
@@ -69,18 +73,18 @@ def test_a_check_passes_what_can_be_scored_and_names_what_cannot(name: str) -> N
         assert "'ill'" in why
 
 
-@pytest.mark.parametrize("name", sorted(set(RECORDS) - {"geneval"}))
+@pytest.mark.parametrize("name", sorted(set(RECORDS) - {"geneval", "likeness"}))
 def test_a_reward_applies_to_what_it_can_score_alone(name: str) -> None:
     good, bad = RECORDS[name]
     reward = load_reward(name)
     assert applies_to(reward, Prompt("well", good))
     assert [applies_to(reward, Prompt("ill", record)) for record in bad] == [False] * len(bad)
     shape = (1, 8, 3, 32, 32) if good is MOVE else (1, 3, 32, 32)
-    samples = ["1. pack the bag."] if good is ASKS else torch.rand(shape)
+    samples = ["1. pack the bag."] if good is ASKS or good is CHECKS else torch.rand(shape)
     assert score_samples(reward, samples, [Prompt("well", good)]).shape == (1,)
 
 
-@pytest.mark.parametrize("name", sorted(ANY - {"pickscore", "text_model"}))
+@pytest.mark.parametrize("name", sorted(ANY - {"pickscore", "text_model", "perplexity"}))
 def test_the_others_apply_to_every_prompt(name: str) -> None:
     assert applies_to(load_reward(name), Prompt("words alone"))
 

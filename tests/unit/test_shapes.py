@@ -19,6 +19,10 @@ from paretune.types import ParetuneError
         ("sd35-medium", Shape(512, 512, (16, 64, 64), 1024), (24, 1536)),
         ("flux1-dev", Shape(512, 512, (1024, 64), 1024), (57, 3072)),
         ("hunyuan-video", Shape(480, 480, (16, 14, 60, 60), 14 * 30 * 30, 53), (60, 3072)),
+        ("wan2.1-1.3b", Shape(240, 416, (16, 9, 30, 52), 9 * 15 * 26, 33), (30, 1536)),
+        ("wan2.2-a14b", Shape(480, 480, (16, 2, 60, 60), 2 * 30 * 30, 5), (40, 5120)),
+        ("wan2.1-i2v-14b", Shape(240, 240, (16, 2, 30, 30), 2 * 15 * 15, 5), (40, 5120)),
+        ("qwen-image", Shape(512, 512, (1024, 64), 1024), (60, 3072)),
         ("clips", Shape(32, 32, (3, 8, 32, 32), 4 * 8 * 8, 8), (5, 128)),
     ],
 )
@@ -47,6 +51,8 @@ def test_the_estimate_of_memory_follows_the_model_and_checkpointing() -> None:
         ("sd35-medium", "model.height=1000", r"model\.height: 1000 .* multiple of 16, such as 992"),
         ("flux1-dev", "model.width=520", r"model\.width: 520 .* multiple of 16, such as 512"),
         ("hunyuan-video", "model.options.frames=60", r"frames: 60 .* give 4 k \+ 1, such as 53"),
+        ("qwen-image", "model.height=1000", r"model\.height: 1000 .* multiple of 16, such as 992"),
+        ("wan2.1-1.3b", "model.options.frames=32", r"frames: 32 .* give 4 k \+ 1, such as 81"),
     ],
 )
 def test_what_would_fit_is_told(recipe: str, change: str, told: str) -> None:

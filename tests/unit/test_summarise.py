@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -15,7 +15,7 @@ from paretune.planning.methods import build_plan
 from paretune.recipes import parse_config
 from paretune.stages import scorers
 from paretune.stages.scorers import Scale, read_scales, recorded
-from paretune.stages.summarise import summarise
+from paretune.stages.summarise import summarise, tables
 
 SCALES = [
     Scale("ocr", "reward", "ocr", 0.0, 1.0, True),
@@ -99,3 +99,15 @@ def test_an_evaluation_that_recorded_no_scales_asks_the_rewards(config: RunConfi
     assert ocr == Scale("ocr", "reward", "ocr", None, None, True)
     assert ocr.range == (-math.inf, math.inf)
     assert blur == Scale("blur", "reward", "blur", 0, 4, False)
+
+
+def test_one_text_with_two_input_pictures_is_two_observations() -> None:
+    def row(value: float, image: str) -> dict[str, Any]:
+        own = {"image": image} if image else {}
+        return {"method": "base", "reward": "ocr", "prompt": "make it blue", "value": value, **own}
+
+    means, errors = tables([row(0.0, "aa"), row(0.0, "aa"), row(1.0, "bb")])
+    assert means["base"]["ocr"] == 0.5
+    assert errors["base"]["ocr"] == pytest.approx(0.5)
+    means, errors = tables([row(0.0, ""), row(1.0, "")])  # two samples of one prompt
+    assert (means["base"]["ocr"], errors["base"]["ocr"]) == (0.5, 0.0)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..files import check_new, disk_errors, partial_folder, publish, real, sha256, write_json
 from ..types import ParetuneError
-from .fold_tensors import fold_file, locate
+from .fold_tensors import Change, fold_file, locate
+from .fold_tied import Parted, record, stored_names
 from .fold_tied import part as part_shared
-from .fold_tied import record, stored_names
 from .inputs import open_adapters
 from .read import AdapterFile
-from .tensors import open_tensors
+from .renaming import divided
+from .tensors import TensorFile, open_tensors
 from .transformers_names import names_of
 
 # Models whose attention and feed-forward layers are Conv1D, which stores weights transposed. peft says so in
@@ -73,29 +74,56 @@ def fold_adapter(
     if real(target).is_relative_to(real(source)):
         raise ParetuneError(f"the output {target} lies in the base {source}, which is copied; choose another")
     lora = open_adapters([adapter], renames)[0]
-    part = _part(source, component or lora.component)
+    pieces = [
+        _piece(source, part or _part(source, component or lora.component), own)
+        for part, own in divided(lora).items()
+    ]
+    partial = partial_folder(target)
+    try:
+        with disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folded = {source / piece.part for piece in pieces}
+            shutil.copytree(source, partial, ignore=_weights_of(folded, whole=bool(pieces[0].part)))
+            for piece in pieces:
+                changes = (piece.lora, piece.parted.changes, piece.parted.added)
+                for file in piece.files:
+                    fold_file(file, partial / piece.part / file.path.name, *changes)
+                record(partial / piece.part, piece.parted, piece.files)
+            write_json(partial / "fold.json", _provenance(lora, adapter, base))
+            publish(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    changed = sum(piece.changed for piece in pieces)
+    untied = any(piece.parted.untied for piece in pieces)
+    return FoldReport(target, sum(len(piece.places) for piece in pieces), changed, untied)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One part of the base: its folder's name, its adapter, its files, and where the adapter changes them."""
+
+    part: str
+    lora: AdapterFile
+    files: list[TensorFile]
+    places: Mapping[str, Change]
+    parted: Parted
+
+    @property
+    def changed(self) -> int:
+        """The number of files with changed weights."""
+        touched = {*self.parted.changes, *(new.source for new in self.parted.added.values())}
+        return sum(not touched.isdisjoint(file.entries) for file in self.files)
+
+
+def _piece(source: Path, part: str, lora: AdapterFile) -> _Piece:
+    """Raises ParetuneError when a module is missing in the part or does not fit."""
     if _model_type(source / part) in CONV1D:
         lora = replace(lora, config={**lora.config, "fan_in_fan_out": True})
     files = [open_tensors(path) for path in _weight_files(source / part)]
     names = names_of(source / part)
     tied = stored_names(names.tied, files)
     places = locate(lora, files, tied.shared, names.stored)
-    parted = part_shared(lora, places, tied)
-    partial = partial_folder(target)
-    try:
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(source, partial, ignore=_weights_of(source / part, whole=bool(part)))
-            for file in files:
-                fold_file(file, partial / part / file.path.name, lora, parted.changes, parted.added)
-            record(partial / part, parted, files)
-            write_json(partial / "fold.json", _provenance(lora, adapter, base))
-            publish(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    touched = {*parted.changes, *(new.source for new in parted.added.values())}
-    changed = sum(not touched.isdisjoint(file.entries) for file in files)
-    return FoldReport(target, len(places), changed, parted.untied)
+    return _Piece(part, lora, files, places, part_shared(lora, places, tied))
 
 
 def _provenance(lora: AdapterFile, adapter: str | Path, base: str | Path) -> dict[str, object]:
@@ -143,12 +171,12 @@ def _weight_files(folder: Path) -> list[Path]:
     return paths
 
 
-def _weights_of(folder: Path, whole: bool) -> Callable[[str, list[str]], list[str]]:
-    """An `ignore` function for copytree: skips weights in `folder`, and its sub-folders unless `whole`."""
+def _weights_of(folders: set[Path], whole: bool) -> Callable[[str, list[str]], list[str]]:
+    """An `ignore` function for copytree: skips weights in `folders`, and their sub-folders unless `whole`."""
 
     def ignore(where: str, names: list[str]) -> list[str]:
         here = Path(where)
-        if here != folder:
+        if here not in folders:
             return []
         return [
             n for n in names if Path(n).suffix in WEIGHTS or (not whole and (here / n).is_dir())

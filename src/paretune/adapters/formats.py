@@ -13,7 +13,9 @@ from ..files import check_new, disk_errors, partial_folder, write_json
 from ..types import ParetuneError
 from .original_names import TABLES
 from .original_writer import write_original
+from .parts import PAIR_FILES
 from .read import DIFFUSERS_WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS, AdapterFile, read_adapter
+from .renaming import divided
 from .write import PROVENANCE
 
 FILES = {"peft": (PEFT_CONFIG, PEFT_WEIGHTS), "diffusers": (DIFFUSERS_WEIGHTS,)}
@@ -68,7 +70,8 @@ def in_format(out: Path, form: str, family: str | None = None) -> Iterator[Path]
 def _fill(done: Path, whole: Path, name: str, form: str, family: str | None) -> None:
     adapter = read_adapter(whole)
     if form in FILES:
-        for file in FILES[form]:
+        second = [file for file in PAIR_FILES.values() if form == "diffusers" and (whole / file).exists()]
+        for file in dict.fromkeys([*FILES[form], *second]):
             if not (whole / file).exists():
                 raise ParetuneError(
                     f"--format {form} cannot hold this adapter: a language model's, or with whole tensors"
@@ -77,12 +80,15 @@ def _fill(done: Path, whole: Path, name: str, form: str, family: str | None) -> 
     else:
         if adapter.whole:
             raise ParetuneError(f"--format {form} cannot hold {next(iter(adapter.whole))}, stored whole")
-        kind = _key(family) if family else guess_family(adapter)
+        parts = divided(adapter)
+        kind = _key(family) if family else guess_family(next(iter(parts.values())))
         if kind not in TABLES:
             raise ParetuneError(f"--format {form} is for {', '.join(TABLES)}, not for {kind}; write peft")
         note = whole / PROVENANCE
         metadata = {"paretune": note.read_text().strip()} if note.exists() else {}
-        write_original(done / f"{name}.safetensors", adapter, adapter.layouts, form, kind, metadata)
+        for part, own in parts.items():  # these tools have one file for each transformer, as diffusers has
+            ending = part.removeprefix("transformer")
+            write_original(done / f"{name}{ending}.safetensors", own, own.layouts, form, kind, metadata)
     if (whole / PROVENANCE).exists():
         note = json.loads((whole / PROVENANCE).read_text(encoding="utf-8"))
         write_json(done / PROVENANCE, {**note, "format": form})

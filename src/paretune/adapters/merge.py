@@ -82,6 +82,8 @@ def merge_adapters(
             "search measures models on prompts: name the recipe that has the model and the rewards, "
             "--by RECIPE"
         )
+    if method == "distil":
+        raise ParetuneError("distil trains a student on prompts: it is for runs alone, as reduce.method")
     names = [str(name) for name in inputs]
     if not names:
         raise ParetuneError("nothing to merge: give at least one adapter")

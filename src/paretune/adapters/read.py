@@ -19,13 +19,14 @@ from ..ops.lowrank import LowRank
 from ..types import ParetuneError
 from .config import check_config, ranks_and_alphas, read_config, scale_of
 from .keys import PEFT_PREFIX, Contents, Factors, Layout, parse
+from .parts import DIFFUSERS, PAIR_FILES
 from .tensors import PICKLES, TensorFile, open_tensors, refuse_pickle
 from .write import AdapterWriter, write_adapter
 
 __all__ = ["AdapterFile", "AdapterWriter", "Layout", "read_adapter", "write_adapter"]
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-DIFFUSERS_WEIGHTS, DIFFUSERS_KEY = "pytorch_lora_weights.safetensors", "lora_adapter_metadata"
+DIFFUSERS_WEIGHTS, DIFFUSERS_KEY = DIFFUSERS, "lora_adapter_metadata"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AdapterFile(Mapping[str, LowRank]):
@@ -113,6 +114,11 @@ def _weights_of(folder: Path) -> Path:
     """The safetensors file of a folder."""
     for name in (PEFT_WEIGHTS, DIFFUSERS_WEIGHTS):
         if (folder / name).is_file() and (name != PEFT_WEIGHTS or (folder / PEFT_CONFIG).is_file()):
+            if name in PAIR_FILES.values() and all((folder / one).is_file() for one in PAIR_FILES.values()):
+                raise ParetuneError(
+                    f"{folder} holds {' and '.join(PAIR_FILES.values())}, of one transformer each: name "
+                    "one, or give the adapter in peft's format, which holds both"
+                )
             return folder / name
     candidates = sorted(folder.glob("*.safetensors"))
     if (folder / PEFT_CONFIG).is_file() or not candidates:

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ..types import ParetuneError
-from .keys import Contents
+from .keys import Contents, Factors
+from .parts import PAIR, is_pair, part_of
 from .read import AdapterFile
 
 
@@ -68,6 +69,20 @@ def _renamed(adapter: AdapterFile, rename: Rename) -> AdapterFile:
     if len(modules) < len(adapter.contents.modules) or len(whole) < len(adapter.contents.whole):
         raise ParetuneError(f"--rename {rename} gives two modules of {adapter.path} one name")
     return replace(adapter, contents=Contents(modules, whole, adapter.component))
+
+
+def divided(adapter: AdapterFile) -> dict[str, AdapterFile]:
+    """The folder in the pipeline -> its adapter, for an adapter of two transformers; else {"": adapter}."""
+    if not is_pair(adapter):
+        return {"": adapter}
+    parts: dict[str, dict[str, Factors]] = {}
+    for name, factors in adapter.contents.modules.items():
+        part = part_of(name)
+        parts.setdefault(PAIR[part], {})[name.removeprefix(f"{part}.")] = factors
+    return {
+        part: replace(adapter, contents=replace(adapter.contents, modules=modules))
+        for part, modules in parts.items()
+    }
 
 
 def alias(theirs: Iterable[str], ours: Iterable[str], inserted_only: bool = True) -> Rename | None:

@@ -13,11 +13,11 @@ from ..files import disk_errors, sha256
 from ..ops.lowrank import LowRank, compress, modules_of, stack
 from ..records.manifest import MANIFEST, read_manifest
 from ..types import ParetuneError
+from .parts import DIFFUSERS, PAIR_FILES
 from .read import read_adapter, write_adapter
 
 WEIGHTS = "adapter_model.safetensors"
 MOMENTUM = "momentum"  # the folder in a merged adapter that holds nesterov's state for the next round
-DIFFUSERS = "pytorch_lora_weights.safetensors"
 ADAPTER_FILES = [WEIGHTS, "adapter_config.json", DIFFUSERS]
 
 
@@ -48,10 +48,11 @@ def save_delta(
     with disk_errors(folder):
         shutil.rmtree(aside, ignore_errors=True)
         write_adapter(aside, deltas, base_model, extra, component)
-        for file in aside.iterdir():
-            os.replace(file, folder / file.name)
+        written = {file.name for file in aside.iterdir()}
+        for name in written:
+            os.replace(aside / name, folder / name)
         aside.rmdir()
-    return [name for name in ADAPTER_FILES if component or name != DIFFUSERS]
+    return [name for name in dict.fromkeys([*ADAPTER_FILES, *PAIR_FILES.values()]) if name in written]
 
 
 def load_delta(folders: Sequence[Path], scales: Sequence[float] = ()) -> dict[str, LowRank]:

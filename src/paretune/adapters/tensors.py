@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Mapping
@@ -155,25 +154,34 @@ class TensorSpool:
         self._end += len(data)
 
     def write(
-        self, path: Path, metadata: Mapping[str, str], rename: Callable[[str], str] = str
+        self, path: Path, metadata: Mapping[str, str], rename: Callable[[str], str | None] = str
     ) -> None:
-        """Write all added tensors to a file, atomically.
+        """Write added tensors to a file, atomically.
 
         Args:
             path: the file.
             metadata: of the file's header.
-            rename: gives the name of each tensor in the file.
+            rename: gives the name of each tensor in the file; None leaves a tensor out.
         """
         header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
-        header.update({rename(name): record for name, record in self._records.items()})
+        places: list[tuple[int, int]] = []
+        end = 0
+        for name, record in self._records.items():
+            new, (start, stop) = rename(name), record["data_offsets"]
+            if new is not None:
+                header[new] = {**record, "data_offsets": [end, end + stop - start]}
+                places.append((start, stop))
+                end += stop - start
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as file:
                 file.write(struct.pack("<Q", len(text)) + text)
-                self._data.seek(0)
-                shutil.copyfileobj(self._data, file, 1 << 20)
+                for start, stop in places:
+                    self._data.seek(start)
+                    for place in range(start, stop, 1 << 20):
+                        file.write(self._data.read(min(1 << 20, stop - place)))
                 file.flush()
                 os.fsync(file.fileno())  # a crash must not leave a renamed but empty file
             os.replace(temporary, path)

@@ -1,7 +1,7 @@
 """Writing of an adapter so that plain peft and plain diffusers load it with the same effect.
 
     adapter_config.json, adapter_model.safetensors    peft: PeftModel.from_pretrained(model, folder)
-    pytorch_lora_weights.safetensors                  diffusers: pipe.load_lora_weights(folder)
+    pytorch_lora_weights.safetensors                  diffusers: pipe.load_lora_weights(folder); `parts`
     provenance.json                                   how it was made
 
 The factors include the scale, so alpha = rank in every module. If ranks differ, both libraries read
@@ -26,6 +26,7 @@ from ..files import check_new, disk_errors, partial_folder, publish
 from ..ops.lowrank import LowRank
 from ..types import ParetuneError
 from .keys import PEFT_PREFIX, Layout
+from .parts import files_of
 from .tensors import TensorSpool
 
 PROVENANCE = "provenance.json"
@@ -121,24 +122,33 @@ class AdapterWriter:
                 self.partial / "adapter_model.safetensors", note, lambda n: PEFT_PREFIX + n
             )
             if self._component is not None and not self._whole:
-                prefix = self._component + "."
-                keys = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules")
-                stored = json.dumps({prefix + key: config[key] for key in keys}, sort_keys=True)
-                self._spool.write(
-                    self.partial / "pytorch_lora_weights.safetensors",
-                    {**note, "lora_adapter_metadata": stored},
-                    lambda n: prefix + n,
-                )
+                for file, start, prefix in files_of(self._ranks, self._component):
+                    self._write_diffusers(file, start, prefix, note)
             (self.partial / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
             if provenance:
                 (self.partial / PROVENANCE).write_text(provenance + "\n")
             publish(self.partial, self.folder)
         return self.folder
 
-    def _config(self) -> dict[str, Any]:
-        """The LoraConfig of the added modules: the most common rank, and patterns for the other ranks."""
-        common = Counter(self._ranks.values()).most_common(1)[0][0]
-        other = {f"^{_escaped(name)}": rank for name, rank in self._ranks.items() if rank != common}
+    def _write_diffusers(self, file: str, start: str, prefix: str, note: Mapping[str, str]) -> None:
+        """Write the modules whose names begin with `start`, which `prefix` replaces."""
+        config = self._config(start)
+        keys = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules")
+        stored = json.dumps({prefix + key: config[key] for key in keys}, sort_keys=True)
+        self._spool.write(
+            self.partial / file,
+            {**note, "lora_adapter_metadata": stored},
+            lambda n: prefix + n.removeprefix(start) if n.startswith(start) else None,
+        )
+
+    def _config(self, start: str = "") -> dict[str, Any]:
+        """The LoraConfig of the added modules: the most common rank, and patterns for the other ranks.
+
+        start: leave out the other modules, and this beginning of names.
+        """
+        ranks = {n.removeprefix(start): r for n, r in self._ranks.items() if n.startswith(start)}
+        common = Counter(ranks.values()).most_common(1)[0][0]
+        other = {f"^{_escaped(name)}": rank for name, rank in ranks.items() if rank != common}
         return {
             "peft_type": "LORA",
             "base_model_name_or_path": self._base_model,
@@ -146,7 +156,7 @@ class AdapterWriter:
             "lora_alpha": common,
             "rank_pattern": other,
             "alpha_pattern": dict(other),
-            "target_modules": sorted(self._ranks),
+            "target_modules": sorted(ranks),
             "lora_dropout": 0.0,
             "bias": "none",
             "inference_mode": True,

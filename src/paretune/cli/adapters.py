@@ -29,7 +29,8 @@ Method = Annotated[
     str,
     typer.Option(
         "--method",
-        help="exact, compressed, factor, ties, dare, dare-q, min-norm, nesterov, or search (with --by).",
+        help="exact, compressed, factor, ties, dare, dare-q, min-norm, slerp, nesterov, "
+        "or search (with --by); distil is for runs alone.",
     ),
 ]
 Rank = Annotated[int | None, typer.Option("--rank", help="Cut the result to this rank.")]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +14,14 @@ from ..config import RunConfig
 from ..recipes import find_recipe, in_run, load_config
 from ..types import ParetuneError
 from .adapters import commands as adapter_commands
+from .choose import commands as choose_commands
 from .models import commands as model_commands
 from .options import AsJson, Quiet, Recipe, Renames, Resume, RunFolder, Set, TrustRewards, Verify
 from .prepare import commands as prepare_commands
 from .printing import console, print_error, print_json, print_line, speaker
 from .progress import make_progress
 from .results import only_results
+from .stopping import stoppable
 from .usage import USAGE_ERROR, usage_line
 
 app = typer.Typer(
@@ -109,23 +110,6 @@ def tokens(
     _finish(work, run_folder, quiet, as_json, "the same command")
 
 
-@contextmanager
-def _stoppable(out: Path, again: str) -> Iterator[None]:
-    """Ctrl-C is no failure: say where the work is and how it goes on."""
-    from ..rewards.errors import RewardTimeout
-    from ..types import Stopped
-
-    try:
-        yield
-    except RewardTimeout as error:
-        if not (out / "config.yaml").exists():  # nothing has begun
-            raise
-        raise ParetuneError(f"{error}; checkpoints are kept in {out}: go on with {again}") from error
-    except (Stopped, KeyboardInterrupt):
-        console.print(f"stopped; finished work is kept in {out}. Go on with {again}")
-        raise typer.Exit(130) from None
-
-
 def _finish(
     work: Callable[[Callable[[dict[str, Any]], None]], dict[str, Any]],
     out: Path,
@@ -134,7 +118,7 @@ def _finish(
     again: str = "the same command and --resume",
 ) -> None:
     """Do a run's work under its progress and print the summary that it returns."""
-    with _stoppable(out, again), make_progress(console, quiet, as_json) as progress:
+    with stoppable(out, again), make_progress(console, quiet, as_json) as progress:
         summary = work(progress)
     if as_json:
         print_line({"summary": summary, "report": str(out / "report.html")})
@@ -173,7 +157,7 @@ def evaluate(
     found = find_recipe(recipe)
     config = load_config(found, set_ or ())
     config = registered_only(config, trust_rewards or not in_run(found), speaker(quiet))
-    with _stoppable(out, "the same command"), make_progress(console, quiet, as_json) as progress:
+    with stoppable(out, "the same command"), make_progress(console, quiet, as_json) as progress:
         table = measure_adapters(config, adapter or [], out, progress, rename or (), verify)
     if as_json:
         print_line(table)
@@ -268,6 +252,7 @@ def doctor(quiet: Quiet = False, as_json: AsJson = False) -> None:
 
 
 app.add_typer(prepare_commands)
+app.add_typer(choose_commands)
 app.add_typer(model_commands)
 app.add_typer(adapter_commands)
 

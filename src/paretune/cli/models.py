@@ -37,6 +37,14 @@ def sample(
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
     steps: Annotated[int | None, typer.Option("--steps", help="Default: the recipe's evaluation.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Default: the recipe's.")] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            metavar="FILE",
+            help="The input picture, for a model that edits one; once for all prompts, or once a prompt.",
+        ),
+    ] = None,
     trust_rewards: TrustRewards = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -48,7 +56,7 @@ def sample(
     table = sample_folder(
         source, prompt, out,
         prefer=prefer, method=method, tokens=tokens, count=count, seed=seed, steps=steps, guidance=guidance,
-        trust_rewards=trust_rewards, verify=verify, say=speaker(quiet),
+        images=image or (), trust_rewards=trust_rewards, verify=verify, say=speaker(quiet),
     )  # fmt: skip
     if as_json:
         print_json(table)

@@ -11,7 +11,7 @@ from rich.table import Table
 from ..config import RunConfig
 from ..planning.devices import PlannedDevice, spoken
 from ..planning.estimate import SUSTAINED_TFLOPS, Estimate
-from ..planning.plan import Plan
+from ..planning.plan import MethodPlan, Plan
 from ..training.objectives.settings import read_options
 from ..training.objectives.table import find_objective
 from .printing import shown
@@ -38,6 +38,11 @@ def summary_table(summary: dict[str, Any], judges: bool) -> Table:
     return table
 
 
+def _shown(value: object) -> str:
+    """An option's value; a text without letters in quotes, such as a negative prompt of one space."""
+    return repr(value) if isinstance(value, str) and not value.strip() else str(value)
+
+
 def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedDevice) -> list[Table]:
     """The settings, and the methods side by side."""
     settings = Table(title=f"recipe {config.name}", show_header=False, title_justify="left")
@@ -45,22 +50,24 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
     guidance = model.guidance_scale
     size = "" if model.height is None else f"{model.width}x{model.height} pixels, "
     kls = {name: objective.kl if r.kl is None else r.kl for name, r in config.rewards.items()}
-    facts = [model.dtype, *(f"{key} {value}" for key, value in model.options.items())]
+    facts = [model.dtype, *(f"{key} {_shown(value)}" for key, value in model.options.items())]
+    autocast = f", {'fp16' if model.dtype == 'float16' else 'bf16'} autocast" if train.autocast else ""
     rows = {
         "model": f"{model.path} ({', '.join(facts)})",
         "sampling": costs.sampling
         or f"{size}{model.steps} steps, guidance {guidance:g}; evaluation {config.evaluate.steps} steps",
-        "objective": f"{objective.name}{_described(config)}, KL to the {objective.anchor}: "
+        "objective": f"{objective.name}{_described(config)}{_own_objectives(config)}, "
+        f"KL to the {objective.anchor}: "
         + ", ".join(f"{n} {k:g}" for n, k in kls.items()),
         "advantages": f"over the {objective.advantage_std} standard deviation, clipped at "
-        f"{objective.advantage_clip:g}",
+        f"{objective.advantage_clip:g}{_leaning(config)}",
         "adapter": f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",
         "optimiser": f"AdamW, {train.lr_scheduler} learning rate {train.learning_rate:g}, "
         f"weight decay {train.weight_decay:g}, average {train.ema_decay:g} every {train.ema_every}"
-        f"{', bf16 autocast' if train.autocast else ''}",
+        f"{autocast}",
         "an epoch": f"{train.prompts_per_epoch} prompts x {train.group_size} samples, "
         f"{train.updates_per_epoch} updates, micro-batches of {train.micro_batch}",
-        "rounds": f"{config.rounds} of {train.epochs} epochs, reduce: {config.reduce.method}",
+        "rounds": f"{config.rounds} of {train.epochs} epochs, reduce: {_reduce(config)}",
         "memory": "unknown model" if costs.memory_gb is None
         else f"about {costs.memory_gb:.1f} GB an expert",
     }
@@ -72,22 +79,44 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         title=f"methods (time on {core}{device.name}, estimated at {rate:g} TFLOP/s sustained)",
         title_justify="left",
     )
-    for name in ("method", "rounds", "experts", "samples", "updates", "time"):
+    for name in ("method", "rounds", "experts", "samples", "scores", "updates", "time"):
         budget.add_column(name, justify="left" if name == "method" else "right")
     for method in plan.methods:
         experts = sum(len(r.tasks) for r in method.rounds)
         hours = costs.hours.get(method.name)
         budget.add_row(
-            method.name, str(len(method.rounds)), str(experts), f"{method.samples:,}",
-            f"{method.updates:,}", "" if hours is None else spoken(3600 * hours),
+            method.name, str(len(method.rounds)), str(experts), _samples(method),
+            f"{method.scores:,}", f"{method.updates:,}", "" if hours is None else spoken(3600 * hours),
         )  # fmt: skip
     if config.tokens is not None:
         own, hours = config.tokens.options, costs.hours.get("tokens")
         budget.add_row(
-            "tokens", "", "", f"{own.samples * len(config.rewards):,}",
+            "tokens", "", "", f"{own.samples * len(config.rewards):,}", "",
             f"{config.tokens.steps * len(config.rewards):,}", "" if hours is None else spoken(3600 * hours),
         )  # fmt: skip
     return [settings, budget]
+
+
+def _samples(method: MethodPlan) -> str:
+    """The samples of training, and those that choosing an average draws."""
+    beside = f" + {method.reduce_samples:,} to reduce" if method.reduce_samples else ""
+    return f"{method.samples:,}{beside}"
+
+
+def _reduce(config: RunConfig) -> str:
+    """The reducer with its step, where that is not 1."""
+    rule = config.reduce
+    chosen = isinstance(rule.step, tuple)
+    steps = ", ".join(f"{s:g}" for s in rule.step) if isinstance(rule.step, tuple) else f"{rule.step:g}"
+    step = "" if rule.step == 1 else f", the best step of {steps}" if chosen else f", step {steps}"
+    return f"{rule.method}{step}{f', momentum {rule.momentum:g}' if rule.momentum else ''}"
+
+
+def _leaning(config: RunConfig) -> str:
+    """How far the experts lean on the other rewards, "" if none does."""
+    leans = {name: config.lean(name) for name in config.rewards}
+    told = ", ".join(f"{name} {share:g}" for name, share in leans.items())
+    return f"; experts lean on the others' rewards: {told}" if any(leans.values()) else ""
 
 
 def _described(config: RunConfig) -> str:
@@ -95,6 +124,16 @@ def _described(config: RunConfig) -> str:
     own = config.objective
     told = find_objective(own.name).describe(read_options(own))
     return f" ({told})" if told else ""
+
+
+def _own_objectives(config: RunConfig) -> str:
+    """The rewards whose experts have an objective or a file of preferences of their own."""
+    told = [
+        f"; {name} by {own.objective or config.objective.name}{f' on {own.pairs}' if own.pairs else ''}"
+        for name, own in config.rewards.items()
+        if own.objective or own.pairs
+    ]
+    return "".join(told)
 
 
 def measure_table(table: dict[str, Any]) -> Table:

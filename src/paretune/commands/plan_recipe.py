@@ -15,8 +15,8 @@ from ..models.family import by_hub_id
 from ..planning.budget import counted, set_sizes, short_sets
 from ..planning.devices import PlannedDevice, planned_device
 from ..planning.estimate import Estimate, estimate
-from ..planning.long_prompts import cut_notices
 from ..planning.methods import build_plan
+from ..planning.notices import notices
 from ..planning.peak import Peak, measure_update
 from ..planning.plan import Plan
 from ..recipes import find_recipe, in_run, load_config
@@ -85,7 +85,7 @@ def plan_recipe(
     device = planned_device(config)
     return Planned(
         config, plan, estimate(config, plan, device.kind), device, missing, short_sets(config, sizes),
-        cut_notices(config, hub=False), tuned_first(config, recipe),
+        notices(config, hub=False), tuned_first(config, recipe),
         measure_update(config, choose_device(config.executor.device), plan) if measure else None,
     )  # fmt: skip
 

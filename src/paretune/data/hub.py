@@ -13,6 +13,7 @@ from typing import Any
 
 from paretune.types import ParetuneError, Prompt
 
+from .hub_pictures import with_picture_files
 from .records import as_prompt
 
 PREFIX = "hf:"
@@ -39,7 +40,10 @@ def load_hub(spec: str) -> tuple[Prompt, ...]:
         name = f"{owner}/{dataset}"
     try:
         rows: Any = load_dataset(name, data_dir=folder, split=split, trust_remote_code=False)
-        prompts = tuple(as_prompt(row, f"{spec}, row {i}") for i, row in enumerate(rows))
+        prompts = tuple(
+            as_prompt(row, f"{spec}, row {i}", folder=Path(place))
+            for i, row in enumerate(with_picture_files(rows))
+        )
     except ParetuneError:
         raise
     except Exception as error:  # the library raises exceptions of many kinds

@@ -2,9 +2,10 @@
 
 A .txt file has one prompt on each line. A .jsonl file has one record on each line, in GenEval's format or as
 one of TRL's conversations (see `records`). `tables` reads .json, .csv and .tsv. The whole record becomes the
-metadata of the prompt, which rewards read. "FILE:COLUMN" names the column or key that holds the prompts. A
-name such as "pictures/geneval-train" stands for a set of an embedded world, and "hf:OWNER/NAME@SPLIT" for a
-dataset of the hub (see `hub`).
+metadata of the prompt, which rewards read; its "image", if there is one, is the path of an input picture,
+relative to the file. "FILE:COLUMN" names the column or key that holds the prompts. A name such as
+"pictures/geneval-train" stands for a set of an embedded world, and "hf:OWNER/NAME@SPLIT" for a dataset of the
+hub (see `hub`).
 """
 
 from __future__ import annotations
@@ -56,12 +57,13 @@ def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
 
 def _read(raw: bytes, kind: str, place: str, column: str | None) -> list[Prompt]:
     if kind == ".json":
-        return read_list(_json(_decode(raw, place, LARGEST), place), f"prompt file {place}")
-    lines = enumerate(raw.split(b"\n"), start=1)
+        value = _json(_decode(raw, place, LARGEST), place)
+        return read_list(value, f"prompt file {place}", Path(place).parent)
+    lines, folder = enumerate(raw.split(b"\n"), start=1), Path(place).parent
     if kind == ".txt":
         return [_read_text(line, f"{place}:{number}") for number, line in lines]
     if kind == ".jsonl":
-        return [_read_record(line, f"{place}:{number}", column or "prompt") for number, line in lines]
+        return [_read_record(line, f"{place}:{number}", column or "prompt", folder) for number, line in lines]
     text = "\n".join(_decode(line, f"{place}:{number}").removesuffix("\r") for number, line in lines)
     return read_table(text, place, column, tabs=kind == ".tsv")
 
@@ -133,11 +135,11 @@ def _read_text(line: bytes, where: str) -> Prompt:
     return Prompt(plain_text(text, where))
 
 
-def _read_record(line: bytes, where: str, column: str) -> Prompt:
+def _read_record(line: bytes, where: str, column: str, folder: Path) -> Prompt:
     record = _json(_decode(line, where).strip(), where)
     if not isinstance(record, dict):
         raise ParetuneError(f'{where}: expected a JSON object with a "{column}"')
-    return as_prompt(record, where, column)
+    return as_prompt(record, where, column, folder)
 
 
 def _json(text: str, where: str) -> Any:

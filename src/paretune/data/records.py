@@ -2,6 +2,7 @@
 
 A conversation is a list of turns {"role": .., "content": ..}. If a pair of answers has no prompt, their
 common beginning is the prompt. Answers become texts, so that every objective and reward reads the same form.
+A record may name an input picture: "image" is its path.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, cast
 
+from paretune.inputs.pictures import KEY, with_picture
 from paretune.types import Dialogue, ParetuneError, Prompt
 
 TURN = "\n\nAssistant:"  # in Anthropic's hh-rlhf
@@ -23,18 +26,40 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 Turns = list[dict[str, str]]
 
 
-def as_prompt(row: Mapping[str, Any], where: str, column: str = "prompt") -> Prompt:
+def as_prompt(
+    row: Mapping[str, Any], where: str, column: str = "prompt", folder: Path | None = None
+) -> Prompt:
     """Turn a record into a prompt, whose metadata is the record. A key whose value is null counts as absent.
 
     Args:
         row: the record.
         where: the place of the record, for messages.
         column: the key of the prompt.
+        folder: what the path of an input picture is relative to.
 
     Raises:
-        ParetuneError: if the record has no prompt. The message begins with `where`.
+        ParetuneError: if the record has no prompt, or names an input picture that does not exist. The message
+            begins with `where`.
     """
     record: dict[str, Any] = _without_nulls(row)
+    prompt = _text_prompt(record, where, column)
+    return pictured(prompt, record[KEY], where, folder or Path()) if KEY in record else prompt
+
+
+def pictured(prompt: Prompt, image: Any, where: str, folder: Path) -> Prompt:
+    """The prompt with the input picture that its record names."""
+    if not isinstance(image, str) or not image or any(ord(character) < 32 for character in image):
+        raise ParetuneError(f'{where}: "{KEY}" is no text that could be the path of an input picture')
+    try:
+        there = (folder / image).is_file()
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise ParetuneError(f"{where}: the picture {image[:200]}: {error.strerror}") from error
+    if not there:
+        raise ParetuneError(f"{where}: the picture {folder / image} does not exist")
+    return with_picture(prompt, str(folder / image))
+
+
+def _text_prompt(record: dict[str, Any], where: str, column: str) -> Prompt:
     talk = record.get("messages") or record.get("conversations")
     if any(isinstance(record.get(key), list) for key in (column, *PAIR)):
         return _conversation(record, where, column)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 from paretune.types import ParetuneError, Prompt
@@ -36,7 +37,7 @@ def read_table(text: str, where: str, column: str | None, tabs: bool) -> list[Pr
             raise ParetuneError(f"{where}:{number}: {len(row)} fields under {len(header)} headings")
         record = {key: value for key, value in zip(header, row, strict=True) if value}
         plain_text(record.get(name, ""), f"{where}:{number}")
-        prompts.append(as_prompt(record, f"{where}:{number}", name))
+        prompts.append(as_prompt(record, f"{where}:{number}", name, Path(where).parent))
     return prompts
 
 
@@ -79,25 +80,29 @@ def _comma_rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
         begin = reader.line_num + 1
 
 
-def read_list(value: Any, where: str) -> list[Prompt]:
-    """A list of texts or records, or a mapping from style to such lists; the style is added to the record."""
+def read_list(value: Any, where: str, folder: Path) -> list[Prompt]:
+    """A list of texts or records, or a mapping from style to such lists; the style is added to the record.
+
+    folder: what the paths of input pictures are relative to.
+    """
     if isinstance(value, dict):
         styles = cast("dict[str, Any]", value)
         if not all(isinstance(entries, list) for entries in styles.values()):
             raise ParetuneError(f"{where}: expected a list of prompts, or lists of them by their style")
         return [
-            _entry(entry, f"{where}, {style[:80]!r}, entry {i}", {"style": style})
+            _entry(entry, f"{where}, {style[:80]!r}, entry {i}", {"style": style}, folder)
             for style, entries in styles.items()
             for i, entry in enumerate(entries, start=1)
         ]
     if not isinstance(value, list):
         raise ParetuneError(f"{where}: expected a list of prompts, or lists of them by their style")
-    return [_entry(e, f"{where}, entry {i}", {}) for i, e in enumerate(cast("list[Any]", value), start=1)]
+    entries = enumerate(cast("list[Any]", value), start=1)
+    return [_entry(entry, f"{where}, entry {i}", {}, folder) for i, entry in entries]
 
 
-def _entry(entry: Any, where: str, more: dict[str, str]) -> Prompt:
+def _entry(entry: Any, where: str, more: dict[str, str], folder: Path) -> Prompt:
     if isinstance(entry, dict):
-        return as_prompt({**more, **cast("dict[str, Any]", entry)}, where)
+        return as_prompt({**more, **cast("dict[str, Any]", entry)}, where, folder=folder)
     if not isinstance(entry, str) or not entry.strip():
         raise ParetuneError(f"{where}: it is empty, or neither a text nor a record")
     return Prompt(written(entry, where).strip(), more)

@@ -1,7 +1,7 @@
 """The page's answer to one setting of its controls.
 
-Nothing is stored about a visitor. Every question carries the whole setting, and the cache is keyed by the
-whole setting.
+Nothing is stored about a visitor but the last input pictures, while the page is served (see `inputs`). Every
+question carries the whole setting, and the cache is keyed by the whole setting.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from typing import Any
 
 from ..data.prompts import load_prompts
 from ..files import read_rows
+from ..inputs.pictures import picture_hash, picture_of
 from ..rewards.base import applies_to
 from ..sampling import Request, Sampler
 from ..sampling.request import normalised, read_method, read_prompt, read_seed
 from ..types import ParetuneError, Prompt
 from . import asked, markup
 from .front import Front, near, read_front
+from .inputs import Inputs, small_png
 from .plots import front_plots
-from .views import VIEWS
+from .views import VIEWS, picture
 
 REMEMBERED = 256
 LABELS = {
@@ -62,14 +64,16 @@ class Answers:
         self.methods = [m for m in source.methods if m != "base"]
         self.medium, self.view = sampler.medium, VIEWS[sampler.medium.name]
         self._kept = lru_cache(REMEMBERED)(self._draw)
+        self.inputs = Inputs()
         self.ranges = {r.name: self._range(r.name, r.range) for r in sampler.rewards()}
 
     def answer(
-        self, prompt: Any, weights: Sequence[Any], method: Any, tokens: Any, seed: Any
+        self, prompt: Any, weights: Sequence[Any], method: Any, tokens: Any, seed: Any, image: Any = ""
     ) -> Answer:
         """Draw and score one sample of the base and one of the aligned model.
 
-        The arguments are what a visitor sent and may have any type. Raises ParetuneError for a wrong setting.
+        The arguments are what a visitor sent and may have any type; image is a data URI, "" for the picture
+        of the run's own prompt. Raises ParetuneError for a wrong setting.
         """
         names = self.source.rewards
         preference = normalised(asked.numbers(weights, names), names)
@@ -78,16 +82,19 @@ class Answers:
         text = read_prompt(asked.text(prompt, "prompt"), self.medium.longest, self.medium.lines)
         number = read_seed(asked.seed(seed))
         typed = asked.text(tokens, "tokens", asked.LONGEST_TOKENS).strip()
-        aligned = Request(text, method, self._asked(method, preference), number, typed)
-        base = Request(text, "base", None, number)
+        chosen = self.inputs.keep(image)
+        aligned = Request(text, method, self._asked(method, preference), number, typed, chosen)
+        base = Request(text, "base", None, number, image=chosen)
         self.source.mixed(aligned)
+        seen = self._input(base)
         drawn = {"base": self._kept(base), "aligned": self._kept(aligned)}
         place = None if typed else self.front.place(method, preference)
         return Answer(
             markup.side_by_side([
                 self.view.draw(sample.file, title, text, f"{title}-{number}{self.medium.suffix}")
                 for title, sample in drawn.items()
-            ], self.medium.name),
+            ] + [picture(small_png(seen), "input", text, f"input-{number}.png") for _ in range(seen != "")],
+            self.medium.name),
             markup.bars(
                 self.source.rewards, self.ranges, {title: sample.scores for title, sample in drawn.items()},
                 drawn["base"].left_out, self.view.noun,
@@ -95,6 +102,21 @@ class Answers:
             front_plots(self.front, place, method, bool(typed)),
             "; ".join(self.sampler.cuts([text])),
         )  # fmt: skip
+
+    def _input(self, request: Request) -> str:
+        """The path of the input picture that a request is drawn from, "" for none.
+
+        A recipe may name any file of the user as a picture. So if a run is not trusted, its own pictures are
+        used only where the run has measured them.
+        """
+        self.source.check_picture(request, "choose one")
+        image = picture_of(self.sampler.prompt(request).text) or ""
+        if image and not request.image and not self.source.trusted:
+            assert self.source.run_folder is not None
+            rows = read_rows(self.source.run_folder / "evaluation.jsonl")
+            if picture_hash(image) not in {row.get("image") for row in rows}:
+                raise ParetuneError("the picture of this prompt is not the one that was measured: choose one")
+        return image
 
     def point(self, place: Any) -> tuple[str, tuple[float, ...]]:
         """The method and the preference of a point of the front. place: its number as a visitor sent it."""

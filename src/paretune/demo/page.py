@@ -16,6 +16,7 @@ from .answers import LABELS, Answers
 
 HERE = Path(__file__).parent
 CSS, FRONT_JS = (HERE / "page.css").read_text("utf-8"), (HERE / "front.js").read_text("utf-8")
+PICKER, PICKER_JS = (HERE / "picker.html").read_text("utf-8"), (HERE / "picker.js").read_text("utf-8")
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "DejaVu Sans", "sans-serif")
 MONO = ("ui-monospace", "DejaVu Sans Mono", "monospace")
 SEEDS = 2**31
@@ -56,6 +57,10 @@ class Page:
         examples = self.shown_examples = answers.examples()
         most = 8 if answers.medium.lines else 3
         self.prompt = gr.Textbox(examples[0], label="Prompt", lines=1, max_lines=most, elem_id="pt-prompt")
+        # None for a model that takes no input picture; so its page's questions do not carry one.
+        self.picker = gr.HTML(
+            "", html_template=PICKER, js_on_load=PICKER_JS, elem_id="pt-picker"
+        ) if answers.source.takes_picture else None  # fmt: skip
         self.examples = gr.Dataset(
             components=[gr.Textbox(visible=False)], samples=[[text] for text in examples],
             label="Examples", type="values", elem_id="pt-examples",
@@ -83,6 +88,7 @@ class Page:
         question.
         """
         setting = [self.prompt, self.method, self.tokens, self.seed, *self.sliders]
+        setting += [self.picker] if self.picker else []
         shown = [self.message, self.samples, self.bars, self.front]
         quick: dict[str, Any] = {
             "trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private",
@@ -90,6 +96,7 @@ class Page:
             "preprocess": False,  # `asked` checks what comes in, so that no message of Python is shown
         }  # fmt: skip
         changes = [self.method.input, self.seed.input, self.tokens.submit, *(s.input for s in self.sliders)]
+        changes += [self.picker.input] if self.picker else []
         gr.on([self.blocks.load, *changes], self._answer, setting, shown, **quick)
         gr.on([self.button.click, self.prompt.submit], self._generate, [self.lock, *setting],
               [self.seed, *shown], **quick)  # fmt: skip
@@ -97,8 +104,10 @@ class Page:
         self.front.click(self._point, setting, [self.method, self.tokens, *self.sliders, *shown], **quick)
 
     def _answer(self, prompt: Any, method: Any, tokens: Any, seed: Any, *weights: Any) -> list[Any]:
+        """weights: followed by the input picture, where the page has a place for one."""
+        weights, image = (weights[:-1], weights[-1]) if self.picker else (weights, "")
         try:
-            done = self.answers.answer(prompt, weights, method, tokens, seed)
+            done = self.answers.answer(prompt, weights, method, tokens, seed, image)
         except ParetuneError as error:
             # The previous answer stays on the page, with the reason above it.
             return [markup.message(str(error)), gr.skip(), gr.skip(), gr.skip()]
@@ -124,10 +133,11 @@ class Page:
                *weights: Any) -> list[Any]:  # fmt: skip
         # The event is the first argument, because Gradio fills in no argument after *weights.
         try:
-            data = event._data
+            data, image = event._data, weights[len(self.sliders) :]
             method, weights = self.answers.point(data.get("point") if isinstance(data, dict) else None)
         except ParetuneError as error:
             kept = [gr.skip()] * (len(self.sliders) + 2)
             return [*kept, markup.message(f"this click set nothing: {error}"), *[gr.skip()] * 3]
-        answer = self._answer(prompt, method, "", seed, *weights)  # the point was measured without tokens
+        # The point was measured without tokens.
+        answer = self._answer(prompt, method, "", seed, *weights, *image)
         return [method, "", *(round(weight, 2) for weight in weights), *answer]

@@ -21,6 +21,7 @@ SIZES = (
     "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings", "num_key_value_heads",
     "norm_num_groups", "joint_attention_dim", "pooled_projection_dim", "text_embed_dim",
     "n_positions", "n_embd", "n_head", "d_model", "d_ff", "d_kv", "num_heads",
+    "text_dim", "freq_dim", "ffn_dim", "z_dim", "base_dim", "scale_factor_spatial", "scale_factor_temporal",
 )  # fmt: skip
 BLOCKS = (
     "layers_per_block", "num_layers", "num_single_layers", "num_refiner_layers", "num_hidden_layers",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from pathlib import Path
 from typing import Any
 
+from ..foreign.fetched import FETCHED, is_here
+from ..foreign.gguf import is_gguf, opened
 from ..foreign.loading import needs_code
 from ..types import ParetuneError
 from ..worlds.embedded import EMBEDDED, SETTINGS
 from .config_files import read_config, read_model_config
-from .family import Family, by_hub_id, by_pipeline, families
+from .family import Family, by_hub_id, by_pipeline, families, transformers_of
 
 
 def family_of(path: str) -> Family:
@@ -22,8 +25,15 @@ def family_of(path: str) -> Family:
 
 
 def resolve_path(path: str) -> str:
-    """The folder of an embedded model; any other path unchanged."""
-    return str(EMBEDDED[path]) if path in EMBEDDED else path
+    """The folder of an embedded model, or the one that a GGUF file is opened as; any other path unchanged."""
+    if path in EMBEDDED:
+        return str(EMBEDDED[path])
+    return str(opened(path)) if is_gguf(path) else path
+
+
+def place_of(path: str) -> Path:
+    """As `resolve_path`, for what asks without loading: a model that is not fetched yet keeps its name."""
+    return Path(path if path in FETCHED and not is_here(path) else resolve_path(path))
 
 
 def world_of(path: str) -> str:
@@ -37,10 +47,12 @@ def settings_of(path: str) -> dict[str, Any]:
 
 
 def check_model(path: str) -> Family | None:
-    """The family of a local folder, or None for a hub id, whose family is in a file on the hub.
+    """The family of a local folder, or None for a hub id or a model that is not fetched yet.
 
     Raises ParetuneError when the folder is not a valid model of a family that has a policy.
     """
+    if path in FETCHED and not is_here(path):
+        return None
     resolved = Path(resolve_path(path))
     if path in EMBEDDED and not resolved.exists():
         raise ParetuneError(f"model.path: the embedded model {path} is not in this installation")
@@ -50,7 +62,7 @@ def check_model(path: str) -> Family | None:
         raise ParetuneError(f"model.path: no folder {path}; give a pipeline folder or a hub id")
     if resolved.is_file():
         raise ParetuneError(
-            f"model.path: {path} is one file; paretune reads diffusers folders of safetensors"
+            f"model.path: {path} is one file; give a folder of safetensors, or a GGUF file"
         )
     if (resolved / "config.json").exists() and not (resolved / "model_index.json").exists():
         family = _transformers_family(path, resolved / "config.json")
@@ -60,8 +72,8 @@ def check_model(path: str) -> Family | None:
     if not index.exists():
         raise ParetuneError(f"model.path: {path} is no diffusers pipeline: model_index.json is missing")
     family = _pipeline_family(path, index)
-    if (resolved / "transformer").is_dir():
-        _check_weights(resolved / "transformer")
+    for part in transformers_of([folder.name for folder in sorted(resolved.iterdir()) if folder.is_dir()]):
+        _check_weights(resolved / part)
     _check_parts(path, resolved, family)
     return family
 
@@ -71,25 +83,27 @@ def _check_parts(path: str, folder: Path, family: Family) -> None:
     index = read_config(folder / "model_index.json")
     _check_libraries(path, folder, index, family)
     listed = {part for part, kind in index.items() if isinstance(kind, list) and kind and kind[0] is not None}
+    parts = (*family.parts, *family.more_parts(index))
     # Each text encoder needs the tokenizer with its number.
-    encoders = [part for part in family.parts if part.startswith("text_encoder")]
+    encoders = [part for part in parts if part.startswith("text_encoder")]
     tokenizers = [part.replace("text_encoder", "tokenizer") for part in encoders]
-    scheduler = ("scheduler",) if "vae" in family.parts else ()
-    for part in (*family.parts, *scheduler, *tokenizers):
+    scheduler = ("scheduler",) if "vae" in parts else ()
+    for part in (*parts, *scheduler, *tokenizers):
         if part not in listed or not (folder / part).is_dir() or not any((folder / part).iterdir()):
             raise ParetuneError(f"model.path: {path} lacks its {part}")
     for part in sorted(listed):
-        if part in family.parts and not (folder / part / "config.json").exists():
+        if part in parts and not (folder / part / "config.json").exists():
             raise ParetuneError(f"model.path: {path} lacks its {part}/config.json")
         for config in sorted((folder / part).glob("*config.json")):
             read_model_config(config)
-    config = folder / "transformer" / "config.json"
-    kind = read_config(config).get("_class_name", family.transformer)
-    if kind != family.transformer:
-        raise ParetuneError(
-            f"model.path: model_index.json of {path} is of another model: it needs a "
-            f"{family.transformer}, and the transformer is a {kind}"
-        )
+    for part in transformers_of(parts):
+        config = folder / part / "config.json"
+        kind = read_config(config).get("_class_name", family.transformer)
+        if kind != family.transformer:
+            raise ParetuneError(
+                f"model.path: model_index.json of {path} is of another model: it needs a "
+                f"{family.transformer}, and the {part} is a {kind}"
+            )
 
 
 def _check_libraries(path: str, folder: Path, index: dict[str, Any], family: Family) -> None:
@@ -110,7 +124,11 @@ def _pipeline_family(path: str, index: Path) -> Family:
         raise ParetuneError(f"model.path: {index} is damaged: its _class_name is not a name")
     known = by_pipeline()
     if kind not in known:
-        raise ParetuneError(f"model.path: {path} is a {kind}, not a {' or '.join(known)}")
+        near = difflib.get_close_matches(kind, known, n=1, cutoff=0.0)[0]
+        raise ParetuneError(
+            f"model.path: {path} is a {kind}, which no family here draws (the nearest is {known[near].name}, "
+            f"of a {near}); docs/add-a-model.md says how a family is added"
+        )
     return known[kind]
 
 
@@ -173,13 +191,3 @@ def _check_weights(weights: Path) -> None:
         raise ParetuneError(
             f"model.path: {weights} holds {what}; convert it to safetensors, paretune reads no pickle"
         )
-
-
-def quiet() -> None:
-    """Turn off the progress bars and the advice of the libraries; paretune shows its own progress."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for library in (diffusers_logging, transformers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,52 +20,50 @@ from safetensors.torch import load_file, save
 
 from ..adapters.tensors import tensor_bytes
 from ..files import write_bytes
+from ..foreign.cache import cache_folder as folder_of
 from ..types import ParetuneError
+from .conditions import Conditions
 from .detect import resolve_path
-from .flow import Conditions
 
 DIGEST = "sha256"  # the entry of a file's metadata
+TEXT_PARTS = ("text_encoder*", "tokenizer*")  # the folders whose files determine the embedding of a text
+PICTURE_PARTS = ("vae*", "image_*", "processor*")  # and those that a picture's depends on besides
 
 
 def cache_folder() -> Path:
-    """The folder of the cache."""
-    cache = os.environ.get("PARETUNE_CACHE")
-    if cache:
-        return Path(cache) / "embeddings"
-    try:
-        home = Path.home()
-    except RuntimeError:  # the user has no home, as in some containers
-        home = Path(tempfile.gettempdir()) / f"paretune-{os.getuid()}"
-    return home / ".cache" / "paretune" / "embeddings"
+    """The folder of the embeddings in the cache."""
+    return folder_of("embeddings")
 
 
-def cached(model: str, key: list[Any], make: Callable[[], Conditions]) -> Conditions:
+def cached(
+    model: str, key: list[Any], make: Callable[[], Conditions], pictures: bool = False
+) -> Conditions:
     """The cached embeddings for a model and a key; if there are none, those of `make`, which are then cached.
 
     Args:
         model: the path or hub id of the model.
         key: all other inputs of the embeddings, as plain data.
         make: computes the embeddings.
+        pictures: whether they contain input pictures, which the autoencoder and other parts read.
     """
-    text = json.dumps([_identity(model), key])
+    text = json.dumps([_identity(model, TEXT_PARTS + (PICTURE_PARTS if pictures else ())), key])
     path = cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
     stored = _read(path)
     if stored is not None:
         return stored
     conditions = make()
-    tensors = {f.name: t for f in fields(conditions) if (t := getattr(conditions, f.name)) is not None}
-    kept = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
+    kept = {n: t.detach().cpu().contiguous() for n, t in conditions.tensors().items()}
     with suppress(ParetuneError, OSError):  # a run does not need the cache
         write_bytes(path, save(kept, {DIGEST: _digest(kept)}))
     return conditions
 
 
-def _identity(model: str) -> list[Any]:
-    """A hub id, or the name, size and modification time of a folder's tokenizer and text encoder files."""
+def _identity(model: str, parts: tuple[str, ...]) -> list[Any]:
+    """A hub id, or the name, size and modification time of the files in these parts of a folder."""
     folder = Path(resolve_path(model))
     if not folder.is_dir():
         return [model]
-    files = sorted(p for part in ("text_encoder*", "tokenizer*") for p in folder.glob(f"{part}/*"))
+    files = sorted(p for part in parts for p in folder.glob(f"{part}/*"))
     return [str(folder.resolve()), *([str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files)]
 
 
@@ -80,7 +75,7 @@ def _read(path: Path) -> Conditions | None:
         tensors: dict[str, torch.Tensor] = load_file(path)
         if recorded != _digest(tensors):
             return None
-        return Conditions(**tensors)  # type: ignore[arg-type]
+        return Conditions.of_tensors(tensors)
     except (OSError, SafetensorError, TypeError):
         return None
 

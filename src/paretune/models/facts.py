@@ -15,8 +15,14 @@ from .shapes import PartConfig, Shape
 
 
 def check_options(config: ModelConfig) -> None:
-    """Raise ParetuneError if `model.options` are not options of the model's family."""
-    read_options(family_of(config.path).options, config)
+    """Raise ParetuneError if the family does not run in the dtype, or lacks one of `model.options`."""
+    family = family_of(config.path)
+    if config.dtype not in family.dtypes:
+        raise ParetuneError(
+            f"model.dtype: {config.dtype} is no dtype of {family.name} models; "
+            f"give {' or '.join(family.dtypes)}"
+        )
+    read_options(family.options, config)
 
 
 def read_shape(model: ModelConfig) -> Shape | None:
@@ -39,9 +45,7 @@ def read_backbone(model: ModelConfig) -> tuple[int, int] | None:
         configs = _part_configs(model.path)
         if configs is None:
             return None
-        transformer = configs[0]
-        blocks = transformer["num_layers"] + transformer.get("num_single_layers", 0)
-        return blocks, transformer["num_attention_heads"] * transformer["attention_head_dim"]
+        return family_of(model.path).backbone(configs[0])
 
 
 def _part_configs(path: str) -> tuple[PartConfig, PartConfig] | None:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import functools
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from ..config import ModelConfig
 from ..foreign.entry_points import added, load_added
 from ..types import ParetuneError
 from .options import Options
-from .shapes import PartConfig, Shape
+from .shapes import PartConfig, Shape, backbone
 from .text_limits import Limit
 
 GROUP = "paretune.models"
@@ -31,7 +31,8 @@ class Published:
 
     billions: the parameters of each part. transformer, vae: their configurations; no vae for a model
     without latents. vae_class: the class of its autoencoder. untuned: whether it was trained on plain text
-    alone, so that it is fine-tuned on answers before a run.
+    alone, so that it is fine-tuned on answers before a run. index: the settings in its model_index.json. A
+    model with two transformers has two of them in `billions`, of one configuration.
     """
 
     billions: Mapping[str, float]
@@ -39,10 +40,15 @@ class Published:
     vae: PartConfig = field(default_factory=dict[str, Any])
     vae_class: str = "AutoencoderKL"
     untuned: bool = False
+    index: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def _one(model: ModelConfig) -> int:
     return 1
+
+
+def _zero(model: ModelConfig) -> int:
+    return 0
 
 
 def _none(model: ModelConfig) -> tuple[Any, ...]:
@@ -53,6 +59,10 @@ def _nothing(model: ModelConfig) -> list[str]:
     return []
 
 
+def _no_more(index: Mapping[str, Any]) -> tuple[str, ...]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Family:
     """A family of models, which share an architecture.
@@ -61,9 +71,11 @@ class Family:
     policy: "package.module:Class", imported when a model is opened. options: the type of `model.options`.
     pipelines: the class names that a model_index.json may have; the first is the class that is loaded.
     architectures: the endings of the class names that a config.json of transformers may have.
-    parts: the folders that a pipeline must have. transformer: the class of the part that is trained.
+    parts: the folders that a pipeline must have. more_parts: those that its model_index.json calls for
+    beside them. transformer: the class of the part that is trained.
     libraries: those whose classes a model_index.json may name for the parts.
     shape: the shape of a sample, from the configurations of the transformer and the VAE.
+    backbone: the number of the transformer's blocks and its hidden size, from its configuration.
     published: hub id -> its sizes. known: further hub ids of this family, which are planned without sizes.
     text_tokens: the number of text tokens in the transformer's sequence.
     cut_text: the `max_sequence_length` that the recipe sets; None: the family's default; 0: the family has
@@ -72,8 +84,10 @@ class Family:
     encoders: the folders of the text encoders that are loaded. passes: forward passes of one guided step.
     smaller: the keys of a recipe that can be lowered so that one sample takes less memory.
     draws_an_epoch_at_once: whether smaller groups take less memory.
-    quantizes: whether `quantize` is one of its options.
+    quantizes: whether `quantize` is one of its options. dtypes: those that it runs and trains in.
     sampling: default steps and guidance, which are those of its pipeline.
+    picture: whether a prompt has an input picture: never, always, or as it likes.
+    picture_tokens: the number of tokens that an input picture adds to the transformer's sequence.
     """
 
     name: str
@@ -83,9 +97,11 @@ class Family:
     pipelines: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    more_parts: Callable[[Mapping[str, Any]], tuple[str, ...]] = _no_more
     transformer: str = ""
     libraries: tuple[str, ...] = ("diffusers", "transformers")
     shape: Callable[[ModelConfig, PartConfig, PartConfig], Shape] | None = None
+    backbone: Callable[[PartConfig], tuple[int, int]] = backbone
     published: Mapping[str, Published] = field(default_factory=dict[str, Published])
     known: tuple[str, ...] = ()
     text_tokens: Callable[[ModelConfig], int] = _one
@@ -96,12 +112,24 @@ class Family:
     smaller: Callable[[ModelConfig], list[str]] = _nothing
     draws_an_epoch_at_once: bool = False
     quantizes: bool = True
+    dtypes: tuple[str, ...] = ("float32", "bfloat16", "float16")
     sampling: tuple[int, float] = (28, 7.0)
+    picture: Literal["none", "required", "optional"] = "none"
+    picture_tokens: Callable[[ModelConfig], int] = _zero
 
     def open(self, model: ModelConfig, device: str) -> Any:
         """Load a model of this family. `loading.open_policy` does the same with a type."""
         module, name = self.policy.split(":")
         return getattr(import_module(module), name)(model, device)
+
+
+def misfit(family: Family, image: str | None) -> str | None:
+    """What is wrong with a prompt that has this input picture, or none, in words; None if nothing is."""
+    if family.picture == "required" and image is None:
+        return 'works on an input picture: name it in the record, "image": PATH'
+    if family.picture == "none" and image is not None:
+        return 'takes no input picture: leave "image" out of the record, or take a model that edits pictures'
+    return None
 
 
 @functools.cache
@@ -133,3 +161,8 @@ def by_pipeline() -> dict[str, Family]:
 def by_hub_id() -> dict[str, Family]:
     """Hub id of a model whose family is known without a query -> its family."""
     return {name: family for family in families().values() for name in (*family.published, *family.known)}
+
+
+def transformers_of(parts: Iterable[str]) -> list[str]:
+    """Those parts of a pipeline that are trained: one transformer, or two for different noise."""
+    return [part for part in parts if part in ("transformer", "transformer_2")]

@@ -8,82 +8,17 @@ schedule, and the decoding of latents. Everything else is here. Shapes: x [B, ..
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch.nn.functional import pad
 
 from ..ops.flow_sde import Step, cps_step, dance_step, euler_step, sde_step
 from ..reward_tokens.pipelines import Scaled
+from .conditions import Conditions
 from .policy import Policy
 
-
-@dataclass(frozen=True)
-class Conditions:
-    """Prompt embeddings. embeds [P, T, D], pooled [P, D]; negative_*: [1, ..], or None without guidance.
-
-    mask: [P, T], 1 where `embeds` holds a token of the prompt; None for a model that attends to all
-    positions. negative_mask: [1, T'], the mask of the negative prompt. pooled: None for a model without a
-    pooled vector.
-    """
-
-    embeds: torch.Tensor
-    pooled: torch.Tensor | None = None
-    negative_embeds: torch.Tensor | None = None
-    negative_pooled: torch.Tensor | None = None
-    mask: torch.Tensor | None = None
-    negative_mask: torch.Tensor | None = None
-
-    def select(self, index: torch.Tensor) -> Conditions:
-        """The conditions of the prompts in `index` (repeats allowed)."""
-        index = index.to(self.embeds.device)
-        return replace(
-            self,
-            embeds=self.embeds[index],
-            pooled=None if self.pooled is None else self.pooled[index],
-            mask=None if self.mask is None else self.mask[index],
-        )
-
-    @staticmethod
-    def join(parts: Sequence[Conditions], empty: Conditions | None = None) -> Conditions:
-        """Join several batches into one, such as prompts with different tokens.
-
-        Parts with masks may differ in length: the shorter are padded with positions that the mask hides.
-        Some pipelines return no mask for prompts of one length: beside a part with a mask, such a part is
-        attended to as a whole.
-        empty: the conditions of the empty prompt, for guidance; by default the first part's negative is used.
-        """
-        embeds, masks = [p.embeds for p in parts], list[torch.Tensor]()
-        if any(p.mask is not None for p in parts):
-            kind = next(p.mask.dtype for p in parts if p.mask is not None)
-            masks = [
-                p.mask
-                if p.mask is not None
-                else torch.ones(p.embeds.shape[:2], dtype=kind, device=p.embeds.device)
-                for p in parts
-            ]
-            longest = max(e.shape[1] for e in embeds)
-            embeds = [pad(e, (0, 0, 0, longest - e.shape[1])) for e in embeds]
-            masks = [pad(mask, (0, longest - mask.shape[1])) for mask in masks]
-        pooled = [p.pooled for p in parts if p.pooled is not None]
-        first = parts[0]
-        negative = (first.negative_embeds, first.negative_pooled, first.negative_mask)
-        if empty is not None:
-            negative = (empty.embeds, empty.pooled, empty.mask)
-        return Conditions(
-            torch.cat(embeds),
-            torch.cat(pooled) if pooled else None,
-            negative[0],
-            negative[1],
-            torch.cat(masks) if masks else None,
-            negative[2],
-        )
-
-    def to(self, device: torch.device) -> Conditions:
-        """The same conditions on another device."""
-        present = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
-        return replace(self, **{name: value.to(device) for name, value in present.items()})
+__all__ = ["Conditions", "FlowPolicy", "Sampling", "Schedule", "Trajectories", "sample", "stochastic_step"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +52,7 @@ class FlowPolicy(Policy, Protocol):
         """Embed prompts.
 
         Args:
-            prompts: P prompts.
+            prompts: P prompts, `types.Pictured` for a model that takes an input picture.
             guidance: whether to embed the negative prompt too, for a model that needs one to be guided.
             tokens: reward tokens that follow every prompt. Without tokens the result is that of the plain
                 pipeline.

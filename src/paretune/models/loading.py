@@ -7,6 +7,7 @@ from typing import cast
 from ..config import ModelConfig
 from ..types import ParetuneError
 from .detect import family_of
+from .facts import check_options
 from .flow import FlowPolicy
 from .memory import memory_errors, to_load
 from .policy import Policy
@@ -14,6 +15,7 @@ from .policy import Policy
 
 def open_policy(config: ModelConfig, device: str = "cpu") -> Policy:
     """Load the model that a recipe names. Raises ParetuneError when it cannot be loaded."""
+    check_options(config)
     family = family_of(config.path)
     from .checked import loading  # imported here because it loads torch, which not every importer needs
 

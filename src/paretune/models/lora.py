@@ -85,11 +85,13 @@ def policy_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
     return {n: p for n, p in transformer.named_parameters() if f".{POLICY}." in n}
 
 
-def attach_parents(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
-    """Add the earlier rounds as one frozen adapter instead of folding them."""
-    ranks = {name: delta.rank for name, delta in deltas.items()}
+def attach_parents(
+    transformer: nn.Module, deltas: Mapping[str, LowRank], name: str = PARENTS
+) -> None:
+    """Add changes as one adapter instead of folding them: the earlier rounds, or what `name` stands for."""
+    ranks = {module: delta.rank for module, delta in deltas.items()}
     # peft matches the ends of names; the anchors make each pattern match one module only.
-    patterns = {f"^{name}$": rank for name, rank in ranks.items()}
+    patterns = {f"^{module}$": rank for module, rank in ranks.items()}
     with _without_warnings():
         _mixed_in(transformer).add_adapter(
             PeftLoraConfig(
@@ -99,13 +101,13 @@ def attach_parents(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> Non
                 rank_pattern=patterns,
                 alpha_pattern=patterns,  # alpha = rank gives scale 1: the factors hold the whole change
             ),
-            adapter_name=PARENTS,
+            adapter_name=name,
         )
     with torch.no_grad():
-        for name, delta in deltas.items():
-            layer: Any = transformer.get_submodule(name)
-            layer.lora_A[PARENTS].weight.copy_(delta.A)
-            layer.lora_B[PARENTS].weight.copy_(delta.B)
+        for module, delta in deltas.items():
+            layer: Any = transformer.get_submodule(module)
+            layer.lora_A[name].weight.copy_(delta.A)
+            layer.lora_B[name].weight.copy_(delta.B)
 
 
 def activate(transformer: nn.Module, policy: bool, parents: bool = True) -> None:
@@ -131,6 +133,28 @@ def only(transformer: nn.Module, policy: bool, parents: bool = True) -> Iterator
         yield
     finally:
         activate(transformer, policy=True)
+
+
+def switch(transformer: nn.Module, name: str | None) -> None:
+    """Let one adapter alone take part in the forward pass; with None it is the plain model."""
+    model = _mixed_in(transformer)
+    if name is None:
+        model.disable_adapters()
+        return
+    model.enable_adapters()
+    model.set_adapter(name)
+    for key, parameter in transformer.named_parameters():
+        parameter.requires_grad_(f".{POLICY}." in key)
+
+
+@contextmanager
+def alone(transformer: nn.Module, name: str | None) -> Iterator[None]:
+    """`switch` within a block; afterwards the adapter in training is alone again."""
+    switch(transformer, name)
+    try:
+        yield
+    finally:
+        switch(transformer, POLICY)
 
 
 def fold(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:

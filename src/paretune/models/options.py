@@ -17,6 +17,8 @@ from ..types import ParetuneError
 Positive = Annotated[int, Field(gt=0, le=1_000_000)]
 Tokens = Annotated[int, Field(ge=0, le=1_000_000)]
 PositiveReal = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+# How large clips are decoded: in overlapping tiles (`tiles`), or whole, which is exact and takes much memory.
+Tiles = Literal["blended", "none"]
 # Logits are divided by the temperature: a smaller one would overflow float16 and float32.
 Temperature = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 
@@ -36,6 +38,15 @@ class FlowOptions(Options):
 
     max_sequence_length: Tokens | None = None
     quantize: Literal["none", "int8"] = "none"
+
+
+class GuidedOptions(FlowOptions):
+    """The options of flow models whose guidance is a second pass.
+
+    negative_prompt: of the second pass, for all prompts.
+    """
+
+    negative_prompt: str = ""
 
 
 T = TypeVar("T", bound=Options)

@@ -8,8 +8,9 @@ decode, because neither fits beside a large transformer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -20,16 +21,20 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from ..config import ModelConfig
 from ..foreign import loading as foreign
+from ..foreign.silence import quiet
+from ..inputs.pictures import picture_of, prompt_identity
 from ..reward_tokens.files import Token
 from ..reward_tokens.pipelines import Scaled, encode_with, needs_gradient, new_token, row_scales
 from ..types import ParetuneError
+from .autoencoder import AutoencoderPart, release
 from .checked import loading
 from .checked_parts import load_parts
-from .detect import check_model, quiet, resolve_path
+from .detect import check_model, resolve_path
 from .embeddings import cached
-from .family import Family
+from .family import Family, misfit
 from .flow import Conditions, Schedule
-from .options import FlowOptions, read_options
+from .options import FlowOptions, GuidedOptions, read_options
+from .overflow import check_finite
 from .shapes import Shape
 
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -57,7 +62,7 @@ def load(kind: Any, config: ModelConfig, parts: dict[str, Any]) -> Any:
     return pipe
 
 
-class PipelinePolicy:
+class PipelinePolicy(AutoencoderPart):
     """See `flow.FlowPolicy`. A subclass sets the pipeline, targets and encoders, and defines `embed`."""
 
     kind: Any
@@ -65,8 +70,9 @@ class PipelinePolicy:
     targets: tuple[str, ...]
     encoders: tuple[str, ...] = ENCODERS  # the text encoders of the pipeline
     lazy_text = True  # whether they are loaded only when they are needed, as for a large model
-    # Whether guidance above 1 runs the model twice; otherwise guidance is an input of the model.
-    two_pass_guidance = False
+    left_out: tuple[str, ...] = ()  # parts that diffusers does not load: `load` of a subclass registers them
+    two_pass_guidance = False  # whether guidance above 1 runs the model twice, or is an input of it
+    own_negatives = False  # whether `embed_negative` depends on the prompts, as where it sees their pictures
 
     def __init__(self, config: ModelConfig, device: str | torch.device = "cpu") -> None:
         self.config = config
@@ -77,7 +83,7 @@ class PipelinePolicy:
         self._used = set[str]()  # parts that have worked once
         self.pipe = self.load()
         # Any, because the type of a diffusers module does not have its attributes.
-        self.transformer: Any = self.pipe.transformer.requires_grad_(False).eval()
+        self.transformer: Any = self.denoiser().requires_grad_(False).eval()
         self.vae: Any = self.pipe.vae.requires_grad_(False).eval()
         self.transformer.to(self.device)
         self.dtype = self.transformer.dtype
@@ -93,7 +99,12 @@ class PipelinePolicy:
 
     def load(self) -> Any:
         """Load the family's pipeline, without text encoders if they are loaded later."""
-        return load(self.kind, self.config, dict.fromkeys(self.encoders) if self.lazy_text else {})
+        later = (*self.left_out, *self.encoders) if self.lazy_text else self.left_out
+        return load(self.kind, self.config, dict.fromkeys(later))
+
+    def denoiser(self) -> Any:
+        """The module that is trained: the pipeline's transformer, or several as one (see `pair`)."""
+        return self.pipe.transformer
 
     def check_size(self) -> Shape:
         """The shape of one sample. Raises ParetuneError for sizes that the model cannot draw."""
@@ -101,29 +112,64 @@ class PipelinePolicy:
         return self.family.shape(self.config, self.transformer.config, self.vae.config)
 
     def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
-        """The pipeline's encoding of P prompts: embeds [P, T, D]; pooled [P, D] and mask [P, T] if used."""
+        """The pipeline's encoding of P prompts: embeds [P, T, D]; pooled [P, D] and mask [P, T] if used.
+
+        Tensors of other names, [P, ...], are kept in `Conditions.more`.
+        """
         raise NotImplementedError
+
+    def embed_negative(self, prompts: list[str]) -> dict[str, torch.Tensor]:
+        """What guidance leads away from: one prompt's, [1, ..]; with `own_negatives` one row a prompt."""
+        return self.embed([self.negative_prompt])
+
+    def images_of(self, prompts: Sequence[str]) -> list[str | None]:
+        """The paths of the P prompts' input pictures.
+
+        Raises ParetuneError for a prompt that lacks a picture the model needs, or has one it does not take.
+        """
+        images = [picture_of(prompt) for prompt in prompts]
+        for image in images:
+            if wrong := misfit(self.family, image):
+                raise ParetuneError(f"{self.family.name} {wrong}")
+        return images
+
+    def embed_pictures(self, images: list[str | None]) -> dict[str, torch.Tensor]:
+        """What the transformer is given of input pictures, for `Conditions.more`: [P, ...] each, on the CPU.
+
+        Reward tokens do not change it, so it is apart from `embed`.
+        images: the paths of the P prompts' pictures; never None for a family that requires one.
+        """
+        return {}
 
     # ------------------------------------------------------------ text
 
     @property
     def text_key(self) -> list[Any]:
         """All inputs of an embedding except the prompts."""
-        return [self.config.dtype, self.options.max_sequence_length]
+        key = [self.config.dtype, self.options.max_sequence_length]
+        return [*key, self.negative_prompt] if self.negative_prompt else key
+
+    @property
+    def negative_prompt(self) -> str:
+        """The prompt of the second pass of guidance; empty unless the family has the option."""
+        return self.options.negative_prompt if isinstance(self.options, GuidedOptions) else ""
 
     def encode(
         self, prompts: Sequence[str], guidance: bool, tokens: Sequence[Scaled] = (), batch: int = 64
     ) -> Conditions:
-        """Embed prompts with the pipeline's encoders; for guidance also the empty prompt, once.
+        """Embed prompts with the pipeline's encoders; for guidance also the negative prompt, once.
 
         Args:
             prompts: P prompts.
             guidance: whether samples are drawn with guidance.
-            tokens: reward tokens that follow every prompt, except the empty one. Gradients are computed if
+            tokens: reward tokens that follow every prompt, except the negative one. Gradients are computed if
                 a token is in training.
             batch: the number of prompts that are embedded at a time.
         """
         negative = guidance and self.two_pass_guidance
+        images = self.images_of(prompts)
+        seen = any(image is not None for image in images)
+        written = {limit.tokenizer: limit.written for limit in self.family.limits(self.config)}
         training = torch.is_grad_enabled() and needs_gradient(tokens)
         self._text_stays |= training  # each training step of a token encodes more than once
 
@@ -132,15 +178,22 @@ class PipelinePolicy:
             failure = f"model.path: the text encoders of {self.config.path} do not work"
             with self._text, torch.set_grad_enabled(training), self.text_encoders(), loading(failure):
                 parts = [
-                    _conditions(encode_with(self.pipe, partial(self.embed, t), tokens)) for t in texts
+                    Conditions.of_outputs(encode_with(self.pipe, partial(self.embed, t), tokens, written))
+                    for t in texts
                 ]
-                empty = _conditions(self.embed([""])) if negative else None
-            return Conditions.join(parts, empty)
+                each = texts if self.own_negatives else texts[:1]
+                against = [Conditions.of_outputs(self.embed_negative(t)) for t in each if negative]
+            joined = Conditions.join(parts, Conditions.join(against) if against else None)
+            check_finite(joined.embeds, "the prompts' embeddings", self.config)
+            if not seen:
+                return joined
+            with torch.no_grad(), loading(f"model.path: the vae of {self.config.path} does not work"):
+                return replace(joined, more={**joined.more, **self.embed_pictures(images)})
 
         if tokens or not self.lazy_text:
             return run()
-        key = [*self.text_key, negative, list(prompts)]
-        return cached(self.config.path, key, run).to(self.device)
+        key = [*self.text_key, negative, [prompt_identity(prompt) for prompt in prompts]]
+        return cached(self.config.path, key, run, seen).to(self.device)
 
     def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
         """See `reward_tokens.pipelines.new_token`."""
@@ -152,12 +205,16 @@ class PipelinePolicy:
         self.load_text()
         return row_scales(self.pipe)
 
+    def apart_from_text(self) -> dict[str, Any]:
+        """The networks that are not loaded again with the text encoders, by name: None leaves one out."""
+        parts = ("transformer", *self.family.more_parts(self.pipe.config), "vae", *self.left_out)
+        return dict.fromkeys(parts)
+
     def load_text(self) -> None:
         """Load the text encoders unless they are loaded."""
         if all(getattr(self.pipe, name, None) is not None for name in self.encoders):
             return
-        others = {"transformer": None, "vae": None}
-        loaded = load(self.kind, self.config, others)
+        loaded = load(self.kind, self.config, self.apart_from_text())
         missing = [n for n in self.encoders if getattr(loaded, n, None) is None]
         if missing:
             raise ParetuneError(f"model.path: {self.config.path} lacks its {' and '.join(missing)}")
@@ -175,13 +232,13 @@ class PipelinePolicy:
         finally:
             for encoder in () if self._text_stays else present:
                 encoder.to("cpu")
-            _release(self.device)
+            release(self.device)
 
     def free_text(self) -> None:
         """Release the text encoders: embeddings are computed once, and T5 alone takes 9 GB."""
         for name in self.encoders:
             setattr(self.pipe, name, None)
-        _release(self.device)
+        release(self.device)
 
     def save_pretrained(self, folder: Path) -> bool:
         """Write the pipeline as diffusers does. Returns whether all its text encoders are included."""
@@ -193,6 +250,10 @@ class PipelinePolicy:
         """The size of the last dimension of each output of `embed`, by name."""
         config = self.transformer.config
         return {"embeds": config.joint_attention_dim, "pooled": config.pooled_projection_dim}
+
+    def random_more(self, count: int) -> dict[str, torch.Tensor]:
+        """Random tensors in the place of `Conditions.more`, of full length, [count, ...]: for measuring."""
+        return {}
 
     # ------------------------------------------------------------ latents
 
@@ -213,80 +274,17 @@ class PipelinePolicy:
 
     def run_transformer(self, x: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """The output of the transformer in its dtype, or under autocast if `autocast` is set."""
-        lower = torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
-        with lower, self._first("transformer"):
-            return self.transformer(hidden_states=x.to(self.dtype), return_dict=False, **inputs)[0]
+        return self.call_transformer(hidden_states=x.to(self.dtype), **inputs)
 
-    @contextmanager
-    def _first(self, part: str) -> Iterator[None]:
-        """Turn errors at the first use of a part, where a wrong configuration shows, into a ParetuneError."""
-        if part in self._used:
-            yield
-            return
-        with loading(f"model.path: the {part} of {self.config.path} does not work as its config.json says"):
-            yield
-        self._used.add(part)
+    def call_transformer(self, *values: Any, **inputs: Any) -> Any:
+        """`run_transformer` for a transformer with inputs of its own; the latents are in `dtype` already."""
+        narrow = torch.float16 if self.dtype == torch.float16 else torch.bfloat16
+        lower = torch.autocast(self.device.type, narrow, enabled=self.autocast)
+        with lower, self._first("transformer"):
+            return self.transformer(*values, return_dict=False, **inputs)[0]
 
     def guidance_input(self, count: int, guidance: float, scale: float = 1.0) -> torch.Tensor | None:
         """The guidance as an input of the model, [count], or None for a model without such an input."""
         if not self.transformer.config.guidance_embeds:
             return None
         return torch.full((count,), guidance * scale, device=self.device)
-
-    def unscale(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents of the transformer -> latents of the autoencoder."""
-        config = self.vae.config
-        return latents / config.scaling_factor + (getattr(config, "shift_factor", None) or 0.0)
-
-    @torch.no_grad()
-    def decode(self, latents: torch.Tensor, batch: int = 64) -> torch.Tensor:
-        """Decode latents as the pipeline does: unscale, VAE, [-1, 1] -> [0, 1]. float32 [B, 3, H, W]."""
-        self.vae.to(self.device)
-        parts = []
-        for z in latents.split(batch):
-            z = self.unscale(z.to(self.device, self.vae.dtype))
-            with self._first("vae"):
-                decoded = self.vae.decode(z, return_dict=False)[0]
-            parts.append((decoded / 2 + 0.5).clamp(0, 1).float().cpu())
-        self.vae.to("cpu")
-        _release(self.device)
-        return torch.cat(parts)
-
-    def scale(self, latents: torch.Tensor) -> torch.Tensor:
-        """The inverse of `unscale`: latents of the autoencoder -> latents of the transformer."""
-        config = self.vae.config
-        return (latents - (getattr(config, "shift_factor", None) or 0.0)) * config.scaling_factor
-
-    @torch.no_grad()
-    def encode_media(self, pixels: torch.Tensor, batch: int = 8) -> torch.Tensor:
-        """Samples [B, .., 3, H, W] in [0, 1] -> latents, as in the pipeline's image-to-image variant.
-
-        Latents are the mean of the autoencoder's distribution, so that the same pixels give the same latents.
-        Raises ParetuneError for pixels of another size than the model's samples.
-        """
-        wanted = (self.shape.height, self.shape.width)
-        if tuple(pixels.shape[-2:]) != wanted:
-            raise ParetuneError(
-                f"samples of {pixels.shape[-1]}x{pixels.shape[-2]} pixels cannot be encoded: the model's are "
-                f"{wanted[1]}x{wanted[0]} (model.width, model.height)"
-            )
-        self.vae.to(self.device)
-        parts = []
-        for x in pixels.split(batch):
-            z = self.vae.encode(2 * x.to(self.device, self.vae.dtype) - 1).latent_dist.mode()
-            parts.append(self.scale(z).float().cpu())
-        self.vae.to("cpu")
-        _release(self.device)
-        return torch.cat(parts)
-
-
-def _conditions(parts: Mapping[str, torch.Tensor]) -> Conditions:
-    """The output of `embed` as Conditions. A blended mask is 1 where any of the blended masks is not 0."""
-    mask = (parts["mask"].abs() > 1e-3).long() if "mask" in parts else None
-    return Conditions(parts["embeds"], parts.get("pooled"), mask=mask)
-
-
-def _release(device: torch.device) -> None:
-    """Return unused memory to the accelerator."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -18,7 +18,7 @@ class Policy(Protocol):
     transformer: torch.nn.Module
     device: torch.device
     targets: tuple[str, ...]  # the modules that get adapters by default
-    autocast: bool  # whether the transformer runs under bfloat16 autocast
+    autocast: bool  # whether the transformer runs under autocast
 
     def new_token(self, name: str, vectors: int, init: str, generator: torch.Generator) -> Token:
         """A new token to train: parameters for every text encoder of the model. See `pipelines.new_token`."""

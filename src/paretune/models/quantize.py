@@ -48,4 +48,5 @@ def in_a_block(module: nn.Module, name: str) -> bool:
 
     The layers before and after the blocks are small, and their errors would affect every sample.
     """
-    return isinstance(module, nn.Linear) and any(part.isdigit() for part in name.split("."))
+    # A number at the end counts the steps of a small nn.Sequential outside the blocks, such as an embedder.
+    return isinstance(module, nn.Linear) and any(part.isdigit() for part in name.split(".")[:-1])

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..types import ParetuneError
-from .detect import resolve_path
+from .detect import place_of
 from .family import by_hub_id
 
 
@@ -17,7 +17,7 @@ def parameters_of(path: str) -> float | None:
 
     None for any other hub id.
     """
-    folder = Path(resolve_path(path))
+    folder = place_of(path)
     if not path or not folder.is_dir():
         known = by_hub_id().get(path)
         published = known.published.get(path) if known else None

@@ -9,8 +9,8 @@ class Limit(NamedTuple):
     """The limit of one text encoder.
 
     tokenizer, encoder: names of the pipeline's parts. tokens: that a prompt may have; 0: the tokenizer's
-    limit. written: the pattern into which the pipeline writes a prompt. before: tokens of the pattern that
-    precede the prompt, which the pipeline drops.
+    limit. written: the pattern into which the pipeline writes a prompt; reward tokens follow its "{}".
+    before: tokens of the pattern that precede the prompt, which the pipeline drops.
     """
 
     tokenizer: str

@@ -12,9 +12,10 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 
 from ..config import ModelConfig
-from .family import Family, Published, by_hub_id, families
+from .family import Family, Published, by_hub_id, families, transformers_of
 from .flow import Conditions
 from .pipelines import PipelinePolicy
 
@@ -39,17 +40,19 @@ def policy_of(family: Family, published: Published, config: ModelConfig, device:
     import diffusers
 
     pipeline: Any = getattr(diffusers, family.pipelines[0])
+    kind: Any = getattr(diffusers, family.transformer)
+    networks = transformers_of(published.billions)
     parts = {
-        "transformer": _random(getattr(diffusers, family.transformer), published, config, device),
+        **{name: _random(kind, published, config, device) for name in networks},
         "vae": getattr(diffusers, published.vae_class)(**published.vae),
         "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(),
     }
     others = [name for name in pipeline._get_signature_types() if name not in parts]
-    whole = pipeline(**parts, **dict.fromkeys(others))
+    whole = pipeline(**parts, **{**dict.fromkeys(others), **published.index})
     module, name = family.policy.split(":")
-    kind: type[PipelinePolicy] = getattr(import_module(module), name)
+    policy: type[PipelinePolicy] = getattr(import_module(module), name)
 
-    class Random(kind):
+    class Random(policy):
         def load(self) -> Any:
             return whole
 
@@ -66,15 +69,19 @@ def random_conditions(policy: PipelinePolicy, count: int) -> Conditions:
         pooled = torch.randn(count, sizes["pooled"], device=policy.device, dtype=policy.dtype)
     mask = torch.ones(count, tokens, device=policy.device)
     negative = embeds[:1], None if pooled is None else pooled[:1]
-    return Conditions(embeds, pooled, *negative, mask, mask[:1])
+    more = policy.random_more(count)
+    against = {name: value[:1] for name, value in more.items()}
+    return Conditions(embeds, pooled, *negative, mask, mask[:1], more, against)
 
 
 def _random(kind: Any, published: Published, config: ModelConfig, device: str) -> Any:
     """A random model on the device in the recipe's dtype, without a larger copy in memory."""
-    with torch.device("meta"):
+    # The weights alone are left out. Buffers and other tables, as of positions, have their true values.
+    with init_empty_weights():
         model = kind(**published.transformer)
-    model = model.to(getattr(torch, config.dtype)).to_empty(device=device)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.02)
-    return model
+    dtype = getattr(torch, config.dtype)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            weight = torch.empty(parameter.shape, dtype=dtype, device=device)
+            setattr(module, name, torch.nn.Parameter(weight.normal_(std=0.02)))
+    return model.to(device, dtype)

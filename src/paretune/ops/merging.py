@@ -17,16 +17,19 @@ from typing import Any
 import torch
 
 from ..foreign.entry_points import added, load_added
+from .distilling import OPTIONS as DISTIL_OPTIONS
 from .lowrank import LowRank, as_given, compress, distance, gram, modules_of, normalised, stack
 from .merge_options import OPTIONS, Option, fit, hint
 from .merge_weights import min_norm_weights, search_weights
 from .reducers import compressed, dare, dare_q, exact, factor, nesterov, outer_momentum, ties
+from .spherical import slerp
 
 Experts = Sequence[Mapping[str, LowRank]]
 FirstPass = Callable[[Experts, dict[str, Any]], list[float]]
 CUT = {"rank", "energy"}  # options of every merge: each method's result can be cut
 RAW = "normalise"  # the option of the methods that are linear in the weights
 DIVISIONS = 4
+PROMPTS = 16  # training prompts a reward by which `search` measures
 GROUP = "paretune.reducers"
 
 
@@ -50,7 +53,8 @@ class Reducer:
     first_pass: computes the weights from all modules before the sum, for the methods that do so.
     first_options: options of the first pass. run_options: options that only a run takes, which measures
     models for the search.
-    own: the numeric options of this reducer alone, by the names of its function's keywords.
+    own: the numeric options of this reducer alone, by the names of its function's keywords, or of
+    `run_options`.
     """
 
     function: Callable[..., LowRank]
@@ -95,6 +99,9 @@ REDUCERS: dict[str, Reducer] = {
         "Σ w_i ΔW_i, w_i ∝ v_i/‖ΔW_i‖, v = argmin ‖Σ v_i ΔW_i/‖ΔW_i‖‖ on the simplex",
         _min_norm_pass,
     ),
+    "slerp": Reducer(
+        slerp, "arXiv 2406.16768 (WARP)", "sin((1-λ)Ω)/sin Ω ΔW_1 + sin(λΩ)/sin Ω ΔW_2, one after another"
+    ),
     "nesterov": Reducer(nesterov, "arXiv 2311.08105 (DiLoCo)", "η(ΔW̄ + μM), M ← μM + ΔW̄"),
     "search": Reducer(
         exact,
@@ -103,6 +110,13 @@ REDUCERS: dict[str, Reducer] = {
         _search_pass,
         ("evaluate", "divisions"),
         ("prompts",),
+    ),
+    "distil": Reducer(
+        exact,
+        "arXiv 2605.08063 (Flow-OPD)",
+        "student from Σ w_i ΔW_i, argmin E ‖v - v_i‖² on its own samples of the prompts of expert i",
+        run_options=tuple(DISTIL_OPTIONS),
+        own=DISTIL_OPTIONS,
     ),
 }
 

@@ -6,6 +6,8 @@ Every function returns a scalar to minimise, a mean over B, unless its docstring
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 
@@ -31,10 +33,12 @@ def guard_ratio(
 
 
 def clipped_policy_loss(
-    ratio: torch.Tensor, advantages: torch.Tensor, clip_range: float
+    ratio: torch.Tensor, advantages: torch.Tensor, clip_range: float | torch.Tensor
 ) -> torch.Tensor:
-    """PPO's -min(rho A, clip(rho) A) (Schulman et al. 2017; Flow-GRPO)."""
-    clipped = ratio.clamp(1 - clip_range, 1 + clip_range)
+    """PPO's -min(rho A, clip(rho) A) (Schulman et al. 2017; Flow-GRPO). clip_range: one, or [B]."""
+    low: Any = 1 - clip_range  # Any, because torch annotates two numbers or two tensors, and not either
+    high: Any = 1 + clip_range
+    clipped: torch.Tensor = ratio.clamp(low, high)
     return -torch.minimum(ratio * advantages, clipped * advantages).mean()
 
 

@@ -1,4 +1,4 @@
-"""The budget of training: the samples and updates of an expert, a method and a plan.
+"""The budget: the samples and updates of an expert, a method and a plan, and what choosing an average costs.
 
 An epoch draws no prompt twice. So a prompt file that is shorter than its share of `train.prompts_per_epoch`
 gives fewer prompts, and training is shorter than the recipe's figures say. The budget counts what is really
@@ -7,6 +7,7 @@ drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,8 +16,11 @@ import torch
 
 from ..config import RunConfig
 from ..data.hub import PREFIX
+from ..data.preferences import load_preferences
 from ..data.prompts import load_prompts
 from ..ops.dealing import deal, dealt_always
+from ..ops.distilling import DISTIL, Distilling
+from ..ops.merging import DIVISIONS, PROMPTS
 from ..training.objectives.settings import draws_samples
 from ..types import ParetuneError
 from .plan import ExpertTask, MethodPlan, Plan, Round, derive_seed
@@ -25,23 +29,33 @@ JOINT = {"morl_d", "morl_dr"}
 
 
 class Budget(NamedTuple):
-    """samples: drawn in training, or pairs trained on. updates: the most, if no group is left out."""
+    """samples: drawn in training, or pairs trained on. updates: the most, if no group is left out.
+
+    scores: how often a reward scores a sample, at most. reduce_samples: drawn to choose how experts are
+    averaged, each scored by one reward, or to distil them.
+    """
 
     samples: int
     updates: int
+    scores: int
+    reduce_samples: int = 0
 
 
 def set_sizes(config: RunConfig, hub: bool = True) -> dict[str, int]:
-    """The number of prompts in each reward's training set. Sets that cannot be read are left out.
+    """The number of prompts, or lists of preferences, in each reward's training set.
+
+    Sets that cannot be read are left out.
 
     hub: whether to load datasets of the hub, which downloads them; otherwise they are left out too.
     """
     sizes: dict[str, int] = {}
     for name, reward_config in config.rewards.items():
-        if reward_config.prompts.startswith(PREFIX) and not hub:
+        source = reward_config.pairs or reward_config.prompts
+        if source.startswith(PREFIX) and not hub:
             continue
         try:
-            sizes[name] = len(load_prompts(reward_config.prompts))
+            read = load_prompts if reward_config.pairs is None else load_preferences
+            sizes[name] = len(read(source))
         except ParetuneError:  # the check of the prompts reports it
             continue
     return sizes
@@ -71,17 +85,22 @@ def expert_budget(
 ) -> Budget:
     """The budget of an expert from epoch `begin` to its last one. sizes: see `set_sizes`."""
     prompts = _prompts(config, task, sizes, begin)
-    per_prompt = config.train.group_size if draws_samples(config.objective) else 1
+    given = len(task.rewards) == 1 and config.rewards[task.reward].pairs is not None
+    per_prompt = config.train.group_size if draws_samples(config.objective) and not given else 1
     updates = (_updates(config, count) * epochs for count, epochs in prompts.items())
-    return Budget(sum(count * epochs for count, epochs in prompts.items()) * per_prompt, sum(updates))
+    samples = sum(count * epochs for count, epochs in prompts.items()) * per_prompt
+    asked = len(task.scored_by) if draws_samples(config.objective) else 0
+    return Budget(samples, sum(updates), samples * asked)
 
 
 def short_sets(config: RunConfig, sizes: Mapping[str, int]) -> list[str]:
     """A line for every training set that has fewer prompts than an epoch asks for."""
     singly = bool(set(config.methods) - JOINT)
+    singly |= config.baselines.joint == "wide"
     wanted = config.train.prompts_per_epoch // (1 if singly else len(config.rewards))
     return [
-        f"{config.rewards[name].prompts} holds {size} prompts, and an epoch asks for {wanted} "
+        f"{config.rewards[name].pairs or config.rewards[name].prompts} holds {size} "
+        f"{'lists' if config.rewards[name].pairs else 'prompts'}, and an epoch asks for {wanted} "
         f"(train.prompts_per_epoch): only {size} are drawn for {name}"
         for name, size in sizes.items()
         if size < wanted
@@ -95,10 +114,12 @@ def check_even(config: RunConfig, sizes: Mapping[str, int]) -> None:
     if set(config.methods) & JOINT:
         sets.append(tuple(config.rewards))
     for names in sets:
-        prompts = dealt_always(train.prompts_per_epoch, _lengths(config, names, sizes))
+        wide = config.baselines.joint == "wide" and len(names) > 1
+        asked = train.prompts_per_epoch * (len(names) if wide else 1)
+        prompts = dealt_always(asked, _lengths(config, names, sizes))
         if prompts is None:
             raise ParetuneError(
-                f"train.prompts_per_epoch: {train.prompts_per_epoch} prompts of {len(names)} sets, some of "
+                f"train.prompts_per_epoch: {asked} prompts of {len(names)} sets, some of "
                 f"them short, are not as many every epoch, which TRL needs: give a multiple of {len(names)}"
             )
         samples = prompts * (train.group_size if draws_samples(config.objective) else 1)
@@ -116,14 +137,46 @@ def _of_rounds(config: RunConfig, rounds: Sequence[Round], sizes: Mapping[str, i
         expert_budget(config, task, sizes, length.get(task.continues or "", 0))
         for r in rounds for task in r.tasks
     ]  # fmt: skip
-    return Budget(sum(p.samples for p in parts), sum(p.updates for p in parts))
+    chosen = sum(chosen_by(config, round_, sizes) for round_ in rounds)
+    beside = chosen + sum(distilled_on(config, round_, sizes) for round_ in rounds)
+    total = Budget(*(sum(column) for column in zip(*parts, strict=True)))
+    steps = sum(Distilling.of(config.reduce.options).steps for r in rounds if r.reduce == DISTIL)
+    return total._replace(
+        scores=total.scores + chosen, reduce_samples=beside, updates=total.updates + steps
+    )
+
+
+def distilled_on(config: RunConfig, round_: Round, sizes: Mapping[str, int]) -> int:
+    """The samples that the student of a round draws, which no reward scores; about, where sets are short."""
+    if round_.reduce != DISTIL:
+        return 0
+    settings, count = Distilling.of(config.reduce.options), len(round_.tasks)
+    even, left = divmod(settings.batch, count)
+    each = [min(even, sizes.get(task.reward, even)) for task in round_.tasks]
+    return settings.steps * (sum(each) + (left if sum(each) == even * count else 0))
+
+
+def chosen_by(config: RunConfig, round_: Round, sizes: Mapping[str, int]) -> int:
+    """The samples that a round draws to choose the weights of its experts, and the step of their average."""
+    def drawn(prompts: int) -> int:
+        """Of one candidate."""
+        return config.evaluate.samples * sum(min(prompts, sizes.get(n, prompts)) for n in config.rewards)
+
+    samples, options = 0, config.reduce.options
+    if round_.reduce == "search":
+        divisions, experts = int(options.get("divisions", DIVISIONS)), len(round_.tasks)
+        candidates = math.comb(divisions + experts - 1, experts - 1)
+        samples += candidates * drawn(int(options.get("prompts", PROMPTS)))
+    if isinstance(round_.step, tuple):
+        samples += len(round_.step) * drawn(config.reduce.prompts)
+    return samples
 
 
 def _prompts(
     config: RunConfig, task: ExpertTask, sizes: Mapping[str, int], begin: int
 ) -> dict[int, int]:
     """The number of prompts in an epoch -> the number of epochs that have as many."""
-    count, lengths = config.train.prompts_per_epoch, _lengths(config, task.rewards, sizes)
+    count, lengths = config.train.prompts_per_epoch * task.width, _lengths(config, task.rewards, sizes)
     always = dealt_always(count, lengths)
     if always is not None:
         return {always: task.epochs - begin}

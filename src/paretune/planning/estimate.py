@@ -9,19 +9,21 @@ measurement.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 from ..config import RunConfig
-from ..models.detect import family_of, resolve_path
+from ..models.config_files import read_config
+from ..models.detect import family_of, place_of
 from ..models.facts import read_backbone, read_shape
-from ..models.family import Family
+from ..models.family import Family, transformers_of
 from ..models.quantize import is_quantized
 from ..models.sizes import parameters_in
+from ..ops.distilling import DISTIL, Distilling
 from ..samples.media import Cost, Work, medium_of
 from ..training.objectives.settings import read_options as read_objective
 from ..training.objectives.settings import settings_for
 from ..training.objectives.table import find_objective
-from .plan import METHOD_OBJECTIVES, Plan
+from .plan import JOINT_METHODS, METHOD_OBJECTIVES, MethodPlan, Plan
 
 KEPT = 40  # values that training keeps of a token for each unit of a block, about
 SMALL, SMALL_TEXT_TOKENS = 1e9, 16  # parameters of a transformer whose prompts are short
@@ -46,9 +48,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Parameters of a model's parts, and tokens of a sample with its text."""
+    """Parameters of a model's parts.
+
+    transformer: of the one that a forward pass runs. held: of all transformers, of which a model for high
+    and for low noise has two.
+    """
 
     transformer: float
+    held: float
     vae: float
     text: float
 
@@ -65,30 +72,62 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     if facts is None or backbone is None:
         return Estimate(None, None, None, {})
     sizes, tokens = facts
-    bytes_each = 2 if config.model.dtype == "bfloat16" else 4
+    bytes_each = config.model.bytes_each
     activations = config.train.micro_batch * tokens * _kept(config, *backbone) * bytes_each
     # Text encoders are gone when training begins; the autoencoder, in float32, visits between epochs.
     beside = max(sizes.text * bytes_each, sizes.vae * 4, activations)
     forward = 2 * sizes.transformer * tokens * family.passes(config.model)
     rate = SUSTAINED_TFLOPS[device] * 1e12
-    hours = {m.name: m.samples * _passes(config, m.name) * forward / rate / 3600 for m in plan.methods}
+    hours: dict[str, float] = {}
+    for method in plan.methods:
+        passes = passes_of(config, method)
+        count = passes.draw + 3 * passes.train + passes.look + method.reduce_samples * _reduce_passes(config)
+        hours[method.name] = count * forward / rate / 3600
     hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
     base = 1 if is_quantized(config.model) else bytes_each
-    memory = sizes.transformer * base + beside + PROCESS[device]
-    return Estimate(sizes.transformer, tokens, memory / 1e9, hours)
+    memory = sizes.held * base + beside + PROCESS[device]
+    return Estimate(sizes.held, tokens, memory / 1e9, hours)
 
 
-def _passes(config: RunConfig, method: str) -> float:
-    """Forward passes that a sample of a method takes: to draw it, and to train on it by its objective."""
-    points, anchored = trained_on(config, method)
-    return config.model.steps + points * (3 + (1 if anchored else 0))
+class Passes(NamedTuple):
+    """Passes of a sample through the model: to draw, to train (with a backward pass), and of the anchor."""
+
+    draw: float
+    train: float
+    look: float
 
 
-def trained_on(config: RunConfig, method: str) -> tuple[float, bool]:
-    """At how many points a method trains on a sample, and whether an anchor looks at each of them too."""
-    settings = settings_for(config.objective, METHOD_OBJECTIVES.get(method))
-    points = find_objective(settings.name).trained_points(config, read_objective(settings))
-    return points, settings.kl > 0
+def passes_of(config: RunConfig, method: MethodPlan) -> Passes:
+    """All passes of a method. Its samples are shared evenly among its experts."""
+    named = METHOD_OBJECTIVES.get(method.name)
+    if named is not None or method.name in JOINT_METHODS:
+        each = [_of_sample(config, named, given=False)]
+    else:
+        each = [_of_sample(config, r.objective, r.pairs is not None) for r in config.rewards.values()]
+    share = method.samples / len(each)
+    return Passes(*(share * sum(kind) for kind in zip(*each, strict=True)))
+
+
+def _of_sample(config: RunConfig, objective: str | None, given: bool) -> Passes:
+    """Passes of one sample, or of one list of a file of preferences.
+
+    objective: None for the recipe's. given: whether samples come from a file.
+    """
+    settings = settings_for(config.objective, objective)
+    kind, options = find_objective(settings.name), read_objective(settings)
+    points = kind.trained_points(config, options) * (config.train.group_size if given else 1)
+    anchored = settings.kl > 0 or kind.anchored(options)
+    return Passes(0 if given else config.model.steps, points, points if anchored else 0)
+
+
+def _reduce_passes(config: RunConfig) -> float:
+    """Forward passes of a sample that Reduce draws: to measure it, or to compare student and expert on it."""
+    if config.reduce.method != DISTIL:
+        return config.evaluate.steps
+    own = Distilling.of(config.reduce.options)
+    return config.model.steps + min(own.times, config.model.steps) * (4 + (1 if own.anchor else 0))
+
+
 
 
 def _kept(config: RunConfig, blocks: int, units: int) -> int:
@@ -100,14 +139,18 @@ def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimat
     """By the same formulas, of what the medium says a sample costs."""
     if cost.parameters is None:
         return Estimate(None, cost.tokens, None, {}, cost.description)
-    bytes_each = 2 if config.model.dtype == "bfloat16" else 4
+    bytes_each = config.model.bytes_each
     working = cost.working
     if working is None:  # a model whose sizes inside are not known
         working = config.train.micro_batch * cost.tokens * 2e5 * bytes_each
     memory = (cost.parameters + cost.others) * bytes_each + working + PROCESS[device]
     forward = 2 * cost.parameters * cost.tokens
     rate = SUSTAINED_TFLOPS[device] * 1e12
-    work = {m.name: m.samples * (cost.draw + 3 * cost.train) * forward for m in plan.methods}
+    looks = 4 * cost.train if config.reduce.method == DISTIL else 0.0  # student and expert on each sample
+    work = {
+        m.name: (m.samples * (cost.draw + 3 * cost.train) + m.reduce_samples * (cost.draw + looks)) * forward
+        for m in plan.methods
+    }
     hours = {name: flops / rate / 3600 for name, flops in work.items()}
     hours |= _token_hours(config, cost.draw, cost.train, forward / rate)
     return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.description)
@@ -129,15 +172,20 @@ def _token_hours(config: RunConfig, draw: float, train: float, seconds: float) -
 
 def _model_facts(config: RunConfig, family: Family) -> tuple[Sizes, int] | None:
     """Parameters, and tokens of a sample with its text; None of a hub model that is not known."""
-    folder, model = Path(resolve_path(config.model.path)), config.model
+    folder, model = place_of(config.model.path), config.model
     shape, published = read_shape(model), family.published.get(model.path)
     encoders = family.encoders(model)
     if folder.is_dir():
-        size = {part: parameters_in(folder / part) for part in ("transformer", "vae", *encoders)}
+        index = read_config(folder / "model_index.json")
+        networks = transformers_of((*family.parts, *family.more_parts(index)))
+        size = {part: parameters_in(folder / part) for part in (*networks, "vae", *encoders)}
     elif published is not None:
-        size = {part: 1e9 * published.billions.get(part, 0.0) for part in ("transformer", "vae", *encoders)}
+        networks = transformers_of(published.billions)
+        size = {part: 1e9 * published.billions.get(part, 0.0) for part in (*networks, "vae", *encoders)}
     else:
         return None
-    sizes = Sizes(size["transformer"], size["vae"], sum(size[part] for part in encoders))
+    held = sum(size[part] for part in networks)
+    sizes = Sizes(size["transformer"], held, size["vae"], sum(size[part] for part in encoders))
     text_tokens = SMALL_TEXT_TOKENS if sizes.transformer < SMALL else family.text_tokens(model)
-    return None if shape is None else (sizes, shape.tokens + text_tokens)
+    beside = text_tokens + family.picture_tokens(model)
+    return None if shape is None else (sizes, shape.tokens + beside)

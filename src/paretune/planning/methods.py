@@ -1,7 +1,7 @@
 """The methods. A method only builds a plan: which experts train on what, and what is averaged when.
 
-All methods of a run have the same budget, namely the samples and updates of K rounds of MapReduce LoRA,
-provided that no prompt set is shorter than an epoch (see `budget`).
+All methods of a run draw as many samples as K rounds of MapReduce LoRA, provided that no prompt set is
+shorter than an epoch (see `budget`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def mapreduce(config: RunConfig) -> MethodPlan:
         parents = tuple(r.merged for r in rounds)
         tasks = tuple(_round_expert(config, number, reward, parents) for reward in config.rewards)
         merged = f"round-{number}/merged"
-        rounds.append(Round(number, tasks, merged, _weights(config), config.reduce.method))
+        rule = config.reduce
+        rounds.append(Round(number, tasks, merged, _weights(config), rule.method, rule.step, rule.momentum))
     return method_plan(config, "mapreduce", tuple(rounds), tuple(r.merged for r in rounds))
 
 
@@ -41,7 +42,8 @@ def rewarded_soup(config: RunConfig) -> MethodPlan:
     """One round with the budget of K rounds, averaged once (Rame et al. 2023).
 
     If the recipe names it after MapReduce, its experts continue those of MapReduce's first round, K times as
-    long in all, with the same seeds and learning rates; so the shared beginning is computed once.
+    long in all, with the same seeds and learning rates; so the shared beginning is computed once. An expert
+    of MapReduce that leans on other rewards is not the soup's, whose experts know one reward each.
     """
     shared = "mapreduce" in takewhile(lambda name: name != "rewarded_soup", config.methods)
     tasks = tuple(
@@ -51,7 +53,8 @@ def rewarded_soup(config: RunConfig) -> MethodPlan:
             round=1,
             seed=derive_seed(config.seed, "round", 1, reward),
             epochs=expert_epochs(config, reward) * config.rounds,
-            continues=f"round-1/experts/{reward}" if shared else None,
+            continues=f"round-1/experts/{reward}" if shared and config.lean(reward) == 0 else None,
+            objective=config.rewards[reward].objective,
         )
         for reward in config.rewards
     )
@@ -82,6 +85,7 @@ def sequential(config: RunConfig) -> MethodPlan:
             epochs=epochs,
             falls=(begins, epochs),
             continues=rounds[-1].tasks[0].folder if rounds else None,
+            objective=config.rewards[reward].objective,
         )
         rounds.append(Round(number, (task,), f"sequential/merged-{number}", (1.0,)))
     return method_plan(config, "sequential", tuple(rounds), (rounds[-1].merged,))
@@ -111,6 +115,7 @@ def _round_expert(config: RunConfig, number: int, reward: str, parents: tuple[st
     epochs = expert_epochs(config, reward)
     gone = (number - 1) * epochs
     constant = config.train.lr_scheduler == "constant"  # then another round changes none of the earlier ones
+    lean = config.lean(reward)
     return ExpertTask(
         folder=f"round-{number}/experts/{reward}",
         rewards=(reward,),
@@ -119,17 +124,29 @@ def _round_expert(config: RunConfig, number: int, reward: str, parents: tuple[st
         epochs=epochs,
         falls=None if constant else (-gone, config.rounds * epochs - gone),
         parents=parents,
+        scoring="lean" if lean > 0 else "own",
+        lean=lean,
+        others=tuple(name for name in config.rewards if name != reward) if lean > 0 else (),
+        objective=config.rewards[reward].objective,
     )
 
 
 def _joint(config: RunConfig, name: str, scoring: str) -> MethodPlan:
-    """One expert, with the epochs of all rewards together."""
+    """One expert of all rewards, with the samples of N experts.
+
+    wide: as the same N devices would train it together: an epoch draws N times the prompts, and there are as
+    many updates as an expert makes (of experts with different epochs the mean, rounded up). long: an epoch is
+    that of an expert, and there are N times as many.
+    """
+    epochs = sum(expert_epochs(config, reward) for reward in config.rewards) * config.rounds
+    width = len(config.rewards) if config.baselines.joint == "wide" else 1
     task = ExpertTask(
         folder=f"{name}/experts/joint",
         rewards=tuple(config.rewards),
         round=1,
         seed=derive_seed(config.seed, name),
-        epochs=sum(expert_epochs(config, reward) for reward in config.rewards) * config.rounds,
+        epochs=-(-epochs // width),
+        width=width,
         scoring="all" if scoring == "all" else "own",
     )
     return _one_round(config, name, name, (task,), (1.0,))

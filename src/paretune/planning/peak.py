@@ -17,14 +17,15 @@ from typing import Any
 import torch
 
 from ..config import RunConfig
-from ..models.detect import check_model
+from ..inputs.pictures import blank_picture
+from ..models.detect import check_model, family_of
 from ..models.family import by_hub_id
 from ..models.lora import attach_policy
 from ..models.memory import memory_errors, to_train
 from ..models.quantize import is_quantized, open_to_train, quantize
-from ..types import ParetuneError
+from ..types import ParetuneError, Pictured
 from .devices import spoken
-from .estimate import trained_on
+from .estimate import passes_of
 from .plan import Plan
 
 QUICK = 3.0  # seconds of a first step, which warms up, up to which it is done again and that is timed
@@ -70,7 +71,7 @@ def measure_update(config: RunConfig, device: str, plan: Plan | None = None) -> 
         policy, conditions = _policy(config, device, samples)
         random = conditions is not None
         if conditions is None:
-            conditions = policy.encode(["a"] * samples, config.model.guidance_scale > 1)
+            conditions = _embedded(policy, config, samples)
             policy.free_text()
         policy.autocast = config.train.autocast
         if is_quantized(config.model):
@@ -98,10 +99,19 @@ def measure_update(config: RunConfig, device: str, plan: Plan | None = None) -> 
         peak = _peak(policy.device)
     hours = {}
     for method in plan.methods if plan else ():
-        points, anchored = trained_on(config, method.name)
-        each = config.model.steps * forward + points * (seconds + (forward if anchored else 0.0))
-        hours[method.name] = method.samples / samples * each / 3600
+        passes = passes_of(config, method)
+        spent = (passes.draw + passes.look) * forward + passes.train * seconds
+        hours[method.name] = spent / samples / 3600
     return Peak(device, peak / 1e9, seconds, samples, random, forward, hours)
+
+
+def _embedded(policy: Any, config: RunConfig, samples: int) -> Any:
+    """The conditions of short prompts, with black input pictures where the model takes one."""
+    guided = config.model.guidance_scale > 1
+    if family_of(config.model.path).picture == "none":
+        return policy.encode(["a"] * samples, guided)
+    with blank_picture(policy.shape.height, policy.shape.width) as image:
+        return policy.encode([Pictured("a", image)] * samples, guided)
 
 
 def _timed(step: Callable[[], object], device: torch.device) -> float:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from ..config import RunConfig
 
+LATER = ("lean", "others", "width")  # fields of a task that older runs do not have
+
 
 @dataclass(frozen=True)
 class ExpertTask:
@@ -23,9 +25,9 @@ class ExpertTask:
     [first, end) over which the learning rate falls, or None for all epochs of this expert. They are
         numbered as this expert's; they begin before 0 or end after `epochs` where other rounds take part.
     scoring: "own" scores every prompt with the reward of its set, "all" with the weighted sum of all rewards
-    that
-        apply to it.
-    objective: replaces the recipe's objective.
+    that apply to it, "lean" with the reward of its set and the share `lean` of those of `others` that apply.
+    objective: replaces the recipe's objective. lean, others: see `scoring`; `others` give no prompts. width:
+    how many times `train.prompts_per_epoch` prompts an epoch draws.
     """
 
     folder: str
@@ -36,8 +38,11 @@ class ExpertTask:
     falls: tuple[int, int] | None = None
     parents: tuple[str, ...] = ()
     continues: str | None = None
-    scoring: Literal["own", "all"] = "own"
+    scoring: Literal["own", "all", "lean"] = "own"
     objective: str | None = None
+    lean: float = 0.0
+    others: tuple[str, ...] = ()
+    width: int = 1
 
     @property
     def rate_epochs(self) -> tuple[int, int]:
@@ -48,6 +53,20 @@ class ExpertTask:
     def reward(self) -> str:
         """The name of the expert: that of its reward, or "joint"."""
         return self.rewards[0] if len(self.rewards) == 1 else "joint"
+
+    @property
+    def scored_by(self) -> tuple[str, ...]:
+        """The rewards that may score a sample."""
+        return (*self.rewards, *self.others) if self.scoring != "own" else self.rewards[:1]
+
+    def inputs(self) -> dict[str, Any]:
+        """What a digest of the expert's inputs holds of the task.
+
+        A field that came later is left out where it has its default, so that older experts keep their digest.
+        """
+        told = asdict(self)
+        later = {name: type(self).__dataclass_fields__[name].default for name in LATER}
+        return {name: value for name, value in told.items() if name not in later or value != later[name]}
 
 
 # Methods that choose the objective of their experts themselves.
@@ -70,8 +89,9 @@ class TokenTask:
 class Round:
     """One Map and one Reduce.
 
-    merged: the folder of the average. weights: of the average, one for each task. reduce: the reducer.
-    Baselines average exactly, whatever the recipe says, because they are defined that way.
+    merged: the folder of the average. weights: of the average, one for each task. reduce: the reducer. step:
+    how much of the average is folded, or the steps to choose from. momentum: see `ops.outer`. Baselines
+    average exactly and fold the average, whatever the recipe says, because they are defined that way.
     """
 
     number: int
@@ -79,13 +99,26 @@ class Round:
     merged: str
     weights: tuple[float, ...]
     reduce: str = "exact"
+    step: float | tuple[float, ...] = 1.0
+    momentum: float = 0.0
+
+    @property
+    def has_outer_step(self) -> bool:
+        """Whether something else than the average itself is folded."""
+        return self.step != 1 or self.momentum > 0
+
+    def beside(self, name: str) -> str:
+        """A folder of this round beside the average."""
+        return f"{self.merged.rpartition('/')[0]}/{name}"
 
 
 @dataclass(frozen=True)
 class MethodPlan:
-    """The rounds of one method. samples, updates: its budget, for all rewards together.
+    """The rounds of one method. samples, updates, scores: its budget, for all rewards together.
 
-    model: the folders of the adapters whose sum is the method's model.
+    model: the folders of the adapters whose sum is the method's model. scores: how often a reward scores a
+    sample, if every reward that may be asked applies to every prompt. reduce_samples: drawn beside training,
+    to choose how experts are averaged, or to distil them.
     """
 
     name: str
@@ -93,6 +126,8 @@ class MethodPlan:
     model: tuple[str, ...]
     samples: int
     updates: int
+    scores: int = 0
+    reduce_samples: int = 0
 
 
 @dataclass(frozen=True)

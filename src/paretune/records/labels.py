@@ -15,6 +15,11 @@ Row = dict[str, Any]
 Scorer = tuple[str, str, str]  # prompt set, kind ("reward", "judge" or "untargeted"), name
 
 
+def prompt_key(row: Mapping[str, Any]) -> str:
+    """What tells the prompt of a row from others: its text, and the hash of its input picture if any."""
+    return f"{row['prompt']}\n{row['image']}" if row.get("image") else row["prompt"]
+
+
 def labels(scorers: Iterable[Scorer]) -> dict[Scorer, str]:
     """New labels for the scorers of a run whose names are ambiguous; the other scorers keep their names.
 

@@ -54,3 +54,8 @@ def _digested(path: Path) -> str:
     hashed = hashlib.sha256(str(real(path)).encode("utf-8", "surrogateescape")).hexdigest()
     head = legible.strip("-.")[-60:].strip("-.") or "adapter"
     return f"adapter-{head}-{hashed[:10]}" if head != "adapter" else f"{head}-{hashed[:10]}"
+
+
+def input_file(prompt_set: str, index: int) -> str:
+    """The name, in samples/, of the input picture of a prompt whose samples are shown."""
+    return f"{prompt_set}-{index:03d}-input.png"

@@ -53,6 +53,7 @@ class Measured(TypedDict):
     seed: NotRequired[Whole]
     kind: NotRequired[Text]
     lattice: NotRequired[Flag]
+    image: NotRequired[Text]
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -109,6 +110,7 @@ class Summary(TypedDict):
     hypervolume: NotRequired[dict[Text, Number | None]]
     reference_point: NotRequired[Means]
     rounds: NotRequired[list[RoundFacts]]
+    described: NotRequired[list[Text]]
     timing: NotRequired[dict[Text, Annotated[Number, Field(ge=0)]]]
     budget: NotRequired[dict[Text, Whole]]
 
@@ -130,6 +132,7 @@ class Shown(TypedDict):
     set: Text
     index: Whole
     text: Text
+    image: NotRequired[Text]
 
 
 @with_config(ConfigDict(extra="allow"))

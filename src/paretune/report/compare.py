@@ -18,7 +18,7 @@ import numpy as np
 from ..files import real
 from ..ops.indicators import Axis, Point, interval, qualities
 from ..ops.merge_options import hint
-from ..records.labels import apart, judges_of
+from ..records.labels import apart, judges_of, prompt_key
 from ..records.read import read_evaluation, read_summary
 from ..records.seal import check_run
 from ..types import ParetuneError
@@ -171,7 +171,7 @@ def _values(label: str, summary: Summary, rows: Sequence[Row]) -> Table:
         name = "mapreduce" if method == last else method
         preference = tuple(row["preference"]) if row.get("lattice") else None
         full = f"{label} {name}" if label and name != "base" else name
-        values[full, preference][row["reward"]][row["prompt"]].append(row["value"])
+        values[full, preference][row["reward"]][prompt_key(row)].append(row["value"])
     return values
 
 

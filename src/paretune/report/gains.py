@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..records.labels import prompt_key
 from .read import Row, Summary
 
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -201,7 +202,7 @@ def _by_prompt(rows: Sequence[Row], name: str, last: int) -> dict[str, dict[Any,
     table: dict[str, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in uniform or mine:
         if row["value"] is not None:
-            table[row["reward"]][row["prompt_set"], row["prompt"]].append(row["value"])
+            table[row["reward"]][row["prompt_set"], prompt_key(row)].append(row["value"])
     return table
 
 

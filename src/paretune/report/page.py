@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from paretune.files import write_text
+from paretune.records.labels import prompt_key
 from paretune.records.seal import check_run
 
 from .canvas import save
@@ -93,6 +94,7 @@ def _words(run: Run) -> dict[str, Any]:
     words["sentence"] = headline(found, label)
     words["verdict"] = "good" if all(change.verdict == "better" for change in found) else "mixed"
     words["notes"] = [*_judged(run, last), *_against_soup(run, last), *_conflicts(run)]
+    words["notes"] += summary.get("described", [])  # a summary of an earlier version has none
     return words
 
 
@@ -198,12 +200,15 @@ def _samples(run: Run) -> dict[str, Any] | None:
     scores = first_scores(run.evaluation)
     cards = []
     for sample in _fair(run.samples):
+        key = prompt_key({"prompt": sample.text, "image": sample.image})
         shown = [
             {"label": method_look(m, run.rewards).label, "pair": m in pair, **show(file),
-             "scores": scores.get((m, sample.prompt_set, sample.text), "")}
+             "scores": scores.get((m, sample.prompt_set, key), "")}
             for m, file in sample.files.items()
         ]  # fmt: skip
         shown.sort(key=lambda one: one["label"] != "base")
+        if sample.input is not None:
+            shown.insert(0, {"label": "input", "pair": True, **show(sample.input), "scores": ""})
         cards.append({"set": sample.prompt_set, "text": sample.text, "samples": shown})
     others = any(not one["pair"] for card in cards for one in card["samples"])
     return {"cards": cards, "total": len(run.samples), "others": others}

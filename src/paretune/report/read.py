@@ -22,7 +22,7 @@ from paretune.records.read import (
 from paretune.types import ParetuneError
 
 from ..records.labels import apart
-from ..records.names import is_plain
+from ..records.names import input_file, is_plain
 
 Row = dict[str, Any]  # of evaluation.jsonl or metrics.jsonl
 Summary = dict[str, Any]  # the content of summary.json
@@ -32,12 +32,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sample:
-    """The samples of one prompt. files: method -> file, of any kind."""
+    """The samples of one prompt. files: method -> file, of any kind. image: the hash of its input picture.
+
+    input: the file of that picture, as far as it is there.
+    """
 
     prompt_set: str
     index: int
     text: str
     files: dict[str, Path]
+    image: str = ""
+    input: Path | None = None
 
 
 @dataclass
@@ -171,6 +176,9 @@ def _read_samples(run: Run, folder: Path) -> None:
         found = {method: min(_files_of(folder, method, name), default=None) for method in run.sample_methods}
         files = {method: file for method, file in found.items() if file is not None}
         absent += len(found) - len(files)
-        run.samples.append(Sample(entry["set"], entry["index"], entry["text"], files))
+        image = entry.get("image", "")
+        beside = folder / input_file(entry["set"], entry["index"])
+        own = beside if image and beside.is_file() and not beside.is_symlink() else None
+        run.samples.append(Sample(entry["set"], entry["index"], entry["text"], files, image, own))
     if absent:
         run.missing.append(f"samples/: {absent} of the samples in index.json are not there")

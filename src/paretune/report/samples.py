@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
+from paretune.records.labels import prompt_key
 from paretune.types import ParetuneError
 
 from .gains import number
@@ -61,10 +62,10 @@ def _picture(file: Path) -> dict[str, Any]:
 
 
 def first_scores(evaluation: Sequence[dict[str, Any]]) -> dict[tuple[str, str, str], str]:
-    """(method, prompt set, prompt) -> the scores of the first sample, which is the one shown, as text."""
+    """(method, prompt set, `prompt_key`) -> the scores of the first sample, which is shown, as text."""
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for row in evaluation:
         if row.get("seed") == 0 and not row.get("lattice"):
-            key = (row["method"], row.get("prompt_set", row["reward"]), row["prompt"])
+            key = (row["method"], row.get("prompt_set", row["reward"]), prompt_key(row))
             found[key].append(f"{row['reward']} {number(row['value'])}")
     return {key: ", ".join(scores) for key, scores in found.items()}

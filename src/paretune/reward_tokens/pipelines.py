@@ -1,9 +1,9 @@
 """Reward tokens in the text encoders of any diffusers pipeline.
 
-In every encoder a token is added to the prompt before the end token. The tokenizers give its vectors ids
-below 0, which no vocabulary has, and the embedding layer replaces them by the vectors. So the pipeline does
-not grow, only the vectors get gradients, and CLIP pools at its usual position, also in old checkpoints that
-find the end token as the largest id.
+In every encoder a token is added to the prompt where it ends (see `appending`). The tokenizers give its
+vectors ids below 0, which no vocabulary has, and the embedding layer replaces them by the vectors. So the
+pipeline does not grow, only the vectors get gradients, and CLIP pools at its usual position, also in old
+checkpoints that find the end token as the largest id.
 
 If a prompt is too long, its last words are cut, never a token.
 """
@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import product
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..types import ParetuneError
+from .appending import PROMPT, Appending
 from .files import Token
 from .spec import TokenUse
 from .start import first_rows, row_scale
@@ -81,7 +81,10 @@ def blends(tokens: Sequence[Scaled]) -> list[Blend]:
 
 
 def encode_with(
-    pipe: Any, run: Callable[[], Mapping[str, Tensor]], tokens: Sequence[Scaled]
+    pipe: Any,
+    run: Callable[[], Mapping[str, Tensor]],
+    tokens: Sequence[Scaled],
+    written: Mapping[str, str] | None = None,
 ) -> dict[str, Tensor]:
     """Call `run`, which embeds prompts with the pipeline's encoders, with the tokens after every prompt.
 
@@ -89,6 +92,7 @@ def encode_with(
         pipe: the pipeline.
         run: embeds the prompts.
         tokens: the reward tokens.
+        written: tokenizer -> the pattern into which the pipeline writes a prompt, "{}" if it is not named.
 
     Returns:
         The blended outputs of `run`. Without tokens, or with all at scale 0, the output of `run` unchanged.
@@ -96,7 +100,7 @@ def encode_with(
     terms = blends(tokens)
     outputs: list[Mapping[str, Tensor]] = []
     for term in terms:
-        with appended(pipe, rows_of(pipe, term.present)):
+        with appended(pipe, rows_of(pipe, term.present), written or {}):
             outputs.append(run())
     if len(terms) == 1:
         return dict(outputs[0])
@@ -105,11 +109,15 @@ def encode_with(
 
 
 def _weighted_sum(weights: Sequence[float], parts: Sequence[Tensor]) -> Tensor:
-    """Σ w_i x_i, summed in float32 and returned in the dtype of the parts."""
-    total = torch.zeros_like(parts[0], dtype=torch.float32)
+    """Σ w_i x_i, summed in float32 and returned in the dtype of the parts, but masks of integers in float32.
+
+    Prompts with more tokens are longer: without a fixed length, zeros follow the others.
+    """
+    longest = max(parts, key=lambda part: part.shape[1])
+    total = torch.zeros_like(longest, dtype=torch.float32)
     for weight, part in zip(weights, parts, strict=True):
-        total = total + weight * part.float()
-    return total.to(parts[0].dtype)
+        total[:, : part.shape[1]] += weight * part.float()
+    return total.to(parts[0].dtype) if parts[0].is_floating_point() else total
 
 
 def needs_gradient(tokens: Sequence[Scaled]) -> bool:
@@ -141,67 +149,38 @@ def rows_of(pipe: Any, present: Sequence[Scaled]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def appended(pipe: Any, rows: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within the block, the pipeline embeds every prompt with the rows, [k, width], before its end token.
+def appended(
+    pipe: Any, rows: Mapping[str, Tensor], written: Mapping[str, str]
+) -> Iterator[None]:
+    """Within the block, the pipeline embeds every prompt with the rows, [k, width], where the prompt ends.
 
     Raises ParetuneError at its end where the pipeline read prompts in a way that no token can join.
     """
     with ExitStack() as stack:
-        tokenizers: list[_Appending] = []
+        tokenizers: list[Appending] = []
         for name, vectors in rows.items():
-            tokenizers.append(stack.enter_context(_tokenizer_with(pipe, PARTS[name], len(vectors))))
+            part = PARTS[name]
+            pattern = written.get(part, PROMPT)
+            tokenizers.append(stack.enter_context(_tokenizer_with(pipe, part, len(vectors), pattern)))
             stack.enter_context(_embedding_with(encoders_of(pipe)[name], vectors))
         yield
-    if any(t.read for t in tokenizers) and not any(t.appended for t in tokenizers):
+    if tokenizers and not any(t.appended for t in tokenizers):
         raise ParetuneError(
-            f"a {type(pipe).__name__} does not fill its prompts up to a fixed length, so reward tokens "
-            "cannot be appended to them: sample without tokens"
+            f"a {type(pipe).__name__} does not fill its prompts up to a fixed length, nor cut them to one, "
+            "so reward tokens cannot be appended to them: sample without tokens"
         )
 
 
 @contextmanager
-def _tokenizer_with(pipe: Any, name: str, count: int) -> Iterator[_Appending]:
+def _tokenizer_with(pipe: Any, name: str, count: int, written: str) -> Iterator[Appending]:
     # vars() avoids DiffusionPipeline's setter, which would write the wrapper's class into the config.
     parts = vars(pipe)
     tokenizer = parts[name]
-    parts[name] = appending = _Appending(tokenizer, count)
+    parts[name] = appending = Appending(tokenizer, count, written)
     try:
         yield appending
     finally:
         parts[name] = tokenizer
-
-
-class _Appending:
-    """A tokenizer that adds the ids -1 .. -count to every text, before the end token.
-
-    read, appended: whether a text was read at all, and whether one got the ids.
-    """
-
-    def __init__(self, tokenizer: Any, count: int) -> None:
-        self._tokenizer, self._count = tokenizer, count
-        self.read, self.appended = False, False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)
-
-    def __call__(self, text: str | Sequence[str], **settings: Any) -> Any:
-        self.read = True
-        if settings.get("padding") != "max_length":  # the pipeline only logs what it will cut
-            return self._tokenizer(text, **settings)
-        self.appended = True
-        limit = settings["max_length"]
-        if limit - self._count <= self._tokenizer.num_special_tokens_to_add():
-            raise ParetuneError(
-                f"{self._count} token vectors leave no room for a prompt in {limit} tokens; use fewer"
-            )
-        texts = [text] if isinstance(text, str) else list(text)
-        plain = self._tokenizer(texts, truncation=True, max_length=limit - self._count)["input_ids"]
-        added = list(range(-1, -self._count - 1, -1))
-        pad = [self._tokenizer.pad_token_id]
-        rows = [[*row[:-1], *added, row[-1], *pad * (limit - len(row) - self._count)] for row in plain]
-        length = torch.tensor([[len(row) + self._count] for row in plain])
-        mask = (torch.arange(limit) < length).long()
-        return SimpleNamespace(input_ids=torch.tensor(rows), attention_mask=mask)
 
 
 @contextmanager

@@ -47,15 +47,20 @@ def refuse_drawings(spec: str, picture: torch.Tensor) -> None:
         )
 
 
+def is_of_run(recipe: Path) -> bool:
+    """Whether a recipe is the config.yaml that a run wrote."""
+    place = recipe.resolve()
+    return place.name == "config.yaml" and (place.parent / "plan.json").is_file()
+
+
 def is_of_older_run(recipe: Path, raw: Mapping[str, Any]) -> bool:
     """Whether a recipe is the config.yaml that a run wrote when rewards had their former names.
 
     A run's config.yaml spells every key out, and lies beside its plan.json. One without `executor.kind` is
     older than that key, which came with the new names.
     """
-    place, executor = recipe.resolve(), raw.get("executor")
-    of_run = place.name == "config.yaml" and (place.parent / "plan.json").is_file()
-    return of_run and isinstance(executor, dict) and "kind" not in executor
+    executor = raw.get("executor")
+    return is_of_run(recipe) and isinstance(executor, dict) and "kind" not in executor
 
 
 def with_names_of_today(raw: dict[str, Any]) -> dict[str, Any]:

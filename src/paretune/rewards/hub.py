@@ -20,6 +20,9 @@ def frozen(kind: Any, model: str, device: str | None = None, **options: Any) -> 
     device: a GPU where there is one, unless told. The network's `device` says which it was. options: more of
     from_pretrained's. Raises ParetuneError for weights in pickles, and for any that are missing or damaged.
     """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # paretune shows its own progress
     wanted = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     refuse_pickles(model)
     try:

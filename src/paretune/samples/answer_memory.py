@@ -29,7 +29,7 @@ def working_bytes(
     config: RunConfig, shape: TextShape, options: TextOptions, work: Work
 ) -> float:
     """Bytes that an expert takes beside its base model."""
-    value = 2 if config.model.dtype == "bfloat16" or config.train.autocast else FLOAT
+    value = 2 if config.train.autocast else config.model.bytes_each
     length = options.prompt_tokens + options.max_tokens
     train = config.train
     epoch = train.prompts_per_epoch * (train.group_size if work.draws else 1)
@@ -37,7 +37,7 @@ def working_bytes(
     tokens = micro * length * (1 if work.draws else 2)  # a pair is two answers
     logits = _logits(tokens, shape, work)
     training = HOLES[work.device] * tokens * _kept(config, shape, value) + logits
-    stored = 2 if config.model.dtype == "bfloat16" else FLOAT
+    stored = config.model.bytes_each
     drawing = (epoch if work.draws else 0) * _drawn(shape, options, length, stored)
     return adapter_bytes(config.lora, shape) + max(training, drawing)
 

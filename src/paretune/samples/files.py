@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..files import write_bytes
 from ..types import ParetuneError, Samples
@@ -48,6 +48,12 @@ def read_sample(path: Path) -> Samples:
     except (UnidentifiedImageError, OSError) as error:
         raise ParetuneError(f"{path} cannot be read as a picture") from error
     return torch.from_numpy(array).permute(2, 0, 1).float()[None] / 255
+
+
+def fitted(picture: Image.Image, height: int, width: int) -> torch.Tensor:
+    """A picture shrunk or enlarged into a white frame of a given size, uint8 [3, height, width]."""
+    framed = ImageOps.pad(picture, (width, height), color="white")
+    return torch.from_numpy(np.array(framed)).permute(2, 0, 1)
 
 
 def contact_sheet(clip: torch.Tensor) -> torch.Tensor:

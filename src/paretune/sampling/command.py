@@ -10,7 +10,15 @@ from typing import Any
 from ..limits import LARGEST
 from ..rewards.trust import left_out
 from ..types import ParetuneError
-from .request import Request, read_count, read_method, read_preference, read_prompt, read_seed
+from .request import (
+    Request,
+    read_count,
+    read_images,
+    read_method,
+    read_preference,
+    read_prompt,
+    read_seed,
+)
 from .sampler import Sampler
 from .source import ModelSource, open_source
 from .writing import check_place, sample_to
@@ -27,6 +35,7 @@ def sample_folder(
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
+    images: Sequence[str] = (),
     trust_rewards: bool = False,
     say: Callable[[str], None] = lambda _: None,
     verify: bool = False,
@@ -44,6 +53,7 @@ def sample_folder(
         seed: of the noise.
         steps: sampling steps; None for those of the run's evaluation, or of the model's family.
         guidance: guidance scale; None likewise.
+        images: files of input pictures, for a model that works on one: one for all prompts, or one for each.
         trust_rewards: whether the code of rewards that are files or modules may be run.
         say: called with a line that names the rewards which are therefore not run.
         verify: hash every file of a run.
@@ -60,9 +70,13 @@ def sample_folder(
     texts = [read_prompt(text, medium.longest, medium.lines) for text in prompts]
     chosen = method or ("base" if source.run_folder is None else source.methods[0])
     preference = None if prefer is None else read_preference(prefer, _rewards(source))
-    requests = [Request(text, chosen, preference, read_seed(seed), tokens.strip()) for text in texts]
+    requests = [
+        Request(text, chosen, preference, read_seed(seed), tokens.strip(), image)
+        for text, image in zip(texts, read_images(images, len(texts)), strict=True)
+    ]
     for request in requests:
         source.mixed(request)
+        source.check_picture(request)
     if source.unscored:
         say(left_out(list(source.unscored.values())))
     return sample_to(Sampler(source), requests, count, out)

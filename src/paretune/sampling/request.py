@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..inputs.pictures import open_picture
 from ..types import ParetuneError
 
 METHODS = ("mapreduce", "mix", "rate", "base")
@@ -19,7 +21,8 @@ class Request:
     """A request for samples. On one machine it determines every bit of them.
 
     preference: one weight for each reward, in the run's order; they sum to 1. None: the model at the recipe's
-    weights. tokens: reward tokens in addition to the method, as "ocr:2 beauty@0.5".
+    weights. tokens: reward tokens in addition to the method, as "ocr:2 beauty@0.5". image: the absolute path
+    of the input picture, "" for none.
     """
 
     prompt: str
@@ -27,6 +30,7 @@ class Request:
     preference: tuple[float, ...] | None = None
     seed: int = 0
     tokens: str = ""
+    image: str = ""
 
 
 def read_prompt(text: str, longest: int = 1000, lines: bool = False) -> str:
@@ -104,6 +108,20 @@ def read_seed(seed: float | int | None) -> int:
             shown = f"a number of {seed.bit_length()} bits"
         raise ParetuneError(f"the seed must be a whole number from 0 up to 2**63 - 1, not {shown}")
     return int(seed)
+
+
+def read_images(images: Sequence[str], prompts: int) -> list[str]:
+    """The absolute path of each prompt's input picture, "" for none: one picture for all, or one for each.
+
+    Raises ParetuneError for another number of pictures, and for one that cannot be read.
+    """
+    if len(images) > 1 and len(images) != prompts:
+        told = f"{len(images)} pictures for {prompts} prompts"
+        raise ParetuneError(f"{told}: give --image once, or once a prompt")
+    for image in images:
+        open_picture(image)
+    places = [os.path.abspath(image) for image in images]
+    return places * prompts if len(places) == 1 else places or [""] * prompts
 
 
 def read_count(count: int) -> int:

@@ -18,6 +18,7 @@ import torch
 
 from ..adapters.store import WEIGHTS, load_delta, sum_deltas
 from ..environment import choose_device
+from ..inputs.pictures import picture_hash, picture_of, with_picture
 from ..models.loading import open_policy
 from ..models.lora import folded
 from ..models.memory import memory_errors, to_draw
@@ -68,22 +69,26 @@ class Sampler:
         tokens = resolve(mixed.tokens, self.source.bank)
         # Sample i has the same seed for every prompt and method, so that models can be compared.
         seeds = [derive_seed("sample", request.seed, i) for i in range(count)]
-        text, transformer = self.prompt(request.prompt).text, self.policy.transformer
+        text, transformer = self.prompt(request).text, self.policy.transformer
         with self._lock, self._threads(), torch.no_grad(), memory_errors(to_draw, self.source.model), \
                 folded(transformer, self._deltas(mixed)):
             return self.medium.draw_each(self.policy, text, seeds, self.source.sampling, tokens)
 
     def cuts(self, texts: Sequence[str]) -> list[str]:
         """A line for every text encoder that cuts some of these texts; see `planning.long_prompts`."""
-        return cuts(self.source.model, [self.prompt(text).text for text in texts])
+        return cuts(self.source.model, [self.prompt(Request(text)).text for text in texts])
 
-    def prompt(self, text: str) -> Prompt:
-        """The prompt of the run's files that a user's text stands for, or the text as it is."""
-        return prompt_of(text, self.source.known, self.source.world, self.medium.name)
+    def prompt(self, request: Request) -> Prompt:
+        """The prompt of the run's files that a user's text stands for, or the text as it is.
 
-    def score(self, text: str, drawn: Samples) -> Drawn:
-        """Score samples of one prompt with the run's rewards."""
-        prompt, samples = self.prompt(text), restored(drawn)
+        It has the input picture of the request, or else that of the run's file.
+        """
+        prompt = prompt_of(request.prompt, self.source.known, self.source.world, self.medium.name)
+        return with_picture(prompt, request.image) if request.image else prompt
+
+    def score(self, request: Request, drawn: Samples) -> Drawn:
+        """Score samples of a request with the run's rewards."""
+        prompt, samples = self.prompt(request), restored(drawn)
         scores: list[dict[str, float]] = [{} for _ in samples]
         left_out: dict[str, str] = dict.fromkeys(self.source.unscored, NOT_TRUSTED)
         with self._lock, self._threads():
@@ -98,7 +103,7 @@ class Sampler:
 
     def draw_scored(self, request: Request, count: int = 1) -> Drawn:
         """`draw`, then `score`."""
-        return self.score(request.prompt, self.draw(request, count))
+        return self.score(request, self.draw(request, count))
 
     def rewards(self) -> list[Reward]:
         """The rewards of the run that may be loaded. The first call loads them."""
@@ -117,9 +122,11 @@ class Sampler:
         """Everything that a sample was made from, as plain data that is stored in its file."""
         source = self.source
         mixed = source.mixed(request)
-        shares = request.preference
+        shares, prompt = request.preference, self.prompt(request).text
+        image = picture_of(prompt)
         return {
-            "prompt": self.prompt(request.prompt).text,
+            "prompt": prompt,
+            **({"image_sha256": picture_hash(image)} if image else {}),
             "method": request.method,
             "preference": None if shares is None else dict(zip(source.rewards, shares, strict=True)),
             "tokens": format_tokens(mixed.tokens),

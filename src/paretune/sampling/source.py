@@ -9,7 +9,9 @@ from pathlib import Path
 from ..commands.export import open_final
 from ..config import ModelConfig, RunConfig
 from ..data.prompts import load_prompts
+from ..inputs.pictures import picture_of
 from ..models.detect import EMBEDDED, family_of, settings_of, world_of
+from ..models.family import misfit
 from ..models.flow import Sampling
 from ..planning.methods import build_plan
 from ..reward_tokens.files import Token, read_bank
@@ -82,6 +84,21 @@ class ModelSource:
     def default_preference(self) -> tuple[float, ...]:
         """The weights of the recipe."""
         return tuple(self.config.weights().values()) if self.config else ()
+
+    @property
+    def takes_picture(self) -> bool:
+        """Whether the model works on an input picture."""
+        return family_of(self.model.path).picture != "none"
+
+    def check_picture(self, request: Request, how: str = "give one (--image FILE)") -> None:
+        """Raise ParetuneError if a request lacks the input picture that it needs, or has one in vain."""
+        known = self.known.get(request.prompt)
+        image = request.image or (picture_of(known.text) if known else None)
+        if not misfit(family_of(self.model.path), image):
+            return
+        if image:
+            raise ParetuneError(f"{self.name} takes no input picture: leave it out")
+        raise ParetuneError(f"{self.name} works on an input picture: {how}")
 
     def mixed(self, request: Request) -> Mixed:
         """The adapters and tokens that make the model of a request.

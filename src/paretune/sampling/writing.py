@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..files import disk_errors, partial_folder, write_bytes, write_json, write_rows
+from ..inputs.pictures import KEY, open_picture, picture_of
+from ..samples.files import fitted
 from ..samples.stamped import stamped_png
-from ..types import ParetuneError
+from ..types import ParetuneError, Prompt, Samples
 from .request import Request
 from .sampler import Drawn, Sampler
 
@@ -45,7 +49,7 @@ def check_place(out: Path) -> None:
 def write_samples(
     sampler: Sampler, requests: Sequence[Request], drawn: Sequence[Drawn], out: Path
 ) -> dict[str, Any]:
-    """Write pictures/ (or clips/, texts/), prompts.jsonl for `paretune score`, grid.png and sample.json.
+    """Write pictures/ (or clips/, texts/), inputs/, prompts.jsonl, grid.png and sample.json.
 
     Args:
         sampler: which drew the samples.
@@ -75,18 +79,18 @@ def _fill(
     records: list[dict[str, Any]] = []
     medium = sampler.medium
     for number, (request, done) in enumerate(zip(requests, drawn, strict=True)):
-        settings = sampler.settings(request)
+        settings, beside = sampler.settings(request), _copy_input(folder, number, done.prompt)
         for index, scores in enumerate(done.scores):
             name = f"{medium.name}/{number:03d}-{index:03d}{medium.suffix}"
             write_bytes(folder / name, medium.content(done.samples, index, {**settings, "index": index}))
             rows.append({
                 "file": name, "request": number, "prompt": done.prompt.text, "seed": request.seed,
                 "index": index, **medium.entry(done.samples, index),
-                "scores": scores, "left_out": dict(done.left_out),
+                "scores": scores, "left_out": dict(done.left_out), **beside,
             })  # fmt: skip
-            records.append({**done.prompt.metadata, "prompt": done.prompt.text})
+            records.append({**done.prompt.metadata, "prompt": done.prompt.text, **beside})
     everything = [sampler.settings(request) for request in requests]
-    sheet = medium.sheet([done.samples for done in drawn])
+    sheet = medium.sheet([_with_input(done) for done in drawn])
     if sheet is not None:
         write_bytes(folder / "grid.png", stamped_png(sheet, {"rows": everything}))
     write_rows(folder / "prompts.jsonl", records)
@@ -97,3 +101,21 @@ def _fill(
     }  # fmt: skip
     write_json(folder / "sample.json", table)
     return table
+
+
+def _copy_input(folder: Path, number: int, prompt: Prompt) -> dict[str, str]:
+    """Copy a request's input picture to inputs/; its entry in a record, or {} if there is none."""
+    image = picture_of(prompt.text)
+    if image is None:
+        return {}
+    name = f"inputs/{number:03d}{Path(image).suffix.lower()}"
+    write_bytes(folder / name, Path(image).read_bytes())
+    return {KEY: name}
+
+
+def _with_input(done: Drawn) -> Samples:
+    """The samples for the overview: pictures follow the input picture, at their size."""
+    image, samples = picture_of(done.prompt.text), done.samples
+    if image is None or not isinstance(samples, torch.Tensor) or samples.dim() != 4:
+        return samples
+    return torch.cat([fitted(open_picture(image), *samples.shape[-2:])[None], samples])

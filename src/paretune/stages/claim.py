@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..config import RunConfig
+from ..data.preferences import preference_file
 from ..data.prompts import prompt_file
 from ..executors import find_executor
 from ..files import disk_errors, real, write_json, write_text
@@ -20,7 +21,7 @@ from ..recipes import changed_keys, load_config
 from ..rewards.base import reward_file
 from ..rewards.process import PATIENCE
 from ..samples.media import medium_of
-from ..training.trainers import check_objective
+from ..training.trainers import check_experts, check_objective
 from ..types import ParetuneError
 from .prompt_checks import check_prompts
 
@@ -38,6 +39,7 @@ def check(config: RunConfig) -> None:
     read_shape(config.model)
     check_objective(config)
     check_prompts(config)
+    check_experts(config)
     if medium_of(config.model).name == "texts":
         check_even(config, set_sizes(config))
 
@@ -48,6 +50,7 @@ def missing_files(config: RunConfig) -> list[str]:
     for reward_config in config.rewards.values():
         named.append(reward_file(reward_config.reward))
         named += [prompt_file(reward_config.prompts), prompt_file(reward_config.eval_prompts)]
+        named += [preference_file(reward_config.pairs)] if reward_config.pairs else []
         named += [reward_file(reward_config.judge)] if reward_config.judge else []
     named += [reward_file(spec) for spec in config.evaluate.untargeted]
     return list(dict.fromkeys(str(file) for file in named if file is not None and not file.is_file()))

@@ -21,6 +21,7 @@ from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
 from ..files import digest, disk_errors, write_json, write_rows
+from ..inputs.pictures import picture_hash, picture_of, record_identity
 from ..models.loading import open_policy
 from ..models.lora import fold
 from ..models.memory import memory_errors, to_load, to_measure
@@ -37,6 +38,7 @@ from ..rewards.base import applies_to, score_samples
 from ..samples.media import medium_of
 from ..types import ParetuneError, Prompt, Reward, Samples, Stopped, take
 from .scorers import Scale, evaluate_inputs, named, recorded, scale_of, scorers_of
+from .shown_inputs import shown_prompts
 
 SHOWN = 6  # samples a prompt set that the report shows
 
@@ -151,7 +153,7 @@ def _inputs(job: EvaluateJob) -> str:
             "rewards": {
                 name: [
                     named(r.reward), r.judge and named(r.judge), r.options,
-                    [[p.text, dict(p.metadata)] for p in load_prompts(r.eval_prompts)],
+                    [record_identity(p) for p in load_prompts(r.eval_prompts)],
                 ]
                 for name, r in config.rewards.items()
             },
@@ -195,6 +197,7 @@ def _score(
             "prompt": prompt.text, "prompt_set": scale.prompt_set, "seed": i % samples,
             "reward": scale.name, "value": value, "kind": scale.kind,
             **({"lattice": True} if subject.lattice else {}),
+            **({"image": picture_hash(image)} if (image := picture_of(prompt.text)) else {}),
         }
         for i, (prompt, value) in enumerate(zip(repeated, values.tolist(), strict=True))
     ]  # fmt: skip
@@ -220,11 +223,7 @@ def collect(config: RunConfig, run_folder: Path, subjects: tuple[Subject, ...]) 
     rows = apart([row for s in subjects for row in read_evaluation(run_folder / s.folder / "rows.jsonl")])
     write_rows(run_folder / "evaluation.jsonl", rows)
     shown = [s for s in subjects if not s.name.startswith("round-") and not s.lattice]
-    prompts = [
-        {"set": name, "index": i, "text": prompt.text}
-        for name, reward_config in config.rewards.items()
-        for i, prompt in enumerate(load_prompts(reward_config.eval_prompts)[:SHOWN])
-    ]
+    prompts = shown_prompts(config, run_folder / "samples", SHOWN)
     for subject in shown:
         target = run_folder / "samples" / subject.name
         with disk_errors(target):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
 from ..files import digest, disk_errors
+from ..inputs.pictures import record_identity
 from ..models.memory import memory_errors, to_load, to_train
 from ..ops.lowrank import LowRank
 from ..planning.plan import ExpertTask
@@ -21,6 +22,7 @@ from ..samples.media import medium_of
 from ..training.mixture import Mixture, PromptSet
 from ..training.objectives.flat_keys import digest_form
 from ..training.objectives.settings import needs_whole_batches
+from ..training.preferences.file_lists import file_digest
 from .scorers import named
 
 
@@ -87,13 +89,16 @@ def train_expert(
 
 
 def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
-    """The prompt sets of an expert, each with its reward."""
+    """The prompt sets of an expert, each with its reward. The rewards that it leans on have no prompts."""
     prompt_sets = []
-    for name in task.rewards:
-        reward_config = config.rewards[name]
+    for name in (*task.rewards, *task.others):
+        reward_config, own = config.rewards[name], name in task.rewards
         reward = load_reward(reward_config.reward, name=name, **reward_config.options)
         kl = config.objective.kl if reward_config.kl is None else reward_config.kl
-        prompt_sets.append(PromptSet(reward, load_prompts(reward_config.prompts), reward_config.weight, kl))
+        prompts = load_prompts(reward_config.prompts) if own else ()
+        weight = reward_config.weight if own else task.lean * reward_config.weight
+        pairs = reward_config.pairs if own else None
+        prompt_sets.append(PromptSet(reward, prompts, weight, kl, pairs))
     return Mixture(prompt_sets, task.scoring)
 
 
@@ -109,12 +114,12 @@ def expert_inputs(job: MapJob) -> str:
     config = job.config.without_rounding(needs_whole_batches(job.config.objective))
     return digest(
         {
-            "task": asdict(task),
+            "task": task.inputs(),
             "model": [job.base_fingerprint, config.model.model_dump(mode="json")],
             "lora": config.lora.model_dump(mode="json"),
             "objective": digest_form(config.objective),
             "train": config.train.model_dump(mode="json", exclude={"checkpoint_every"}),
-            "rewards": {name: _reward_inputs(config, name) for name in task.rewards},
+            "rewards": {name: _reward_inputs(config, name) for name in (*task.rewards, *task.others)},
             "threads": config.executor.threads,
             "parents": [adapter_hash(job.run_folder / p) for p in task.parents],
             "continues": adapter_hash(job.run_folder / task.continues) if task.continues else None,
@@ -124,5 +129,6 @@ def expert_inputs(job: MapJob) -> str:
 
 def _reward_inputs(config: RunConfig, name: str) -> list[Any]:
     r = config.rewards[name]
-    prompts = digest([[p.text, dict(p.metadata)] for p in load_prompts(r.prompts)])
-    return [named(r.reward), r.options, r.kl, r.weight, prompts]
+    prompts = digest([record_identity(p) for p in load_prompts(r.prompts)])
+    known: list[Any] = [named(r.reward), r.options, r.kl, r.weight, prompts]
+    return known if r.pairs is None else [*known, file_digest(r.pairs)]

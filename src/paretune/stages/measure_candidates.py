@@ -9,21 +9,23 @@ of an unbounded reward is known only when all of them are measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from ..adapters.store import adapter_hash, load_delta, sum_deltas
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
 from ..files import digest, write_rows
+from ..inputs.pictures import record_identity
 from ..models.loading import open_policy
 from ..models.lora import folded
 from ..models.memory import memory_errors, to_measure
 from ..models.policy import Policy
 from ..ops.lowrank import LowRank
-from ..ops.merging import Experts, merge_experts
+from ..ops.merging import PROMPTS, Experts, merge_experts
 from ..planning.plan import Round, derive_seed
 from ..records.manifest import finished, write_manifest
 from ..records.read import read_candidates
@@ -35,7 +37,6 @@ from .scorers import evaluate_inputs
 from .volumes import space_of
 
 ROWS = "candidates.jsonl"
-PROMPTS = 16
 Weights = tuple[float, ...]
 
 
@@ -96,20 +97,56 @@ def measure_candidates(
     parents = [load_delta([job.run_folder / parent]) for parent in tasks[0].parents]
     cut = (config.reduce.rank, config.reduce.energy)
     policy = open_policy(config.model, devices[0])
+    models = means_of(policy, config, sets, experts, parents, job.candidates, cut)
+    return measured(job, models, job.candidates, inputs, report, should_stop)
+
+
+class Measuring(Protocol):
+    """A job that measures candidates."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The recipe."""
+        ...
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where the rows are written."""
+        ...
+
+
+def measured(
+    job: Measuring, models: Iterator[dict[str, float]], candidates: Sequence[Weights], inputs: str,
+    report: Report, should_stop: Callable[[], bool],
+) -> list[float]:  # fmt: skip
+    """Go through the mean rewards of all candidates, and write the rows. Returns their values.
+
+    Args:
+        job: what is measured.
+        models: the mean rewards of one candidate after another; each is measured when it is asked for.
+        candidates: the weights of the adapters in each.
+        inputs: a digest of everything that determines the values.
+        report: called with the progress.
+        should_stop: whether to stop before the next candidate, by raising types.Stopped.
+    """
     means: list[dict[str, float]] = []
-    for measured in means_of(policy, config, sets, experts, parents, job.candidates, cut):
-        means.append(measured)
-        name = str(job.folder.relative_to(job.run_folder))
-        report({"folder": name, "update": len(means), "epochs": len(job.candidates)})
-        if should_stop() and len(means) < len(job.candidates):
+    place = job.folder.relative_to(job.run_folder).as_posix()
+    for one in models:
+        means.append(one)
+        report({"folder": place, "update": len(means), "epochs": len(candidates)})
+        if should_stop() and len(means) < len(candidates):
             raise Stopped
-    values, reference = values_of(config, means)
+    values, reference = values_of(job.config, means)
     rows = [
         {"weights": list(w), "means": m, "value": v}
-        for w, m, v in zip(job.candidates, means, values, strict=True)
+        for w, m, v in zip(candidates, means, values, strict=True)
     ]
     write_rows(job.folder / ROWS, rows)
-    place = job.folder.relative_to(job.run_folder).as_posix()
     write_manifest(job.folder, "search", inputs, [ROWS], place=place, reference_point=reference)
     return values
 
@@ -134,11 +171,22 @@ def means_of(
         candidates: tuples of weights, one weight for each expert.
         cut: the rank and the energy that the merge is cut to.
     """
-    for weights in candidates:
-        merged = merge_experts(experts, weights, rank=cut[0], energy=cut[1]).deltas
+    merges = (merge_experts(experts, w, rank=cut[0], energy=cut[1]).deltas for w in candidates)
+    return means_with(policy, config, sets, merges, parents)
+
+
+def means_with(
+    policy: Policy,
+    config: RunConfig,
+    sets: Mapping[str, Validation],
+    changes: Iterable[Mapping[str, LowRank]],
+    parents: Sequence[Mapping[str, LowRank]],
+) -> Iterator[dict[str, float]]:
+    """`means_of` of changes that are merged already: one candidate each."""
+    for merged in changes:
         # All adapters are folded as one sum, as in the evaluation, so that a bfloat16 base is rounded once.
-        changes = sum_deltas([*parents, merged])
-        with memory_errors(to_measure, config), folded(policy.transformer, changes):
+        whole = sum_deltas([*parents, merged])
+        with memory_errors(to_measure, config), folded(policy.transformer, whole):
             means = {name: _mean(policy, config, validation) for name, validation in sets.items()}
         yield means
 
@@ -179,15 +227,30 @@ def _inputs(job: SearchJob, sets: Mapping[str, Validation]) -> str:
         {
             "candidates": job.candidates,
             "experts": [adapter_hash(job.run_folder / t.folder) for t in job.round.tasks],
-            "parents": [adapter_hash(job.run_folder / p) for p in job.round.tasks[0].parents],
             "cut": [config.reduce.rank, config.reduce.energy],
-            "model": [job.base_fingerprint, config.model.model_dump(mode="json")],
-            "evaluate": evaluate_inputs(config.evaluate),
-            "threads": config.executor.threads,
-            "rewards": {name: [identity(r.reward), r.options] for name, r in config.rewards.items()},
-            "prompts": {
-                name: [validation.seed, [asdict(prompt) for prompt in validation.prompts]]
-                for name, validation in sets.items()
-            },
+            **measuring_inputs(config, job.round, job.run_folder, job.base_fingerprint, sets),
         }
     )
+
+
+def _facts(prompt: Prompt) -> dict[str, Any]:
+    """A prompt as digests know it."""
+    text, record = record_identity(prompt)
+    return {"text": text, "metadata": record}
+
+
+def measuring_inputs(
+    config: RunConfig, round_: Round, run_folder: Path, base_fingerprint: str, sets: Mapping[str, Validation]
+) -> dict[str, Any]:
+    """What determines the values of a round's candidates, beside the candidates themselves."""
+    return {
+        "parents": [adapter_hash(run_folder / p) for p in round_.tasks[0].parents],
+        "model": [base_fingerprint, config.model.model_dump(mode="json")],
+        "evaluate": evaluate_inputs(config.evaluate),
+        "threads": config.executor.threads,
+        "rewards": {name: [identity(r.reward), r.options] for name, r in config.rewards.items()},
+        "prompts": {
+            name: [validation.seed, [_facts(prompt) for prompt in validation.prompts]]
+            for name, validation in sets.items()
+        },
+    }

@@ -32,27 +32,28 @@ class Menu:
     """The models of one method, one for each preference.
 
     fixed: adapters that every model of the menu has. experts, tokens: one for each reward, weighted by the
-    preference; a menu has either of them, or neither.
+    preference; a menu has either of them, or neither. step: how much of the experts' mean is added.
     """
 
     method: str
     fixed: tuple[str, ...]
     experts: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()
+    step: float = 1.0
 
     def at(self, preference: tuple[float, ...]) -> Mixed:
         """The model for a preference: one weight for each reward, and the weights sum to 1.
 
-        The factor of an expert is its weight, because experts are averaged. The scale of a token is its
-        weight divided by the largest weight: the token that is wanted most has its full strength, as it has
-        alone.
+        The factor of an expert is its weight times the step, because experts are averaged. The scale of a
+        token is its weight divided by the largest weight: the token that is wanted most has its full
+        strength, as it has alone.
         """
         weighted = _positive(self.experts, preference)
         wanted = _positive(self.tokens, preference)
         top = max((p for _, p in wanted), default=1.0)
         return Mixed(
             (*self.fixed, *(e for e, _ in weighted)),
-            (*(1.0 for _ in self.fixed), *(p for _, p in weighted)),
+            (*(1.0 for _ in self.fixed), *(p * self.step for _, p in weighted)),
             tuple(TokenUse(t, scale=p / top) for t, p in wanted),
         )
 
@@ -73,14 +74,16 @@ def menus_of(plan: Plan) -> list[Menu]:
 
     A method has a menu if its last round trained one expert for each reward. The menu weights these experts
     by the preference, on the model that the earlier rounds made. A soup has one round, so all its experts are
-    weighted; of MapReduce only those of the last round are.
+    weighted; of MapReduce only those of the last round are. A step that the run has yet to choose counts
+    as 1.
     """
     menus = []
     for method in plan.methods:
         last = method.rounds[-1]
         if len(last.tasks) > 1:
             experts = tuple(task.folder for task in last.tasks)
-            menus.append(Menu(method.name, last.tasks[0].parents, experts))
+            step = last.step if isinstance(last.step, float) else 1.0
+            menus.append(Menu(method.name, last.tasks[0].parents, experts, step=step))
     return menus
 
 

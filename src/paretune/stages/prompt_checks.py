@@ -14,6 +14,9 @@ from typing import Any
 
 from ..config import RunConfig
 from ..data.prompts import PREFIX, load_prompts, prompt_file
+from ..inputs.pictures import first_unreadable, picture_of
+from ..models.detect import family_of
+from ..models.family import misfit
 from ..rewards.base import check_spec, find_reward, is_own, load_reward, reward_file
 from ..rewards.checks import Check, applies_to, first_refused, refusal
 from ..rewards.trust import is_code
@@ -24,13 +27,19 @@ Refused = tuple[int | None, str] | None  # the number of the refused prompt, fro
 
 
 def check_prompts(config: RunConfig) -> None:
-    """Load all rewards and judges, and raise ParetuneError for the first prompt that one cannot score."""
+    """Load all rewards and judges, and raise ParetuneError for the first prompt that one cannot score.
+
+    Every input picture is read, too.
+    """
     rewards = {n: load_reward(r.reward, name=n, **r.options) for n, r in config.rewards.items()}
+    files = [file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts)]
+    check_pictures(config, files)
+    for file in dict.fromkeys(files):
+        _refuse("the model cannot take", file, first_unreadable)
     for name, reward_config in config.rewards.items():
         for file in (reward_config.prompts, reward_config.eval_prompts):
             _refuse(f"reward {name} cannot score", file, functools.partial(_first, rewards[name]))
-    if "morl_dr" in config.methods:
-        _check_crosswise(config, rewards)
+    _check_crosswise(config, rewards)
     _check_objective(config, [reward_config.prompts for reward_config in config.rewards.values()])
     known = set(rewards)
     for reward_config in config.rewards.values():
@@ -68,6 +77,7 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
     for file in dict.fromkeys(both):
         if _is_near(file, missing):
             load_prompts(file)  # a file that holds no prompts is refused, whatever its reward checks
+    check_pictures(config, [file for file in both if _is_near(file, missing)])
     for name, reward_config in config.rewards.items():
         both = [reward_config.prompts, reward_config.eval_prompts]
         scorers = [(f"reward {name}", reward_config.reward, both, reward_config.options)]
@@ -89,12 +99,28 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
     _check_objective(config, [file for file in files if _is_near(file, missing)])
 
 
+def check_pictures(config: RunConfig, files: Sequence[str]) -> None:
+    """Raise ParetuneError for the first prompt that lacks an input picture, or has one that nothing sees."""
+    family = family_of(config.model.path)
+
+    def ask(prompts: Sequence[Prompt]) -> Refused:
+        for number, prompt in enumerate(prompts):
+            if wrong := misfit(family, picture_of(prompt.text)):
+                return number, f"{family.name} {wrong}"
+        return None
+
+    for file in dict.fromkeys(files):
+        _refuse("the model cannot take", file, ask)
+
+
 def _check_crosswise(config: RunConfig, rewards: Mapping[str, Reward]) -> None:
-    """Check every prompt with every reward that applies to it, as morl_dr scores it."""
+    """Check every prompt with every reward that applies to it, where morl_dr or map.lean score it so."""
     for name, reward in rewards.items():
         for other, reward_config in config.rewards.items():
-            if other != name:
-                complaint = f"reward {name}, which morl_dr asks too, cannot score"
+            leans = "mapreduce" in config.methods and config.lean(other) > 0
+            asking = "morl_dr" if "morl_dr" in config.methods else "map.lean" if leans else None
+            if other != name and asking:
+                complaint = f"reward {name}, which {asking} asks too, cannot score"
                 _refuse(complaint, reward_config.prompts, functools.partial(_first_that_applies, reward))
 
 

@@ -15,8 +15,10 @@ from ..config import RunConfig
 from ..files import write_json
 from ..planning.budget import counted, expert_budget, set_sizes
 from ..planning.plan import Plan
-from ..records.labels import apart, labels
+from ..planning.words import described, exchange
+from ..records.labels import apart, labels, prompt_key
 from ..records.read import Row, read_diagnostics
+from .exchanged import exchanged, training_seconds
 from .reduce import DIAGNOSTICS
 from .scorers import Scale, read_scales
 from .subjects import expert_round, subjects_of
@@ -48,7 +50,10 @@ def summarise(
     reference = space.reference(kept.values())
     volumes = {m: space.hypervolume(v, reference) for m, v in kept.items()}
     sizes = set_sizes(config)
-    budget = {m.name: m.samples for m in counted(config, plan, sizes).methods}
+    drawn = counted(config, plan, sizes)
+    budget = {m.name: m.samples + m.reduce_samples for m in drawn.methods}
+    devices = len(config.rewards)
+    sent, seconds = exchanged(drawn, run_folder), training_seconds(drawn, run_folder, devices)
     experts = expert_round(plan)
     for task in experts.tasks if experts else ():
         budget[f"expert:{task.reward}"] = expert_budget(config, task, sizes).samples
@@ -69,6 +74,10 @@ def summarise(
         "timing": dict(timing),
         "budget": {"base": 0, **budget},
         "seeds": [config.seed],
+        "described": [*described(config), *exchange(sent, seconds, devices)],
+        "updates": {m.name: m.updates for m in drawn.methods},
+        "exchanged": sent,
+        "training_seconds": seconds,
     }  # fmt: skip
     write_json(run_folder / "summary.json", summary)
     return summary
@@ -94,7 +103,7 @@ def tables(rows: list[Row]) -> tuple[Table, Table]:
     for row in rows:
         if row.get("lattice"):
             continue
-        grouped[row["method"], row["reward"]][row["prompt"]].append(row["value"])
+        grouped[row["method"], row["reward"]][prompt_key(row)].append(row["value"])
     means: Table = defaultdict(dict)
     errors: Table = defaultdict(dict)
     for (method, reward), prompts in grouped.items():

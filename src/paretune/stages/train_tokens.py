@@ -17,6 +17,7 @@ from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
 from ..files import digest, disk_errors, write_bytes
+from ..inputs.pictures import record_identity
 from ..models.memory import memory_errors, to_load, to_train
 from ..planning.plan import Plan, TokenTask, derive_seed
 from ..records.manifest import METRICS, below, finished, read_manifest, write_manifest
@@ -118,7 +119,7 @@ def token_inputs(job: TokenJob) -> str:
     assert config.tokens is not None
     reward_config = config.rewards[task.reward]
     train, evaluate = config.train, config.evaluate
-    prompts = [[p.text, dict(p.metadata)] for p in load_prompts(reward_config.prompts)]
+    prompts = [record_identity(p) for p in load_prompts(reward_config.prompts)]
     return digest(
         {
             "task": asdict(task),

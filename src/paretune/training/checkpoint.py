@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -33,7 +33,7 @@ class TrainState:
 
     parameters: of the adapter in training. ema, old: averaged copies of them. epoch, updates: how many are
     done. inputs: a digest of everything that determines the result; a checkpoint with another digest is
-    refused.
+    refused. scaler: of the loss; see `loss_scale`.
     """
 
     parameters: dict[str, torch.nn.Parameter]
@@ -43,6 +43,7 @@ class TrainState:
     epoch: int = 0
     updates: int = 0
     inputs: str = ""
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def save_checkpoint(folder: Path, state: TrainState) -> None:
         "inputs": state.inputs,
         "sha256": sha256(temporary / "state.safetensors"),
     }
+    if state.scaler.is_enabled():
+        position["scaler"] = state.scaler.state_dict()
     write_json(temporary / "position.json", {**position, "seal": digest(position)})
     with disk_errors(final):
         if final.exists():
@@ -122,6 +125,8 @@ def load_checkpoint(found: Checkpoint, state: TrainState) -> None:
         )
     tensors = load_file(file)
     state.epoch, state.updates = position["epoch"], position["updates"]
+    if "scaler" in position:
+        state.scaler.load_state_dict(position["scaler"])
     device = next(iter(state.parameters.values())).device
     for name, parameter in state.parameters.items():
         parameter.data.copy_(tensors[f"parameters/{name}"])

@@ -27,6 +27,7 @@ from ..records.manifest import METRICS
 from ..records.read import read_metrics
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from .learning_rate import rate_share
+from .loss_scale import grad_scaler, take_step
 from .mixture import Mixture
 from .objectives.flow import Batch, FlowObjective, Rollouts, Setting
 from .objectives.settings import read_options, settings_for
@@ -60,7 +61,7 @@ class ExpertTrainer:
         self.conditions = self.policy.encode(list(kind.captions(options, mixture)), guidance)
         self.policy.free_text()
         transformer = self.policy.transformer
-        apart = config.objective.anchor == "base" and mixture.kl > 0
+        apart = self.settings.anchor == "base" and (mixture.kl > 0 or kind.anchored(options))
         if parents and not apart:
             fold(transformer, parents)
         if is_quantized(config.model):
@@ -79,12 +80,16 @@ class ExpertTrainer:
             ),
             ema=_copy(parameters),
             old=_copy(parameters),
+            scaler=grad_scaler(config.model.dtype, self.policy.device),
         )
-        anchor_is_round = self.settings.anchor == "round"
+        anchor = self.settings.anchor
         setting = Setting(
             self.policy, config.model, config.train, self.settings, mixture.kl,
             sampling_weights=lambda: swapped(self.state.parameters, self.state.old),
-            reference_weights=lambda: only(transformer, policy=False, parents=anchor_is_round),
+            reference_weights=lambda: swapped(self.state.parameters, self.state.ema)
+            if anchor == "average"
+            else only(transformer, policy=False, parents=anchor == "round"),
+            scaled=self.state.scaler.scale,
         )  # fmt: skip
         self.objective: FlowObjective[Any] = kind(setting, options)
 
@@ -130,11 +135,11 @@ class ExpertTrainer:
         return {"update": self.state.epoch, **collected.facts, **losses, **seconds}
 
     def rollout(self, generator: torch.Generator) -> Rollouts:
-        """Draw `prompts_per_epoch` groups of samples with the sampling weights, and score them."""
+        """Draw the epoch's groups of samples with the sampling weights, and score them."""
         train, start = self.config.train, time.perf_counter()
-        index = self.mixture.draw(train.prompts_per_epoch, generator)
+        index = self.mixture.draw(train.prompts_per_epoch * self.task.width, generator)
         repeated = index.repeat_interleave(train.group_size)
-        if self.settings.shared_noise:
+        if self.settings.shared_noise or self.objective.shared_noise:
             noise = self.policy.initial_noise(len(index), generator)
             noise = noise.repeat_interleave(train.group_size, dim=0)
         else:
@@ -147,7 +152,7 @@ class ExpertTrainer:
         sampled = time.perf_counter()
         scores = self.mixture.score(pictures, index, self.config.executor.reward_timeout)
         scored = time.perf_counter()
-        return Rollouts(trajectories, scores, index, sampled - start, scored - sampled)
+        return Rollouts(trajectories, scores, index, noise, sampled - start, scored - sampled)
 
     def update(self, batch: Batch | None, generator: torch.Generator) -> dict[str, float]:
         """A few optimiser steps, each on some of the groups of a batch; returns means for the metrics."""
@@ -167,17 +172,13 @@ class ExpertTrainer:
     def _step(self, part: torch.Tensor) -> dict[str, float]:
         """One optimiser step on the samples in `part`."""
         train = self.config.train
-        sums = self.objective.accumulate(part)
-        parameters = list(self.state.parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(parameters, train.max_grad_norm)
-        self.state.optimiser.step()
-        self.state.optimiser.zero_grad()
+        facts = take_step(self.state, lambda: self.objective.accumulate(part), train.max_grad_norm)
         self.objective.end_update()
         self.state.updates += 1
         if train.ema_decay > 0 and self.state.updates % train.ema_every == 0:
             t = self.state.updates // train.ema_every
             blend(self.state.ema, self.state.parameters, min((1 + t) / (10 + t), train.ema_decay))
-        return {**sums, "grad_norm": float(norm)}
+        return facts
 
     def _set_rate(self) -> None:
         train, task = self.config.train, self.task

@@ -21,13 +21,16 @@ from ..types import Prompt, Reward, Samples, take
 class PromptSet:
     """A reward and its prompts.
 
-    weight: of the reward in a weighted sum. kl: the weight of the anchor for an expert of this reward.
+    prompts: none for a reward that an expert only leans on. weight: of the reward in a weighted sum. kl: the
+    weight of the anchor for an expert of this reward. pairs: the preferences that an expert of this reward
+    trains on, see `data.preferences`, or None.
     """
 
     reward: Reward
     prompts: Sequence[Prompt]
     weight: float = 1.0
     kl: float = 0.0
+    pairs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,47 +38,64 @@ class Scores:
     """Scores of P groups of samples.
 
     raw: [R, P, G], with the signs that the rewards give, and 0 where a reward does not apply. applies: bool
-    [R, P].
+    [R, P]. told: bool [R, P], the scores of which the metrics tell the mean: without those of rewards that an
+    expert only leans on.
     """
 
     raw: torch.Tensor
     applies: torch.Tensor
+    told: torch.Tensor
 
     def mean(self) -> float:
-        """The mean of all scores."""
-        return float(self.raw[self.applies].mean())
+        """The mean of all scores that are told."""
+        return float(self.raw[self.told].mean())
 
     def spread(self) -> float:
         """The mean of the standard deviations within the groups."""
-        return float(self.raw[self.applies].std(dim=1).mean())
+        return float(self.raw[self.told].std(dim=1).mean())
 
 
 class Mixture:
     """Draws prompts evenly from several prompt sets, scores samples, and computes their advantages.
 
-    scoring: "own" scores each prompt with the reward of its set, "all" with every reward that applies to it.
+    scoring: "own" scores each prompt with the reward of its set, "all" with every reward that applies to it,
+    "lean" with the reward of its set and with every other that applies to it.
     """
 
     def __init__(self, prompt_sets: Sequence[PromptSet], scoring: str = "own") -> None:
         self.prompt_sets, self.scoring = tuple(prompt_sets), scoring
         self.prompts = [p for s in prompt_sets for p in s.prompts]
         owner = [i for i, s in enumerate(prompt_sets) for _ in s.prompts]
-        if scoring == "all":
-            applies = [[applies_to(s.reward, p) for p in self.prompts] for s in prompt_sets]
-        else:
-            applies = [[o == i for o in owner] for i in range(len(prompt_sets))]
-        self._owner, self._applies = torch.tensor(owner), torch.tensor(applies)
+        own = torch.tensor([[o == i for o in owner] for i in range(len(prompt_sets))])
+        fits = own
+        if scoring != "own":
+            fits = torch.tensor([[applies_to(s.reward, p) for p in self.prompts] for s in prompt_sets])
+        self._owner, self._applies = torch.tensor(owner), fits | own if scoring == "lean" else fits
+        self._told = own if scoring == "lean" else self._applies
+
+    @property
+    def joint(self) -> bool:
+        """Whether a sample may have the scores of several rewards."""
+        return self.scoring != "own"
 
     @property
     def kl(self) -> float:
         """The weight of the anchor: the mean over the prompt sets."""
-        return sum(s.kl for s in self.prompt_sets) / len(self.prompt_sets)
+        drawn = [s for s in self.prompt_sets if s.prompts]
+        return sum(s.kl for s in drawn) / len(drawn)
+
+    @property
+    def pairs(self) -> str | None:
+        """The preferences of the only set with prompts, or None."""
+        drawn = [s for s in self.prompt_sets if s.prompts]
+        return drawn[0].pairs if len(drawn) == 1 else None
 
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Draw the indices of `count` prompts (fewer if a set is smaller), without repetition. [P]."""
-        sizes = deal(count, [len(s.prompts) for s in self.prompt_sets], generator)
+        sets = [i for i, s in enumerate(self.prompt_sets) if s.prompts]
+        sizes = deal(count, [len(self.prompt_sets[i].prompts) for i in sets], generator)
         drawn = []
-        for i, size in enumerate(sizes):
+        for i, size in zip(sets, sizes, strict=True):
             members = (self._owner == i).nonzero().flatten()
             drawn.append(members[torch.randperm(len(members), generator=generator)[:size]])
         return torch.cat(drawn)
@@ -97,7 +117,7 @@ class Mixture:
             prompts = [self.prompts[int(index[i])] for i in kept for _ in range(group)]
             scored = score_samples(prompt_set.reward, take(samples, chosen), prompts, timeout=timeout)
             values[kept] = scored.view(len(kept), group)
-        return Scores(raw, applies)
+        return Scores(raw, applies, self._told[:, index])
 
     def oriented(self, scores: Scores) -> torch.Tensor:
         """The scores with the sign of costs changed, so that greater is better. [R, P, G]."""
@@ -108,9 +128,9 @@ class Mixture:
         """Group-relative advantages; `settings` say how several rewards are joined. [P, G]."""
         better = self.oriented(scores)
         weights = torch.tensor([s.weight for s in self.prompt_sets])
-        if self.scoring == "own":  # a prompt has one reward: nothing is summed, nothing is weighted
+        if not self.joint:  # a prompt has one reward: nothing is summed, nothing is weighted
             weights = torch.ones_like(weights)
-        order = settings.joint if self.scoring == "all" else "normalise_then_sum"
+        order = settings.joint if self.joint else "normalise_then_sum"
         return joint_advantages(
             better, weights, order, scores.applies, settings.advantage_std, settings.advantage_clip
         )

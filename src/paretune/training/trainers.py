@@ -58,7 +58,14 @@ def check_objective(config: RunConfig) -> None:
             f"objective.name: {name} does not train {config.model.path}; choose one of {known}"
         )
     _refuse_not_read(config, objective)
+    leans = "mapreduce" in config.methods and any(map(config.lean, config.rewards))
+    if leans and (objective.one_reward or not objective.draws):
+        raise ParetuneError(
+            f"map.lean: objective {name} trains on one reward, so no expert can lean on others: leave it out"
+        )
     check_with_recipe(config)
+    for reward in config.rewards:
+        _check_own(config, reward, medium)
     for method in config.methods:
         chosen = METHOD_OBJECTIVES.get(method)
         if chosen is not None and medium not in find_objective(chosen).trainers:
@@ -71,6 +78,38 @@ def check_objective(config: RunConfig) -> None:
             raise ParetuneError(
                 f"methods: {method} trains on several rewards at once, which objective {name} cannot"
             )
+
+
+def _check_own(config: RunConfig, reward: str, medium: str) -> None:
+    """Raise ParetuneError if a reward's own objective or pairs cannot be used."""
+    name, pairs = config.rewards[reward].objective, config.rewards[reward].pairs
+    joint = [method for method in config.methods if method in JOINT_METHODS]
+    if (name or pairs) and joint:
+        key = "objective" if name else "pairs"
+        raise ParetuneError(
+            f"rewards.{reward}.{key}: {joint[0]} trains one model on all rewards; leave the key out, or the "
+            "method"
+        )
+    if name is None:
+        return
+    kind = find_objective(name)
+    if medium == "texts":
+        raise ParetuneError(
+            f"rewards.{reward}.objective: only experts of flow models have objectives of their own"
+        )
+    if medium not in kind.trainers:
+        known = ", ".join(objective_names(medium))
+        raise ParetuneError(
+            f"rewards.{reward}.objective: {name} does not train this model; choose one of {known}"
+        )
+    kind.check(config, read_options(settings_for(config.objective, name)))
+
+
+def check_experts(config: RunConfig) -> None:
+    """Raise ParetuneError if the expert of a reward cannot be trained, such as from its file of pairs."""
+    for reward, own in config.rewards.items():
+        settings = settings_for(config.objective, own.objective)
+        find_objective(settings.name).check_expert(settings.name, config, reward, read_options(settings))
 
 
 def _refuse_not_read(config: RunConfig, objective: type[Objective]) -> None:

@@ -37,13 +37,14 @@ def _smaller(model: ModelConfig) -> list[str]:
 
 
 def _published(
-    billions: float, hidden: int, inner: int, layers: int, heads: int, key_heads: int, vocabulary: int
-) -> Published:
+    billions: float, hidden: int, inner: int, layers: int, heads: int, key_heads: int, vocabulary: int,
+    untuned: bool = True,
+) -> Published:  # fmt: skip
     facts = {
         "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
         "num_attention_heads": heads, "num_key_value_heads": key_heads, "vocab_size": vocabulary,
     }  # fmt: skip
-    return Published({"transformer": billions}, facts, untuned=True)
+    return Published({"transformer": billions}, facts, untuned=untuned)
 
 
 # Reward models that recipes name -> their billions of parameters, which the estimate adds to the policy's.
@@ -60,6 +61,7 @@ FAMILY = Family(
     # GPT-2's class is older than the others and has another ending.
     architectures=("ForCausalLM", "LMHeadModel"),
     published={
+        "smollm2": _published(0.135, 576, 1536, 30, 9, 3, 49152, untuned=False),
         "meta-llama/Llama-2-7b-hf": _published(6.74, 4096, 11008, 32, 32, 32, 32000),
         "meta-llama/Llama-2-13b-hf": _published(13.02, 5120, 13824, 40, 40, 40, 32000),
         "meta-llama/Llama-3.1-8B": _published(8.03, 4096, 14336, 32, 32, 8, 128256),
@@ -69,4 +71,5 @@ FAMILY = Family(
     smaller=_smaller,
     draws_an_epoch_at_once=True,  # as TRL does
     quantizes=False,
+    dtypes=("float32", "bfloat16"),  # a float16 base needs a loss scale, which TRL gives on a GPU alone
 )

@@ -9,9 +9,10 @@ import torch
 
 from ...config import ModelConfig
 from ...foreign.loading import load
+from ...foreign.silence import quiet
 from ...types import ParetuneError
 from ..checked import load_checked, loading
-from ..detect import check_model, quiet, resolve_path
+from ..detect import check_model, resolve_path
 
 
 def load_text_model(config: ModelConfig) -> tuple[Any, Any]:

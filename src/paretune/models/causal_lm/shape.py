@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..config_files import read_model_config
-from ..detect import resolve_path
+from ..detect import place_of
 from ..family import by_hub_id
 
 
@@ -29,7 +28,7 @@ class TextShape:
 
 def read_text_shape(path: str) -> TextShape | None:
     """The shape of a folder's or a published model; None where its configuration uses other names."""
-    folder = Path(resolve_path(path))
+    folder = place_of(path)
     if folder.is_dir():
         return _shape(read_model_config(folder / "config.json"))
     known = by_hub_id().get(path)

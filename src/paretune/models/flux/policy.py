@@ -17,7 +17,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from ..flow import Conditions
 from ..pipelines import PipelinePolicy
-from .family import FAMILY, text_tokens
+from .family import FAMILY, T5_TOKENS
 
 # peft matches the ends of names: "attn.to_q" matches in both kinds of blocks. Single-stream blocks have no
 # attn.to_out: their proj_out also takes the feed-forward half, and Flow-GRPO does not adapt it.
@@ -38,8 +38,9 @@ class FluxPolicy(PipelinePolicy):
 
     def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """CLIP's pooled vector and T5's sequence."""
+        length = self.options.max_sequence_length or T5_TOKENS
         embeds, pooled, _ = self.pipe.encode_prompt(
-            texts, texts, device=self.device, max_sequence_length=text_tokens(self.config)
+            texts, texts, device=self.device, max_sequence_length=length
         )
         return {"embeds": embeds, "pooled": pooled}
 
@@ -47,10 +48,19 @@ class FluxPolicy(PipelinePolicy):
         self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
     ) -> torch.Tensor:
         """The transformer's output, with guidance as an input. float32, packed as x."""
-        assert conditions.pooled is not None
         side = 2 * self.pipe.vae_scale_factor
-        grid = (self.shape.height // side, self.shape.width // side)
-        image_ids = FluxPipeline._prepare_latent_image_ids(len(x), *grid, self.device, self.dtype)
+        ids = self.positions(self.shape.height // side, self.shape.width // side)
+        return self.predict(x, ids, sigma, conditions, guidance)
+
+    def positions(self, height: int, width: int) -> torch.Tensor:
+        """The ids of a picture's tokens, by row and column, [height * width, 3]."""
+        return FluxPipeline._prepare_latent_image_ids(1, height, width, self.device, self.dtype)
+
+    def predict(
+        self, x: torch.Tensor, ids: torch.Tensor, sigma: torch.Tensor, conditions: Conditions, guidance: float
+    ) -> torch.Tensor:
+        """The transformer's output for tokens x [B, N, 4C] with the ids [N, 3]. float32 [B, N, 4C]."""
+        assert conditions.pooled is not None
         v = self.run_transformer(
             x,
             timestep=sigma,
@@ -58,7 +68,7 @@ class FluxPolicy(PipelinePolicy):
             pooled_projections=conditions.pooled.to(self.dtype),
             encoder_hidden_states=conditions.embeds.to(self.dtype),
             txt_ids=torch.zeros(conditions.embeds.shape[1], 3, device=self.device, dtype=self.dtype),
-            img_ids=image_ids,
+            img_ids=ids,
         )
         return v.float()
 

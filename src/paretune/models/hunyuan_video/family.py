@@ -9,7 +9,7 @@ from pydantic import Field
 from ...config import ModelConfig
 from ...types import ParetuneError
 from ..family import Family, Published
-from ..options import FlowOptions, Positive, PositiveReal, read_options
+from ..options import FlowOptions, Positive, PositiveReal, Tiles, read_options
 from ..shapes import PartConfig, Shape, pixel_sides
 from ..text_limits import Limit
 
@@ -34,10 +34,12 @@ class VideoOptions(FlowOptions):
     """The options of HunyuanVideo.
 
     frames: of a clip; None: the model's default. shift: of the schedule; None: the pipeline's default.
+    tiles: in which large clips are decoded, or none.
     """
 
     frames: Annotated[Positive, Field(le=10_000)] | None = None
     shift: PositiveReal | None = None
+    tiles: Tiles = "blended"
 
 
 def time_factor(vae: PartConfig) -> int:

@@ -16,11 +16,11 @@ import torch
 from diffusers import HunyuanVideoPipeline
 
 from ...reward_tokens.pipelines import Scaled
-from ...types import ParetuneError
+from ..clips import ClipPolicy
 from ..flow import Conditions
 from ..options import read_options
-from ..pipelines import PipelinePolicy
 from ..shapes import Shape
+from ..tiles import Axis, clip_axes
 from .family import FAMILY, TEXT_TOKENS, VideoOptions, time_factor
 
 # The text refiner's attention modules have the same endings, and get adapters too.
@@ -30,7 +30,7 @@ TARGETS = (
 )  # fmt: skip
 
 
-class HunyuanVideoPolicy(PipelinePolicy):
+class HunyuanVideoPolicy(ClipPolicy):
     """See `flow.FlowPolicy`."""
 
     kind = HunyuanVideoPipeline
@@ -39,14 +39,31 @@ class HunyuanVideoPolicy(PipelinePolicy):
     encoders = ("text_encoder", "text_encoder_2")
 
     def check_size(self) -> Shape:
-        """Latents [C, t, h, w]. Large clips are decoded in tiles."""
-        # Blending of tiles in time requires the nominal factor; otherwise a clip is one tile in time.
+        """Latents [C, t, h, w]. Large clips are encoded in diffusers' tiles, and decoded by `axes`."""
+        # diffusers' tiles in time require the nominal factor; otherwise a clip is one tile in time.
         nominal = self.vae.temporal_compression_ratio
-        self.vae.use_framewise_decoding = time_factor(self.vae.config) == nominal
-        self.vae.use_framewise_encoding = self.vae.use_framewise_decoding
+        self.vae.use_framewise_encoding = time_factor(self.vae.config) == nominal
+        self.vae.use_framewise_decoding = False
         if self.pipe.vae_scale_factor_spatial > 1:
             self.vae.enable_tiling()
         return super().check_size()
+
+    def axes(self) -> Sequence[Axis] | None:
+        """See `ClipPolicy.axes`. An autoencoder that compresses nothing decodes small clips only."""
+        options, vae = read_options(VideoOptions, self.config), self.vae
+        if options.tiles == "none" or vae.spatial_compression_ratio == 1:
+            return None
+        return clip_axes(
+            vae.tile_sample_min_height, vae.spatial_compression_ratio, time_factor(vae.config)
+        )
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """See `ClipPolicy.decode_latents`."""
+        tiling, self.vae.use_tiling = self.vae.use_tiling, False
+        try:
+            return super().decode_latents(latents)
+        finally:
+            self.vae.use_tiling = tiling
 
     def embed(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """Llama's sequence with its mask, and CLIP's pooled vector."""
@@ -92,16 +109,3 @@ class HunyuanVideoPolicy(PipelinePolicy):
         if shift is not None:
             scheduler.set_shift(shift)
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
-
-    def decode(self, latents: torch.Tensor, batch: int = 8) -> torch.Tensor:
-        """Clips float32 [B, T, 3, H, W] in [0, 1]."""
-        return super().decode(latents, batch).transpose(1, 2).contiguous()
-
-    def encode_media(self, pixels: torch.Tensor, batch: int = 1) -> torch.Tensor:
-        """Clips [B, T, 3, H, W] in [0, 1] -> latents. Raises ParetuneError for other sizes."""
-        if pixels.shape[1] != self.shape.frames:
-            raise ParetuneError(
-                f"a clip of {pixels.shape[1]} frames cannot be encoded: the model's have {self.shape.frames} "
-                "(model.options.frames)"
-            )
-        return super().encode_media(pixels.transpose(1, 2), batch)

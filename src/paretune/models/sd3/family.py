@@ -95,6 +95,7 @@ FAMILY = Family(
     published={
         "stabilityai/stable-diffusion-3.5-medium": _published(2.24, _MEDIUM),
         "stabilityai/stable-diffusion-3.5-large": _published(8.06, _LARGE),
+        "stabilityai/stable-diffusion-3.5-large-turbo": _published(8.06, _LARGE),
         "stabilityai/stable-diffusion-3-medium-diffusers": _published(2.03, _COMMON),
     },
     text_tokens=lambda model: CLIP_TOKENS + T5_TOKENS,

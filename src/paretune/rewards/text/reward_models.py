@@ -120,9 +120,6 @@ class TextModelReward:
 def _load(model: str, device: str | None) -> tuple[Any, Any]:
     """Network and tokenizer, checked for what a reward needs."""
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
     place = _resolve(model)
     try:
         config: Any = foreign.load(AutoConfig, place, f"reward model {model}")

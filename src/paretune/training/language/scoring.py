@@ -54,10 +54,10 @@ class Scoring:
     def arguments(self, objective: ObjectiveConfig) -> dict[str, Any]:
         """TRL's arguments for joint methods.
 
-        They say how TRL makes one advantage of several rewards (morl_dr), or of the reward of each prompt
-        (morl_d).
+        They say how TRL makes one advantage of several rewards (morl_dr, and experts that lean on other
+        rewards), or of the reward of each prompt (morl_d).
         """
-        whole = self.mixture.scoring == "all"
+        whole = self.mixture.joint
         weights = [s.weight if whole else 1.0 for s in self.mixture.prompt_sets]
         later = whole and objective.joint == "normalise_then_sum"
         order = "normalize_then_sum" if later else "sum_then_normalize"

@@ -106,7 +106,7 @@ class LanguageTrainer:
     def _draw(self, epoch: int) -> torch.Tensor:
         """The prompts of an epoch, [P]."""
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, epoch))
-        return self.mixture.draw(self.config.train.prompts_per_epoch, generator)
+        return self.mixture.draw(self.config.train.prompts_per_epoch * self.task.width, generator)
 
     def _batches(self, prompts: int) -> Batches:
         group = self.config.train.group_size if self.objective.draws else 1

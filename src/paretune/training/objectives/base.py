@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from ...config import RunConfig
-from ...types import Prompt
+from ...types import ParetuneError, Prompt
 
 
 class Options(BaseModel):
@@ -40,6 +40,18 @@ class Objective:
         """Raise ParetuneError if the options do not fit the rest of the recipe."""
 
     @classmethod
+    def check_expert(cls, name: str, config: RunConfig, reward: str, options: Any) -> None:
+        """Raise ParetuneError if it cannot train the expert of a reward: by default from no file of pairs.
+
+        name: the objective's, for the message.
+        """
+        if config.rewards[reward].pairs is not None:
+            raise ParetuneError(
+                f"rewards.{reward}.pairs: objective {name} draws its samples; give the reward a preference "
+                "objective, such as objective: diffusion_dpo"
+            )
+
+    @classmethod
     def check_prompts(cls, name: str, prompts: Sequence[Prompt]) -> None:
         """Raise ParetuneError for a prompt whose record lacks something that training needs.
 
@@ -50,6 +62,11 @@ class Objective:
     def trained_points(cls, config: RunConfig, options: Any) -> float:
         """At how many noise levels or steps a drawn sample is trained on average; `estimate` counts them."""
         return 1.0
+
+    @classmethod
+    def anchored(cls, options: Any) -> bool:
+        """Whether its loss looks at the anchor even without a KL term."""
+        return False
 
     @classmethod
     def needs_whole_batches(cls, options: Any) -> bool:

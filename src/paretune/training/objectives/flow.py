@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
@@ -43,11 +44,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """The samples of an epoch. scores: of P groups of G samples. index: [P], the prompts of the groups."""
+    """The samples of an epoch.
+
+    scores: of P groups of G samples. index: [P], the prompts of the groups. noise: [P * G, ..], what the
+    samples were drawn from.
+    """
 
     trajectories: Trajectories
     scores: Scores
     index: torch.Tensor
+    noise: torch.Tensor
     seconds_sample: float
     seconds_score: float
 
@@ -79,7 +85,8 @@ class Setting:
 
     settings: the keys that all objectives share. kl: the weight of the anchor. sampling_weights: a context in
     which the policy has the copy of the adapter that draws samples. reference_weights: a context in which the
-    policy is the anchor, which is the model that the round starts with, or the original base.
+    policy is the anchor, which is the model that the round starts with, the original base, or the average of
+    the expert itself. scaled: the scaled loss, whose gradient is taken; see `loss_scale`.
     """
 
     policy: FlowPolicy
@@ -89,13 +96,18 @@ class Setting:
     kl: float
     sampling_weights: Weights
     reference_weights: Weights
+    scaled: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss
 
 
 class Learner(Protocol):
-    """The parts of the trainer that `collect` may use. conditions: those of `captions`, in the same order."""
+    """The parts of the trainer that `collect` may use.
+
+    folder: of the expert. conditions: those of `captions`, in the same order.
+    """
 
     config: RunConfig
     task: ExpertTask
+    folder: Path
     mixture: Mixture
     policy: FlowPolicy
     conditions: Conditions
@@ -111,12 +123,13 @@ class FlowObjective(Objective, Generic[T]):
 
     slots: the number of noise levels, or steps, at which a sample is trained. sampling_decay: the copy of the
     adapter that draws samples is a moving average of the adapter with this decay; 0: it is the adapter after
-    each epoch; None: it never changes.
+    each epoch; None: it never changes. shared_noise: whether a group always begins at one initial noise.
     """
 
     trainers: ClassVar[Mapping[str, str]] = {"pictures": TRAINER, "clips": TRAINER}
     slots: int = 1
     sampling_decay: float | None = 0.0
+    shared_noise: bool = False
     batch: Batch
 
     def __init__(self, setting: Setting, options: T) -> None:
@@ -137,7 +150,7 @@ class FlowObjective(Objective, Generic[T]):
 
     def collect(self, learner: Learner, generator: torch.Generator) -> Collected:
         """The samples of an epoch: by default rollouts, scored by the mixture's rewards."""
-        rollouts = learner.rollout(generator)
+        rollouts = self.rollouts(learner, generator)
         advantages = self.advantages(learner.mixture, rollouts.scores)
         facts = {
             "reward": rollouts.scores.mean(), "reward_std": rollouts.scores.spread(),
@@ -153,6 +166,10 @@ class FlowObjective(Objective, Generic[T]):
         groups = torch.unique(samples // group, return_inverse=True)[1]
         trajectories = rollouts.trajectories.select(samples)
         return Collected(Batch(trajectories, advantages.flatten()[samples], conditions, groups), facts)
+
+    def rollouts(self, learner: Learner, generator: torch.Generator) -> Rollouts:
+        """Draw and score the groups of an epoch."""
+        return learner.rollout(generator)
 
     def advantages(self, mixture: Mixture, scores: Scores) -> torch.Tensor:
         """The advantages of the samples, [P, G]. A group whose advantages are all zero is not trained on."""
@@ -178,13 +195,14 @@ class FlowObjective(Objective, Generic[T]):
         """Accumulate the gradient of one update, of the mean loss of the samples in `part`.
 
         By default this is done slot by slot and micro-batch by micro-batch. Returns means for the metrics.
+        It draws no random numbers, because it is done again where a scaled gradient overflows.
         """
         sums: dict[str, float] = {"loss": 0.0, "kl": 0.0, "ratio": 0.0}
         for slot in range(self.slots):
             for index in part.split(self.setting.train.micro_batch):
                 share = len(index) / (len(part) * self.slots)
                 loss = self.loss(index, slot)
-                (loss.total * share).backward()
+                self.setting.scaled(loss.total * share).backward()
                 facts = {"loss": float(loss.total.detach()), "kl": loss.kl, "ratio": loss.ratio, **loss.facts}
                 for key, value in facts.items():
                     sums[key] = sums.get(key, 0.0) + value * share

@@ -11,6 +11,7 @@ from importlib import import_module
 
 from ...foreign.entry_points import added, load_added
 from ...types import ParetuneError
+from ..preferences.presets import PRESETS
 from .base import Objective
 
 GROUP = "paretune.objectives"
@@ -20,6 +21,7 @@ OBJECTIVES: dict[str, str] = {
     "awm": "awm:AWM",
     "sft": "sft:SFT",
     "flow_grpo": "flow_grpo:FlowGRPO",
+    "tree_grpo": "tree_grpo:TreeGRPO",
     "grpo": "grpo:GRPO",
     "dpo": "preferences:DPO",
     "ipo": "preferences:IPO",
@@ -41,7 +43,7 @@ OBJECTIVES: dict[str, str] = {
     "cdpo": "pair_losses:CriticalDPO",
     "tgdpo": "pair_losses:GuidedDPO",
     "madpo_text": "pair_losses:MarginDPO",
-    "sem_dpo": "pair_losses:SemDPO",
+    "sem_dpo_text": "pair_losses:SemDPO",
     "asft": "link_losses:ASFT",
     "adpo_text": "link_losses:AnchoredDPO",
     "tree_tpo": "link_losses:TreeTPO",
@@ -49,6 +51,7 @@ OBJECTIVES: dict[str, str] = {
     "ofs_dpo": "link_losses:OFSDPO",
     "triple_tpo": "link_losses:TripleTPO",
     "symbolic": "link_losses:Symbolic",
+    **{name: f"preference:{name}" for name in PRESETS},
 }
 
 

@@ -9,6 +9,7 @@ import torch
 
 from ...config import RunConfig
 from ...files import digest
+from ...inputs.pictures import prompt_identity
 from ...models.flow import Sampling, sample
 from ...ops.flow_matching import (
     flow_matching_loss,
@@ -35,7 +36,7 @@ class FlowStudent(Student):
         """See `Student`. Samples are drawn by the ODE, as in the evaluation."""
         sampling, count = sampling_of(self.config), self.settings.options.samples
         settings = [count, sampling.batch, sampling.steps, sampling.guidance, self.task.seed]
-        inputs = digest([inputs, settings, [p.text for p in prompts]])
+        inputs = digest([inputs, settings, [prompt_identity(p.text) for p in prompts]])
         self.prompts = list(prompts)
         drawn = draw_once(folder, inputs, count, sampling.batch, self._draw_part, should_stop)
         self.clean, self.index = drawn["clean"], drawn["index"]

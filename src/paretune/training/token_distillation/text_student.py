@@ -23,10 +23,9 @@ from ...planning.plan import derive_seed
 from ...reward_tokens.files import Token
 from ...reward_tokens.language import vectors_of, with_words
 from ...types import Prompt, Samples
+from ..answer_log_probs import NOTHING, answer_log_probs
 from .student import Losses, Student
 from .teacher import Tensors, draw_once
-
-NOTHING = -1  # after an answer's end
 
 
 class TextStudent(Student):
@@ -84,16 +83,7 @@ class TextStudent(Student):
         self, asked: list[list[int]], answers: Tensor, index: Tensor, vectors: Tensor | None
     ) -> Tensor:
         """The model's log-probabilities at each position of the answers, [B, A, V]."""
-        prompts = [asked[int(i)] for i in index]
-        rows = [
-            [*prompt, *(one for one in answer if one != NOTHING)]
-            for prompt, answer in zip(prompts, answers.tolist(), strict=True)
-        ]
-        logits = self.policy.logits(rows, vectors)
-        first = torch.tensor([len(prompt) - 1 for prompt in prompts])
-        places = (first[:, None] + torch.arange(answers.shape[1])).clamp(max=logits.shape[1] - 1)
-        said = logits[torch.arange(len(rows))[:, None], places]
-        return (said / self.policy.settings.temperature).log_softmax(2)
+        return answer_log_probs(self.policy, [asked[int(i)] for i in index], answers, vectors)
 
     @torch.no_grad()
     def draw(self, prompts: Sequence[Prompt], seed: int) -> Samples:

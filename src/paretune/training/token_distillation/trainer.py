@@ -29,6 +29,7 @@ from ...reward_tokens.files import Token
 from ...rewards.base import oriented, score_samples
 from ...types import Prompt, Reward
 from ..checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
+from ..loss_scale import grad_scaler, take_step
 from ..trainers import open_student
 
 Report = Callable[[dict[str, Any]], None]
@@ -63,7 +64,8 @@ class TokenTrainer:
         best = {n: p.detach().clone() for n, p in parameters.items()}
         optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
         self.rates = [group["lr"] for group in optimiser.param_groups]
-        self.state = TrainState(parameters, optimiser, ema=best, old={})
+        scaler = grad_scaler(config.model.dtype, self.student.policy.device)
+        self.state = TrainState(parameters, optimiser, ema=best, old={}, scaler=scaler)
         self.rows: list[dict[str, Any]] = []
         self.samples = 0
 
@@ -125,18 +127,18 @@ class TokenTrainer:
         losses = self.student.batch(chosen, generator)
         for group, rate in zip(self.state.optimiser.param_groups, self.rates, strict=True):
             group["lr"] = rate * cosine(step / self.settings.steps)
-        total = 0.0
-        for part in torch.arange(len(chosen)).split(train.micro_batch):
-            loss = losses(part)
-            share = len(part) / len(chosen)
-            (loss * share).backward()
-            total += float(loss.detach()) * share
-        parameters = list(self.state.parameters.values())
+
+        def accumulate() -> dict[str, float]:
+            total = 0.0
+            for part in torch.arange(len(chosen)).split(train.micro_batch):
+                loss = losses(part)
+                share = len(part) / len(chosen)
+                self.state.scaler.scale(loss * share).backward()
+                total += float(loss.detach()) * share
+            return {"loss": total}
+
         # Adam does not depend on the gradient's overall length, but outliers among the steps do matter to it.
-        norm = torch.nn.utils.clip_grad_norm_(parameters, train.max_grad_norm)
-        self.state.optimiser.step()
-        self.state.optimiser.zero_grad()
-        return {"loss": total, "grad_norm": float(norm)}
+        return take_step(self.state, accumulate, train.max_grad_norm)
 
     @torch.no_grad()
     def validate(self) -> float:

@@ -1,0 +1,176 @@
+"""`paretune advise`: a pilot of some minutes that says how a recipe's rewards should be joined, and why.
+
+    agreement   all rewards score the base model's samples: their correlations within a prompt
+    pilot       one round of short experts, one for each reward: the cosines of their changes, and what each
+                of them does to the other rewards
+
+The choice follows from these by the rule of `choose`, whose bounds are rules of thumb. Prompts are put aside
+of the training sets, as for `paretune tune`; the held-out prompts stay unseen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import RunConfig
+from ..environment import describe
+from ..executors import open_executor
+from ..executors.base import Report
+from ..files import write_json
+from ..models.detect import resolve_path
+from ..recipes import parse_config
+from ..records.read import read_diagnostics
+from ..stages.agreement import AgreementJob, measure_agreement
+from ..stages.reduce import DIAGNOSTICS
+from ..stages.volumes import Space, space_of
+from ..types import ParetuneError
+from .trials import Means, begin, hold_out, train_and_measure
+
+ADVICE = "advice.json"
+SAMPLES = 8  # of each prompt, for the agreement
+# A correlation of AGREE or more agrees; a correlation or a cosine of OPPOSE or less opposes.
+AGREE, OPPOSE = 0.3, -0.1
+SATURATED = 0.8  # the share of the way to a reward's best value after which little is left to learn
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the pilot measured.
+
+    agreement: correlations of all pairs of rewards that could be measured. cosines: of all pairs of experts.
+    taxes: "EXPERT lowers REWARD by x", where the change exceeds two standard errors. reached: reward -> the
+    share of the way from the base to its best value that its own expert went; without unbounded rewards.
+    """
+
+    agreement: list[float]
+    cosines: list[float]
+    taxes: list[str]
+    reached: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """name: soup, distil, or lean. set: keys of the recipe. why: the evidence, in sentences."""
+
+    name: str
+    set: dict[str, Any]
+    why: list[str]
+
+
+def choose(config: RunConfig, found: Evidence) -> Choice:
+    """The rule.
+
+    - Experts that saturate within the pilot: distil, which keeps in one student what an average would weaken.
+    - Rewards that agree everywhere, and experts that do not oppose: a soup, as each expert helps the others.
+    - Otherwise: MapReduce whose experts lean on the other rewards, with more, shorter and longer steps.
+
+    Adapters that start at random and train shortly have cosines near 0, so only negative ones tell something.
+    """
+    least = {"agreement of the rewards": found.agreement, "cosine of the experts": found.cosines}
+    facts = [f"the least {what} is {min(values):+.2f}" for what, values in least.items() if values]
+    if not found.agreement:
+        facts.append("no two rewards score the same prompts with differences")
+    facts += found.taxes or ["no expert worsens another reward by more than two standard errors"]
+    worst = min([*found.agreement, *found.cosines], default=0.0)
+    least_reached = min((found.reached.get(name, 0.0) for name in config.rewards), default=0.0)
+    if least_reached > SATURATED:
+        facts.insert(0, f"every expert went {least_reached:.0%} or more of the way to its best value")
+        return Choice("distil", {"methods": ["mapreduce"], "rounds": 1, "reduce.method": "distil"}, facts)
+    agree = bool(found.agreement) and min(found.agreement) >= AGREE
+    if agree and worst > OPPOSE and not found.taxes:
+        return Choice("soup", {"methods": ["rewarded_soup"]}, facts)
+    halved = max(1, config.train.epochs // 2)
+    settings = {
+        "methods": ["mapreduce"], "map.lean": 0.5, "reduce.step": 2, "rounds": 2 * config.rounds,
+        "train.epochs": halved,
+    }  # fmt: skip
+    if worst <= OPPOSE or found.taxes:
+        facts.insert(0, "the rewards conflict: experts that see the other rewards stop undoing each other")
+    else:
+        facts.insert(0, "the experts change different things, and an average weakens each of them")
+    return Choice("lean", settings, facts)
+
+
+def advise(
+    config: RunConfig, out: Path, report: Report, epochs: int = 4, prompts: int = 16
+) -> dict[str, Any]:
+    """Run the pilot, or go on with it, and return its evidence and the choice. advice.json holds the same.
+
+    Args:
+        config: the recipe.
+        out: the folder of the pilot.
+        report: called with events.
+        epochs: of the pilot's experts.
+        prompts: validation prompts of each reward.
+
+    Raises:
+        ParetuneError: for a mistake of the user, such as a recipe of one reward.
+    """
+    if len(config.rewards) == 1:
+        raise ParetuneError(f"{config.name} has one reward, so there is nothing to join: use paretune run")
+    raw = config.model_dump(mode="json")
+    raw |= {"methods": ["mapreduce"], "rounds": 1, "tokens": None, "map": {"lean": 0.0}, "reduce": {}}
+    raw["train"]["epochs"] = epochs
+    own = {"epochs": None, "lean": None, "weight": 1.0}
+    raw["rewards"] = {name: reward | own for name, reward in raw["rewards"].items()}
+    pilot = parse_config(raw, "the pilot")
+    begin(pilot, out)
+    pilot = hold_out(pilot, prompts, out / "prompts")
+    means, errors = train_and_measure(pilot, out / "pilot", report, others=True)
+    agreement = _agreement(pilot, out / "agreement", report)
+    cosines = read_diagnostics(out / "pilot" / "round-1" / "merged" / DIAGNOSTICS)["cosines"]
+    evidence = Evidence(
+        _pairs(agreement["agreement"]), _pairs(cosines), _taxes(pilot, means, errors),
+        _reached(space_of(pilot), means),
+    )  # fmt: skip
+    advice = {
+        **agreement, "cosines": cosines, "means": means, "stderr": errors, "evidence": asdict(evidence),
+        "choice": asdict(choose(config, evidence)),
+    }  # fmt: skip
+    write_json(out / ADVICE, advice)
+    return advice
+
+
+def _agreement(config: RunConfig, folder: Path, report: Report) -> dict[str, Any]:
+    asked = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"samples": SAMPLES})})
+    executor = open_executor(config, usual=1)
+    with executor:
+        environment = describe(config, resolve_path(config.model.path), executor.device)
+        job = AgreementJob(asked, folder, environment["model_fingerprint"])
+        return executor.map(measure_agreement, [job], report)[0]
+
+
+def _pairs(rows: Sequence[Sequence[float | None]]) -> list[float]:
+    """The entries above the diagonal that were measured."""
+    return [x for i, row in enumerate(rows) for x in row[i + 1 :] if x is not None]
+
+
+def _taxes(config: RunConfig, means: Means, errors: Means) -> list[str]:
+    """The other rewards that an expert makes worse by more than two standard errors of the difference."""
+    rising = space_of(config).rising
+    told = []
+    for own in config.rewards:
+        for other in config.rewards:
+            model = f"expert:{own}"
+            change = (means[model][other] - means["base"][other]) * (1 if rising[other] else -1)
+            if other != own and change < -2 * math.hypot(errors[model][other], errors["base"][other]):
+                told.append(f"the expert of {own} worsens {other} by {-change:.3f}")
+    return told
+
+
+def _reached(space: Space, means: Means) -> dict[str, float]:
+    reached = {}
+    for name, (low, high) in space.ranges.items():
+        best, start = (high if space.rising[name] else low), means["base"][name]
+        if math.isfinite(best) and best != start:
+            reached[name] = (means[f"expert:{name}"][name] - start) / (best - start)
+    return reached
+
+
+def table_of(advice: Mapping[str, Any], key: str) -> list[list[str]]:
+    """A matrix of the advice as texts, a dash where a pair was not measured."""
+    return [["–" if x is None else f"{x:+.2f}" for x in row] for row in advice[key]]

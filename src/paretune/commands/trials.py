@@ -1,0 +1,116 @@
+"""Short trainings beside a run: their prompts, and what their model measures.
+
+Nothing here looks at a recipe's held-out prompts. A part of every training set is put aside, and models are
+measured on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config import RunConfig
+from ..data.prompts import load_prompts
+from ..environment import describe
+from ..executors import open_executor
+from ..executors.base import Report
+from ..files import write_json, write_rows, write_text
+from ..models.detect import resolve_path
+from ..planning.methods import build_plan
+from ..records.labels import apart
+from ..records.read import read_evaluation
+from ..rewards.process import reward_process
+from ..run import Clock, Stages
+from ..stages.claim import claim, lock
+from ..stages.evaluate import Subject
+from ..stages.subjects import subjects_of
+from ..stages.summarise import tables
+from ..training.token_distillation.trainer import split
+from ..types import Dialogue, ParetuneError, Prompt
+
+Means = dict[str, dict[str, float]]  # model -> reward -> value
+
+
+def hold_out(config: RunConfig, count: int, folder: Path) -> RunConfig:
+    """The recipe for trials: its training sets without `count` prompts each, which are measured instead.
+
+    At most a third of a set is put aside. Judges and untargeted rewards are left out.
+
+    Args:
+        config: the recipe.
+        count: prompts of each set that are put aside.
+        folder: where the parts are written, as files of prompts.
+    """
+    rewards = {}
+    for name, own in config.rewards.items():
+        train, held = split(load_prompts(own.prompts), count, config.seed)
+        files = {part: folder / f"{name}-{part}.jsonl" for part in ("train", "validation")}
+        for part, prompts in (("train", train), ("validation", held)):
+            write_rows(files[part], [_record(prompt) for prompt in prompts])
+        changes = {"prompts": str(files["train"]), "eval_prompts": str(files["validation"]), "judge": None}
+        rewards[name] = own.model_copy(update=changes)
+    settings = {"prompts": count, "judges": False, "untargeted": (), "lattice": 0}
+    evaluate = config.evaluate.model_copy(update=settings)
+    return config.model_copy(update={"rewards": rewards, "evaluate": evaluate, "tokens": None})
+
+
+def _record(prompt: Prompt) -> dict[str, Any]:
+    """The record that reads as this prompt. That of a conversation holds its turns already."""
+    record = dict(prompt.metadata)
+    return record if isinstance(prompt.text, Dialogue) else {"prompt": prompt.text, **record}
+
+
+def begin(config: RunConfig, folder: Path) -> None:
+    """Write the recipe of the trials into `folder`, or make sure that it is the one there."""
+    file, text = folder / "recipe.yaml", config.to_yaml()
+    if file.exists() and file.read_text(encoding="utf-8") != text:
+        raise ParetuneError(f"{folder} holds trials of another recipe; choose another --out")
+    if not file.exists() and folder.exists() and any(folder.iterdir()):
+        raise ParetuneError(f"{folder} is not empty and holds no trials; choose another --out")
+    write_text(file, text)
+
+
+def train_and_measure(
+    config: RunConfig, folder: Path, report: Report, others: bool = False
+) -> tuple[Means, Means]:
+    """Train the one method of a recipe in `folder`, or go on with it, and measure its model.
+
+    Args:
+        config: a recipe of one method.
+        folder: a run's folder, of which only rounds and evaluation are made.
+        report: called with events.
+        others: whether to measure the base and the experts too.
+
+    Returns:
+        Model -> reward -> mean on the recipe's `eval_prompts`, and the same of standard errors.
+    """
+    plan = build_plan(config)
+    (method,) = plan.methods
+    last = f"mapreduce@{config.rounds}" if method.name == "mapreduce" else method.name
+    kept = {last, "base", *(f"expert:{name}" for name in config.rewards)} if others else {last}
+    subjects = tuple(subject for subject in subjects_of(config, plan) if subject.name in kept)
+    executor = open_executor(config, usual=len(config.rewards))
+    claim(config, plan, folder, resume=True)
+    reward_process().kill()  # it checked the rewards in `claim`; each worker starts one for itself
+    with lock(folder) as held, executor:
+        environment = describe(config, resolve_path(config.model.path), executor.device)
+        write_json(folder / "environment.json", environment)
+        stages = Stages(
+            config, plan, subjects, folder, environment["model_fingerprint"], executor,
+            held.watching(report), Clock(folder),
+        )  # fmt: skip
+        stages.map_and_reduce(method)
+        stages.evaluate()
+    return tables(rows_of(folder, subjects))
+
+
+def rows_of(folder: Path, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
+    """The measured values of some models of a run."""
+    return apart([r for s in subjects for r in read_evaluation(folder / s.folder / "rows.jsonl")])
+
+
+def only(means: Mapping[str, dict[str, float]]) -> dict[str, float]:
+    """The means of a table of one model."""
+    (found,) = means.values()
+    return found

@@ -1,0 +1,151 @@
+"""`paretune tune`: the learning rate and the batch at which each method does best, by the same small grid.
+
+A comparison is fair only where every method stands at its own best. Each setting is trained with seeds that
+no table reports, and measured on prompts that are put aside of the training sets; the held-out prompts stay
+unseen. The value of a setting is the hypervolume of its means, a mean over the seeds, from one reference
+point for all. Every setting of a method draws as many samples as the recipe asks for: with a batch b times as
+large there are 1/b as many epochs, rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ..config import RunConfig
+from ..executors.base import Report
+from ..files import write_text
+from ..planning.methods import build_plan
+from ..recipes import parse_config
+from ..stages.volumes import space_of
+from ..types import ParetuneError
+from ..yaml_text import dump_yaml
+from .trials import begin, hold_out, only, train_and_measure
+
+RATES, BATCHES, SEEDS, PROMPTS = (0.5, 1.0, 2.0), (1.0, 2.0), (1000,), 32
+CHOSEN = "tuned.yaml"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A point of the grid: factors of the recipe's learning rate and of its prompts an epoch."""
+
+    rate: float
+    batch: float
+
+    @property
+    def name(self) -> str:
+        """For folders."""
+        return f"rate-{self.rate:g}-batch-{self.batch:g}"
+
+    def of(self, config: RunConfig) -> RunConfig:
+        """The recipe with this setting. Raises ParetuneError where it has no whole number of prompts."""
+        train, raw = config.train, config.model_dump(mode="json")
+        prompts = train.prompts_per_epoch * self.batch
+        if prompts != int(prompts):
+            raise ParetuneError(
+                f"--batches {self.batch:g}: {train.prompts_per_epoch} prompts an epoch times {self.batch:g} "
+                "are no whole number"
+            )
+        raw["train"]["learning_rate"] = train.learning_rate * self.rate
+        raw["train"]["prompts_per_epoch"] = int(prompts)
+        for section in (raw["train"], *raw["rewards"].values()):
+            if section["epochs"] is not None:
+                section["epochs"] = max(1, round(section["epochs"] / self.batch))
+        return parse_config(raw, f"--batches {self.batch:g}, --rates {self.rate:g}")
+
+    def told(self, config: RunConfig) -> dict[str, Any]:
+        """The keys that it sets, for --set."""
+        made = self.of(config)
+        keys = ("learning_rate", "prompts_per_epoch", "epochs")
+        own = {f"rewards.{n}.epochs": r.epochs for n, r in made.rewards.items() if r.epochs is not None}
+        return {f"train.{key}": getattr(made.train, key) for key in keys} | own
+
+
+def tune(
+    config: RunConfig,
+    out: Path,
+    report: Report,
+    methods: Sequence[str] = (),
+    rates: Sequence[float] = RATES,
+    batches: Sequence[float] = BATCHES,
+    seeds: Sequence[int] = SEEDS,
+    prompts: int = PROMPTS,
+) -> dict[str, Any]:
+    """Try every setting of the grid for every method, and write what is best.
+
+    Called again with the same `out` it goes on with what is not finished, bit for bit.
+
+    Args:
+        config: the recipe.
+        out: the folder of the trials. tuned.yaml there has the choice and all values; METHOD.yaml is the
+            recipe with one method's choice.
+        report: called with events.
+        methods: those of the recipe if empty.
+        rates: factors of `train.learning_rate`.
+        batches: factors of `train.prompts_per_epoch`.
+        seeds: of the trials.
+        prompts: validation prompts of each reward.
+
+    Returns:
+        What tuned.yaml holds.
+
+    Raises:
+        ParetuneError: for a mistake of the user, such as a seed that the recipe itself reports.
+    """
+    wanted = {"methods": list(methods or config.methods), "tokens": None}
+    config = parse_config(config.model_dump(mode="json") | wanted, "--methods")
+    if config.seed in seeds:
+        raise ParetuneError(f"--seeds: {config.seed} is the recipe's own seed, which its tables report")
+    grid = [Setting(rate, batch) for rate in rates for batch in batches]
+    if not grid or not seeds:
+        raise ParetuneError("--rates, --batches and --seeds name one value or more each")
+    for setting in grid:
+        setting.of(config)  # a setting that no recipe can have is told before anything is trained
+    begin(config, out)
+    trial = hold_out(config, prompts, out / "prompts")
+    means: dict[tuple[str, Setting, int], dict[str, float]] = {}
+    points = [(m, setting, seed) for m in config.methods for setting in grid for seed in seeds]
+    for number, (method, setting, seed) in enumerate(points, start=1):
+        report({"notice": f"trial {number} of {len(points)}: {method}, {setting.name}, seed {seed}"})
+        made = setting.of(trial).model_copy(update={"methods": (method,), "seed": seed})
+        folder = out / method / f"{setting.name}-seed-{seed}"
+        means[method, setting, seed] = only(train_and_measure(made, folder, report)[0])
+    chosen = _choose(config, grid, seeds, means)
+    chosen |= {"recipe": config.name, "seeds": list(seeds), "validation_prompts": prompts}
+    for method, best in chosen["methods"].items():
+        setting = Setting(best["rate"], best["batch"])
+        single = setting.of(config).model_copy(update={"methods": (method,)})
+        write_text(out / f"{method}.yaml", single.to_yaml())
+    write_text(out / CHOSEN, dump_yaml(chosen))
+    return chosen
+
+
+def _choose(
+    config: RunConfig,
+    grid: Sequence[Setting],
+    seeds: Sequence[int],
+    means: dict[tuple[str, Setting, int], dict[str, float]],
+) -> dict[str, Any]:
+    """The best setting of every method, and all trials. Of equal settings the first of the grid is taken."""
+    space = space_of(config)
+    reference = space.reference(means.values())
+    values = {key: space.hypervolume(found, reference) for key, found in means.items()}
+    best: dict[str, dict[str, Any]] = {}
+    for method in config.methods:
+        scored = [(fmean(values[method, setting, seed] for seed in seeds), setting) for setting in grid]
+        value, setting = max(scored, key=lambda pair: pair[0])
+        (plan,) = build_plan(setting.of(config).model_copy(update={"methods": (method,)})).methods
+        best[method] = {
+            "rate": setting.rate, "batch": setting.batch, "hypervolume": value,
+            "samples": plan.samples, "updates": plan.updates, "set": setting.told(config),
+        }  # fmt: skip
+    trials = [
+        {"method": method, "rate": setting.rate, "batch": setting.batch, "seed": seed,
+         "means": means[method, setting, seed], "hypervolume": value}
+        for (method, setting, seed), value in values.items()
+    ]  # fmt: skip
+    return {"methods": best, "reference_point": reference, "trials": trials}

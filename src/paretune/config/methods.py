@@ -1,0 +1,147 @@
+"""The keys that say what is made of experts and how it runs: map, reduce, tokens, evaluation, executor."""
+# pyright: reportCallIssue=false
+# Pyright recognises a default only as Field(default=..); it would require every key that has a description.
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from ..limits import (
+    Decay,
+    Line,
+    NonNegative,
+    Positive,
+    PositiveReal,
+    Processes,
+    Rate,
+    Seed,
+    Steps,
+    Unit,
+    Whole,
+)
+from ..ops.merging import read_settings, reducer_of
+from ..ops.outer import read_step
+from .training import Section
+
+
+class MapConfig(Section):
+    """What the experts of MapReduce are scored by. The experts of Rewarded Soup never lean."""
+
+    lean: Unit = Field(
+        0.0, description="the share of every other reward that applies to a prompt; 0: the own reward alone"
+    )
+
+
+Step = Annotated[float | tuple[float, ...], BeforeValidator(read_step)]
+
+
+class ReduceConfig(Section):
+    """How experts are merged. docs/merging.md describes the methods and their options."""
+
+    method: str = Field("exact", description="a name of ops.merging.REDUCERS, or of a package's")
+    rank: Positive | None = Field(None, description="cut each round's average to this rank")
+    energy: Annotated[PositiveReal, Field(le=1)] | None = Field(
+        None, description="or cut it to the least rank that keeps this share of its energy"
+    )
+    final_rank: Positive | None = Field(None, description="cut final/ to this rank; default: exact")
+    step: Step = Field(
+        1.0, description="how much of the average is folded; search, or a list: the best by validation"
+    )
+    momentum: Decay = Field(0.0, description="of the average over the rounds, for every method but nesterov")
+    prompts: Positive = Field(32, description="training prompts a reward that chosen steps are measured on")
+    options: dict[str, Any] = Field(default_factory=dict, description="of this method, such as density")
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        reducer_of(method)
+        return method
+
+    @field_validator("options")
+    @classmethod
+    def _taken(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        # A wrong method is not in info.data; its own validator reports it.
+        return read_settings(info.data["method"], options) if "method" in info.data else options
+
+    @model_validator(mode="after")
+    def _check(self) -> ReduceConfig:
+        given = (self.rank is not None) + (self.energy is not None)
+        if given == 2:
+            raise ValueError("give either rank or energy")
+        if self.method == "compressed" and not given:
+            raise ValueError("method: compressed needs a rank or an energy")
+        if self.method == "exact" and given:
+            raise ValueError("method: exact cuts nothing; rank and energy go with method: compressed")
+        if self.method == "nesterov" and self.momentum:
+            raise ValueError("method: nesterov has a momentum of its own: give it as options.momentum")
+        return self
+
+
+class BaselinesConfig(Section):
+    """How the methods that one recipe compares MapReduce with are run."""
+
+    joint: Literal["wide", "long"] = Field(
+        "wide", description="morl_d, morl_dr: N times an expert's batch, or N times its epochs of its batch"
+    )
+
+
+class TokenOptions(Section):
+    """Settings of the training of reward tokens that seldom need a change."""
+
+    init: str = Field("", description="words at whose mean embedding a token starts; default: random")
+    samples: Positive = Field(1024, description="samples that the teacher draws, once for each token")
+    batch_size: Positive = Field(64, description="samples in one step")
+    learning_rate: Rate = Field(0.1, description="in units of an encoder's embeddings (their rms)")
+    sigma_shift: PositiveReal = Field(1.0, description="above 1 trains more on noisy states")
+    validation: Positive = Field(64, description="training prompts that are held out to choose the best step")
+    every: Positive = Field(50, description="steps between two validations, which also write checkpoints")
+    patience: Positive = Field(4, description="validations without a new best after which it stops")
+
+
+class TokensConfig(Section):
+    """One learned token for each reward (RaTE). A recipe with this section trains tokens after the rounds."""
+
+    loss: Literal["flow", "velocity"] = Field(
+        "flow", description="flow: fit the teacher's samples, as published; velocity: fit its prediction"
+    )
+    vectors: Annotated[Whole, Field(ge=1, le=8)] = Field(1, description="of a token, in each embedding table")
+    steps: Positive = 400
+    options: TokenOptions = TokenOptions()
+
+
+class EvaluateConfig(Section):
+    """The measurement, the same for every method."""
+
+    prompts: Positive = Field(64, description="held-out prompts from each reward's set")
+    samples: Annotated[Positive, Field(le=1000)] = Field(
+        2, description="samples for each prompt, with the same noise for all methods"
+    )
+    steps: Steps = 10
+    guidance_scale: NonNegative | None = Field(None, description="default: model.guidance_scale")
+    batch_size: Positive = 64
+    judges: bool = True
+    untargeted: tuple[Line, ...] = Field((), description="rewards that train nothing and score every set")
+    lattice: Annotated[Whole, Field(ge=0, le=100)] = Field(
+        0, description="divisions of the grid of preferences; 0: no grid"
+    )
+    seed: Seed = 1234
+
+
+class ExecutorConfig(Section):
+    """Where the tasks of a run are computed."""
+
+    kind: Line = Field("local", description="a name of executors.EXECUTORS, or of a package's")
+    workers: Processes = Field(0, ge=0, description="processes at the same time; 0: one for each expert")
+    threads: Processes = Field(1, gt=0, description="CPU threads of each process; results depend on it")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    reward_timeout: PositiveReal = Field(120.0, description="seconds that scoring a batch may take")
+
+

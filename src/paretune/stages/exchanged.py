@@ -1,0 +1,51 @@
+"""What each of N devices sends, and how long it works, when N train N experts or one policy together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..adapters.store import WEIGHTS
+from ..planning.plan import JOINT_METHODS, ExpertTask, MethodPlan, Plan
+from ..records.manifest import METRICS
+from ..records.read import read_metrics
+
+
+def exchanged(plan: Plan, run_folder: Path) -> dict[str, int]:
+    """Method -> the bytes that one device sends in the whole training.
+
+    A device that trains an expert sends its adapter once a round. Devices that train one policy together send
+    the gradient of its adapter at every update. Both are as large as the adapter's file. Methods without
+    their files are left out.
+    """
+    sent = {}
+    for method in plan.methods:
+        files = [run_folder / round_.tasks[0].folder / WEIGHTS for round_ in method.rounds]
+        if all(file.is_file() for file in files):
+            sizes = [file.stat().st_size for file in files]
+            sent[method.name] = sizes[0] * method.updates if method.name in JOINT_METHODS else sum(sizes)
+    return sent
+
+
+def training_seconds(plan: Plan, run_folder: Path, devices: int) -> dict[str, float]:
+    """Method -> the seconds of its training on N devices, by the epochs that this run measured.
+
+    The experts of a round train side by side, so the slowest counts. A joint policy is taken to divide evenly
+    over the devices, at no cost of its exchanges. Methods without metrics are left out.
+    """
+    found = {}
+    for method in plan.methods:
+        rounds = [max(_seconds(method, task, run_folder) for task in r.tasks) for r in method.rounds]
+        if all(rounds):
+            share = devices if method.name in JOINT_METHODS else 1
+            found[method.name] = sum(rounds) / share
+    return found
+
+
+def _seconds(method: MethodPlan, task: ExpertTask, run_folder: Path) -> float:
+    """The seconds of an expert's epochs, with those that it shares with another method's expert."""
+    own = {t.folder for r in method.rounds for t in r.tasks}
+    folders = [task.folder]
+    if task.continues is not None and task.continues not in own:
+        folders.append(task.continues)
+    rows = [row for folder in folders for row in read_metrics(run_folder / folder / METRICS)]
+    return sum(float(row.get("seconds") or 0.0) for row in rows)

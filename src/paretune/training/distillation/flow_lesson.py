@@ -1,0 +1,111 @@
+"""Distillation of flow models: velocities on the states of the student's own sampling path (Flow-OPD).
+
+The student draws a sample from noise by the ODE, as experts do in training. At a few states x of that path
+the expert of the prompt's reward gives its velocity, and the loss is the mean of
+
+    |v_student(x, σ) - v_expert(x, σ)|² + anchor |v_student(x, σ) - v_start(x, σ)|²
+
+Shapes: B samples, T states of each, x [B, T, ...].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ...models.flow import Conditions, FlowPolicy
+from ...models.lora import fold
+from ...models.quantize import is_quantized, open_to_train, quantize
+from ...ops.flow_sde import euler_step
+from .lesson import Part, Pupils, as_expert, attach
+
+
+class FlowLesson:
+    """See `lesson.Lesson`. parameters: of the student."""
+
+    def __init__(self, pupils: Pupils, device: str) -> None:
+        self.pupils, self.config = pupils, pupils.config
+        model = self.config.model
+        self.policy: FlowPolicy = open_to_train(model, device)
+        self.policy.autocast = self.config.train.autocast
+        self.guidance = model.guidance_scale
+        self.conditions = self.policy.encode([p.text for p in pupils.prompts], self.guidance > 1)
+        self.policy.free_text()
+        if pupils.parents:
+            fold(self.policy.transformer, pupils.parents)
+        if is_quantized(model):
+            quantize(self.policy)
+        self.parameters = attach(self.policy.transformer, pupils)
+        self.policy.transformer.to(self.policy.device)
+
+    def draw(self, index: torch.Tensor, generator: torch.Generator) -> FlowBatch:
+        """See `lesson.Lesson`."""
+        policy, steps = self.policy, self.config.model.steps
+        noise = policy.initial_noise(len(index), generator)
+        count = min(self.pupils.settings.times, steps)
+        kept = torch.stack([torch.randperm(steps, generator=generator)[:count] for _ in index])
+        parts = [
+            self._path(noise[rows], self.conditions.select(index[rows]), kept[rows])
+            for rows in torch.arange(len(index)).split(self.config.train.micro_batch)
+        ]
+        sigmas = torch.tensor(policy.schedule(steps).sigmas)[kept]
+        return FlowBatch(self, torch.cat(parts), sigmas, self.conditions.select(index), self.owners(index))
+
+    def owners(self, index: torch.Tensor) -> torch.Tensor:
+        """The experts of some prompts."""
+        return self.pupils.owner[index]
+
+    @torch.no_grad()
+    def _path(self, noise: torch.Tensor, conditions: Conditions, kept: torch.Tensor) -> torch.Tensor:
+        """The states before the steps `kept`, [B, T], of the student's path; on the CPU."""
+        schedule = self.policy.schedule(self.config.model.steps)
+        x, states = noise.to(self.policy.device), list[torch.Tensor]()
+        for i in range(schedule.steps):
+            states.append(x.cpu())
+            if i == int(kept.max()):
+                break
+            sigma = torch.full((len(x),), schedule.sigmas[i], device=x.device)
+            x = euler_step(x, self.policy.velocity(x, sigma, conditions, self.guidance), schedule.dts[i])
+        return torch.stack(states, dim=1)[torch.arange(len(kept))[:, None], kept]
+
+
+@dataclass(frozen=True)
+class FlowBatch:
+    """States of B samples: x [B, T, ...], their noise levels [B, T], and the experts of their prompts [B]."""
+
+    lesson: FlowLesson
+    x: torch.Tensor
+    sigmas: torch.Tensor
+    conditions: Conditions
+    owner: torch.Tensor
+
+    def part(self, chosen: torch.Tensor) -> Part:
+        """See `lesson.Batch`."""
+        weight = self.lesson.pupils.settings.anchor
+        share = 1 / (len(self.x) * self.x.shape[1])
+        total, distance, size = torch.zeros((), device=self.lesson.policy.device), 0.0, 0.0
+        for slot in range(self.x.shape[1]):
+            target = torch.empty_like(self.x[chosen, slot], device=self.lesson.policy.device)
+            for number in self.owner[chosen].unique().tolist():
+                rows = (self.owner[chosen] == number).nonzero().flatten()
+                with torch.no_grad(), as_expert(self.lesson.policy, number):
+                    target[rows.to(target.device)] = self._velocity(chosen[rows], slot)
+            start = None
+            if weight:
+                with torch.no_grad(), as_expert(self.lesson.policy, None):
+                    start = self._velocity(chosen, slot)
+            velocity = self._velocity(chosen, slot)
+            error = (velocity - target).square().flatten(1).mean(1).sum() * share
+            total = total + error
+            if start is not None:
+                total = total + weight * (velocity - start).square().flatten(1).mean(1).sum() * share
+            distance += float(error.detach())
+            size += float(target.square().flatten(1).mean(1).sum()) * share
+        return Part(total, distance, size)
+
+    def _velocity(self, rows: torch.Tensor, slot: int) -> torch.Tensor:
+        """The velocity of whichever adapter is active."""
+        policy = self.lesson.policy
+        x, sigma = self.x[rows, slot].to(policy.device), self.sigmas[rows, slot].to(policy.device)
+        return policy.velocity(x, sigma, self.conditions.select(rows), self.lesson.guidance)

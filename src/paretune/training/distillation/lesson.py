@@ -1,0 +1,92 @@
+"""The part of distillation that differs between kinds of models: samples of the student, and their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from ...config import RunConfig
+from ...models.lora import POLICY, alone, attach_parents, policy_parameters, switch
+from ...ops.distilling import Distilling
+from ...ops.lowrank import LowRank
+from ...types import Prompt
+
+
+@dataclass(frozen=True)
+class Pupils:
+    """What a lesson is made of.
+
+    prompts: of all rewards, one set after the other. owner: [prompts], the expert whose prompts they are.
+    parents: the sum of the earlier rounds, or None. student: the change that the student starts with.
+    experts: the changes of the N experts. All lie on the model that `parents` make of the base.
+    """
+
+    config: RunConfig
+    settings: Distilling
+    prompts: Sequence[Prompt]
+    owner: torch.Tensor
+    parents: Mapping[str, LowRank] | None
+    student: Mapping[str, LowRank]
+    experts: Sequence[Mapping[str, LowRank]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The share of a batch's loss that some of its samples have.
+
+    loss: with a gradient; the parts of a batch add up to its mean. distance: between student and
+    experts, squared. size: of what is compared, squared, which tells when they differ by rounding alone.
+    """
+
+    loss: torch.Tensor
+    distance: float
+    size: float
+
+
+class Batch(Protocol):
+    """Samples that the student drew."""
+
+    def part(self, chosen: torch.Tensor) -> Part:
+        """The share of the samples at the places `chosen`."""
+        ...
+
+
+class Lesson(Protocol):
+    """A model with the student and all experts as adapters, one active at a time.
+
+    parameters: of the student, by name.
+    """
+
+    policy: Any
+    parameters: dict[str, torch.nn.Parameter]
+
+    def draw(self, index: torch.Tensor, generator: torch.Generator) -> Batch:
+        """Let the student draw one sample of each prompt in `index`, [B]."""
+        ...
+
+
+def attach(transformer: torch.nn.Module, pupils: Pupils) -> dict[str, torch.nn.Parameter]:
+    """Put the experts and the student on the model. Returns the student's parameters, in float32, by name."""
+    transformer.requires_grad_(False)
+    for number, expert in enumerate(pupils.experts):
+        attach_parents(transformer, expert, expert_name(number))
+    attach_parents(transformer, pupils.student, POLICY)
+    switch(transformer, POLICY)
+    parameters = policy_parameters(transformer)
+    for parameter in parameters.values():
+        parameter.data = parameter.data.float()
+    return parameters
+
+
+def expert_name(number: int) -> str:
+    """The adapter of an expert."""
+    return f"expert{number}"
+
+
+def as_expert(policy: Any, number: int | None) -> AbstractContextManager[None]:
+    """A context in which the model is an expert; with None the model that the round began with."""
+    return alone(policy.transformer, None if number is None else expert_name(number))

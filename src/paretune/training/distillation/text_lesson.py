@@ -1,0 +1,88 @@
+"""Distillation of language models: reverse KL to the expert of the prompt on the student's own answers.
+
+The student q draws answers y to prompts p at the temperature of the recipe, and the loss is the mean over
+their tokens of
+
+    KL(q(. | p, y_<t) || expert(. | p, y_<t)) + anchor KL(q(. | p, y_<t) || start(. | p, y_<t))
+
+which is on-policy distillation with the whole distribution (Agarwal et al. 2024, arXiv 2306.13649).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+
+from ...models.causal_lm.policy import CausalLMPolicy
+from ...models.loading import open_policy
+from ...models.lora import fold
+from ..answer_log_probs import NOTHING, answer_log_probs
+from .lesson import Part, Pupils, as_expert, attach
+
+
+class TextLesson:
+    """See `lesson.Lesson`. parameters: of the student."""
+
+    def __init__(self, pupils: Pupils, device: str) -> None:
+        self.pupils, self.config = pupils, pupils.config
+        self.policy = cast(CausalLMPolicy, open_policy(self.config.model, device))
+        self.policy.autocast = self.config.train.autocast
+        self.texts = [p.text for p in pupils.prompts]
+        self.asked = self.policy.prompt_ids(self.texts, ())
+        if pupils.parents:
+            fold(self.policy.transformer, pupils.parents)
+        self.parameters = attach(self.policy.transformer, pupils)
+        self.policy.transformer.to(self.policy.device)
+
+    @torch.no_grad()
+    def draw(self, index: torch.Tensor, generator: torch.Generator) -> TextBatch:
+        """See `lesson.Lesson`."""
+        seed = int(torch.randint(1 << 62, (1,), generator=generator))
+        texts = [self.texts[int(i)] for i in index]
+        # The batch of the evaluation: random numbers depend on it, and must not on the micro-batch.
+        rows = self.policy.answer_ids(texts, seed, self.config.evaluate.batch_size)
+        longest = max(1, *map(len, rows))
+        answers = torch.tensor([row + [NOTHING] * (longest - len(row)) for row in rows])
+        return TextBatch(self, answers, index, self.pupils.owner[index])
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """B answers [B, A] to the prompts `index` [B], and the experts of these prompts [B]."""
+
+    lesson: TextLesson
+    answers: torch.Tensor
+    index: torch.Tensor
+    owner: torch.Tensor
+
+    def part(self, chosen: torch.Tensor) -> Part:
+        """See `lesson.Batch`. The distance is that of log-probabilities, squared, whose size counts as 1."""
+        weight = self.lesson.pupils.settings.anchor
+        targets: dict[int, torch.Tensor] = {}
+        for number in self.owner[chosen].unique().tolist():
+            rows = (self.owner[chosen] == number).nonzero().flatten()
+            with torch.no_grad(), as_expert(self.lesson.policy, number):
+                targets |= dict(zip(rows.tolist(), self._log_probs(chosen[rows]), strict=True))
+        start = None
+        if weight:
+            with torch.no_grad(), as_expert(self.lesson.policy, None):
+                start = self._log_probs(chosen)
+        student = self._log_probs(chosen)
+        target = torch.stack([targets[row] for row in range(len(chosen))])
+        total = self._mean(student, student - target, chosen)
+        if start is not None:
+            total = total + weight * self._mean(student, student - start, chosen)
+        apart = float(self._mean(student, (student - target).square(), chosen).detach())
+        return Part(total, apart, len(chosen) / len(self.answers))
+
+    def _mean(self, q: torch.Tensor, value: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """The share of the samples `chosen` in the mean of E_q[value] over the tokens of all answers."""
+        said = (self.answers[chosen] != NOTHING).to(q.device)
+        return ((q.exp() * value).sum(2) * said).sum() / int((self.answers != NOTHING).sum())
+
+    def _log_probs(self, rows: torch.Tensor) -> torch.Tensor:
+        """The log-probabilities of whichever adapter is active, [B, A, V]."""
+        asked = [self.lesson.asked[int(i)] for i in self.index[rows]]
+        return answer_log_probs(self.lesson.policy, asked, self.answers[rows])

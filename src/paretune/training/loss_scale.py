@@ -1,0 +1,58 @@
+"""One optimiser step, with the loss scaled where the base is float16.
+
+A gradient that passes back through a float16 base vanishes where it is below 6e-8, and the gradient of a mean
+over a sample's dimensions is often smaller. So losses are multiplied by a scale before their gradients are
+taken, which are divided by it before they are clipped. torch's GradScaler does both, and halves the scale
+when a gradient overflows. It would then skip the update; here the update is computed again instead, because a
+run has few updates and none may be lost. Other dtypes have the range of float32 and are not scaled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from ..types import ParetuneError
+from .checkpoint import TrainState
+
+FIRST_SCALE = 2.0**16
+GROWTH = 200  # updates after which the scale doubles: one forward pass in 200 may have to be repeated
+TRIES = 24  # the scale is then below 0.01, so the gradient itself overflows
+
+
+def grad_scaler(dtype: str, device: torch.device) -> torch.amp.GradScaler:
+    """The scaler for a base in a dtype of the recipe; one that does nothing unless it is float16."""
+    return torch.amp.GradScaler(device.type, FIRST_SCALE, growth_interval=GROWTH, enabled=dtype == "float16")
+
+
+def take_step(
+    state: TrainState, accumulate: Callable[[], dict[str, float]], max_norm: float
+) -> dict[str, float]:
+    """Take one optimiser step.
+
+    Args:
+        state: the parameters, their optimiser and its scaler.
+        accumulate: adds up the gradient of the scaled loss; it gives the same when it is called again.
+        max_norm: to which the gradient is clipped.
+
+    Returns:
+        The result of `accumulate`, and grad_norm.
+
+    Raises:
+        ParetuneError: the gradient of a float16 base overflows at every scale.
+    """
+    parameters, scaler = list(state.parameters.values()), state.scaler
+    for _ in range(TRIES):
+        facts = accumulate()
+        scaler.unscale_(state.optimiser)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
+        scaler.step(state.optimiser)
+        scaler.update()
+        state.optimiser.zero_grad()
+        if math.isfinite(norm) or not scaler.is_enabled():
+            return {**facts, "grad_norm": norm}
+    raise ParetuneError(
+        "model.dtype: float16 is too narrow for this model: its gradients overflow; take bfloat16 or float32"
+    )

@@ -1,0 +1,349 @@
+"""Preference learning of flow models: one objective, of which every system is a composition.
+
+    lists of samples -> where to look at them -> implicit rewards -> a comparison of each list
+
+`training.preferences.presets` is the table of systems. A loss sees the weights only through the errors of
+the samples. So a list that does not fit in a micro-batch is trained by coefficients: a pass without gradient
+gives all errors, the loss gives its gradient by each of them, and the samples are differentiated one
+micro-batch at a time. Shapes: M samples in L lists of K; S cells of a sample.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+
+from ...config import RunConfig
+from ...models.detect import family_of
+from ...models.flow import Sampling, Trajectories, stochastic_step
+from ...ops.policy_losses import velocity_kl
+from ...ops.preference_losses import coefficients, comparable
+from ...types import ParetuneError
+from ..mixture import Mixture
+from ..preferences.builders import Maker
+from ..preferences.captions import changed_all
+from ..preferences.cells import cell_errors
+from ..preferences.checking import check_recipe
+from ..preferences.compare import COMPARE, Lists, reduced, softened
+from ..preferences.file_lists import check_file, file_captions
+from ..preferences.levels import Levels, View, draw_levels, invert_levels, view
+from ..preferences.options import PreferenceOptions, kind_of
+from ..preferences.presets import PRESETS, Composition
+from ..preferences.sets import PreferenceSet
+from ..preferences.sources import lists_of
+from ..preferences.watch import watched
+from ..preferences.weights import WEIGHTS, soft_scores
+from .base import Options
+from .flow import TRAINER, Batch, Collected, FlowObjective, Learner, Setting
+
+MEDIA = {"whole": ("pictures", "clips"), "frames": ("clips",), "patches": ("pictures",)}
+REWEIGHT = {"none": lambda s: torch.ones_like(s), "noise": lambda s: (1 - s) ** 2, "sample": lambda s: s**2}
+
+
+class PreferenceObjective(FlowObjective[Options]):
+    """See the module. preset, name: of the system."""
+
+    preset: ClassVar[Composition]
+    name: ClassVar[str]
+    lists: PreferenceSet
+    levels: Levels
+
+    def __init__(self, setting: Setting, options: Options) -> None:
+        self.own = self.own_options(options)
+        super().__init__(setting, options)
+        self.slots = 1 if self.preset.steps else self.own.times
+        twice = family_of(setting.model.path).passes(setting.model) == 2
+        # Errors are of the plain model, though samples may be drawn with guidance; steps keep theirs.
+        self.guidance = 1.0 if twice and not self.preset.steps else setting.model.guidance_scale
+        self.schedule = self.policy.schedule(self.sampling.steps)
+        self.course = 0.0  # the share of the training that is done
+        self.latents: dict[str, dict[str, torch.Tensor]] = {}
+        self.held: tuple[int, PreferenceSet | None] | None = None
+
+    @classmethod
+    def own_options(cls, options: Options) -> PreferenceOptions:
+        """All options, with the preset's defaults for those that it does not read."""
+        return PreferenceOptions.of(options, cls.preset.all_defaults)
+
+    # ------------------------------------------------------------ samples
+
+    @classmethod
+    def captions(cls, options: Any, mixture: Mixture) -> Sequence[str]:
+        """The prompts; then, where the lists need them, their changed captions, or those of the files."""
+        prompts = [p.text for p in mixture.prompts]
+        changed = changed_all(prompts) if cls.preset.builder == "captions" else []
+        of_file = [] if mixture.pairs is None else file_captions(mixture.pairs, cls.preset)
+        return [*prompts, *changed, *of_file]
+
+    def make_sampling(self) -> Sampling:
+        """With noise in the steps of the window where steps are trained on."""
+        plain, own = super().make_sampling(), self.own
+        if not self.preset.steps:
+            return plain
+        window = self.window(own, plain.steps)
+        return replace(plain, window=window, sampler=own.sampler, eta=own.noise_level)
+
+    @classmethod
+    def window(cls, own: PreferenceOptions, steps: int) -> tuple[int, int]:
+        """The steps that are trained on, [first, last): by default all but the last.
+
+        Candidates of the first fifth of the steps are not judged: as published, they show nothing yet.
+        """
+        skipped = -(-steps // 5) if cls.preset.builder == "candidates" and steps > 2 else 0
+        return own.window or (skipped, steps - 1)
+
+    def collect(self, learner: Learner, generator: torch.Generator) -> Collected:
+        """The lists of an epoch: from the expert's file, from earlier epochs, or newly made."""
+        count = len(learner.mixture.prompts)
+        maker = Maker(
+            learner, self.setting, self.preset, self.own, self.sampling, self.guidance,
+            torch.arange(count, 2 * count), self.latents,
+        )  # fmt: skip
+        made, self.held = lists_of(maker, generator, self.held)
+        self.course = learner.state.epoch / learner.task.epochs
+        if made.lists is None:
+            return Collected(None, made.facts)
+        lists = made.lists
+        if self.preset.weight is not None:
+            lists = WEIGHTS[self.preset.weight](lists, self.own, learner.conditions)
+        self.lists = lists
+        delta = self.own.delta if "delta" in self.preset.all_reads else None
+        self.soft = soft_scores(lists, delta)
+        group = torch.arange(len(lists)).repeat_interleave(lists.size)
+        conditions = learner.conditions.select(lists.caption)
+        self.all_conditions = learner.conditions
+        return Collected(Batch(Trajectories(lists.clean), lists.score[:, 0], conditions, group), made.facts)
+
+    def begin_epoch(self, batch: Batch, generator: torch.Generator) -> None:
+        """Draw the noise levels and the noise of every list, or invert its samples."""
+        self.batch = batch
+        if self.preset.steps:
+            return
+        if self.own.target != "inverted":
+            self.levels = draw_levels(self.lists, self.own, generator)
+            return
+        weights = self.setting.reference_weights if self.own.inverted_by == "reference" \
+            else self.setting.sampling_weights  # fmt: skip
+        with weights():
+            self.levels = invert_levels(
+                self.lists, self.own, self.policy.schedule(self.own.grid), self.all_conditions, self.velocity,
+                self.setting.train.micro_batch, self.policy.device, generator,
+            )  # fmt: skip
+
+    # ------------------------------------------------------------ errors
+
+    def velocity(self, x: torch.Tensor, sigma: torch.Tensor, conditions: Any) -> torch.Tensor:
+        """The velocity of the weights in use, at the guidance of training."""
+        return self.policy.velocity(x, sigma, conditions, self.guidance)
+
+    def view(self, index: torch.Tensor, slot: int) -> View:
+        """Where the samples in `index` are looked at, on the policy's device."""
+        device = self.policy.device
+        if not self.preset.steps:
+            at = view(self.lists, self.levels, index, slot)
+            return View(at.x.to(device), at.u.to(device), at.sigma.to(device))
+        assert self.lists.before is not None
+        assert self.lists.after is not None
+        assert self.lists.step is not None
+        sigma = torch.tensor(self.schedule.sigmas)[self.lists.step[index // self.lists.size]]
+        return View(self.lists.before[index].to(device), self.lists.after[index].to(device), sigma.to(device))
+
+    def errors(self, velocity: torch.Tensor, at: View, index: torch.Tensor) -> torch.Tensor:
+        """The errors of a velocity, [n, S]; of steps, minus the log-probability of what was drawn."""
+        if not self.preset.steps:
+            factor = REWEIGHT[self.own.reweight](at.sigma)
+            return factor[:, None] * cell_errors(velocity, at.u, self.preset.cells)
+        assert self.lists.step is not None
+        steps = self.lists.step[index // self.lists.size]
+        found = torch.zeros(len(index), device=velocity.device)
+        for number in steps.unique().tolist():
+            rows = (steps == number).nonzero().flatten().to(velocity.device)
+            step = stochastic_step(
+                self.schedule, number, self.sampling, at.x[rows], velocity[rows], sample=at.u[rows]
+            )
+            found = found.index_put((rows,), -step.log_prob)
+        return found[:, None]
+
+    def predicted(self, at: View, index: torch.Tensor, reference: bool) -> torch.Tensor:
+        """The velocity at a view. Candidates of one state share it, where whole lists are asked for."""
+        shared = self.lists.size if self.preset.builder == "candidates" else 1
+        whole = shared > 1 and len(index) % shared == 0 and bool((index[::shared] % shared == 0).all())
+        rows = slice(None, None, shared if whole else 1)
+        x, sigma, conditions = at.x[rows], at.sigma[rows], self.batch.conditions.select(index[rows])
+        if reference:
+            v = self.velocity_under(self.setting.reference_weights, x, sigma, conditions)
+        else:
+            v = self.velocity(x, sigma, conditions)
+        return v.repeat_interleave(shared, 0) if whole else v
+
+    # ------------------------------------------------------------ the loss
+
+    @property
+    def compares_all(self) -> bool:
+        """Whether the loss of a list depends on the other lists of its update."""
+        return self.preset.compare == "kto"
+
+    def accumulate(self, part: torch.Tensor) -> dict[str, float]:
+        """See `FlowObjective.accumulate`: whole lists at once where they fit, else by coefficients."""
+        size, micro = self.lists.size, self.setting.train.micro_batch
+        most = micro // size * size
+        sums: dict[str, float] = {"kl": 0.0, "ratio": 1.0}
+        for slot in range(self.slots):
+            if most == 0 or (self.compares_all and len(part) > most):
+                self._by_coefficients(part, slot, sums)
+                continue
+            for index in part.split(most):
+                self._whole(index, slot, len(index) / (len(part) * self.slots), sums)
+        return sums
+
+    def _whole(self, index: torch.Tensor, slot: int, share: float, sums: dict[str, float]) -> None:
+        """Accumulate the gradient of whole lists in one pass."""
+        at = self.view(index, slot)
+        velocity = self.predicted(at, index, reference=False)
+        e = self.errors(velocity, at, index)
+        reference, kl = torch.zeros_like(e), torch.zeros((), device=e.device)
+        if self.preset.reference or self.setting.kl > 0:
+            anchor = self.predicted(at, index, reference=True)
+            reference = self.errors(anchor, at, index) if self.preset.reference else reference
+            kl = velocity_kl(velocity, anchor)
+        loss = self.compared(e, reference, index)
+        total = loss + self.setting.kl * kl if self.setting.kl > 0 else loss
+        (total * share).backward()
+        facts = self.facts(e.detach(), reference, index, slot)
+        self._add(sums, share, loss=float(loss.detach()), kl=float(kl.detach()), **facts)
+
+    def _by_coefficients(self, part: torch.Tensor, slot: int, sums: dict[str, float]) -> None:
+        """Accumulate the gradient of lists that need not fit in a micro-batch. See the module."""
+        micro = self.setting.train.micro_batch
+        anchored = self.preset.reference or self.setting.kl > 0
+        errors, references, anchors, kls = [], [], [], 0.0
+        for index in part.split(micro):
+            at = self.view(index, slot)
+            with torch.no_grad():
+                velocity = self.predicted(at, index, reference=False)
+                errors.append(self.errors(velocity, at, index))
+                if anchored:
+                    anchors.append(self.predicted(at, index, reference=True))
+                    references.append(self.errors(anchors[-1], at, index))
+                    kls += float(velocity_kl(velocity, anchors[-1])) * len(index) / len(part)
+        e = torch.cat(errors).requires_grad_()
+        reference = torch.cat(references) if self.preset.reference else torch.zeros_like(e.detach())
+        loss = self.compared(e, reference, part)
+        c = coefficients(loss, e)
+        for number, index in enumerate(part.split(micro)):
+            at = self.view(index, slot)
+            velocity = self.predicted(at, index, reference=False)
+            first = number * micro
+            total = (c[first : first + len(index)] * self.errors(velocity, at, index)).sum()
+            if self.setting.kl > 0:
+                kl = velocity_kl(velocity, anchors[number]) * len(index) / len(part)
+                total = total + self.setting.kl * kl
+            (total / self.slots).backward()
+        facts = self.facts(e.detach(), reference, part, slot)
+        self._add(sums, 1 / self.slots, loss=float(loss.detach()), kl=kls, **facts)
+
+    def compared(self, e: torch.Tensor, reference: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """The mean loss of whole lists. e, reference: [n, S] of the samples in `index`, list by list."""
+        cells, size = e.shape[1], self.lists.size
+        score = _lists(self.lists.score[index].to(e.device), size, cells)
+        soft = _lists(self.soft[index].to(e.device), size, cells)
+        quality = None if self.lists.quality is None else self.lists.quality[index].to(e.device)
+        fading = 0.75 + 0.25 * math.cos(math.pi * self.course) if self.own.fade else 1.0
+        of = Lists(
+            softened(_lists(e, size, cells), score, self.own.loser), _lists(reference, size, cells),
+            score, soft, torch.ones_like(score) if quality is None else _lists(quality, size, cells),
+            self.own.beta / 2 if self.preset.half else self.own.beta, self.own,
+            clamp=self.preset.steps, faded=fading,
+        )  # fmt: skip
+        fits = self.preset.compare == "fit"  # which needs no order
+        valid = torch.ones_like(score[:, 0]) if fits else comparable(score, self.own.tie)
+        weight = self.lists.weight
+        lists = index[::size] // size
+        return reduced(
+            COMPARE[self.preset.compare](of).view(-1, cells), valid.view(-1, cells).to(e.dtype),
+            None if weight is None else weight[lists].to(e.device),
+        )  # fmt: skip
+
+    def facts(
+        self, e: torch.Tensor, reference: torch.Tensor, index: torch.Tensor, slot: int
+    ) -> dict[str, float]:
+        """What training does to winners and losers: see `watch.watched`."""
+        if not self.preset.reference:
+            return {}
+        r = (reference - e).mean(1).view(-1, self.lists.size)
+        score = self.lists.score[index].mean(1).view(-1, self.lists.size).to(r.device)
+        return watched(r, score)
+
+    @staticmethod
+    def _add(sums: dict[str, float], share: float, **facts: float) -> None:
+        for key, value in facts.items():
+            sums[key] = sums.get(key, 0.0) + value * share
+
+    # ------------------------------------------------------------ what is asked before training
+
+    @classmethod
+    def check(cls, config: RunConfig, options: Any) -> None:
+        """See `preferences.checking.check_recipe`."""
+        check_recipe(cls.name, cls.preset, cls.own_options(options), config)
+
+    @classmethod
+    def check_expert(cls, name: str, config: RunConfig, reward: str, options: Any) -> None:
+        """See `Objective.check_expert`: the file of pairs, if the expert has one or needs one."""
+        if config.rewards[reward].pairs is not None:
+            check_file(config, reward, name, cls.preset, cls.own_options(options))
+        elif cls.preset.builder == "file":
+            raise ParetuneError(
+                f"rewards.{reward}: {name} trains on a file of pairs with captions: give its pairs"
+            )
+
+    @classmethod
+    def trained_points(cls, config: RunConfig, options: Any) -> float:
+        """See `Objective.trained_points`: levels, or steps, times the share of samples that are kept."""
+        own, group = cls.own_options(options), config.train.group_size
+        points = float(own.times)
+        if cls.preset.steps:
+            first, last = cls.window(own, config.model.steps)
+            points = float(last - first)
+        whole = "pairs" in cls.preset.all_reads and own.pairs == "all"
+        kept = (config.train.keep or group) if whole else 2
+        return points * kept / group / own.reuse
+
+    @classmethod
+    def anchored(cls, options: Any) -> bool:
+        """See `Objective.anchored`."""
+        return cls.preset.reference
+
+    @classmethod
+    def describe(cls, options: Any) -> str:
+        """See `Objective.describe`."""
+        own = cls.own_options(options)
+        scale = f"beta {own.beta:g}, " if "beta" in cls.preset.all_reads else ""
+        return f"{scale}{cls.preset.compare} on {own.target}, {cls.preset.builder}"
+
+
+def _lists(values: torch.Tensor, size: int, cells: int) -> torch.Tensor:
+    """Values of samples, [n, S] or [n, 1], as lists of cells: [n / K * S, K]."""
+    wide = values.expand(-1, cells).view(-1, size, cells)
+    return wide.transpose(1, 2).reshape(-1, size)
+
+
+@functools.cache
+def _objective(name: str) -> type[PreferenceObjective]:
+    preset = PRESETS[name]
+    kind = kind_of(name, preset.all_reads, preset.all_defaults)
+    own = {"preset": preset, "name": name, "options_kind": kind, "__doc__": f"The system `{name}`.",
+           "shared_noise": name == "d3po",
+           "trainers": dict.fromkeys(MEDIA[preset.cells], TRAINER)}  # fmt: skip
+    return type(name, (PreferenceObjective,), own)
+
+
+def __getattr__(name: str) -> type[PreferenceObjective]:
+    """The objective of a preset, by its name in the table."""
+    if name in PRESETS:
+        return _objective(name)
+    raise AttributeError(name)

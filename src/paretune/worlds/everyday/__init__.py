@@ -1,0 +1,1 @@
+"""Everyday questions as prompt sets. tools/worlds/everyday wrote them."""

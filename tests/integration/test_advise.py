@@ -1,0 +1,147 @@
+"""`paretune advise`: what the pilot measures, the rule that chooses, one reward, and that it goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from paretune.cli import app as cli
+from paretune.commands import advise as advising
+from paretune.commands import trials
+from paretune.commands.advise import Evidence, advise, choose
+from paretune.config import RunConfig
+from paretune.data.prompts import load_prompts
+from paretune.ops.agreement import agreement, within_correlation
+from paretune.recipes import load_config, parse_config
+from paretune.types import ParetuneError
+from tests.conftest import tiny_recipe
+from tests.executing import InThisProcess
+
+from .test_tune import _known, tiny
+
+__all__ = ["_known"]  # the rewards of that file
+
+
+def test_agreement_is_within_prompts() -> None:
+    """Both rise from prompt to prompt, and against each other within each."""
+    first = torch.tensor([[0.0, 1.0], [10.0, 11.0]])
+    second = torch.tensor([[5.0, 4.0], [9.0, 8.0]])
+    assert within_correlation(first, second) == pytest.approx(-1)
+    assert within_correlation(first, torch.ones(2, 2)) is None
+    half = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
+    assert within_correlation(first, half) == pytest.approx(0.5**0.5)
+
+
+def test_a_pair_is_compared_where_both_rewards_score() -> None:
+    scores = torch.tensor([[[0.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 2.0]], [[0.0, 0.0], [3.0, 4.0]]])
+    applies = torch.tensor([[True, True], [False, True], [True, False]])
+    found = agreement(scores, applies)
+    assert found[0] == [pytest.approx(1), pytest.approx(1), None]  # the third never differs there
+    assert found[1][2] is None  # no prompt of both
+    assert found[1][0] == found[0][1]
+
+
+def recipe(**changes: Any) -> RunConfig:
+    own = {"reward": "pictures.ocr", "prompts": "p", "eval_prompts": "q"}
+    raw = {"rounds": 3, "train": {"epochs": 14}, "rewards": {n: dict(own) for n in "ab"}, **changes}
+    return parse_config(raw, "x")
+
+
+LEAN = {"methods": ["mapreduce"], "map.lean": 0.5, "reduce.step": 2, "rounds": 6, "train.epochs": 7}
+
+
+@pytest.mark.parametrize(
+    ("found", "name", "why"),
+    [
+        (Evidence([0.5], [0.0], [], {}), "soup", "the least agreement of the rewards is +0.50"),
+        (Evidence([0.5], [0.4], ["the expert of a worsens b by 0.1"], {}), "lean", "the rewards conflict"),
+        (Evidence([-0.2], [0.4], [], {}), "lean", "the rewards conflict"),
+        (Evidence([0.5], [-0.2], [], {}), "lean", "the rewards conflict"),
+        (Evidence([0.1], [0.0], [], {}), "lean", "the experts change different things"),
+        (Evidence([], [0.9], [], {}), "lean", "the experts change different things"),
+        (Evidence([0.5], [0.4], [], {"a": 0.9, "b": 0.85}), "distil", "every expert went 85% or more"),
+        (Evidence([0.5], [0.4], [], {"a": 0.9, "b": 0.2}), "soup", "the least agreement"),
+        (Evidence([0.5], [0.4], [], {"a": 0.9}), "soup", "the least agreement"),  # b has no best value
+    ],
+)
+def test_the_choice_follows_from_the_evidence(found: Evidence, name: str, why: str) -> None:
+    choice = choose(recipe(), found)
+    assert (choice.name, choice.why[0].startswith(why)) == (name, True)
+    if name == "lean":
+        assert choice.set == LEAN
+    # What it sets is a recipe.
+    raw = recipe().model_dump(mode="json")
+    for key, value in choice.set.items():
+        *section, leaf = key.split(".")
+        (raw[section[0]] if section else raw)[leaf] = value
+    assert parse_config(raw, "x").methods == tuple(choice.set["methods"])
+
+
+def test_the_pilot_measures_on_prompts_of_its_own_and_goes_on(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (trials, advising):
+        monkeypatch.setattr(module, "open_executor", InThisProcess)
+    config = tiny(tmp_path / "recipe", tiny_sd3, train={"prompts_per_epoch": 2})
+    out = tmp_path / "out"
+    advice = advise(config, out, lambda _: None, epochs=1, prompts=2)
+    assert json.loads((out / "advice.json").read_text()) == advice
+    assert (advice["rewards"], advice["prompts"], advice["samples"]) == (["red", "dark"], 4, 8)
+    # Red is one of the three parts of what dark counts against.
+    (found,) = advice["evidence"]["agreement"]
+    assert found < 0
+    assert advice["agreement"][0][0] == pytest.approx(1)
+    cosines = json.loads((out / "pilot/round-1/merged/diagnostics.json").read_text())["cosines"]
+    assert advice["evidence"]["cosines"] == [cosines[0][1]]
+    assert set(advice["means"]) == {"base", "expert:red", "expert:dark", "mapreduce@1"}
+    assert advice["choice"]["name"] == "lean"
+    held = {p.text for p in load_prompts(str(out / "prompts" / "red-validation.jsonl"))}
+    rows = [json.loads(r) for file in out.rglob("rows.jsonl") for r in file.read_text().splitlines()]
+    assert {row["prompt"] for row in rows} == held
+    manifests = {file: file.stat().st_mtime_ns for file in out.rglob("manifest.json")}
+    assert advise(config, out, lambda _: None, epochs=1, prompts=2) == advice
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("manifest.json")} == manifests
+
+
+def test_one_reward_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny_recipe(tmp_path, Path("pictures"))
+    config = load_config(path)
+    one = config.model_copy(update={"rewards": {"red": config.rewards["red"]}})
+    path.write_text(one.to_yaml())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["paretune", "advise", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = " ".join(capsys.readouterr().err.split())
+    assert (ended.value.code, told) == (
+        2, "error: tiny has one reward, so there is nothing to join: use paretune run",
+    )  # fmt: skip
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(ParetuneError, match="tiny has one reward"):
+        advise(one, tmp_path / "out", lambda _: None)
+
+
+def test_the_command_prints_the_choice_with_its_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {
+        "rewards": ["a", "b"], "agreement": [[1.0, None], [None, 1.0]],
+        "cosines": [[1.0, -0.25], [-0.25, 1.0]],
+        "choice": {"name": "lean", "set": LEAN, "why": ["the rewards conflict"]},
+    }  # fmt: skip
+    monkeypatch.setattr(advising, "advise", lambda *_: made)
+    monkeypatch.setattr("sys.argv", ["paretune", "advise", "quickstart", "--quiet"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "-0.25" in told
+    assert "choice: lean\n  because the rewards conflict\n" in told
+    words = "--set methods=[mapreduce] --set map.lean=0.5 --set reduce.step=2 --set rounds=6"
+    assert f"run: paretune run quickstart {words} --set train.epochs=7\n" in told

@@ -1,0 +1,174 @@
+"""`paretune tune`: what it trains and measures, what it writes, that it goes on, and mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from paretune.cli import app as cli
+from paretune.commands import trials
+from paretune.commands.trials import hold_out
+from paretune.commands.tune import Setting, tune
+from paretune.config import RunConfig
+from paretune.data.prompts import load_prompts
+from paretune.files import write_rows
+from paretune.recipes import load_config
+from paretune.rewards.table import REWARDS
+from paretune.types import ParetuneError, Prompt
+from paretune.yaml_text import load_yaml
+from tests.conftest import tiny_recipe
+from tests.executing import InThisProcess
+
+PROMPTS = load_prompts("pictures/geneval-train")
+
+
+class Red:
+    """In the table of rewards, so that it needs no process of its own."""
+
+    name, range, higher_is_better = "red", (-math.inf, math.inf), True
+
+    def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
+        return samples[:, 0].mean((1, 2))
+
+
+class Dark(Red):
+    name = "dark"
+
+    def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
+        return 1 - samples.mean((1, 2, 3))
+
+
+@pytest.fixture(autouse=True)
+def _known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REWARDS, "tests.red", f"{__name__}:Red")
+    monkeypatch.setitem(REWARDS, "tests.dark", f"{__name__}:Dark")
+
+
+def tiny(folder: Path, pipeline: Path, **changes: Any) -> RunConfig:
+    recipe = tiny_recipe(folder, pipeline, rounds=1, **changes)
+    write_rows(folder / "prompts.jsonl", [dict(p.metadata) for p in PROMPTS[:6]])
+    write_rows(folder / "held.jsonl", [dict(p.metadata) for p in PROMPTS[6:12]])
+    files = {"prompts": str(folder / "prompts.jsonl"), "eval_prompts": str(folder / "held.jsonl")}
+    config = load_config(recipe)
+    own = {"red": "tests.red", "dark": "tests.dark"}
+    changed = {n: {"reward": own[n], **files} for n in config.rewards}
+    rewards = {n: r.model_copy(update=changed[n]) for n, r in config.rewards.items()}
+    return config.model_copy(update={"rewards": rewards})
+
+
+def test_each_method_gets_the_setting_that_measures_best(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "open_executor", InThisProcess)
+    config = tiny(tmp_path / "recipe", tiny_sd3, train={"epochs": 2, "prompts_per_epoch": 2})
+    out, told = tmp_path / "out", list[dict[str, Any]]()
+
+    def again() -> dict[str, Any]:
+        told.clear()
+        return tune(config, out, told.append, ["mapreduce", "morl_dr"], (1.0, 9.0), (2.0,), (7,), prompts=2)
+
+    chosen = again()
+    assert [event["notice"] for event in told if "notice" in event] == [
+        f"trial {i} of 4: {method}, rate-{rate}-batch-2, seed 7"
+        for i, (method, rate) in enumerate(
+            [("mapreduce", 1), ("mapreduce", 9), ("morl_dr", 1), ("morl_dr", 9)], start=1
+        )
+    ]  # fmt: skip
+    assert load_yaml((out / "tuned.yaml").read_text()) == chosen
+    reference = chosen["reference_point"]
+    for trial in chosen["trials"]:
+        sides = [trial["means"][name] - reference[name] for name in reference]
+        assert trial["hypervolume"] == pytest.approx(sides[0] * sides[1])
+    for method, best in chosen["methods"].items():
+        values = {t["rate"]: t["hypervolume"] for t in chosen["trials"] if t["method"] == method}
+        assert best["hypervolume"] == max(values.values()) == values[best["rate"]]
+        # 2 rewards of 1 epoch of 4 prompts of 3 samples, whichever method: as many as without the factor.
+        assert best["samples"] == 24
+        single = load_config(out / f"{method}.yaml")
+        assert single.methods == (method,)
+        assert single.train.learning_rate == pytest.approx(config.train.learning_rate * best["rate"])
+        assert (single.train.prompts_per_epoch, single.train.epochs) == (4, 1)
+        assert single.rewards == config.rewards  # with its own prompts
+    # The held-out prompts were not looked at, nor those of training measured.
+    rows = [json.loads(r) for file in out.rglob("rows.jsonl") for r in file.read_text().splitlines()]
+    parts = {
+        part: {p.text for n in ("red", "dark") for p in load_prompts(str(out / f"prompts/{n}-{part}.jsonl"))}
+        for part in ("train", "validation")
+    }
+    held, trained = parts["validation"], parts["train"]
+    assert {row["prompt"] for row in rows} == held
+    assert len(held) == 2
+    assert held | trained == {p.text for p in PROMPTS[:6]}
+    assert not held & trained
+    # Called again, it finds all of it done.
+    manifests = {file: file.stat().st_mtime_ns for file in out.rglob("manifest.json")}
+    assert again() == chosen
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("manifest.json")} == manifests
+
+
+def test_a_set_is_divided_with_its_records(tmp_path: Path) -> None:
+    config = tiny(tmp_path, Path("pictures"))
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"},
+             {"role": "user", "content": "so"}]  # fmt: skip
+    lines = [{"prompt": f"p{i}", "word": "ab"} for i in range(3)]
+    lines += [{"prompt": turns, "n": i} for i in range(3)]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rewards = {n: r.model_copy(update={"prompts": str(file)}) for n, r in config.rewards.items()}
+    made = hold_out(config.model_copy(update={"rewards": rewards}), 2, tmp_path / "parts")
+    own = made.rewards["red"]
+    found = [*load_prompts(own.prompts), *load_prompts(own.eval_prompts)]
+    assert len(load_prompts(own.eval_prompts)) == 2
+    assert sorted(map(repr, found)) == sorted(map(repr, load_prompts(str(file))))
+
+
+def test_a_batch_leaves_the_samples_as_they_are(tmp_path: Path) -> None:
+    config = tiny(tmp_path, Path("pictures"), train={"epochs": 14, "prompts_per_epoch": 6})
+    made = Setting(0.5, 2.0).of(config)
+    assert (made.train.prompts_per_epoch, made.train.epochs) == (12, 7)
+    assert made.train.learning_rate == config.train.learning_rate / 2
+    assert Setting(0.5, 2.0).told(config) == {
+        "train.learning_rate": 0.001, "train.prompts_per_epoch": 12, "train.epochs": 7,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--seeds 0", "--seeds: 0 is the recipe's own seed, which its tables report"),
+        ("--seeds x", "--seeds wants whole numbers, such as 1000,1001, not 'x'"),
+        ("--rates 0", "--rates wants factors above 0, such as 0.5,1,2, not '0'"),
+        ("--rates ,", "--rates, --batches and --seeds name one value or more each"),
+        ("--batches 0.3", "--batches 0.3: 6 prompts an epoch times 0.3 are no whole number"),
+        ("--batches 0.1666666", "are no whole number"),
+        ("--methods morl", "--methods: methods.0"),
+        ("--methods mapreduce --out full", "full is not empty and holds no trials; choose another --out"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_trained(
+    words: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("")
+    monkeypatch.setattr("sys.argv", ["paretune", "tune", "quickstart", *words.split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert told in " ".join(error.split())
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["full", "mine"]
+
+
+def test_trials_of_another_recipe_are_refused(tmp_path: Path) -> None:
+    config = tiny(tmp_path / "recipe", Path("pictures"))
+    trials.begin(config, tmp_path / "out")
+    trials.begin(config, tmp_path / "out")
+    with pytest.raises(ParetuneError, match="holds trials of another recipe"):
+        trials.begin(config.model_copy(update={"seed": 5}), tmp_path / "out")
