@@ -213,6 +213,6 @@ class LanguageTrainer:
             return rate_share(train.lr_scheduler, epoch, *task.rate_epochs)
 
         for group in self.state.optimiser.param_groups:  # a checkpoint's is the rate of its last epoch
-            group["initial_lr"] = train.learning_rate * group["share"]
+            group["initial_lr"] = train.learning_rate * group.get("share", 1.0)
         trainer.optimizer = self.state.optimiser
         trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(self.state.optimiser, share)

@@ -193,7 +193,7 @@ class MarginDPO(PairLink):
 
 
 class DriftOptions(ListOptions):
-    """Options of `sem_dpo`."""
+    """Options of `sem_dpo_text`."""
 
     alpha: NonNegative = Field(1.0, description="how fast the weight falls with the drift")
 
