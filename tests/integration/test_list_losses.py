@@ -18,6 +18,7 @@ from paretune.data.answer_lists import read_answers
 from paretune.models.causal_lm.answer_ids import answer_ids, ending_ids, tokenizer_digest
 from paretune.models.causal_lm.policy import CausalLMPolicy
 from paretune.models.peft_adapters import lora_config
+from paretune.planning.estimate import estimate
 from paretune.planning.methods import build_plan
 from paretune.recipes import load_config
 from paretune.stages.map import mixture_of
@@ -409,3 +410,45 @@ def test_a_prefix_is_for_our_own_loss(tiny_llama: Path) -> None:
     prompt = Prompt("fix", {"chosen": "yes", "rejected": "no", "prefix": "maybe"})
     with pytest.raises(ParetuneError, match=r"objective dpo cannot go on a prefix.*'fix'.*list_dpo can"):
         DPO.check_prompts("dpo", [prompt])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "wanted"),
+    [
+        ("cdpo", {}, [[0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1]]),
+        ("tree_tpo", {"steps": True}, [[2.0, 1.0, 1.0], [2.0], [2.0, 1.0, 1.0, 1.0]]),
+    ],
+)
+def test_a_loss_reads_the_weights_that_it_is_made_for(
+    tiny_llama: Path, tmp_path: Path, name: str, options: dict[str, Any], wanted: list[list[float]]
+) -> None:
+    """The records hold both kinds. The end token belongs to the last step."""
+    (row,) = _trainer(tmp_path, tiny_llama, name, options=options)._rows([0], False)
+    found = [numbers[: len(own)] for numbers, own in zip(row["given"], wanted, strict=True)]
+    assert found == wanted
+
+
+@pytest.mark.parametrize(("anchored", "passes"), [(True, 2), (False, 1)])
+def test_a_form_without_an_anchor_asks_no_reference(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anchored: bool, passes: int
+) -> None:
+    calls = [0]
+    plain = ListTrainer._forward
+
+    def counted(self: Any, *arguments: Any) -> Any:
+        calls[0] += 1
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(ListTrainer, "_forward", counted)
+    train = {"epochs": 1, "prompts_per_epoch": 2, "updates_per_epoch": 1, "micro_batch": 2}
+    _run(_trainer(tmp_path, tiny_llama, "symbolic", options={"anchored": anchored}, train=train))
+    assert calls[0] == passes
+
+
+def test_the_estimate_counts_the_answers_that_a_loss_reads(tiny_llama: Path, tmp_path: Path) -> None:
+    def hours(name: str) -> float:
+        config = _trainer(tmp_path / name, tiny_llama, name).config
+        return estimate(config, build_plan(config), "cuda").hours["mapreduce"]
+
+    assert hours("srpo") == pytest.approx(3 * hours("list_dpo"))  # six answers against two
+    assert hours("triple_tpo") < hours("tree_tpo")

@@ -21,13 +21,11 @@ from paretune.ops.list_losses import (
     tree_link,
     triple_link,
 )
+from paretune.ops.preference_losses import margin_scale, margin_weights, semantic_weights
 from paretune.ops.rankings import (
-    drift_weight,
     first_targets,
     flip_threshold,
     ideal_ranks_right,
-    margin_scale,
-    margin_weight,
     pair_targets,
     ranks_right,
     reward_targets,
@@ -132,17 +130,17 @@ def test_simpo() -> None:
 
 
 def test_the_weight_of_a_margin() -> None:
-    found = margin_weight(torch.tensor([-3.0, -1, 0, 1, 2, 4]), at=2.0)
+    found = margin_weights(torch.tensor([-3.0, -1, 0, 1, 2, 4]), at=2.0)
     wanted = torch.tensor([1, 0.7569, 1, 1.0894, 1, 0.9321])
     torch.testing.assert_close(found, wanted, atol=5e-5, rtol=0)
-    _near(margin_weight(torch.tensor(1.0)), 1.2037)
+    _near(margin_weights(torch.tensor(1.0), at=6.907), 1.2037)
     for most in (2.0, 4.0):
-        _near(margin_scale(torch.tensor(2.0), most=most, at=2.0), 1.0)
+        _near(margin_scale(torch.tensor(2.0), 1 / most, most, at=2.0), 1.0)
 
 
 def test_the_weight_of_a_drift() -> None:
-    _near(drift_weight(torch.tensor(0.5), 2.0), 0.3679)
-    _near(drift_weight(torch.tensor(0.5), 0.0), 1.0)
+    _near(semantic_weights(torch.tensor(0.5), 2.0), 0.3679)
+    _near(semantic_weights(torch.tensor(0.5), 0.0), 1.0)
 
 
 def test_asft_and_its_bound() -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, logsigmoid, softplus
 
-from .rankings import gaps, swap_weights
+from .preference_losses import gaps
+from .rankings import swap_weights
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-
-def gaps(values: Tensor) -> Tensor:
-    """values_i - values_j. [B, K] -> [B, K, K]."""
-    return values[:, :, None] - values[:, None, :]
+from .preference_losses import gaps
 
 
 def swap_weights(values: Tensor, scores: Tensor) -> Tensor:
@@ -54,24 +51,6 @@ def pair_targets(margin: Tensor) -> Tensor:
     """sigmoid(m) and the rest: [B] -> [B, 2]. margin: in log-odds."""
     share = torch.sigmoid(margin)
     return torch.stack([share, 1 - share], 1)
-
-
-def margin_scale(margin: Tensor, most: float = 2.0, slope: float = 1.0, at: float = 6.907) -> Tensor:
-    """c(m) of MADPO: `most` for small margins, 1 / `most` for large ones, and 1 at |m| = `at`."""
-    least = 1 / most
-    ratio = (most - 1) / (1 - least)
-    return least + (most - least) / (1 + ratio * torch.exp(slope * (margin.abs() - at)))
-
-
-def margin_weight(margin: Tensor, most: float = 2.0, slope: float = 1.0, at: float = 6.907) -> Tensor:
-    """sigmoid(c m) / sigmoid(m), and 1 up to m = -`at` (MADPO): small margins count more, large ones less."""
-    weight = torch.sigmoid(margin_scale(margin, most, slope, at) * margin) / torch.sigmoid(margin)
-    return torch.where(margin > -at, weight, torch.ones_like(weight))
-
-
-def drift_weight(drift: Tensor, strength: float) -> Tensor:
-    """exp(-strength d), d = 1 - the cosine of the texts' embeddings (Sem-DPO)."""
-    return torch.exp(-strength * drift)
 
 
 # ---------------------------------------------------------------- does a model rank as it should

@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,15 +22,16 @@ from torch.nn.functional import softplus
 
 from .list_losses import log1mexp
 
-WORLDS = tuple(itertools.product((True, False), repeat=2))  # (w, l)
+World: TypeAlias = tuple[bool, bool]  # (w, l)
+WORLDS: tuple[World, ...] = ((True, True), (True, False), (False, True), (False, False))
 
 
 @dataclass(frozen=True)
 class Form:
     """good, bad: worlds (w, l). reads: the two in words, as formulas."""
 
-    good: frozenset[tuple[bool, bool]]
-    bad: frozenset[tuple[bool, bool]]
+    good: frozenset[World]
+    bad: frozenset[World]
     reads: tuple[str, str]
 
     @classmethod
@@ -38,7 +40,7 @@ class Form:
         return cls(worlds_of(good), worlds_of(bad), (good, bad))
 
 
-def worlds_of(formula: str) -> frozenset[tuple[bool, bool]]:
+def worlds_of(formula: str) -> frozenset[World]:
     """The worlds in which a formula of w, l, not, and, or, and brackets is true.
 
     Raises ValueError, in one line, for anything else.
@@ -124,7 +126,7 @@ FORMULAS: dict[str, str] = {
 }
 
 
-def log_weight(worlds: frozenset[tuple[bool, bool]], log_p: Tensor) -> Tensor:
+def log_weight(worlds: frozenset[World], log_p: Tensor) -> Tensor:
     """The log of the weight of some worlds. log_p: log p_w and log p_l, [B, 2]. Returns [B]."""
     sides = torch.stack([log1mexp(log_p), log_p.clamp(max=-1e-7)])  # false, true
     if not worlds:
@@ -157,7 +159,7 @@ def entails(form: Form, other: Form) -> bool:
     return form.good <= other.good and other.bad <= form.bad
 
 
-def all_forms() -> list[tuple[frozenset[tuple[bool, bool]], frozenset[tuple[bool, bool]]]]:
+def all_forms() -> list[tuple[frozenset[World], frozenset[World]]]:
     """The good and the bad worlds of all 256 losses of two propositions."""
     subsets = [
         frozenset(world for world, taken in zip(WORLDS, chosen, strict=True) if taken)
@@ -167,7 +169,7 @@ def all_forms() -> list[tuple[frozenset[tuple[bool, bool]], frozenset[tuple[bool
 
 
 def form_of(
-    good: frozenset[tuple[bool, bool]], bad: frozenset[tuple[bool, bool]]
+    good: frozenset[World], bad: frozenset[World]
 ) -> str | None:
     """The name in FORMS of the loss with these worlds, or None."""
     return next((name for name, form in FORMS.items() if (form.good, form.bad) == (good, bad)), None)

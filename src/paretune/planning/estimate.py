@@ -63,7 +63,7 @@ class Sizes:
 def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     """Memory of one expert and device-hours of each method."""
     objective = find_objective(config.objective.name)
-    work = Work(objective.draws, device, objective.whole_logits)
+    work = Work(objective.draws, device, objective.whole_logits, objective.given_answers)
     own = medium_of(config.model).cost(config, work)
     if own is not None:
         return _estimate(config, plan, device, own)

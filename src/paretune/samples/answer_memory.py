@@ -34,7 +34,7 @@ def working_bytes(
     train = config.train
     epoch = train.prompts_per_epoch * (train.group_size if work.draws else 1)
     micro = min(train.micro_batch, -(-epoch // train.updates_per_epoch))
-    tokens = micro * length * (1 if work.draws else 2)  # a pair is two answers
+    tokens = micro * length * (1 if work.draws else work.answers)
     logits = _logits(tokens, shape, work)
     training = HOLES[work.device] * tokens * _kept(config, shape, value) + logits
     stored = config.model.bytes_each

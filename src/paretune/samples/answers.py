@@ -82,7 +82,7 @@ class Texts:
         reference = config.objective.kl > 0 or any(r.kl for r in config.rewards.values())
         shape = read_text_shape(config.model.path)
         working = None if shape is None else working_bytes(config, shape, settings, work)
-        answers, drawn = (1, 1) if work.draws else (2, 0)  # the two answers of a given pair are not drawn
+        answers, drawn = (1, 1) if work.draws else (work.answers, 0)  # given answers are not drawn
         return Cost(
             parameters, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,
             draw=float(drawn + (answers if reference else 0)), train=float(answers),

@@ -42,12 +42,14 @@ class Cost(NamedTuple):
 class Work(NamedTuple):
     """How an expert trains on samples. draws: whether it draws them, or is given pairs. device: cpu or cuda.
 
-    whole_logits: whether its loss holds a language model's scores of all words for all tokens at a time.
+    answers: how many given answers a sample is, which are read and trained on together. whole_logits: whether
+    its loss holds a language model's scores of all words for all tokens at a time.
     """
 
     draws: bool = True
     device: str = "cuda"
     whole_logits: bool = False
+    answers: int = 2
 
 
 class Medium(Protocol):

@@ -93,7 +93,7 @@ class ListTrainer(DPOTrainer):
     def _losses(self, model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Lists, Any]:
         """The losses [B], what they were computed from, and the model's outputs."""
         outputs = self._forward(model, inputs)
-        reference = self._reference(inputs) if self.objective.reference else None
+        reference = self._reference(inputs) if self.objective.looks_at_reference(self.options) else None
         lists = self._lists(outputs.log_probs, reference, inputs)
         return self.objective.loss(lists, self.beta, self.options), lists, outputs
 
@@ -117,6 +117,7 @@ class ListTrainer(DPOTrainer):
             "logps/chosen": first.mean(), "logps/rejected": last.mean(),
             "entropy": entropy[lists.mask].mean(),
         }  # fmt: skip
-        mode = "train" if self.model.training else "eval"
+        model: Any = self.model
+        mode = "train" if model.training else "eval"
         for name, value in figures.items():
             self._metrics[mode][name].append(float(value))

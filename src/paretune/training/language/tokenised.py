@@ -56,7 +56,7 @@ def _row(
         before = [*prompts[text], *prefix]
         own = answer_ids(policy, answer.steps or [answer.text], end if answer.ends else [])
         check_fits(policy, text, len(before) + len(own))
-        numbers, places = _numbers(policy, answer, own, text)
+        numbers, places = _numbers(policy, answer, own, text, row["by_step"])
         ids.append(before + own)
         starts.append(len(before))
         given.append(numbers)
@@ -69,9 +69,12 @@ def _row(
 
 
 def _numbers(
-    policy: CausalLMPolicy, answer: Answer, own: Sequence[int], text: str
+    policy: CausalLMPolicy, answer: Answer, own: Sequence[int], text: str, by_step: bool
 ) -> tuple[list[float], list[int]]:
-    """The record's number for each token of an answer, and the step that it belongs to."""
+    """The record's number for each token of an answer, and the step that it belongs to.
+
+    by_step: whether the loss reads the weights of steps; otherwise those of tokens.
+    """
     if answer.token_weights is not None and len(answer.token_weights) != len(own):
         raise ParetuneError(
             f"an answer to the prompt {text[:60]!r} has {len(own)} tokens with its end, and "
@@ -80,9 +83,9 @@ def _numbers(
     sizes = [len(policy.tokenizer(step, add_special_tokens=False)["input_ids"]) for step in answer.steps]
     places = [k for k, size in enumerate(sizes) for _ in range(size)]
     places += [max(len(sizes) - 1, 0)] * (len(own) - len(places))  # the end token belongs to the last step
-    if answer.token_weights is not None:
+    if answer.token_weights is not None and not by_step:
         return list(answer.token_weights), places
-    if answer.step_weights:
+    if answer.step_weights and by_step:
         return [answer.step_weights[k] for k in places], places
     return [1.0] * len(own), places
 

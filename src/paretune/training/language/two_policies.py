@@ -35,7 +35,8 @@ class TwoPolicyTrainer(ListTrainer):
 
     def _train_both(self) -> None:
         """A frozen parameter collects no gradient, and peft freezes all adapters but the active one."""
-        for name, parameter in self.model.named_parameters():
+        model: Any = self.model
+        for name, parameter in model.named_parameters():
             if f".{POLICY}." in name or f".{SLOW}." in name:
                 parameter.requires_grad_(True)
 
@@ -77,7 +78,8 @@ class TwoPolicyTrainer(ListTrainer):
 
     def _exchange(self) -> None:
         peft: Any = self.model
-        state: Any = self.optimizer.state
+        optimiser: Any = self.optimizer
+        state = optimiser.state
         for name, fast in peft.named_parameters():
             if f".{POLICY}." not in name:
                 continue

@@ -25,7 +25,8 @@ class Objective:
     recipe that sets one is refused. one_reward: whether it can only train an expert of a single reward.
     draws: whether it draws samples; otherwise it trains on the pairs of answers in the prompts' records.
     whole_logits: whether its trainer holds the scores of all words for all tokens of a micro-batch at once;
-    others compute them tile by tile.
+    others compute them tile by tile. given_answers: how many answers of a given record are read
+    with gradients, for the estimate; a list counts as four, for its records are not opened.
     """
 
     options_kind: ClassVar[type[Options]] = Options
@@ -34,6 +35,7 @@ class Objective:
     one_reward: ClassVar[bool] = False
     draws: ClassVar[bool] = True
     whole_logits: ClassVar[bool] = False
+    given_answers: ClassVar[int] = 2
 
     @classmethod
     def check(cls, config: RunConfig, options: Any) -> None:

@@ -59,6 +59,7 @@ class AnchoredDPO(ListLoss):
     """ADPO: a whole list towards a soft target. Its temperature is 1 / beta."""
 
     options_kind, answers, needs = TargetOptions, "list", ("values",)
+    given_answers = 4
     paper, formula = "2510.18913 (ADPO)", "-sum_i q_i log softmax(b D)_i"
     dimensions = ("list", "sentence", "dynamic")
 
@@ -101,6 +102,7 @@ class TreeTPO(ListLoss):
     """Tree preference optimisation: all pairs of a list, by what swapping them changes in the ranking."""
 
     options_kind, answers, needs, beta = TreeOptions, "list", ("values",), 0.5
+    given_answers = 4
     paper, formula = "2410.12854 (tree TPO)", "-sum_(v_i > v_j) w_ij log s(b (s_i - s_j))"
     dimensions = ("list", "step", "divergence")
 
@@ -117,6 +119,11 @@ class TreeTPO(ListLoss):
         """See `ListLoss`."""
         assert lists.values is not None
         return links.tree_link(s, lists.values, beta, options.weighted, lists.present)
+
+    @classmethod
+    def by_step(cls, options: Any) -> bool:
+        """See `ListLoss`."""
+        return options.steps
 
     @classmethod
     def streams(cls, record: AnswerList, answers: Sequence[Answer], options: Any) -> list[tuple[str, Answer]]:
@@ -149,7 +156,7 @@ class RevisionOptions(ListOptions):
 class SRPO(ListLoss):
     """Self-improving robust preference optimisation: the model also learns to revise an answer."""
 
-    options_kind, paper = RevisionOptions, "2406.01660 (SRPO)"
+    options_kind, paper, given_answers = RevisionOptions, "2406.01660 (SRPO)", 6
     formula = (
         "a ((1/2 - b (r_wl - r_ll))^2 + (1/2 - b (r_ww - r_lw))^2) "
         "+ (1 - a) (b (r_wl + r_w - r_lw - r_l) - 1)^2"
@@ -198,6 +205,7 @@ class OFSDPO(PairLink):
     """Online fast-slow chasing DPO: two adapters that chase each other; the fast one is the expert."""
 
     options_kind, paper = ChaseOptions, "2406.05534 (OFS-DPO)"
+    given_answers = 4  # two, by two policies
     formula = "dpo(F) + a c(F, S), dpo(S) - a c(F, S), c = -log s(b (m_F - m_S))"
     place = "paretune.training.language.two_policies:TwoPolicyTrainer:DPOConfig"
     dimensions = ("pair", "sentence", "dynamic")
@@ -227,6 +235,7 @@ class TripleTPO(ListLoss):
     """Triple preference optimisation: learn the best answer, and prefer the second to the worst."""
 
     options_kind, answers, reference, beta = TripleOptions, "triple", False, 0.01
+    given_answers = 3
     paper, formula = "2405.16681 (triple TPO)", "-log s(b (log p_2 - log p_3) - g) - a mean log p_1"
     dimensions = ("list", "sentence", "reference-free")
 
@@ -265,6 +274,11 @@ class Symbolic(ListLoss):
     paper, formula = "2412.17696 (the logic of DPO)", "-log s(b (log good/bad - that of the reference))"
 
     @classmethod
+    def looks_at_reference(cls, options: Any) -> bool:
+        """See `ListLoss`."""
+        return options.anchored
+
+    @classmethod
     def values(cls, lists: Lists, options: Any) -> Tensor:
         """See `ListLoss`. The link subtracts the reference, not here."""
         return lists.log_probs
@@ -277,7 +291,7 @@ class Symbolic(ListLoss):
     @classmethod
     def link(cls, s: Tensor, lists: Lists, beta: float, options: Any) -> Tensor:
         """See `ListLoss`."""
-        form = symbolic.Form.of(options.good, options.bad)
-        assert lists.reference is not None
-        start = score(lists.reference, tokens.mean_tokens(lists.mask)) if options.anchored else None
+        form, start = symbolic.Form.of(options.good, options.bad), None
+        if lists.reference is not None:
+            start = score(lists.reference, tokens.mean_tokens(lists.mask))
         return symbolic.symbolic_link(form, s, beta, start)

@@ -123,7 +123,7 @@ class ListLoss(TrlObjective):
                     f"objective.options.{key} is a setting of TRL's losses, and {config.objective.name} is "
                     "none of them: leave it out"
                 )
-        if options.refresh_every and not cls.reference:
+        if options.refresh_every and not cls.looks_at_reference(options):
             raise ParetuneError(
                 f"objective.options.refresh_every: {config.objective.name} has no reference: leave it out"
             )
@@ -156,6 +156,16 @@ class ListLoss(TrlObjective):
         return answers
 
     @classmethod
+    def by_step(cls, options: Any) -> bool:
+        """Whether it reads the record's weights of steps, and not of tokens."""
+        return False
+
+    @classmethod
+    def looks_at_reference(cls, options: Any) -> bool:
+        """Whether the reference's log-probabilities are needed."""
+        return cls.reference
+
+    @classmethod
     def streams(cls, record: AnswerList, answers: Sequence[Answer], options: Any) -> list[tuple[str, Answer]]:
         """What is read and the answer to it, for each of the K rows that a record makes."""
         return [(record.prompt.text, answer) for answer in answers]
@@ -181,6 +191,7 @@ class ListLoss(TrlObjective):
             made[i] = {
                 "record": record, "streams": streams, "values": values,
                 "margin": margin_of(record, answers, wanted), "weight": cls.weight_of(record, options),
+                "by_step": cls.by_step(options),
             }  # fmt: skip
         return [made[i] for i in index]
 

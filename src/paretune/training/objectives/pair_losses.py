@@ -12,9 +12,9 @@ from ...config import RunConfig
 from ...data.answer_lists import AnswerList
 from ...limits import NonNegative, PositiveReal
 from ...ops import list_losses as links
-from ...ops import rankings
 from ...ops import token_weights as tokens
 from ...ops.list_losses import Lists
+from ...ops.preference_losses import margin_weights, semantic_weights
 from .lists import ListLoss, ListOptions, refuse_squashed
 
 UnitShare = Annotated[float, Field(ge=0, le=1)]
@@ -183,7 +183,9 @@ class MarginDPO(PairLink):
     def list_weights(cls, lists: Lists, options: Any) -> Tensor:
         """See `ListLoss`."""
         assert lists.margin is not None
-        return rankings.margin_weight(lists.margin, options.most, options.slope, options.at)
+        return margin_weights(
+            lists.margin, 1 / options.most, options.most, options.slope, options.at
+        )
 
     @classmethod
     def check(cls, config: RunConfig, options: Any) -> None:
@@ -209,7 +211,7 @@ class SemDPO(PairLink):
         """The record's weight, or that of its drift."""
         if record.drift is None:
             return record.weight
-        return float(rankings.drift_weight(torch.tensor(record.drift), options.alpha))
+        return float(semantic_weights(torch.tensor(record.drift), options.alpha))
 
     @classmethod
     def list_weights(cls, lists: Lists, options: Any) -> Tensor:
