@@ -96,16 +96,32 @@ def address(run: Path) -> Iterator[str]:
 
 @needs_chromium
 def test_a_visitor_chooses_a_picture(browser: Any, address: str, tmp_path: Path) -> None:
-    write_picture(tmp_path / "large.png", (1500, 900), seed=3)
+    write_picture(tmp_path / "small.png", (16, 12), seed=3)
     with visits(browser, address, "#pt-samples img") as visit:
         page = visit()
         before = page.eval_on_selector_all("#pt-samples img", "all => all.map(one => one.src)")
-        page.set_input_files("#pt-picker input", str(tmp_path / "large.png"))
+        page.set_input_files("#pt-picker input", str(tmp_path / "small.png"))
         page.wait_for_function(
             "before => document.querySelectorAll('#pt-samples img')[0].src !== before", arg=before[0]
         )
         page.wait_for_selector("#pt-picker img")
+        assert page.locator("#pt-message [role=alert]").count() == 0
         page.click("#pt-picker button")
         page.wait_for_function(
             "before => document.querySelectorAll('#pt-samples img')[0].src === before", arg=before[0]
         )
+        assert page.locator("#pt-picker img").count() == 0
+
+
+@needs_chromium
+def test_a_large_picture_is_shrunk_in_the_browser(browser: Any, address: str, tmp_path: Path) -> None:
+    """Its answer is not waited for: the tiny model's tokens are so small that it has too many of them."""
+    write_picture(tmp_path / "large.png", (1500, 900), seed=3)
+    with visits(browser, address, "#pt-samples img") as visit:
+        page = visit()
+        page.set_input_files("#pt-picker input", str(tmp_path / "large.png"))
+        page.wait_for_selector("#pt-picker img")
+        sides = page.eval_on_selector(
+            "#pt-picker img", "one => one.decode().then(() => [one.naturalWidth, one.naturalHeight])"
+        )
+        assert sides == [1024, 614]
