@@ -1,4 +1,4 @@
-"""`paretune serve` as a user starts it: the process, its workers, an environment of its own, a run that asks it."""
+"""`paretune serve` as a user starts it: a run that asks it, its workers, an environment of its own."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from typing import Any
 import pytest
 import torch
 
+from paretune.files import read_rows
+from paretune.recipes import load_config
 from paretune.rewards.base import load_reward, score_samples
+from paretune.run import run
 from paretune.types import ParetuneError, Prompt
 from tests.conftest import tiny_recipe
+from tests.executing import InThisProcess
 
 from .commands import call, command
 
@@ -44,37 +48,29 @@ def serving(*words: object, token: str = "") -> Iterator[dict[str, Any]]:
             assert (process.returncode, err.strip().splitlines()[-1:]) == (0, ["stopped"]), err
 
 
-def test_a_run_asks_a_server_and_notices_another_reward(tiny_sd3: Path, tmp_path: Path) -> None:
+def test_a_run_asks_a_server_and_gets_the_scores_of_the_reward_itself(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the commands' own parts in this process; the server is another one."""
+    monkeypatch.setattr("paretune.run.open_executor", InThisProcess)
+    monkeypatch.setattr("paretune.run.write_report", lambda out: None)
+    small = {"epochs": 1, "prompts_per_epoch": 1, "group_size": 2, "updates_per_epoch": 1}
     recipe = tiny_recipe(
-        tmp_path, tiny_sd3, rounds=1, methods=["mapreduce"],
-        train={"epochs": 1, "prompts_per_epoch": 1, "group_size": 2, "updates_per_epoch": 1},
-        evaluate={"prompts": 1},
-    )  # fmt: skip
-    file, out = tmp_path / "rewards.py", tmp_path / "out"
-    experts = [out / "round-1" / "experts" / name / "adapter_model.safetensors" for name in ("red", "dark")]
-
-    def run(url: str, *flags: str) -> subprocess.CompletedProcess[str]:
-        sets = ["rewards.red.reward=remote", f"rewards.red.options={{url: \"{url}\", reward: red}}"]
-        return call("run", recipe, "--out", out, "--quiet", *(w for s in sets for w in ("--set", s)), *flags)
-
-    with serving(f"{file}:red") as served:
+        tmp_path, tiny_sd3, rounds=1, methods=["mapreduce"], train=small, evaluate={"prompts": 1}
+    )
+    out = tmp_path / "remote"
+    with serving(f"{tmp_path / 'rewards.py'}:red") as served:
         assert list(served["rewards"]) == ["red"]
-        done = run(served["url"])
-        assert done.returncode == 0, done.stderr
-        first = [path.stat().st_mtime_ns for path in experts]
-    file.write_text(file.read_text().replace("images.select(-3, 0)", "images.select(-3, 1)"))
-    file.with_name("other.py").write_text(file.read_text())
-    with serving(f"red={tmp_path / 'other.py'}:red") as served:  # another address, and another reward
-        done = run(served["url"], "--resume", "--set", "rewards.dark.reward=" + f"{file}:dark")
-        assert done.returncode == 0, done.stderr
-    now = [path.stat().st_mtime_ns for path in experts]
-    assert now[0] > first[0]
-    manifest = json.loads((out / "round-1" / "experts" / "red" / "manifest.json").read_text())
-    assert manifest["kind"] == "expert"
-    done = run(served["url"], "--resume")  # nobody is there any more
-    assert done.returncode == 2
-    assert "no reward server answers" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+        far = ["rewards.red.reward=remote", f"rewards.red.options={{url: \"{served['url']}\", reward: red}}"]
+        run(load_config(recipe, far), out, lambda event: None)
+    run(load_config(recipe), tmp_path / "here", lambda event: None)
+    values = [
+        [row["value"] for row in read_rows(place / "evaluation.jsonl")] for place in (out, tmp_path / "here")
+    ]
+    assert values[0] == values[1]
+    assert len(values[0]) > 0
+    with pytest.raises(ParetuneError, match="no reward server answers"):  # nobody is there any more
+        run(load_config(recipe, far), out, lambda event: None, resume=True)
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +104,8 @@ class Known:
 
     def score(self, samples, prompts):
         assert "torch" not in sys.modules and "paretune_reward" not in str(sys.path)
-        return [self.weight * (s in wordlist.WORDS) + 0.25 * p.metadata.get("k", 0) for s, p in zip(samples, prompts)]
+        own = [self.weight * (s in wordlist.WORDS) for s in samples]
+        return [value + 0.25 * p.metadata.get("k", 0) for value, p in zip(own, prompts)]
 '''
 
 
@@ -119,7 +116,8 @@ def make_wheel(folder: Path) -> str:
     with zipfile.ZipFile(folder / name, "w") as file:
         file.writestr("wordlist.py", "WORDS = {'kite'}\n")
         file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: wordlist\nVersion: 1.0\n")
-        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        tags = "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        file.writestr(f"{info}/WHEEL", tags)
         file.writestr(f"{info}/RECORD", "")
     return name
 
@@ -131,7 +129,8 @@ def test_a_scorer_runs_in_an_environment_of_its_own(tmp_path: Path, monkeypatch:
     words = [f"{tmp_path / 'known.py'}:Known", "--env", tmp_path / "requirements.txt"]
     with serving(*words, "--option", "Known.weight=0.5") as served:
         reward: Any = load_reward("remote", "known", url=served["url"], reward="Known")
-        assert (reward.range, reward.applies(Prompt("a")), reward.applies(Prompt("never"))) == ((0, 2), True, False)
+        assert reward.range == (0, 2)
+        assert [reward.applies(Prompt(text)) for text in ("a", "never")] == [True, False]
         assert score_samples(reward, ["kite", "kite"], PROMPTS).tolist() == [0.5, 1.0]
         with pytest.raises(ParetuneError, match=r"pixels need torch or numpy in the reward's environment"):
             score_samples(reward, torch.zeros(2, 3, 2, 2), PROMPTS)
@@ -140,7 +139,7 @@ def test_a_scorer_runs_in_an_environment_of_its_own(tmp_path: Path, monkeypatch:
     assert "include-system-site-packages = false" in (environment / "pyvenv.cfg").read_text()
 
 
-def test_an_empty_environment_and_what_pip_cannot_install(tmp_path: Path) -> None:
+def test_an_empty_environment_names_what_paretunes_own_rewards_need(tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("# nothing\n")
     done = call("serve", "pictures.ocr", "--port", "0", "--env", tmp_path / "none.txt")
     assert (done.returncode, done.stdout) == (2, "")
@@ -148,5 +147,3 @@ def test_an_empty_environment_and_what_pip_cannot_install(tmp_path: Path) -> Non
         "error: reward 'pictures.ocr' is paretune's own and needs torch, which its environment lacks"
     )
     assert "pip installs nothing" in done.stderr
-    missing = call("serve", "pictures.ocr", "--port", "0", "--env", tmp_path / "gone.txt")
-    assert missing.stderr.strip() == f"error: --env: {tmp_path / 'gone.txt'} cannot be read: No such file or directory"

@@ -11,7 +11,7 @@ from .table import ELSEWHERE
 def options_identity(spec: str, options: Mapping[str, Any]) -> Any:
     """The options, for a digest. A remote reward adds the digest that its server gives, which is asked now.
 
-    So a run goes on with another address of the same reward, and does again what a changed reward decided.
+    So a run goes on with another address of the same reward, and refuses what another reward decided.
     Raises RewardError where no server answers.
     """
     kept = {key: value for key, value in options.items() if key not in ELSEWHERE.get(spec, ())}

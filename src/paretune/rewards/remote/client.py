@@ -68,7 +68,7 @@ class Remote:
         if answer["digest"] != self._digest:
             raise RewardError(
                 f"reward {self.name!r} is another one than when this stage began (its server says "
-                f"{answer['digest'][:12]}, not {self._digest[:12]}): resume, and what it scored is made again"
+                f"{answer['digest'][:12]}, not {self._digest[:12]}): serve the former one, or begin again"
             )
         return torch.tensor(answer["scores"], dtype=torch.float32)
 
