@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from paretune.files import read_rows
+from paretune.adapters.store import WEIGHTS
+from paretune.planning.methods import build_plan
 from paretune.recipes import load_config
 from paretune.rewards.base import load_reward, score_samples
-from paretune.run import run
+from paretune.stages.map import MapJob, train_expert
 from paretune.types import ParetuneError, Prompt
 from tests.conftest import tiny_recipe
-from tests.executing import InThisProcess
 
 from .commands import call, command
 
@@ -48,29 +48,23 @@ def serving(*words: object, token: str = "") -> Iterator[dict[str, Any]]:
             assert (process.returncode, err.strip().splitlines()[-1:]) == (0, ["stopped"]), err
 
 
-def test_a_run_asks_a_server_and_gets_the_scores_of_the_reward_itself(
-    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Through the commands' own parts in this process; the server is another one."""
-    monkeypatch.setattr("paretune.run.open_executor", InThisProcess)
-    monkeypatch.setattr("paretune.run.write_report", lambda out: None)
+def test_an_expert_whose_reward_is_elsewhere_is_the_same_expert(tiny_sd3: Path, tmp_path: Path) -> None:
     small = {"epochs": 1, "prompts_per_epoch": 1, "group_size": 2, "updates_per_epoch": 1}
-    recipe = tiny_recipe(
-        tmp_path, tiny_sd3, rounds=1, methods=["mapreduce"], train=small, evaluate={"prompts": 1}
-    )
-    out = tmp_path / "remote"
+    recipe = tiny_recipe(tmp_path, tiny_sd3, rounds=1, methods=["mapreduce"], train=small)
+
+    def trained(out: Path, overrides: list[str]) -> tuple[bytes, str]:
+        config = load_config(recipe, overrides)
+        job = MapJob(config, build_plan(config).methods[0].rounds[0].tasks[0], out, "base")
+        manifest = train_expert(job, lambda event: None, lambda: False, ("cpu",))
+        return (out / job.task.folder / WEIGHTS).read_bytes(), manifest["inputs"]
+
     with serving(f"{tmp_path / 'rewards.py'}:red") as served:
         assert list(served["rewards"]) == ["red"]
-        far = ["rewards.red.reward=remote", f"rewards.red.options={{url: \"{served['url']}\", reward: red}}"]
-        run(load_config(recipe, far), out, lambda event: None)
-    run(load_config(recipe), tmp_path / "here", lambda event: None)
-    values = [
-        [row["value"] for row in read_rows(place / "evaluation.jsonl")] for place in (out, tmp_path / "here")
-    ]
-    assert values[0] == values[1]
-    assert len(values[0]) > 0
-    with pytest.raises(ParetuneError, match="no reward server answers"):  # nobody is there any more
-        run(load_config(recipe, far), out, lambda event: None, resume=True)
+        options = f"rewards.red.options={{url: \"{served['url']}\", reward: red}}"
+        far, far_inputs = trained(tmp_path / "far", ["rewards.red.reward=remote", options])
+    near, near_inputs = trained(tmp_path / "near", [])
+    assert far == near
+    assert far_inputs != near_inputs
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

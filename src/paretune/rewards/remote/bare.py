@@ -54,13 +54,14 @@ class Host:
 
     def answer(self, body: bytes) -> dict[str, Any]:
         """The answer to a question; a failure of any kind is a line of text."""
-        question, tensors = read(body)
+        question, data = read(body)
         for number in question["dropped"]:
             self.rewards.pop(number, None)
         spec, method = question["spec"], question["method"]
         try:
             os.chdir(spec["folder"])
             set_threads(question["threads"])
+            tensors = {name: array(*entry) for name, entry in data.items()}
             return {"value": getattr(self, method)(spec, question, tensors)}
         except BaseException as error:
             verb = "could not be loaded" if method in {"load", "find"} else "failed"
@@ -140,16 +141,15 @@ def prompt_of(entry: dict[str, Any]) -> Any:
     return kind(entry["text"], entry["metadata"])
 
 
-def read(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The question of a safetensors body, and its tensors of float32."""
+def read(body: bytes) -> tuple[dict[str, Any], dict[str, tuple[memoryview, list[int]]]]:
+    """The question of a safetensors body, and the bytes and the shape of its tensors of float32."""
     length = int.from_bytes(body[:8], "little")
     header = json.loads(body[8 : 8 + length])
     question = json.loads(header.pop("__metadata__")["question"])
     data = memoryview(bytearray(body))[8 + length :]
-    tensors = {
-        name: array(data[slice(*entry["data_offsets"])], entry["shape"]) for name, entry in header.items()
+    return question, {
+        name: (data[slice(*entry["data_offsets"])], entry["shape"]) for name, entry in header.items()
     }
-    return question, tensors
 
 
 def array(data: memoryview, shape: list[int]) -> Any:
