@@ -17,6 +17,7 @@ from .config import RewardConfig, RunConfig
 from .files import real
 from .limits import MOST_REWARDS, brief, key_name
 from .rewards.former import check_names, is_of_older_run, is_of_run, with_names_of_today
+from .rewards.table import ELSEWHERE
 from .training.objectives.settings import (
     check_with_recipe,
     complete_objective,
@@ -215,10 +216,13 @@ def count_keys() -> int:
 def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     """The dotted names of the keys whose values differ, without those that change nothing but rounding."""
     harmless = {
-        "executor.kind", "executor.workers", "executor.reward_timeout", "train.checkpoint_every", "name",
+        "executor.kind", "executor.workers", "executor.reward_timeout", "executor.overlap",
+        "train.checkpoint_every", "name",
     }  # fmt: skip
     free = [c.rounding_keys(needs_whole_batches(c.objective)) for c in (old, new)]
     harmless |= free[0] & free[1]
+    for name, reward in new.rewards.items():
+        harmless |= {f"rewards.{name}.options.{key}" for key in ELSEWHERE.get(reward.reward, ())}
     if not {"morl_d", "morl_dr"} & {*old.methods, *new.methods}:
         harmless.add("baselines.joint")
     a, b = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))

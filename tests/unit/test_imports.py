@@ -33,7 +33,7 @@ MAY: dict[str, set[str]] = {
     "adapters": FILES | {"ops", "types", "adapters"},
     "reward_tokens": FILES | {"adapters", "types", "reward_tokens"},
     "models": MODELS,  # worlds: which models are embedded
-    "rewards": {"ops", "foreign", "rewards", "worlds"} | LEAF,
+    "rewards": {"ops", "foreign", "rewards", "worlds", "files"} | LEAF,  # files: what a judge answered
     "data": {"ops", "data", "worlds", "files", "foreign"} | LEAF,
     "samples": MODELS | {"samples"},
     "planning": MODELS | {"samples", "data", "training", "planning"},  # training: the costs of objectives
@@ -49,7 +49,7 @@ MAY: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 HEAVY = {"diffusers", "transformers", "peft", "trl", "datasets"}
-OPTIONAL = {"rapidocr_onnxruntime", "torchao", "av", "gradio"}
+OPTIONAL = {"rapidocr_onnxruntime", "torchao", "av", "gradio", "fastapi", "uvicorn", "starlette"}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from .prepare import commands as prepare_commands
 from .printing import console, print_error, print_json, print_line, speaker
 from .progress import make_progress
 from .results import only_results
+from .serving import commands as serving_commands
 from .stopping import stoppable
 from .usage import USAGE_ERROR, usage_line
 
@@ -255,6 +256,7 @@ app.add_typer(prepare_commands)
 app.add_typer(choose_commands)
 app.add_typer(model_commands)
 app.add_typer(adapter_commands)
+app.add_typer(serving_commands)
 
 
 if __name__ == "__main__":

@@ -143,5 +143,6 @@ class ExecutorConfig(Section):
     threads: Processes = Field(1, gt=0, description="CPU threads of each process; results depend on it")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     reward_timeout: PositiveReal = Field(120.0, description="seconds that scoring a batch may take")
+    overlap: bool = Field(False, description="draw the next samples while the last ones are scored")
 
 

@@ -7,7 +7,7 @@ schedule, and the decoding of latents. Everything else is here. Shapes: x [B, ..
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +18,8 @@ from ..reward_tokens.pipelines import Scaled
 from .conditions import Conditions
 from .policy import Policy
 
-__all__ = ["Conditions", "FlowPolicy", "Sampling", "Schedule", "Trajectories", "sample", "stochastic_step"]
+__all__ = ["Conditions", "FlowPolicy", "Sampling", "Schedule", "Trajectories", "joined", "sample",
+           "sample_parts", "stochastic_step"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,10 @@ class FlowPolicy(Policy, Protocol):
         ...
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents -> samples as defined in `types`: pictures or clips in [0, 1], float32, on the CPU."""
+        """Latents -> samples as defined in `types`: pictures or clips in [0, 1], float32, on the CPU.
+
+        They are decoded in batches of a size that divides 64, so that 64 at a time give the same bits.
+        """
         ...
 
     def encode_media(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -148,7 +152,6 @@ def stochastic_step(
     return sde_step(x, v, s, s_next, sampling.eta, second, noise=noise, sample=sample)
 
 
-@torch.no_grad()
 def sample(
     policy: FlowPolicy,
     conditions: Conditions,
@@ -165,15 +168,33 @@ def sample(
         sampling: steps, guidance, and the sampler.
         generator: for the noise of stochastic steps.
     """
+    return joined(list(sample_parts(policy, conditions, noise, sampling, generator)))
+
+
+def sample_parts(
+    policy: FlowPolicy,
+    conditions: Conditions,
+    noise: torch.Tensor,
+    sampling: Sampling,
+    generator: torch.Generator | None = None,
+) -> Iterator[Trajectories]:
+    """Draw samples in parts of `sampling.batch`, each when it is asked for. See `sample`."""
     schedule = policy.schedule(sampling.steps)
     # The noise is drawn for all samples at once, so that it does not depend on the batch size.
     added = [torch.randn(noise.shape, generator=generator) for _ in range(*sampling.window)]
-    parts = []
-    for start in range(0, len(noise), sampling.batch):
+
+    @torch.no_grad()
+    def part(start: int) -> Trajectories:
         index = torch.arange(start, min(start + sampling.batch, len(noise)))
         x = noise[index].to(policy.device)
         step_noise = [z[index] for z in added]
-        parts.append(_sample_batch(policy, conditions.select(index), x, schedule, sampling, step_noise))
+        return _sample_batch(policy, conditions.select(index), x, schedule, sampling, step_noise)
+
+    return map(part, range(0, len(noise), sampling.batch))
+
+
+def joined(parts: Sequence[Trajectories]) -> Trajectories:
+    """The trajectories of several parts as one."""
     window = (_join([getattr(p, f) for p in parts]) for f in ("states", "log_probs", "means"))
     return Trajectories(torch.cat([p.clean for p in parts]), *window)
 

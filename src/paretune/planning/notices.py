@@ -6,7 +6,21 @@ from ..config import RunConfig
 from ..foreign import gguf
 from .long_prompts import cut_notices
 
+SCORED = 64  # samples that a reward scores in one call
+
 
 def notices(config: RunConfig, hub: bool = True) -> list[str]:
     """All lines. hub: whether datasets of the hub are loaded, which may download them."""
-    return [*gguf.notices(config.model.path), *cut_notices(config, hub)]
+    return [*gguf.notices(config.model.path), *cut_notices(config, hub), *_overlap(config)]
+
+
+def _overlap(config: RunConfig) -> list[str]:
+    """A line where `executor.overlap` is asked for and an epoch's samples are drawn or scored in one part."""
+    train = config.train
+    samples = train.prompts_per_epoch * train.group_size
+    if not config.executor.overlap or (samples > SCORED and samples > train.micro_batch):
+        return []
+    why = f"scored in one part, as up to {SCORED} are"
+    if samples > SCORED:
+        why = f"drawn in one part; set train.micro_batch to {SCORED} or less"
+    return [f"executor.overlap changes nothing here: the {samples} samples of an epoch are {why}"]

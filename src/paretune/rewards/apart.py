@@ -14,7 +14,7 @@ import torch
 from paretune.types import ParetuneError, Prompt, Samples
 
 from .errors import LATE, RewardError, RewardTimeout
-from .process import PATIENCE, Ended, Overdue, Spec, loading_seconds, reward_process
+from .process import PATIENCE, Ended, Overdue, RewardProcess, Spec, loading_seconds, reward_process
 
 _numbers = itertools.count()
 
@@ -23,17 +23,21 @@ class RewardApart:
     """A reward of "module:Name" or "file.py:Name", loaded and called in `process.RewardProcess`.
 
     It has the attributes that every reward has, and of the methods that a reward may have those that it has.
+    process: the process that it is in, by default the one of this process.
     """
 
-    def __init__(self, spec: str, name: str | None, options: dict[str, Any]) -> None:
+    def __init__(
+        self, spec: str, name: str | None, options: dict[str, Any], process: RewardProcess | None = None
+    ) -> None:
+        self._process = reward_process if process is None else lambda: process
         self._spec = _numbered(spec, name, options)
-        facts = _load(self._spec, "load")
+        facts = _load(self._spec, "load", self._process())
         self.name: str = facts["name"]
         self.range: tuple[float, float] = (facts["range"][0], facts["range"][1])
         self.higher_is_better: bool = facts["higher_is_better"]
         for method in facts["methods"]:
             setattr(self, method, partial(self._call, method))
-        weakref.finalize(self, reward_process().drop, self._spec.number)
+        weakref.finalize(self, self._process().drop, self._spec.number)
 
     def score(self, samples: Samples, prompts: Sequence[Prompt]) -> torch.Tensor:
         """float32 [B] within the default time; raises as `scored` does."""
@@ -68,7 +72,7 @@ class RewardApart:
     ) -> dict[str, Any]:
         where = "" if prompt is None else f" (prompt {shown(prompt)!r})"
         try:
-            return reward_process().ask(self._spec, method, *arguments, seconds=seconds)
+            return self._process().ask(self._spec, method, *arguments, seconds=seconds)
         except Overdue:
             raise RewardTimeout(
                 f"reward {self.name!r} did not answer within {seconds:g} s{where}; it was ended: {LATE}"
@@ -82,7 +86,7 @@ def find_apart(spec: str) -> bool:
 
     Raises ParetuneError where that fails.
     """
-    return bool(_load(_numbered(spec, None, {}), "find"))
+    return bool(_load(_numbered(spec, None, {}), "find", reward_process()))
 
 
 def shown(prompt: Prompt) -> str:
@@ -94,10 +98,10 @@ def _numbered(spec: str, name: str | None, options: dict[str, Any]) -> Spec:
     return Spec(next(_numbers), spec, name, options, os.getcwd())
 
 
-def _load(spec: Spec, method: str) -> Any:
+def _load(spec: Spec, method: str, process: RewardProcess) -> Any:
     seconds = loading_seconds()
     try:
-        answer = reward_process().ask(spec, method, seconds=seconds)
+        answer = process.ask(spec, method, seconds=seconds)
     except Overdue:
         raise RewardTimeout(
             f"reward {spec.spec!r} was not loaded within {seconds:g} s; it was ended: {LATE}"

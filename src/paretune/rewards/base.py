@@ -175,6 +175,8 @@ def _call(
     except Late as error:
         told = f"did not answer within {timeout:g} s"
         raise RewardTimeout(f"{_line(reward, told, prompts[0])}; {LATE}") from error
+    except RewardError:  # of a reward that is elsewhere: it says by itself what failed
+        raise
     except BaseException as error:
         # Ctrl-C is the user's, unless this process does not hear it: then the reward raised it.
         if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -58,9 +59,13 @@ class Spec:
 
 
 class RewardProcess:
-    """Starts the process when it is needed, and again after it was killed. Threads take turns."""
+    """Starts the process when it is needed, and again after it was killed. Threads take turns.
 
-    def __init__(self) -> None:
+    environment: variables that it gets beside those of this process.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = {**os.environ, **environment} if environment else None
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._line: Connection | None = None
@@ -122,10 +127,9 @@ class RewardProcess:
         ours, theirs = socket.socketpair()
         # The system ends it with the thread that starts it: right only for a thread that lives to the end.
         parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
-        words = [str(theirs.fileno()), json.dumps(sys.path), str(parent)]
         self._child = subprocess.Popen(
-            [sys.executable, "-c", _CODE, *words], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-            stdout=2, start_new_session=True,
+            self._command(theirs.fileno(), parent), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+            stdout=2, start_new_session=True, env=self._environment,
         )  # fmt: skip
         theirs.close()
         self._line = Connection(ours.detach())
@@ -135,6 +139,14 @@ class RewardProcess:
             how = self._how()
             self._end()
             raise Ended(how) from error
+
+    def _command(self, handle: int, parent: int) -> list[str]:
+        """The command of the process. handle: its end of the socket. parent: see `hosting.main`."""
+        return [sys.executable, "-c", _CODE, str(handle), json.dumps(sys.path), str(parent)]
+
+    def _encoded(self, question: tuple[Any, ...]) -> bytes:
+        """A question as it goes to the process, which is of our own making."""
+        return pickle.dumps(question, protocol=5)
 
     def _receive(self) -> bytes:
         """The next answer. What it has started may hold the line open: its own end is what counts."""
@@ -161,7 +173,7 @@ class RewardProcess:
         timer.daemon = True
         timer.start()
         try:
-            self._line.send_bytes(pickle.dumps(sent, protocol=5))
+            self._line.send_bytes(self._encoded(sent))
             return json.loads(self._receive())
         except (EOFError, OSError) as error:
             how = self._how()

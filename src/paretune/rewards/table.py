@@ -31,6 +31,8 @@ REWARDS: dict[str, str] = {
     "clean": f"{_HERE}.text.everyday:CleanWords",
     "instructions": f"{_HERE}.text.instructions:Instructions",
     "perplexity": f"{_HERE}.text.perplexity:Perplexity",
+    "remote": f"{_HERE}.remote.client:Remote",
+    "vlm_judge": f"{_HERE}.remote.judge:VlmJudge",
     "pictures.geneval": f"{_HERE}.worlds.geneval:GenEvalReward",
     "pictures.geneval_strict": f"{_HERE}.worlds.geneval:StrictGenEval",
     "pictures.ocr": f"{_HERE}.worlds.ocr:OcrReward",
@@ -46,6 +48,11 @@ REWARDS: dict[str, str] = {
     "clips.motion_judge": f"{_HERE}.worlds.video_judges:MotionJudge",
     "assistant.helpful_rules": f"{_HERE}.worlds.text_rules:HelpfulRules",
     "assistant.harmless_rules": f"{_HERE}.worlds.text_rules:HarmlessRules",
+}
+# Rewards that are asked over the network -> the options that say where and how, and not what is asked.
+ELSEWHERE: dict[str, tuple[str, ...]] = {
+    "remote": ("url", "token_env", "patience"),
+    "vlm_judge": ("url", "key_env", "patience", "timeout", "concurrency", "cache"),
 }
 # The name that a reward had before the embedded worlds' got their prefix -> its name now. `geneval` and `ocr`
 # are names of other rewards now, so that they are replaced only where a recipe is known to be older.

@@ -18,13 +18,18 @@ from typing import Any
 from paretune.config import RunConfig
 from paretune.types import ParetuneError
 
+from .table import ELSEWHERE
+
 ASK = "--trust-rewards"
 NOT_TRUSTED = f"it is a file's or a module's code, which is run with {ASK} alone"
 
 
 def is_code(spec: str) -> bool:
-    """Whether a spec names a module or a file, which importing runs; registered names hold no colon."""
-    return ":" in spec
+    """Whether a spec names a module or a file, which importing runs; registered names hold no colon.
+
+    A reward that is asked over the network counts too: samples and a key go to an address of the recipe's.
+    """
+    return ":" in spec or spec in ELSEWHERE
 
 
 def code_of(config: RunConfig) -> list[str]:
@@ -66,6 +71,9 @@ def registered_only(config: RunConfig, trusted: bool, say: Callable[[str], None]
 def left_out(code: list[str]) -> str:
     """The line about rewards that are not loaded."""
     shown = ", ".join(" ".join(spec.split())[:120] for spec in code)
+    if any(spec in ELSEWHERE for spec in code):
+        whose = "the code and addresses of a run's folder may be anybody's"
+        return f"not scored: {shown}; {whose}, and {ASK} uses them"
     return f"not scored: {shown}; the code of a run's folder may be anybody's, and {ASK} runs it"
 
 

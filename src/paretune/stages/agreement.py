@@ -19,6 +19,7 @@ from ..ops.agreement import agreement
 from ..planning.plan import derive_seed
 from ..records.manifest import finished, write_manifest
 from ..rewards.base import load_reward
+from ..rewards.identity import options_identity
 from ..training.mixture import Mixture, PromptSet
 from ..types import Samples, Stopped
 from .evaluate import draw
@@ -98,8 +99,11 @@ def _inputs(job: AgreementJob) -> str:
             "seed": config.seed,
             "threads": config.executor.threads,
             "rewards": {
-                name: [named(r.reward), r.options, [p.text for p in load_prompts(r.eval_prompts)]]
+                name: [
+                    named(r.reward), options_identity(r.reward, r.options),
+                    [p.text for p in load_prompts(r.eval_prompts)],
+                ]
                 for name, r in config.rewards.items()
             },
         }
-    )
+    )  # fmt: skip

@@ -35,6 +35,7 @@ from ..reward_tokens.files import read_token
 from ..reward_tokens.pipelines import Scaled, resolve
 from ..reward_tokens.spec import TokenUse
 from ..rewards.base import applies_to, score_samples
+from ..rewards.identity import options_identity
 from ..samples.media import medium_of
 from ..types import ParetuneError, Prompt, Reward, Samples, Stopped, take
 from .scorers import Scale, evaluate_inputs, named, recorded, scale_of, scorers_of
@@ -152,7 +153,7 @@ def _inputs(job: EvaluateJob) -> str:
             "threads": config.executor.threads,
             "rewards": {
                 name: [
-                    named(r.reward), r.judge and named(r.judge), r.options,
+                    named(r.reward), r.judge and named(r.judge), options_identity(r.reward, r.options),
                     [record_identity(p) for p in load_prompts(r.eval_prompts)],
                 ]
                 for name, r in config.rewards.items()

@@ -18,6 +18,7 @@ from ..ops.lowrank import LowRank
 from ..planning.plan import ExpertTask
 from ..records.manifest import METRICS, finished, write_manifest
 from ..rewards.base import load_reward
+from ..rewards.identity import options_identity
 from ..samples.media import medium_of
 from ..training.mixture import Mixture, PromptSet
 from ..training.objectives.flat_keys import digest_form
@@ -130,5 +131,5 @@ def expert_inputs(job: MapJob) -> str:
 def _reward_inputs(config: RunConfig, name: str) -> list[Any]:
     r = config.rewards[name]
     prompts = digest([record_identity(p) for p in load_prompts(r.prompts)])
-    known: list[Any] = [named(r.reward), r.options, r.kl, r.weight, prompts]
+    known: list[Any] = [named(r.reward), options_identity(r.reward, r.options), r.kl, r.weight, prompts]
     return known if r.pairs is None else [*known, file_digest(r.pairs)]

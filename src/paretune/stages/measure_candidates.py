@@ -30,6 +30,7 @@ from ..planning.plan import Round, derive_seed
 from ..records.manifest import finished, write_manifest
 from ..records.read import read_candidates
 from ..rewards.base import load_reward, score_samples
+from ..rewards.identity import options_identity
 from ..rewards.table import identity
 from ..types import Prompt, Reward, Stopped
 from .evaluate import draw
@@ -248,7 +249,10 @@ def measuring_inputs(
         "model": [base_fingerprint, config.model.model_dump(mode="json")],
         "evaluate": evaluate_inputs(config.evaluate),
         "threads": config.executor.threads,
-        "rewards": {name: [identity(r.reward), r.options] for name, r in config.rewards.items()},
+        "rewards": {
+            name: [identity(r.reward), options_identity(r.reward, r.options)]
+            for name, r in config.rewards.items()
+        },
         "prompts": {
             name: [validation.seed, [_facts(prompt) for prompt in validation.prompts]]
             for name, validation in sets.items()

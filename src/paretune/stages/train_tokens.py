@@ -22,6 +22,7 @@ from ..models.memory import memory_errors, to_load, to_train
 from ..planning.plan import Plan, TokenTask, derive_seed
 from ..records.manifest import METRICS, below, finished, read_manifest, write_manifest
 from ..rewards.base import load_reward
+from ..rewards.identity import options_identity
 from ..training.objectives.settings import needs_whole_batches
 from ..types import ParetuneError
 from .scorers import named
@@ -120,6 +121,7 @@ def token_inputs(job: TokenJob) -> str:
     reward_config = config.rewards[task.reward]
     train, evaluate = config.train, config.evaluate
     prompts = [record_identity(p) for p in load_prompts(reward_config.prompts)]
+    known = options_identity(reward_config.reward, reward_config.options)
     return digest(
         {
             "task": asdict(task),
@@ -127,7 +129,7 @@ def token_inputs(job: TokenJob) -> str:
             "tokens": config.tokens.model_dump(mode="json"),
             "train": [train.micro_batch, train.max_grad_norm, train.autocast],
             "sampling": [evaluate.steps, evaluate.guidance_scale, evaluate.batch_size],
-            "reward": [named(reward_config.reward), reward_config.options, digest(prompts)],
+            "reward": [named(reward_config.reward), known, digest(prompts)],
         }
     )
 

@@ -18,7 +18,7 @@ import torch
 
 from ..config import RunConfig
 from ..files import write_rows
-from ..models.flow import sample
+from ..models.flow import joined, sample_parts
 from ..models.lora import attach_parents, attach_policy, fold, only, policy_deltas, swapped
 from ..models.quantize import is_quantized, open_to_train, quantize
 from ..ops.lowrank import LowRank
@@ -32,6 +32,7 @@ from .mixture import Mixture
 from .objectives.flow import Batch, FlowObjective, Rollouts, Setting
 from .objectives.settings import read_options, settings_for
 from .objectives.table import find_objective
+from .overlap import draw_and_score
 
 Report = Callable[[dict[str, Any]], None]
 __all__ = ["ExpertTrainer", "Stopped"]
@@ -144,15 +145,20 @@ class ExpertTrainer:
             noise = noise.repeat_interleave(train.group_size, dim=0)
         else:
             noise = self.policy.initial_noise(len(repeated), generator)
+        scoring = self.mixture.begin_scoring(index, train.group_size, self.config.executor.reward_timeout)
         with swapped(self.state.parameters, self.state.old):
-            trajectories = sample(
+            parts = sample_parts(
                 self.policy, self.conditions.select(repeated), noise, self.objective.sampling, generator
             )
-        pictures = self.policy.decode(trajectories.clean)
-        sampled = time.perf_counter()
-        scores = self.mixture.score(pictures, index, self.config.executor.reward_timeout)
-        scored = time.perf_counter()
-        return Rollouts(trajectories, scores, index, noise, sampled - start, scored - sampled)
+            if self.config.executor.overlap:
+                trajectories = draw_and_score(parts, self.policy.decode, scoring)
+            else:
+                trajectories = joined(list(parts))
+        if not self.config.executor.overlap:
+            scoring.add(self.policy.decode(trajectories.clean))
+        seconds = time.perf_counter() - start
+        scores = scoring.scores()
+        return Rollouts(trajectories, scores, index, noise, seconds - scoring.seconds, scoring.seconds)
 
     def update(self, batch: Batch | None, generator: torch.Generator) -> dict[str, float]:
         """A few optimiser steps, each on some of the groups of a batch; returns means for the metrics."""

@@ -13,8 +13,11 @@ import torch
 from ..config import ObjectiveConfig
 from ..ops.advantages import joint_advantages
 from ..ops.dealing import deal
-from ..rewards.base import applies_to, oriented, score_samples
-from ..types import Prompt, Reward, Samples, take
+from ..rewards.base import applies_to, oriented
+from ..types import Prompt, Reward, Samples
+from .scoring import Chosen, Scores, Scoring
+
+__all__ = ["Mixture", "PromptSet", "Scores"]
 
 
 @dataclass(frozen=True)
@@ -31,28 +34,6 @@ class PromptSet:
     weight: float = 1.0
     kl: float = 0.0
     pairs: str | None = None
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of P groups of samples.
-
-    raw: [R, P, G], with the signs that the rewards give, and 0 where a reward does not apply. applies: bool
-    [R, P]. told: bool [R, P], the scores of which the metrics tell the mean: without those of rewards that an
-    expert only leans on.
-    """
-
-    raw: torch.Tensor
-    applies: torch.Tensor
-    told: torch.Tensor
-
-    def mean(self) -> float:
-        """The mean of all scores that are told."""
-        return float(self.raw[self.told].mean())
-
-    def spread(self) -> float:
-        """The mean of the standard deviations within the groups."""
-        return float(self.raw[self.told].std(dim=1).mean())
 
 
 class Mixture:
@@ -108,16 +89,19 @@ class Mixture:
             index: the prompts of the groups, [P].
             timeout: seconds that one call of a reward may take.
         """
-        group = len(samples) // len(index)
-        raw = torch.zeros(len(self.prompt_sets), len(index), group)
-        applies = self._applies[:, index]
-        for prompt_set, values, rows in zip(self.prompt_sets, raw, applies, strict=True):
+        scoring = self.begin_scoring(index, len(samples) // len(index), timeout)
+        scoring.add(samples)
+        return scoring.scores()
+
+    def begin_scoring(self, index: torch.Tensor, group: int, timeout: float) -> Scoring:
+        """Score P groups of G samples that come one part after the other. See `score`."""
+        own = []
+        for prompt_set, rows in zip(self.prompt_sets, self._applies[:, index], strict=True):
             kept = rows.nonzero().flatten()
             chosen = (kept[:, None] * group + torch.arange(group)).flatten()
             prompts = [self.prompts[int(index[i])] for i in kept for _ in range(group)]
-            scored = score_samples(prompt_set.reward, take(samples, chosen), prompts, timeout=timeout)
-            values[kept] = scored.view(len(kept), group)
-        return Scores(raw, applies, self._told[:, index])
+            own.append(Chosen(prompt_set.reward, chosen, prompts))
+        return Scoring(own, (len(index), group), self._applies[:, index], self._told[:, index], timeout)
 
     def oriented(self, scores: Scores) -> torch.Tensor:
         """The scores with the sign of costs changed, so that greater is better. [R, P, G]."""

@@ -58,6 +58,11 @@ def check_objective(config: RunConfig) -> None:
             f"objective.name: {name} does not train {config.model.path}; choose one of {known}"
         )
     _refuse_not_read(config, objective)
+    if config.executor.overlap and not objective.overlaps:
+        raise ParetuneError(
+            f"executor.overlap: objective {name} draws all samples of an epoch at once, so that none is left "
+            "to draw while they are scored: leave it out"
+        )
     leans = "mapreduce" in config.methods and any(map(config.lean, config.rewards))
     if leans and (objective.one_reward or not objective.draws):
         raise ParetuneError(

@@ -27,6 +27,7 @@ class Objective:
     whole_logits: whether its trainer holds the scores of all words for all tokens of a micro-batch at once;
     others compute them tile by tile. given_answers: how many answers of a given record are read
     with gradients, for the estimate; a list counts as four, for its records are not opened.
+    overlaps: whether samples can be scored while more of the epoch are drawn (`executor.overlap`).
     """
 
     options_kind: ClassVar[type[Options]] = Options
@@ -36,6 +37,7 @@ class Objective:
     draws: ClassVar[bool] = True
     whole_logits: ClassVar[bool] = False
     given_answers: ClassVar[int] = 2
+    overlaps: ClassVar[bool] = False
 
     @classmethod
     def check(cls, config: RunConfig, options: Any) -> None:

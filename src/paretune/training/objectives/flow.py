@@ -127,6 +127,7 @@ class FlowObjective(Objective, Generic[T]):
     """
 
     trainers: ClassVar[Mapping[str, str]] = {"pictures": TRAINER, "clips": TRAINER}
+    overlaps: ClassVar[bool] = True
     slots: int = 1
     sampling_decay: float | None = 0.0
     shared_noise: bool = False

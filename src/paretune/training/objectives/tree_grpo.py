@@ -81,6 +81,7 @@ class TreeGRPO(FlowObjective[TreeGRPOOptions]):
     """See the module."""
 
     options_kind = TreeGRPOOptions
+    overlaps = False  # all trees grow level by level
 
     def __init__(self, setting: Setting, options: TreeGRPOOptions) -> None:
         super().__init__(setting, options)
