@@ -21,6 +21,7 @@ REWARDS: dict[str, str] = {
     "ocr": f"{_HERE}.photo.ocr:SceneOcr",
     "pickscore": f"{_HERE}.photo.pickscore:PickScore",
     "likeness": f"{_HERE}.photo.likeness:Likeness",
+    "videoalign": f"{_HERE}.clips.videoalign:VideoAlign",
     "text_model": f"{_HERE}.text.reward_models:TextModelReward",
     "length": f"{_HERE}.text.reward_models:LengthPenalty",
     "repetition": f"{_HERE}.text.reward_models:RepetitionPenalty",
