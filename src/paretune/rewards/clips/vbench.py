@@ -136,7 +136,7 @@ def fastest(flow: torch.Tensor) -> float:
 
 
 def moves(speeds: Sequence[float], frames: int, side: int) -> bool:
-    """VBench's rule: round(4 frames / 16) of the speeds, at least one, are above 6 pixels of a side of 256."""
+    """VBench: round(4 frames / 16) of the speeds, at least one, are above 6 pixels of a side of 256."""
     return sum(speed > 6.0 * side / 256.0 for speed in speeds) >= max(1, round(4 * frames / 16.0))
 
 
