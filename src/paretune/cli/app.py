@@ -20,6 +20,7 @@ from .options import AsJson, Quiet, Recipe, Renames, Resume, RunFolder, Set, Tru
 from .prepare import commands as prepare_commands
 from .printing import console, print_error, print_json, print_line, speaker
 from .progress import make_progress
+from .prompt_sets import commands as prompt_commands
 from .results import only_results
 from .stopping import stoppable
 from .usage import USAGE_ERROR, usage_line
@@ -252,6 +253,7 @@ def doctor(quiet: Quiet = False, as_json: AsJson = False) -> None:
 
 
 app.add_typer(prepare_commands)
+app.add_typer(prompt_commands)
 app.add_typer(choose_commands)
 app.add_typer(model_commands)
 app.add_typer(adapter_commands)

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..config import RunConfig
 from ..data.prompts import PREFIX, load_prompts, prompt_file
+from ..data.remote import is_remote
 from ..inputs.pictures import first_unreadable, picture_of
 from ..models.detect import family_of
 from ..models.family import misfit
@@ -185,5 +186,6 @@ def _first_that_applies(reward: Reward, prompts: Sequence[Prompt]) -> Refused:
 
 def _is_near(file: str, missing: Sequence[str]) -> bool:
     """Whether prompts can be read without access to the hub."""
-    place = file.removeprefix(PREFIX).partition("@")[0]
-    return str(prompt_file(file)) not in missing and (not file.startswith(PREFIX) or Path(place).exists())
+    if file.startswith(PREFIX):
+        return Path(file.removeprefix(PREFIX).partition("@")[0]).exists()
+    return not is_remote(file) and str(prompt_file(file)) not in missing
