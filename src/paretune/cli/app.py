@@ -238,16 +238,33 @@ def score(
 
 
 @app.command()
-def doctor(quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Check the installation: versions, CPU and GPU, disk, the embedded model, the optional judges."""
+def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe: check access, licences and disk of what it needs.")
+    ] = None,
+    set_: Set = None,
+    trust_rewards: TrustRewards = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the installation: versions, CPU and GPU, disk, the embedded model, the optional judges.
+
+    With a recipe, the hub is asked about every model and dataset that it names; nothing is downloaded.
+    """
     from ..commands.doctor import examine
 
     findings = examine()
+    if recipe is not None:
+        from ..commands.doctor_recipe import examine_recipe
+
+        found = find_recipe(recipe)
+        config = load_config(found, set_ or ())
+        findings += examine_recipe(config, trust_rewards or not in_run(found))
     if as_json:
         print_json([vars(f) for f in findings])
     for finding in [] if as_json else findings:
         mark = "[green]ok[/green]" if finding.ok else "[red]!![/red]"
-        Console().print(f"{mark} {finding.what}: {finding.detail}", highlight=False)
+        Console().print(f"{mark} {finding.what}: {finding.detail}", highlight=False, soft_wrap=True)
     if any(f.needed and not f.ok for f in findings):
         raise typer.Exit(1)
 

@@ -11,6 +11,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from paretune.foreign.hub_errors import refusal
 from paretune.types import ParetuneError, Prompt
 
 from .hub_pictures import with_picture_files
@@ -54,7 +55,8 @@ def load_hub(spec: str) -> tuple[Prompt, ...]:
         empty = _empty_file(Path(place), split.partition("[")[0])
         if empty is not None:
             raise ParetuneError(f"prompts {spec}: {empty} is empty") from error
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        first = (str(error).strip() or type(error).__name__).split("\n")[0]
+        reason = refusal(error, name) or first
         raise ParetuneError(f"prompts {spec} cannot be loaded: {reason}") from error
     if not prompts:
         raise ParetuneError(f"prompts {spec} is an empty dataset")

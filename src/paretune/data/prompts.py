@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .hub import PREFIX, load_hub
 from .records import as_prompt, plain_text
 from .set_files import set_file
 from .sets import PREFIX as SET
+from .sets import split_count
 from .tables import read_list, read_table
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".tsv")
@@ -37,7 +39,7 @@ def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     if str(path).startswith(PREFIX):
         return load_hub(str(path))
     if str(path).startswith(SET):
-        path = set_file(str(path))
+        return _some(load_prompts(set_file(str(path))), split_count(str(path))[1])
     file, column = _split(str(path))
     place = _locate(file, str(path))
     kind = place.suffix.lower()
@@ -57,6 +59,13 @@ def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     if not prompts:
         raise ParetuneError(f"prompt file {place} holds no prompt")
     return tuple(prompts)
+
+
+def _some(prompts: tuple[Prompt, ...], count: int | None) -> tuple[Prompt, ...]:
+    """So many of the prompts, always the same ones, in their order; all of them for None."""
+    if count is None or count >= len(prompts):
+        return prompts
+    return tuple(prompts[i] for i in sorted(random.Random(0).sample(range(len(prompts)), count)))
 
 
 def _read(raw: bytes, kind: str, place: str, column: str | None) -> list[Prompt]:

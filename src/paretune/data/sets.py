@@ -1,5 +1,8 @@
 """Public prompt sets by name: "set:NAME@SPLIT", with their licences and the very files that they are made of.
 
+"set:NAME@SPLIT[:200]" is 200 prompts of it, drawn at random once and for all (seed 0) and in the set's order,
+because many sets are sorted by what they ask for.
+
 Each file is named by its repository, its commit and, for those on GitHub, git's own hash of its bytes, so
 that a set is the same set on every machine. Nothing is downloaded before somebody asks (`set_files`).
 """
@@ -7,12 +10,14 @@ that a set is the same set on every machine. Nothing is downloaded before somebo
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from paretune.types import ParetuneError
 
 PREFIX = "set:"
+_COUNT = re.compile(r"(.*)\[:(\d{1,9})\]")
 
 
 @dataclass(frozen=True)
@@ -187,9 +192,19 @@ HUB_SETS: dict[str, tuple[str, str, dict[str, str]]] = {
 }  # fmt: skip
 
 
+def split_count(spec: str) -> tuple[str, int | None]:
+    """A spec without its "[:N]", and N, None for the whole set. Raises ParetuneError for "[:0]"."""
+    match = _COUNT.fullmatch(spec)
+    if match is None:
+        return spec, None
+    if int(match[2]) < 1:
+        raise ParetuneError(f"prompt set {spec}: give a number of prompts from 1 up")
+    return match[1], int(match[2])
+
+
 def find_set(spec: str) -> tuple[str, str]:
     """The name and the split of "NAME@SPLIT", with or without "set:". Raises ParetuneError if unknown."""
-    name, at, split = spec.removeprefix(PREFIX).partition("@")
+    name, at, split = split_count(spec)[0].removeprefix(PREFIX).partition("@")
     if name not in SETS:
         near = difflib.get_close_matches(name, SETS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

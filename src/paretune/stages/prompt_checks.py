@@ -15,6 +15,7 @@ from typing import Any
 from ..config import RunConfig
 from ..data.prompts import PREFIX, load_prompts, prompt_file
 from ..data.remote import is_remote
+from ..data.sets import PREFIX as SET
 from ..inputs.pictures import first_unreadable, picture_of
 from ..models.detect import family_of
 from ..models.family import misfit
@@ -23,6 +24,7 @@ from ..rewards.checks import Check, applies_to, first_refused, refusal
 from ..rewards.trust import is_code
 from ..training.trainers import objective_check
 from ..types import ParetuneError, Prompt, Reward
+from .medium_checks import check_media
 
 Refused = tuple[int | None, str] | None  # the number of the refused prompt, from 0, and the reason
 
@@ -32,6 +34,7 @@ def check_prompts(config: RunConfig) -> None:
 
     Every input picture is read, too.
     """
+    check_media(config)
     rewards = {n: load_reward(r.reward, name=n, **r.options) for n, r in config.rewards.items()}
     files = [file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts)]
     check_pictures(config, files)
@@ -74,6 +77,7 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
     Raises:
         ParetuneError: for the first prompt that is refused.
     """
+    check_media(config)
     both = [file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts)]
     for file in dict.fromkeys(both):
         if _is_near(file, missing):
@@ -162,6 +166,8 @@ def _refuse(complaint: str, file: str, ask: Callable[[Sequence[Prompt]], Refused
 def _where(file: str, number: int) -> str:
     if file.startswith(PREFIX):
         return f"{file}, row {number}"
+    if file.startswith(SET):
+        return f"{file}, prompt {number + 1}"
     # In the other kinds of files a prompt need not be one line.
     each = "line" if Path(file).suffix in ("", ".txt", ".jsonl") else "prompt"
     return f"{file}, {each} {number + 1}"
