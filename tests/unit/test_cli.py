@@ -138,13 +138,18 @@ def test_published_recipes_are_planned_before_their_files_are_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, recipe: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path / "cache"))
     judge = ("--set", "rewards={visual: {reward: 'mine.py:V', prompts: a.txt, eval_prompts: smoke, "
              "judge: 'judges.py:J'}}")  # fmt: skip
     code, out, _ = call(monkeypatch, capsys, "plan", recipe, "--json")
     told = json.loads(out)
     assert code == 0
     assert told["estimate"]["memory_gb"] > 10
-    assert bool(told["missing"]) == (recipe != "llama2-7b")  # its prompts are a dataset of the hub
+    assert told["missing"] == []  # what a recipe needs is downloaded, and no file is the user's to write
+    wanted = {one["place"]: one["size"] for one in told["downloads"] if not one["here"]}
+    assert wanted[told["config"]["model"]["path"]] > 2e9
+    assert all(own["prompts"] in wanted or own["prompts"].startswith("hf:")
+               for own in told["config"]["rewards"].values())  # fmt: skip
     code, out, _ = call(monkeypatch, capsys, "plan", recipe, *judge)
     assert code == 0
     assert out.endswith("not there yet, and needed by a run: mine.py, a.txt, smoke, judges.py\n")

@@ -20,6 +20,7 @@ from .options import AsJson, Quiet, Recipe, Renames, Resume, RunFolder, Set, Tru
 from .prepare import commands as prepare_commands
 from .printing import console, print_error, print_json, print_line, speaker
 from .progress import make_progress
+from .prompt_sets import commands as prompt_commands
 from .results import only_results
 from .serving import commands as serving_commands
 from .stopping import stoppable
@@ -238,21 +239,39 @@ def score(
 
 
 @app.command()
-def doctor(quiet: Quiet = False, as_json: AsJson = False) -> None:
-    """Check the installation: versions, CPU and GPU, disk, the embedded model, the optional judges."""
+def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe: check access, licences and disk of what it needs.")
+    ] = None,
+    set_: Set = None,
+    trust_rewards: TrustRewards = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the installation: versions, CPU and GPU, disk, the embedded model, the optional judges.
+
+    With a recipe, the hub is asked about every model and dataset that it names; nothing is downloaded.
+    """
     from ..commands.doctor import examine
 
     findings = examine()
+    if recipe is not None:
+        from ..commands.doctor_recipe import examine_recipe
+
+        found = find_recipe(recipe)
+        config = load_config(found, set_ or ())
+        findings += examine_recipe(config, trust_rewards or not in_run(found))
     if as_json:
         print_json([vars(f) for f in findings])
     for finding in [] if as_json else findings:
         mark = "[green]ok[/green]" if finding.ok else "[red]!![/red]"
-        Console().print(f"{mark} {finding.what}: {finding.detail}", highlight=False)
+        Console().print(f"{mark} {finding.what}: {finding.detail}", highlight=False, soft_wrap=True)
     if any(f.needed and not f.ok for f in findings):
         raise typer.Exit(1)
 
 
 app.add_typer(prepare_commands)
+app.add_typer(prompt_commands)
 app.add_typer(choose_commands)
 app.add_typer(model_commands)
 app.add_typer(adapter_commands)

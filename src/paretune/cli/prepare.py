@@ -80,9 +80,17 @@ def fetch_model(
     as_json: AsJson = False,
 ) -> None:
     """Download a model that paretune knows by name, check its hash, and open it once."""
+    from ..foreign.converted import CONVERTED, convert
     from ..foreign.fetched import fetch
     from ..foreign.gguf import opened
 
+    if name in CONVERTED:
+        folder = convert(name, speaker(quiet))
+        if as_json:
+            print_json({"model": name, "file": str(folder / "model.safetensors"), "folder": str(folder)})
+            return
+        typer.echo(f"{name}: {folder}")
+        return
     file = fetch(name, speaker(quiet))
     folder = opened(name)
     if as_json:

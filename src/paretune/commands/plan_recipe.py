@@ -23,6 +23,7 @@ from ..recipes import find_recipe, in_run, load_config
 from ..rewards.trust import code_of, left_out
 from ..stages.claim import missing_files
 from ..stages.prompt_checks import check_unloaded
+from .downloads import Download, downloads, missing_lines
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Planned:
     """A recipe, its plan, what it costs on which device, and lines about what to know before it runs.
 
     missing: files that are not there. short, cut: about prompt sets. first: what is done before the run.
+    downloads: what comes from the hub or another server.
     """
 
     config: RunConfig
@@ -40,6 +42,7 @@ class Planned:
     short: list[str]
     cut: list[str]
     first: list[str]
+    downloads: list[Download]
     measured: Peak | None
 
     def to_json(self) -> dict[str, Any]:
@@ -48,12 +51,13 @@ class Planned:
             "config": self.config.model_dump(mode="json"), "plan": self.plan.to_json(),
             "estimate": vars(self.costs), "device": vars(self.device), "missing": self.missing,
             "short": self.short, "cut": self.cut, "first": self.first,
+            "downloads": [vars(one) for one in self.downloads],
         }  # fmt: skip
         return told | ({"measured": vars(self.measured)} if self.measured else {})
 
     def notes(self) -> list[str]:
         """The lines below the tables."""
-        lines = [*self.first, *self.short]
+        lines = [*missing_lines(self.downloads), *self.first, *self.short]
         if self.missing:
             lines.append(f"not there yet, and needed by a run: {', '.join(self.missing)}")
         return [*lines, *(f"note: {line}" for line in self.cut)]
@@ -85,7 +89,7 @@ def plan_recipe(
     device = planned_device(config)
     return Planned(
         config, plan, estimate(config, plan, device.kind), device, missing, short_sets(config, sizes),
-        notices(config, hub=False), tuned_first(config, recipe),
+        notices(config, hub=False), tuned_first(config, recipe), downloads(config),
         measure_update(config, choose_device(config.executor.device), plan) if measure else None,
     )  # fmt: skip
 

@@ -4,14 +4,15 @@ A .txt file has one prompt on each line. A .jsonl file has one record on each li
 one of TRL's conversations (see `records`). `tables` reads .json, .csv and .tsv. The whole record becomes the
 metadata of the prompt, which rewards read; its "image", if there is one, is the path of an input picture,
 relative to the file. "FILE:COLUMN" names the column or key that holds the prompts. A name such as
-"pictures/geneval-train" stands for a set of an embedded world, and "hf:OWNER/NAME@SPLIT" for a dataset of the
-hub (see `hub`).
+"pictures/geneval-train" stands for a set of an embedded world, "hf:OWNER/NAME@SPLIT" for a dataset of the hub
+(see `hub`), and "set:NAME@SPLIT" for a public prompt set (see `sets`).
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from paretune.types import ParetuneError, Prompt
 
 from .hub import PREFIX, load_hub
 from .records import as_prompt, plain_text
+from .set_files import set_file
+from .sets import PREFIX as SET
+from .sets import split_count
 from .tables import read_list, read_table
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".tsv")
@@ -34,6 +38,8 @@ def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     """
     if str(path).startswith(PREFIX):
         return load_hub(str(path))
+    if str(path).startswith(SET):
+        return _some(load_prompts(set_file(str(path))), split_count(str(path))[1])
     file, column = _split(str(path))
     place = _locate(file, str(path))
     kind = place.suffix.lower()
@@ -55,6 +61,13 @@ def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     return tuple(prompts)
 
 
+def _some(prompts: tuple[Prompt, ...], count: int | None) -> tuple[Prompt, ...]:
+    """So many of the prompts, always the same ones, in their order; all of them for None."""
+    if count is None or count >= len(prompts):
+        return prompts
+    return tuple(prompts[i] for i in sorted(random.Random(0).sample(range(len(prompts)), count)))
+
+
 def _read(raw: bytes, kind: str, place: str, column: str | None) -> list[Prompt]:
     if kind == ".json":
         value = _json(_decode(raw, place, LARGEST), place)
@@ -70,7 +83,7 @@ def _read(raw: bytes, kind: str, place: str, column: str | None) -> list[Prompt]
 
 def prompt_file(path: str | Path) -> Path | None:
     """The file that `load_prompts` would read; it may not exist. None for a dataset or a named set."""
-    if str(path).startswith(PREFIX) or str(path) in prompt_set_names():
+    if str(path).startswith((PREFIX, SET)) or str(path) in prompt_set_names():
         return None
     return Path(_split(str(path))[0])
 

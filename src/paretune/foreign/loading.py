@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..types import ParetuneError
+from .hub_errors import refusal
 
 ADAPTER = "adapter_config.json"  # of PEFT
 CONFIGS = ("config.json", "tokenizer_config.json", "processor_config.json", "model_index.json")
@@ -42,6 +43,8 @@ def load(kind: Any, place: str | Path, what: str, **settings: Any) -> Any:
         unknown = "does not recognize this architecture" in text or "Unrecognized" in text
         if "trust_remote_code" in text or (unknown and custom_code(Path(place))):
             raise ParetuneError(needs_code(what, place)) from error
+        if told := refusal(error, str(place)):
+            raise ParetuneError(f"{what}: {told}") from error
         raise
     first = made[0] if isinstance(made, tuple) else made
     if getattr(first, "_hf_peft_config_loaded", False):  # of a hub id, whose files are not here before

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..foreign.fetched import FETCHED, is_here
 from ..foreign.gguf import is_gguf, opened
+from ..foreign.hub_errors import refusal
 from ..foreign.loading import needs_code
 from ..types import ParetuneError
 from ..worlds.embedded import EMBEDDED, SETTINGS
@@ -175,7 +176,7 @@ def _ask_hub(path: str) -> Family:
         except ParetuneError:
             raise
         except Exception as error:  # the library passes on any error of its layers
-            reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+            reason = refusal(error, path) or (str(error).strip() or type(error).__name__).split("\n")[0]
             raise ParetuneError(f"model.path: the hub does not give {path}: {reason}") from error
     if not reached:
         raise ParetuneError(

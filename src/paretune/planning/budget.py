@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 
 from ..config import RunConfig
-from ..data.hub import PREFIX
 from ..data.preferences import load_preferences
 from ..data.prompts import load_prompts
+from ..data.remote import is_remote
 from ..ops.dealing import deal, dealt_always
 from ..ops.distilling import DISTIL, Distilling
 from ..ops.merging import DIVISIONS, PROMPTS
@@ -51,7 +51,7 @@ def set_sizes(config: RunConfig, hub: bool = True) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for name, reward_config in config.rewards.items():
         source = reward_config.pairs or reward_config.prompts
-        if source.startswith(PREFIX) and not hub:
+        if is_remote(source) and not hub:
             continue
         try:
             read = load_prompts if reward_config.pairs is None else load_preferences

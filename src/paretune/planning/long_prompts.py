@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig, RunConfig
-from ..data.hub import PREFIX
 from ..data.prompts import load_prompts
+from ..data.remote import is_remote
 from ..foreign.loading import load
 from ..models.detect import family_of, resolve_path
 from ..models.text_limits import Limit
@@ -30,7 +30,7 @@ def cut_notices(config: RunConfig, hub: bool = True) -> list[str]:
     files = dict.fromkeys(file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts))
     lines: list[str] = []
     for file in files:
-        if file.startswith(PREFIX) and not hub:
+        if is_remote(file) and not hub:
             continue
         try:
             prompts = [prompt.text for prompt in load_prompts(file)]

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from ..config import RewardConfig, RunConfig
-from ..data.hub import PREFIX
 from ..data.prompts import load_prompts
+from ..data.remote import is_remote
 from ..models.causal_lm.family import TextOptions
 from ..models.options import read_options
 from ..training.checkpoint import Stopped
@@ -66,7 +66,7 @@ def time_answers(config: RunConfig, device: str) -> tuple[int, float]:
 def _prompts(config: RunConfig, count: int) -> list[Prompt]:
     """The recipe's own training prompts, where they are here; else as many of the length that it expects."""
     for own in config.rewards.values():
-        if own.prompts.startswith(PREFIX):  # a data set of the hub may have to be downloaded
+        if is_remote(own.prompts):  # a data set of the hub may have to be downloaded
             continue
         try:
             found = load_prompts(own.prompts)[:count]

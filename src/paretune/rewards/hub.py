@@ -14,8 +14,10 @@ from paretune.types import ParetuneError
 from .loaded import check_loaded, refuse_pickles
 
 
-def frozen(kind: Any, model: str, device: str | None = None, **options: Any) -> Any:
-    """A class of transformers loaded from a hub id or folder for inference, in float32.
+def frozen(
+    kind: Any, model: str, device: str | None = None, dtype: str = "float32", **options: Any
+) -> Any:
+    """A class of transformers loaded from a hub id or folder for inference.
 
     device: a GPU where there is one, unless told. The network's `device` says which it was. options: more of
     from_pretrained's. Raises ParetuneError for weights in pickles, and for any that are missing or damaged.
@@ -28,7 +30,7 @@ def frozen(kind: Any, model: str, device: str | None = None, **options: Any) -> 
     try:
         network, info = load(
             kind, model, f"reward model {model}",
-            dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options,
+            dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options,
         )  # fmt: skip
     except OSError as error:
         if "safetensors" not in str(error):

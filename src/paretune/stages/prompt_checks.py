@@ -14,6 +14,8 @@ from typing import Any
 
 from ..config import RunConfig
 from ..data.prompts import PREFIX, load_prompts, prompt_file
+from ..data.remote import is_remote
+from ..data.sets import PREFIX as SET
 from ..inputs.pictures import first_unreadable, picture_of
 from ..models.detect import family_of
 from ..models.family import misfit
@@ -22,6 +24,7 @@ from ..rewards.checks import Check, applies_to, first_refused, refusal
 from ..rewards.trust import is_code
 from ..training.trainers import objective_check
 from ..types import ParetuneError, Prompt, Reward
+from .medium_checks import check_media
 
 Refused = tuple[int | None, str] | None  # the number of the refused prompt, from 0, and the reason
 
@@ -31,6 +34,7 @@ def check_prompts(config: RunConfig) -> None:
 
     Every input picture is read, too.
     """
+    check_media(config)
     rewards = {n: load_reward(r.reward, name=n, **r.options) for n, r in config.rewards.items()}
     files = [file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts)]
     check_pictures(config, files)
@@ -73,6 +77,7 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
     Raises:
         ParetuneError: for the first prompt that is refused.
     """
+    check_media(config)
     both = [file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts)]
     for file in dict.fromkeys(both):
         if _is_near(file, missing):
@@ -161,6 +166,8 @@ def _refuse(complaint: str, file: str, ask: Callable[[Sequence[Prompt]], Refused
 def _where(file: str, number: int) -> str:
     if file.startswith(PREFIX):
         return f"{file}, row {number}"
+    if file.startswith(SET):
+        return f"{file}, prompt {number + 1}"
     # In the other kinds of files a prompt need not be one line.
     each = "line" if Path(file).suffix in ("", ".txt", ".jsonl") else "prompt"
     return f"{file}, {each} {number + 1}"
@@ -185,5 +192,6 @@ def _first_that_applies(reward: Reward, prompts: Sequence[Prompt]) -> Refused:
 
 def _is_near(file: str, missing: Sequence[str]) -> bool:
     """Whether prompts can be read without access to the hub."""
-    place = file.removeprefix(PREFIX).partition("@")[0]
-    return str(prompt_file(file)) not in missing and (not file.startswith(PREFIX) or Path(place).exists())
+    if file.startswith(PREFIX):
+        return Path(file.removeprefix(PREFIX).partition("@")[0]).exists()
+    return not is_remote(file) and str(prompt_file(file)) not in missing

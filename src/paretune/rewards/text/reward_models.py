@@ -32,7 +32,7 @@ class TextModelReward:
     model: a folder, a hub id, or WORLD/NAME of an embedded world. template: how the two become one text;
     "chat" for the tokenizer's own. squash: the sigmoid of the score, in 0..1, instead of the score.
     length_penalty: taken off for each word beyond length_limit. repetition_penalty: times the share of
-    repeated word triples.
+    repeated word triples. dtype: of the network; bfloat16 takes half the memory.
     """
 
     name = "text_model"
@@ -48,6 +48,7 @@ class TextModelReward:
         length_penalty: float = 0.0,
         length_limit: int = 0,
         repetition_penalty: float = 0.0,
+        dtype: str = "float32",
         device: str | None = None,
     ) -> None:
         if template != "chat" and not ("{prompt}" in template and "{answer}" in template):
@@ -58,7 +59,7 @@ class TextModelReward:
         penalised = length_penalty > 0 or repetition_penalty > 0
         self.range = (-math.inf if penalised or not squash else 0.0, 1.0 if squash else math.inf)
         self._place = model
-        self._model, self._tokenizer = _load(model, device)
+        self._model, self._tokenizer = _load(model, device, dtype)
         if template == "chat" and not self._tokenizer.chat_template:
             raise ParetuneError(f"reward model {model}: its tokenizer has no chat template; give a template")
         self._tokenizer.truncation_side = "left"  # the answer is at the end
@@ -114,10 +115,11 @@ class TextModelReward:
             ids[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = 1
         device = self._model.device
-        return self._model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, 0].cpu()
+        row = self._model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, 0]
+        return row.float().cpu()
 
 
-def _load(model: str, device: str | None) -> tuple[Any, Any]:
+def _load(model: str, device: str | None, dtype: str) -> tuple[Any, Any]:
     """Network and tokenizer, checked for what a reward needs."""
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
     place = _resolve(model)
@@ -143,7 +145,8 @@ def _load(model: str, device: str | None) -> tuple[Any, Any]:
     if config.pad_token_id is None:
         raise ParetuneError(f"reward model {model} has no padding token and no end token; set pad_token_id")
     try:
-        return frozen(AutoModelForSequenceClassification, place, device, config=config), tokenizer
+        network = frozen(AutoModelForSequenceClassification, place, device, dtype, config=config)
+        return network, tokenizer
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ParetuneError(f"reward model {model} cannot be loaded: {reason}") from error
