@@ -145,7 +145,8 @@ class Stages:
 
     def map(self, tasks: Sequence[ExpertTask]) -> None:
         """Train the experts of one round in parallel."""
-        jobs = [MapJob(self.config, task, self.out, self.base_fingerprint) for task in tasks]
+        devices = self.config.executor.devices_per_expert
+        jobs = [MapJob(self.config, task, self.out, self.base_fingerprint, devices) for task in tasks]
         self.executor.map(train_expert, jobs, self.report)
 
     def distil(self, round_: Round) -> None:

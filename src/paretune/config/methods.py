@@ -143,5 +143,11 @@ class ExecutorConfig(Section):
     threads: Processes = Field(1, gt=0, description="CPU threads of each process; results depend on it")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     reward_timeout: PositiveReal = Field(120.0, description="seconds that scoring a batch may take")
+    devices_per_expert: Annotated[Positive, Field(le=1024)] = Field(
+        1, description="devices that train one expert together, a process each; on a CPU, processes"
+    )
+    shard: Literal["none", "full"] = Field(
+        "none", description="full: the frozen base is divided over the expert's devices (FSDP2)"
+    )
 
 

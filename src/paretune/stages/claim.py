@@ -21,6 +21,7 @@ from ..recipes import changed_keys, load_config
 from ..rewards.base import reward_file
 from ..rewards.process import PATIENCE
 from ..samples.media import medium_of
+from ..training.together.checks import check_together
 from ..training.trainers import check_experts, check_objective
 from ..types import ParetuneError
 from .prompt_checks import check_prompts
@@ -38,6 +39,7 @@ def check(config: RunConfig) -> None:
     check_options(config.model)
     read_shape(config.model)
     check_objective(config)
+    check_together(config)
     check_prompts(config)
     check_experts(config)
     if medium_of(config.model).name == "texts":

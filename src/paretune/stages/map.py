@@ -23,6 +23,8 @@ from ..training.mixture import Mixture, PromptSet
 from ..training.objectives.flat_keys import digest_form
 from ..training.objectives.settings import needs_whole_batches
 from ..training.preferences.file_lists import file_digest
+from ..training.together.crew import ALONE, Crew
+from ..training.together.launch import run_together
 from .scorers import named
 
 
@@ -51,7 +53,7 @@ def train_expert(
         job: the expert to train.
         report: called with the progress.
         should_stop: whether to stop after the next checkpoint, by raising types.Stopped.
-        devices: the devices to train on, by torch's names.
+        devices: the devices to train on, by torch's names; several train it together, a process each.
     """
     folder = job.run_folder / job.task.folder
     inputs = expert_inputs(job)
@@ -59,11 +61,29 @@ def train_expert(
     if manifest is not None:
         report({"folder": job.task.folder, "update": job.task.epochs, "epochs": job.task.epochs})
         return manifest
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if len(devices) == 1:
+        return train_in_crew(job, report, should_stop, ALONE, devices[0])
+    return run_together(train_in_crew, job, job.title, report, should_stop, devices)
+
+
+def train_in_crew(
+    job: MapJob, report: Report, should_stop: Callable[[], bool], crew: Crew, device: str
+) -> dict[str, Any]:
+    """Train the expert of a job as one of the processes of a crew; returns its manifest to the leader.
+
+    Args:
+        job: the expert to train.
+        report: called with the progress.
+        should_stop: whether to stop after the next checkpoint; the leader's answer counts.
+        crew: the processes that train the expert; the leader writes its files.
+        device: of this process.
+    """
     # Imported here because a worker that only looks up a finished expert needs no torch model.
     from ..training.trainers import open_trainer
 
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder, inputs = job.run_folder / job.task.folder, expert_inputs(job)
     with memory_errors(to_load, job.config.model):
         trainer = open_trainer(
             job.config,
@@ -71,12 +91,15 @@ def train_expert(
             folder,
             mixture_of(job.config, job.task),
             _parents(job),
-            devices[0],
+            device,
+            crew,
         )
         trainer.resume(inputs, job.run_folder / job.task.continues if job.task.continues else None)
     whole = needs_whole_batches(job.config.objective)
     with memory_errors(to_train, job.config, whole_batches=whole):
         deltas = trainer.run(report, should_stop)
+    if not crew.leader:
+        return {}
     files = save_delta(
         folder, deltas, job.config.model.path, {"reward": job.task.reward},
         component=medium_of(job.config.model).component,

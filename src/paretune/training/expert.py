@@ -32,6 +32,8 @@ from .mixture import Mixture
 from .objectives.flow import Batch, FlowObjective, Rollouts, Setting
 from .objectives.settings import read_options, settings_for
 from .objectives.table import find_objective
+from .together.crew import ALONE, Crew
+from .together.updates import accumulate_together
 
 Report = Callable[[dict[str, Any]], None]
 __all__ = ["ExpertTrainer", "Stopped"]
@@ -48,10 +50,11 @@ class ExpertTrainer:
         mixture: Mixture,
         parents: dict[str, LowRank] | None,
         device: str,
+        crew: Crew = ALONE,
     ) -> None:
         """Load the model and put a fresh adapter on it. The arguments are those of `open_trainer`."""
         self.config, self.task, self.folder = config, task, folder
-        self.mixture = mixture
+        self.mixture, self.crew = mixture, crew
         self.settings = settings_for(config.objective, task.objective)
         kind, options = find_objective(self.settings.name), read_options(self.settings)
         assert issubclass(kind, FlowObjective)
@@ -107,15 +110,17 @@ class ExpertTrainer:
         every = self.config.train.checkpoint_every
         while self.state.epoch < self.task.epochs:
             rows.append(self.epoch())
-            write_rows(metrics, rows)
+            if self.crew.leader:
+                write_rows(metrics, rows)
             report({"folder": self.task.folder, "epochs": self.task.epochs, **rows[-1]})
             last = self.state.epoch == self.task.epochs
-            stop = should_stop() and not last
-            if last or stop or self.state.epoch % every == 0:
+            stop = self.crew.agreed(should_stop()) and not last
+            if self.crew.leader and (last or stop or self.state.epoch % every == 0):
                 save_checkpoint(self.folder, self.state)
             if stop:
                 raise Stopped
-        write_rows(metrics, rows)
+        if self.crew.leader:
+            write_rows(metrics, rows)
         values = self.state.ema if self.config.train.ema_decay > 0 else self.state.parameters
         return policy_deltas(self.policy.transformer, values)
 
@@ -138,20 +143,30 @@ class ExpertTrainer:
         """Draw the epoch's groups of samples with the sampling weights, and score them."""
         train, start = self.config.train, time.perf_counter()
         index = self.mixture.draw(train.prompts_per_epoch * self.task.width, generator)
-        repeated = index.repeat_interleave(train.group_size)
+        size, dealt = train.group_size, self.crew.deal(len(index))
+        repeated = index.repeat_interleave(size)
         if self.settings.shared_noise or self.objective.shared_noise:
             noise = self.policy.initial_noise(len(index), generator)
             noise = noise.repeat_interleave(train.group_size, dim=0)
         else:
             noise = self.policy.initial_noise(len(repeated), generator)
         with swapped(self.state.parameters, self.state.old):
-            trajectories = sample(
-                self.policy, self.conditions.select(repeated), noise, self.objective.sampling, generator
-            )
-        pictures = self.policy.decode(trajectories.clean)
+            drawn = sample(
+                self.policy, self.conditions.select(repeated), noise, self.objective.sampling, generator,
+                rows=_members(dealt.all, size),
+            )  # fmt: skip
+        if len(dealt.filler):
+            drawn = drawn.select(torch.arange(len(dealt.own) * size))
+        raw = torch.zeros(0, len(self.mixture.prompt_sets), size)
         sampled = time.perf_counter()
-        scores = self.mixture.score(pictures, index, self.config.executor.reward_timeout)
+        if len(dealt.own):
+            pictures = self.policy.decode(drawn.clean)
+            sampled = time.perf_counter()
+            own = self.mixture.score(pictures, index[dealt.own], self.config.executor.reward_timeout)
+            raw = own.raw.transpose(0, 1)
+        scores = self.mixture.joined(self.crew.gather(raw, 1, len(index)), index)
         scored = time.perf_counter()
+        trajectories = drawn.map(lambda x: self.crew.gather(x, size, len(index)))
         return Rollouts(trajectories, scores, index, noise, sampled - start, scored - sampled)
 
     def update(self, batch: Batch | None, generator: torch.Generator) -> dict[str, float]:
@@ -171,8 +186,14 @@ class ExpertTrainer:
 
     def _step(self, part: torch.Tensor) -> dict[str, float]:
         """One optimiser step on the samples in `part`."""
-        train = self.config.train
-        facts = take_step(self.state, lambda: self.objective.accumulate(part), train.max_grad_norm)
+        train, parameters = self.config.train, list(self.state.parameters.values())
+
+        def accumulate() -> dict[str, float]:
+            return accumulate_together(
+                self.crew, self.objective.accumulate, part, self.objective.batch.group, parameters
+            )
+
+        facts = take_step(self.state, accumulate, train.max_grad_norm)
         self.objective.end_update()
         self.state.updates += 1
         if train.ema_decay > 0 and self.state.updates % train.ema_every == 0:
@@ -185,6 +206,11 @@ class ExpertTrainer:
         share = rate_share(train.lr_scheduler, self.state.epoch, *task.rate_epochs)
         for group in self.state.optimiser.param_groups:
             group["lr"] = train.learning_rate * share
+
+
+def _members(groups: torch.Tensor, size: int) -> torch.Tensor:
+    """The numbers of the samples of some groups."""
+    return (groups[:, None] * size + torch.arange(size)).flatten()
 
 
 def _copy(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:

@@ -117,7 +117,11 @@ class Mixture:
             prompts = [self.prompts[int(index[i])] for i in kept for _ in range(group)]
             scored = score_samples(prompt_set.reward, take(samples, chosen), prompts, timeout=timeout)
             values[kept] = scored.view(len(kept), group)
-        return Scores(raw, applies, self._told[:, index])
+        return self.joined(raw.transpose(0, 1), index)
+
+    def joined(self, raw: torch.Tensor, index: torch.Tensor) -> Scores:
+        """The scores of P groups from their values, [P, R, G]. index: the prompts of the groups, [P]."""
+        return Scores(raw.transpose(0, 1), self._applies[:, index], self._told[:, index])
 
     def oriented(self, scores: Scores) -> torch.Tensor:
         """The scores with the sign of costs changed, so that greater is better. [R, P, G]."""

@@ -17,6 +17,7 @@ from .mixture import Mixture
 from .objectives.base import Objective
 from .objectives.settings import check_with_recipe, read_options, settings_for
 from .objectives.table import find_objective, objective_names
+from .together.crew import ALONE, Crew
 from .token_distillation.student import Student
 
 Report = Callable[[dict[str, Any]], None]
@@ -135,7 +136,7 @@ def objective_check(name: str) -> Callable[[Sequence[Prompt]], object] | None:
 
 def open_trainer(
     config: RunConfig, task: ExpertTask, folder: Path, mixture: Mixture,
-    parents: dict[str, LowRank] | None, device: str,
+    parents: dict[str, LowRank] | None, device: str, crew: Crew = ALONE,
 ) -> Trainer:  # fmt: skip
     """The trainer of an expert, with its model loaded.
 
@@ -146,10 +147,12 @@ def open_trainer(
         mixture: its prompts and rewards.
         parents: the sum of the earlier rounds' adapters, or None in the first round.
         device: a device by torch's name.
+        crew: the processes that train it together; `check_devices` says which objectives can.
     """
     name = settings_for(config.objective, task.objective).name
     place = find_objective(name).trainers[medium_of(config.model).name]
-    return _load(place)(config, task, folder, mixture, parents, device)
+    together = () if crew.size == 1 else (crew,)
+    return _load(place)(config, task, folder, mixture, parents, device, *together)
 
 
 def open_student(
