@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 
 from paretune.planning.methods import build_plan
 from paretune.recipes import load_config
@@ -73,6 +75,27 @@ def test_the_number_of_processes_changes_rounding_alone(
             assert _far(alone, made) <= 1e-5
             assert _far(together[0], made) == 0.0
         assert (tmp_path / f"of-{size}" / "checkpoints/epoch-0001/state.safetensors").is_file()
+
+
+def test_a_divided_base_gives_the_same_adapter(tiny_sd3: Path, tmp_path: Path) -> None:
+    def train(crew: Crew) -> Any:
+        kind = "full" if crew.size > 1 else "none"
+        trainer = _trainer(
+            tmp_path / kind, tiny_sd3, crew, executor={"shard": kind}, objective={"kl": 0.1},
+            model={"gradient_checkpointing": crew.size > 1},
+        )  # fmt: skip
+        weight = trainer.policy.transformer.transformer_blocks[0].ff.net[2].weight
+        held = weight.to_local() if isinstance(weight, DTensor) else weight
+        return _trained(trainer), held.numel()
+
+    (alone, whole), *together = in_crew(1, train, tmp_path) + in_crew(2, train, tmp_path / "results")
+    assert [held * 2 for _, held in together] == [whole, whole]
+    assert max(_far(alone, made) for made, _ in together) <= 1e-5
+    first, second = (
+        {n: t.shape for n, t in load_file(kind / "checkpoints/epoch-0001/state.safetensors").items()}
+        for kind in (tmp_path / "none", tmp_path / "full")
+    )
+    assert first == second
 
 
 def test_training_goes_on_with_another_number_of_processes(tiny_sd3: Path, tmp_path: Path) -> None:

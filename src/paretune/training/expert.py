@@ -33,6 +33,7 @@ from .objectives.flow import Batch, FlowObjective, Rollouts, Setting
 from .objectives.settings import read_options, settings_for
 from .objectives.table import find_objective
 from .together.crew import ALONE, Crew
+from .together.shard import shard_base
 from .together.updates import accumulate_together
 
 Report = Callable[[dict[str, Any]], None]
@@ -58,7 +59,8 @@ class ExpertTrainer:
         self.settings = settings_for(config.objective, task.objective)
         kind, options = find_objective(self.settings.name), read_options(self.settings)
         assert issubclass(kind, FlowObjective)
-        self.policy = open_to_train(config.model, device)
+        divided = config.executor.shard == "full" and crew.size > 1
+        self.policy = open_to_train(config.model, device, divided)
         self.policy.autocast = config.train.autocast
         guidance = config.model.guidance_scale > 1
         self.conditions = self.policy.encode(list(kind.captions(options, mixture)), guidance)
@@ -73,7 +75,10 @@ class ExpertTrainer:
             attach_parents(transformer, parents)
         targets = config.lora.targets or self.policy.targets
         parameters = attach_policy(transformer, config.lora, targets, derive_seed(task.seed, "init"))
-        transformer.to(self.policy.device)
+        if divided:
+            shard_base(transformer, crew, self.policy.device)
+        else:
+            transformer.to(self.policy.device)
         self.state = TrainState(
             parameters,
             torch.optim.AdamW(
