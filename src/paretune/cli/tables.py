@@ -61,7 +61,8 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         + ", ".join(f"{n} {k:g}" for n, k in kls.items()),
         "advantages": f"over the {objective.advantage_std} standard deviation, clipped at "
         f"{objective.advantage_clip:g}{_leaning(config)}",
-        "adapter": f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",
+        "adapter": "none: all weights are trained" if lora is None
+        else f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",
         "optimiser": f"AdamW, {train.lr_scheduler} learning rate {train.learning_rate:g}, "
         f"weight decay {train.weight_decay:g}, average {train.ema_decay:g} every {train.ema_every}"
         f"{autocast}",

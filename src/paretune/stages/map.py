@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from torch import Tensor
 
 from ..adapters.store import adapter_hash, load_delta, save_delta
+from ..adapters.whole import save_changes
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
 from ..files import digest, disk_errors
 from ..inputs.pictures import record_identity
 from ..models.memory import memory_errors, to_load, to_train
-from ..ops.lowrank import LowRank
+from ..ops.lowrank import Changes, LowRank
 from ..planning.plan import ExpertTask
 from ..records.manifest import METRICS, finished, write_manifest
 from ..rewards.base import load_reward
@@ -100,15 +103,21 @@ def train_in_crew(
         deltas = trainer.run(report, should_stop)
     if not crew.leader:
         return {}
-    files = save_delta(
-        folder, deltas, job.config.model.path, {"reward": job.task.reward},
-        component=medium_of(job.config.model).component,
-    )  # fmt: skip
+    files = _save(job, folder, deltas)
     return write_manifest(
         folder, "expert", inputs, files, [METRICS], job.task.folder,
         reward=job.task.reward, round=job.task.round, parents=list(job.task.parents),
         updates=trainer.state.updates, seed=job.task.seed,
     )  # fmt: skip
+
+
+def _save(job: MapJob, folder: Path, changes: Changes) -> list[str]:
+    """Write what an expert has changed. Returns the names of its files."""
+    model = job.config.model
+    if job.config.lora is None:
+        return save_changes(folder, cast("dict[str, Tensor]", changes).items(), model.path)
+    adapter = cast("dict[str, LowRank]", changes)
+    return save_delta(folder, adapter, model.path, {"reward": job.task.reward}, medium_of(model).component)
 
 
 def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
@@ -125,10 +134,10 @@ def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
     return Mixture(prompt_sets, task.scoring)
 
 
-def _parents(job: MapJob) -> dict[str, LowRank] | None:
-    if not job.task.parents:
-        return None
-    return load_delta([job.run_folder / p for p in job.task.parents])
+def _parents(job: MapJob) -> dict[str, LowRank] | list[Path] | None:
+    """The sum of the earlier rounds' adapters, or the folders of their changes of all weights."""
+    folders = [job.run_folder / p for p in job.task.parents]
+    return (folders and (folders if job.config.lora is None else load_delta(folders))) or None
 
 
 def expert_inputs(job: MapJob) -> str:
@@ -139,7 +148,7 @@ def expert_inputs(job: MapJob) -> str:
         {
             "task": task.inputs(),
             "model": [job.base_fingerprint, config.model.model_dump(mode="json")],
-            "lora": config.lora.model_dump(mode="json"),
+            "lora": config.lora and config.lora.model_dump(mode="json"),
             "objective": digest_form(config.objective),
             "train": config.train.model_dump(mode="json", exclude={"checkpoint_every"}),
             "rewards": {name: _reward_inputs(config, name) for name in (*task.rewards, *task.others)},

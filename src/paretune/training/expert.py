@@ -12,16 +12,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ..config import RunConfig
 from ..files import write_rows
 from ..models.flow import sample
-from ..models.lora import attach_parents, attach_policy, fold, only, policy_deltas, swapped
-from ..models.quantize import is_quantized, open_to_train, quantize
-from ..ops.lowrank import LowRank
+from ..models.lora import swapped
+from ..models.quantize import open_to_train
+from ..ops.lowrank import Changes, LowRank
 from ..planning.plan import ExpertTask, derive_seed
 from ..records.manifest import METRICS
 from ..records.read import read_metrics
@@ -35,6 +35,7 @@ from .objectives.table import find_objective
 from .together.crew import ALONE, Crew
 from .together.shard import shard_base
 from .together.updates import accumulate_together
+from .trained import train_adapter, train_whole
 
 Report = Callable[[dict[str, Any]], None]
 __all__ = ["ExpertTrainer", "Stopped"]
@@ -49,7 +50,7 @@ class ExpertTrainer:
         task: ExpertTask,
         folder: Path,
         mixture: Mixture,
-        parents: dict[str, LowRank] | None,
+        parents: dict[str, LowRank] | list[Path] | None,
         device: str,
         crew: Crew = ALONE,
     ) -> None:
@@ -66,15 +67,15 @@ class ExpertTrainer:
         self.conditions = self.policy.encode(list(kind.captions(options, mixture)), guidance)
         self.policy.free_text()
         transformer = self.policy.transformer
-        apart = self.settings.anchor == "base" and (mixture.kl > 0 or kind.anchored(options))
-        if parents and not apart:
-            fold(transformer, parents)
-        if is_quantized(config.model):
-            quantize(self.policy)
-        if parents and apart:
-            attach_parents(transformer, parents)
-        targets = config.lora.targets or self.policy.targets
-        parameters = attach_policy(transformer, config.lora, targets, derive_seed(task.seed, "init"))
+        anchor, looks = self.settings.anchor, mixture.kl > 0 or kind.anchored(options)
+        if config.lora is None:
+            folders = cast("list[Path] | None", parents) or []
+            self.trained = train_whole(self.policy, config, folders, looks, anchor)
+        else:
+            before, apart = cast("dict[str, LowRank] | None", parents), anchor == "base" and looks
+            seed = derive_seed(task.seed, "init")
+            self.trained = train_adapter(self.policy, config, seed, before, apart, anchor)
+        parameters = self.trained.parameters
         if divided:
             shard_base(transformer, crew, self.policy.device)
         else:
@@ -86,17 +87,15 @@ class ExpertTrainer:
                 lr=config.train.learning_rate,
                 weight_decay=config.train.weight_decay,
             ),
-            ema=_copy(parameters),
+            ema={} if config.lora is None and config.train.ema_decay == 0 else _copy(parameters),
             old=_copy(parameters),
             scaler=grad_scaler(config.model.dtype, self.policy.device),
         )
-        anchor = self.settings.anchor
         setting = Setting(
             self.policy, config.model, config.train, self.settings, mixture.kl,
             sampling_weights=lambda: swapped(self.state.parameters, self.state.old),
             reference_weights=lambda: swapped(self.state.parameters, self.state.ema)
-            if anchor == "average"
-            else only(transformer, policy=False, parents=anchor == "round"),
+            if anchor == "average" else self.trained.anchor(),
             scaled=self.state.scaler.scale,
         )  # fmt: skip
         self.objective: FlowObjective[Any] = kind(setting, options)
@@ -108,7 +107,7 @@ class ExpertTrainer:
         if found is not None:
             load_checkpoint(found, self.state)
 
-    def run(self, report: Report, should_stop: Callable[[], bool]) -> dict[str, LowRank]:
+    def run(self, report: Report, should_stop: Callable[[], bool]) -> Changes:
         """Train to the task's last epoch. Raises Stopped, after a checkpoint, when `should_stop` says so."""
         metrics = self.folder / METRICS
         rows = [r for r in read_metrics(metrics) if r["update"] <= self.state.epoch]
@@ -127,7 +126,7 @@ class ExpertTrainer:
         if self.crew.leader:
             write_rows(metrics, rows)
         values = self.state.ema if self.config.train.ema_decay > 0 else self.state.parameters
-        return policy_deltas(self.policy.transformer, values)
+        return self.trained.result(values)
 
     def epoch(self) -> dict[str, Any]:
         """Train one epoch: collect samples and update. Returns the row of metrics."""

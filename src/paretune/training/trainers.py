@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..config import RunConfig
-from ..ops.lowrank import LowRank
+from ..ops.lowrank import Changes, LowRank
 from ..planning.plan import JOINT_METHODS, METHOD_OBJECTIVES, ExpertTask, TokenTask
 from ..samples.media import medium_of
 from ..types import ParetuneError, Prompt
@@ -36,8 +36,11 @@ class Trainer(Protocol):
         """
         ...
 
-    def run(self, report: Report, should_stop: Callable[[], bool]) -> dict[str, LowRank]:
-        """Train and return the adapter. Raises Stopped, after a checkpoint, when `should_stop` says so."""
+    def run(self, report: Report, should_stop: Callable[[], bool]) -> Changes:
+        """Train and return what has changed: an adapter, or with `lora: null` the differences of all weights.
+
+        Raises Stopped, after a checkpoint, when `should_stop` says so.
+        """
         ...
 
 
@@ -136,7 +139,7 @@ def objective_check(name: str) -> Callable[[Sequence[Prompt]], object] | None:
 
 def open_trainer(
     config: RunConfig, task: ExpertTask, folder: Path, mixture: Mixture,
-    parents: dict[str, LowRank] | None, device: str, crew: Crew = ALONE,
+    parents: dict[str, LowRank] | list[Path] | None, device: str, crew: Crew = ALONE,
 ) -> Trainer:  # fmt: skip
     """The trainer of an expert, with its model loaded.
 
@@ -145,7 +148,8 @@ def open_trainer(
         task: the expert to train.
         folder: where its metrics and checkpoints are written.
         mixture: its prompts and rewards.
-        parents: the sum of the earlier rounds' adapters, or None in the first round.
+        parents: the sum of the earlier rounds' adapters, or None in the first round; with `lora: null` the
+            folders of their changes.
         device: a device by torch's name.
         crew: the processes that train it together; `check_devices` says which objectives can.
     """
