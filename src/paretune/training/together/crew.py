@@ -5,6 +5,8 @@ knows every prompt, every noise and every order. Only the work is dealt: each pr
 differentiates some of the groups. Trajectories and scores are put together again, and gradients are summed.
 So the number of processes changes a result by rounding alone. Shapes: P groups, dealt to n processes.
 """
+# pyright: reportPrivateImportUsage=false
+# torch documents TCPStore and does not list it as exported.
 
 from __future__ import annotations
 

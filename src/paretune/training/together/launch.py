@@ -6,6 +6,8 @@ one could not do that. The processes find each other through a store of this pro
 nothing but a task function that gets n devices; to train over several machines it would start `take_part` on
 each of them, with the places' host set to the machine of the store.
 """
+# pyright: reportPrivateImportUsage=false
+# torch documents TCPStore and does not list it as exported.
 
 from __future__ import annotations
 
@@ -57,7 +59,8 @@ def run_together(
         ParetuneError: a process found a user's mistake, or died.
         Stopped: all have stopped, as `should_stop` asked.
     """
-    context = multiprocessing.get_context(start)
+    get_context = multiprocessing.get_context
+    context = get_context("fork") if start == "fork" else get_context("spawn")
     store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
     told: Queue[tuple[str, Any]] = context.Queue()
     stop, size = context.Event(), len(devices)
