@@ -48,6 +48,7 @@ from .stages.map import MapJob, train_expert
 from .stages.measure_candidates import SearchJob, measure_candidates
 from .stages.measure_steps import StepJob, measure_steps
 from .stages.reduce import MeasureCandidates, MeasureSteps, diagnostics, reduce_round, write_final
+from .stages.reduce_whole import reduce_whole, write_final_whole
 from .stages.subjects import subjects_of
 from .stages.summarise import summarise
 from .stages.train_tokens import TokenJob, token_tasks, train_token, write_final_tokens
@@ -136,8 +137,11 @@ class Stages:
                 self.map(round_.tasks)
             with self.clock.phase("reduce"):
                 self.distil(round_)
-                measurers = self.candidate_measurer(round_), self.step_measurer(round_)
-                reduce_round(self.config, round_, self.out, merged, *measurers)
+                if self.config.lora is None:
+                    reduce_whole(self.config, round_, self.out, merged)
+                else:
+                    measurers = self.candidate_measurer(round_), self.step_measurer(round_)
+                    reduce_round(self.config, round_, self.out, merged, *measurers)
             merged = self.out / round_.merged
             if len(round_.tasks) > 1:
                 agreement = diagnostics(merged)
@@ -145,7 +149,8 @@ class Stages:
 
     def map(self, tasks: Sequence[ExpertTask]) -> None:
         """Train the experts of one round in parallel."""
-        jobs = [MapJob(self.config, task, self.out, self.base_fingerprint) for task in tasks]
+        devices = self.config.executor.devices_per_expert
+        jobs = [MapJob(self.config, task, self.out, self.base_fingerprint, devices) for task in tasks]
         self.executor.map(train_expert, jobs, self.report)
 
     def distil(self, round_: Round) -> None:
@@ -175,9 +180,10 @@ class Stages:
         return measure
 
     def write_final_adapter(self) -> None:
-        """Write final/: the model of the recipe's first method as one adapter over the base."""
+        """Write final/: the model of the recipe's first method as one adapter, or as a whole transformer."""
         merged = [self.out / folder for folder in self.plan.methods[0].model]
-        write_final(self.config, merged, self.out / "final")
+        write = write_final_whole if self.config.lora is None else write_final
+        write(self.config, merged, self.out / "final")
 
     def train_tokens(self) -> None:
         """Train one reward token for each expert, in parallel, where the recipe asks for tokens."""

@@ -51,6 +51,10 @@ def test_tasks_share_the_devices_that_fewest_use() -> None:
             pass
     with leases.take(1) as again:
         assert again == ("cuda:0",)
+    with leases.take(1), leases.take(2) as free:
+        assert free == ("cuda:1", "cuda:2")
+        with pytest.raises(Stopped), leases.take(2, should_stop=lambda: True):
+            pass  # only one is free, and a task of several shares none
     with Leases("cpu").take(2) as shared:
         assert shared == ("cpu", "cpu")
 

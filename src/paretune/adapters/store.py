@@ -15,6 +15,7 @@ from ..records.manifest import MANIFEST, read_manifest
 from ..types import ParetuneError
 from .parts import DIFFUSERS, PAIR_FILES
 from .read import read_adapter, write_adapter
+from .whole import CHANGES, MODEL
 
 WEIGHTS = "adapter_model.safetensors"
 MOMENTUM = "momentum"  # the folder in a merged adapter that holds nesterov's state for the next round
@@ -96,8 +97,9 @@ def adapter_hash(folder: Path) -> str:
     """The recorded or computed hash of an adapter's weights, on which all its derived results depend."""
     if (folder / MANIFEST).exists():
         recorded = read_manifest(folder).get("files", {})
-        if WEIGHTS in recorded:
-            return recorded[WEIGHTS]
+        for name in (WEIGHTS, CHANGES, MODEL):
+            if name in recorded:
+                return recorded[name]
     if folder.is_file():  # an adapter of another tool, given by its file
         return sha256(folder)
     if not (folder / WEIGHTS).exists():

@@ -30,6 +30,9 @@ def plan(
     recipe: Recipe,
     set_: Set = None,
     measure: Measure = False,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", help="Tell how the run would use so many GPUs.")
+    ] = None,
     trust_rewards: TrustRewards = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -37,14 +40,16 @@ def plan(
     """Print what a recipe will do: settings, experts, samples, updates, memory, hours. Runs nothing."""
     from ..commands.plan_recipe import plan_recipe
 
-    planned = plan_recipe(recipe, set_ or (), trust_rewards, measure, speaker(quiet))
+    planned = plan_recipe(recipe, set_ or (), trust_rewards, measure, speaker(quiet), gpus)
     if as_json:
         print_json(planned.to_json())
         return
-    from .tables import plan_tables
+    from .tables import plan_tables, scale_table
 
     for table in plan_tables(planned.config, planned.plan, planned.costs, planned.device):
         Console().print(table)
+    if planned.scale is not None:
+        Console().print(scale_table(planned.scale))
     for line in [] if quiet else planned.notes():
         typer.echo(line)
     if planned.measured is not None:

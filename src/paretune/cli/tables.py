@@ -12,6 +12,7 @@ from ..config import RunConfig
 from ..planning.devices import PlannedDevice, spoken
 from ..planning.estimate import SUSTAINED_TFLOPS, Estimate
 from ..planning.plan import MethodPlan, Plan
+from ..planning.scale import Scale
 from ..training.objectives.settings import read_options
 from ..training.objectives.table import find_objective
 from .printing import shown
@@ -61,7 +62,8 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         + ", ".join(f"{n} {k:g}" for n, k in kls.items()),
         "advantages": f"over the {objective.advantage_std} standard deviation, clipped at "
         f"{objective.advantage_clip:g}{_leaning(config)}",
-        "adapter": f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",
+        "adapter": "none: all weights are trained" if lora is None
+        else f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",
         "optimiser": f"AdamW, {train.lr_scheduler} learning rate {train.learning_rate:g}, "
         f"weight decay {train.weight_decay:g}, average {train.ema_decay:g} every {train.ema_every}"
         f"{autocast}",
@@ -69,7 +71,7 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         f"{train.updates_per_epoch} updates, micro-batches of {train.micro_batch}",
         "rounds": f"{config.rounds} of {train.epochs} epochs, reduce: {_reduce(config)}",
         "memory": "unknown model" if costs.memory_gb is None
-        else f"about {costs.memory_gb:.1f} GB an expert",
+        else f"about {costs.memory_gb:.1f} GB {_on(config)}",
     }
     for key, value in rows.items():
         settings.add_row(key, value)
@@ -95,6 +97,22 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
             f"{config.tokens.steps * len(config.rewards):,}", "" if hours is None else spoken(3600 * hours),
         )  # fmt: skip
     return [settings, budget]
+
+
+def scale_table(scale: Scale) -> Table:
+    """How the run would use some GPUs."""
+    table = Table(title=f"on {scale.gpus} GPUs", show_header=False, title_justify="left")
+    for key, value in scale.rows().items():
+        table.add_row(key, value)
+    return table
+
+
+def _on(config: RunConfig) -> str:
+    """What the memory is of."""
+    count, divided = config.executor.devices_per_expert, config.executor.shard == "full"
+    if count == 1:
+        return "an expert"
+    return f"on each of an expert's {count} devices{', of which each holds a part of the base' * divided}"
 
 
 def _samples(method: MethodPlan) -> str:

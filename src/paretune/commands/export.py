@@ -11,7 +11,7 @@ from ..config import RunConfig
 from ..files import new_folder
 from ..models.detect import family_of, resolve_path
 from ..models.loading import open_policy
-from ..models.lora import fold
+from ..models.whole import add_changes
 from ..recipes import load_config
 from ..records.manifest import finished, read_manifest
 from ..records.seal import check_run
@@ -55,6 +55,11 @@ def export_adapter(run: Path, out: Path, rank: int | None, verify: bool = False)
     if rank is not None and rank < 1:
         raise ParetuneError(f"--rank {rank} cannot be used; it is at least 1")
     config, final = open_final(run, verify)
+    if config.lora is None:
+        raise ParetuneError(
+            f"{run} trained all weights, so there is no adapter: {final} is the transformer's folder, which "
+            "diffusers loads, and --pipeline writes the whole pipeline"
+        )
     _new(out)
     deltas = load_delta([final])
     error = 0.0 if rank is None else cut_to(deltas, rank)
@@ -84,7 +89,7 @@ def export_pipeline(run: Path, out: Path, verify: bool = False) -> bool:
     config, final = open_final(run, verify)
     _new(out)
     policy = open_policy(config.model)
-    fold(policy.transformer, load_delta([final]))
+    add_changes(policy.transformer, [final])
     with new_folder(out) as made:
         whole = policy.save_pretrained(made)
         export_tokens(run, made / "tokens")

@@ -17,15 +17,14 @@ from typing import Any
 import torch
 
 from ..adapters.inputs import measurable
-from ..adapters.store import load_delta
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..environment import choose_device
 from ..files import check_new, disk_errors, new_folder, write_bytes, write_rows
 from ..models.flow import Sampling
 from ..models.loading import open_policy
-from ..models.lora import fold
 from ..models.memory import memory_errors, to_draw
+from ..models.whole import add_changes
 from ..ops.preference_losses import agreement, win_rates
 from ..planning.plan import derive_seed
 from ..rewards.base import applies_to, load_reward, oriented, score_samples
@@ -79,7 +78,7 @@ def make_pairs(
     policy = open_policy(config.model, choose_device(config.executor.device))
     if drawing.adapter is not None:
         (place,) = measurable([drawing.adapter], (), out.parent)
-        fold(policy.transformer, load_delta([place]))
+        add_changes(policy.transformer, [place])
     sampling = Sampling(config.model.steps, config.model.guidance_scale, batch=config.train.micro_batch)
     records: list[dict[str, Any]] = []
     gaps: list[float] = []

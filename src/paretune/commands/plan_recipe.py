@@ -19,10 +19,14 @@ from ..planning.methods import build_plan
 from ..planning.notices import notices
 from ..planning.peak import Peak, measure_update
 from ..planning.plan import Plan
+from ..planning.scale import Scale, scale
 from ..recipes import find_recipe, in_run, load_config
 from ..rewards.trust import code_of, left_out
 from ..stages.claim import missing_files
 from ..stages.prompt_checks import check_unloaded
+from ..training.together.checks import check_together
+from ..training.whole_checks import check_whole
+from ..types import ParetuneError
 from .downloads import Download, downloads, missing_lines
 
 
@@ -44,6 +48,7 @@ class Planned:
     first: list[str]
     downloads: list[Download]
     measured: Peak | None
+    scale: Scale | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What `plan --json` prints."""
@@ -53,7 +58,8 @@ class Planned:
             "short": self.short, "cut": self.cut, "first": self.first,
             "downloads": [vars(one) for one in self.downloads],
         }  # fmt: skip
-        return told | ({"measured": vars(self.measured)} if self.measured else {})
+        told |= {"measured": vars(self.measured)} if self.measured else {}
+        return told | ({"scale": vars(self.scale)} if self.scale else {})
 
     def notes(self) -> list[str]:
         """The lines below the tables."""
@@ -64,8 +70,9 @@ class Planned:
 
 
 def plan_recipe(
-    recipe: str, overrides: Sequence[str], trust_rewards: bool, measure: bool, say: Callable[[str], None]
-) -> Planned:
+    recipe: str, overrides: Sequence[str], trust_rewards: bool, measure: bool, say: Callable[[str], None],
+    gpus: int | None = None,
+) -> Planned:  # fmt: skip
     """Read a recipe and plan it.
 
     Args:
@@ -74,11 +81,14 @@ def plan_recipe(
         trust_rewards: whether the rewards that are code in a run's folder are looked at.
         measure: whether a few seconds of the recipe's own steps are done on this machine.
         say: is told, in a line, what is not looked at.
+        gpus: how many the run would have, to tell how it uses them.
     """
     found = find_recipe(recipe)
     config = load_config(found, overrides)
     find_executor(config.executor.kind)
     check_options(config.model)
+    check_whole(config)
+    check_together(config)
     missing = missing_files(config)
     trusted = trust_rewards or not in_run(found)
     if not trusted and (code := code_of(config)):
@@ -86,11 +96,15 @@ def plan_recipe(
     check_unloaded(config, missing, trusted)
     sizes = set_sizes(config, hub=False)
     plan = counted(config, build_plan(config), sizes)
+    if gpus is not None and gpus < 1:
+        raise ParetuneError(f"--gpus {gpus}: a run has one or more")
     device = planned_device(config)
+    costs = estimate(config, plan, device.kind if gpus is None else "cuda")
     return Planned(
-        config, plan, estimate(config, plan, device.kind), device, missing, short_sets(config, sizes),
+        config, plan, costs, device, missing, short_sets(config, sizes),
         notices(config, hub=False), tuned_first(config, recipe), downloads(config),
         measure_update(config, choose_device(config.executor.device), plan) if measure else None,
+        None if gpus is None else scale(config, plan, costs, gpus),
     )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ class RunConfig(Section):
     methods: tuple[MethodName, ...] = Field(("mapreduce", "rewarded_soup"), min_length=1)
     rounds: Annotated[Positive, Field(le=128)] = Field(4, description="each starts from all before it")
     model: ModelConfig = ModelConfig()
-    lora: LoraConfig = LoraConfig()
+    lora: LoraConfig | None = Field(LoraConfig(), description="null: all weights are trained, no adapter")
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
     rewards: Annotated[dict[FolderName, RewardConfig], Field(min_length=1, max_length=MOST_REWARDS)]
@@ -93,6 +93,12 @@ class RunConfig(Section):
         if self.tokens is not None and not {"mapreduce", "rewarded_soup"} & set(self.methods):
             raise ValueError("tokens are trained from experts: add mapreduce or rewarded_soup to methods")
         return self
+
+    @property
+    def adapter(self) -> LoraConfig:
+        """The adapter's settings, of a recipe that trains one: `lora` is not null."""
+        assert self.lora is not None
+        return self.lora
 
     def weights(self) -> dict[str, float]:
         """The weights of the rewards, normalised so that their sum is 1."""

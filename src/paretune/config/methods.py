@@ -144,5 +144,11 @@ class ExecutorConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     reward_timeout: PositiveReal = Field(120.0, description="seconds that scoring a batch may take")
     overlap: bool = Field(False, description="draw the next samples while the last ones are scored")
+    devices_per_expert: Annotated[Positive, Field(le=1024)] = Field(
+        1, description="devices that train one expert together, a process each; on a CPU, processes"
+    )
+    shard: Literal["none", "full"] = Field(
+        "none", description="full: the frozen base is divided over the expert's devices (FSDP2)"
+    )
 
 

@@ -189,7 +189,7 @@ def _run_task(function: Callable[..., Any], task: Task) -> Any:
         raise Stopped
     _shared.doing.tell(task.title)
     try:
-        with _shared.leases.take(task.devices) as devices:
+        with _shared.leases.take(task.devices, _shared.stop.is_set) as devices:
             return function(task, _shared.events.put, _shared.stop.is_set, devices)
     except (ParetuneError, Stopped):
         raise

@@ -7,7 +7,7 @@ schedule, and the decoding of latents. Everything else is here. Shapes: x [B, ..
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -117,10 +117,12 @@ class Trajectories:
 
     def select(self, index: torch.Tensor) -> Trajectories:
         """The trajectories of the samples in `index`."""
-        states, log_probs, means = (
-            None if x is None else x[index] for x in (self.states, self.log_probs, self.means)
-        )
-        return Trajectories(self.clean[index], states, log_probs, means)
+        return self.map(lambda x: x[index])
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Trajectories:
+        """The trajectories whose tensors are `change` of these."""
+        rest = (None if x is None else change(x) for x in (self.states, self.log_probs, self.means))
+        return Trajectories(change(self.clean), *rest)
 
 
 def stochastic_step(
@@ -158,6 +160,7 @@ def sample(
     noise: torch.Tensor,
     sampling: Sampling,
     generator: torch.Generator | None = None,
+    rows: torch.Tensor | None = None,
 ) -> Trajectories:
     """Draw samples.
 
@@ -167,8 +170,9 @@ def sample(
         noise: the initial noise [B, ...].
         sampling: steps, guidance, and the sampler.
         generator: for the noise of stochastic steps.
+        rows: the samples to draw, by default all B. A sample has the same noise whichever others are drawn.
     """
-    return joined(list(sample_parts(policy, conditions, noise, sampling, generator)))
+    return joined(list(sample_parts(policy, conditions, noise, sampling, generator, rows)))
 
 
 def sample_parts(
@@ -177,20 +181,21 @@ def sample_parts(
     noise: torch.Tensor,
     sampling: Sampling,
     generator: torch.Generator | None = None,
+    rows: torch.Tensor | None = None,
 ) -> Iterator[Trajectories]:
     """Draw samples in parts of `sampling.batch`, each when it is asked for. See `sample`."""
     schedule = policy.schedule(sampling.steps)
     # The noise is drawn for all samples at once, so that it does not depend on the batch size.
     added = [torch.randn(noise.shape, generator=generator) for _ in range(*sampling.window)]
+    numbers = torch.arange(len(noise)) if rows is None else rows
 
     @torch.no_grad()
-    def part(start: int) -> Trajectories:
-        index = torch.arange(start, min(start + sampling.batch, len(noise)))
+    def part(index: torch.Tensor) -> Trajectories:
         x = noise[index].to(policy.device)
         step_noise = [z[index] for z in added]
         return _sample_batch(policy, conditions.select(index), x, schedule, sampling, step_noise)
 
-    return map(part, range(0, len(noise), sampling.batch))
+    return map(part, numbers.split(sampling.batch))
 
 
 def joined(parts: Sequence[Trajectories]) -> Trajectories:

@@ -109,7 +109,7 @@ def _smaller(model: ModelConfig, trained: RunConfig | None = None) -> str:
     keys = family.smaller(model)
     if trained is not None and family.draws_an_epoch_at_once and trained.train.group_size > 2:
         keys.append("train.group_size")
-    if trained is not None and trained.lora.rank > 1:
+    if trained is not None and trained.lora is not None and trained.lora.rank > 1:
         keys.append("lora.rank")
     smaller = f"less of {', '.join(keys)}" if keys else "a smaller model"
     return f"model.dtype=bfloat16, or {smaller}" if model.dtype == "float32" else smaller

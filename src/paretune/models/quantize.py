@@ -22,9 +22,12 @@ def is_quantized(model: ModelConfig) -> bool:
     return model.options.get("quantize", "none") != "none"
 
 
-def open_to_train(model: ModelConfig, device: str) -> FlowPolicy:
-    """`open_flow_policy`. A base to be quantized stays on the CPU: the device never holds all of it."""
-    policy = open_flow_policy(model, "cpu" if is_quantized(model) else device)
+def open_to_train(model: ModelConfig, device: str, divided: bool = False) -> FlowPolicy:
+    """`open_flow_policy`. A base to be quantized stays on the CPU: the device never holds all of it.
+
+    divided: whether that is so too, because the base is divided over several devices.
+    """
+    policy = open_flow_policy(model, "cpu" if divided or is_quantized(model) else device)
     policy.device = torch.device(device)
     return policy
 

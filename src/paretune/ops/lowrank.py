@@ -57,6 +57,10 @@ class LowRank:
         return math.sqrt(max(inner(self, self), 0.0))
 
 
+# What an expert has changed: low-rank changes by module, or differences of whole weights by name.
+Changes = dict[str, LowRank] | dict[str, Tensor]
+
+
 @dataclass(frozen=True)
 class Compressed:
     """A truncation. relative_error = ‖ΔW - delta‖_F / ‖ΔW‖_F (0 when ΔW is zero)."""

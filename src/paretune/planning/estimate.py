@@ -84,9 +84,27 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
         count = passes.draw + 3 * passes.train + passes.look + method.reduce_samples * _reduce_passes(config)
         hours[method.name] = count * forward / rate / 3600
     hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
-    base = 1 if is_quantized(config.model) else bytes_each
-    memory = sizes.held * base + beside + PROCESS[device]
-    return Estimate(sizes.held, tokens, memory / 1e9, hours)
+    held = held_bytes(config, sizes.held, backbone[0])
+    return Estimate(sizes.held, tokens, (held + beside + PROCESS[device]) / 1e9, hours)
+
+
+def held_bytes(config: RunConfig, parameters: float, blocks: int) -> float:
+    """Bytes of the transformer on one device, with what training holds of its weights beside them.
+
+    Of a base that is divided, a device holds its part, and two gathered blocks at a time: the one that
+    computes and the next. Where all weights are trained it holds for each the gradient, two moments, and the
+    copies that draw samples, are averaged, and are the anchor. Adapters are small and not counted.
+    """
+    base = parameters * (1 if is_quantized(config.model) else config.model.bytes_each)
+    if config.executor.shard == "full":
+        return base / config.executor.devices_per_expert + 2 * base / blocks
+    if config.lora is not None:
+        return base
+    kls = [config.objective.kl if r.kl is None else r.kl for r in config.rewards.values()]
+    settings = config.objective
+    looks = max(kls) > 0 or find_objective(settings.name).anchored(read_objective(settings))
+    copies = 4 + (config.train.ema_decay > 0) + (looks and config.objective.anchor != "average")
+    return base * (1 + copies)
 
 
 class Passes(NamedTuple):

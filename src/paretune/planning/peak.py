@@ -76,8 +76,11 @@ def measure_update(config: RunConfig, device: str, plan: Plan | None = None) -> 
         policy.autocast = config.train.autocast
         if is_quantized(config.model):
             quantize(policy)
-        targets = config.lora.targets or policy.targets
-        parameters = list(attach_policy(policy.transformer, config.lora, targets, seed=0).values())
+        if config.lora is None:
+            parameters = list(policy.transformer.requires_grad_(True).parameters())
+        else:
+            targets = config.lora.targets or policy.targets
+            parameters = list(attach_policy(policy.transformer, config.lora, targets, seed=0).values())
         policy.transformer.to(policy.device)
         optimiser = torch.optim.AdamW(parameters, lr=config.train.learning_rate)
         x = policy.initial_noise(samples, torch.Generator().manual_seed(0)).to(policy.device)

@@ -39,7 +39,7 @@ def working_bytes(
     training = HOLES[work.device] * tokens * _kept(config, shape, value) + logits
     stored = config.model.bytes_each
     drawing = (epoch if work.draws else 0) * _drawn(shape, options, length, stored)
-    return adapter_bytes(config.lora, shape) + max(training, drawing)
+    return adapter_bytes(config.adapter, shape) + max(training, drawing)
 
 
 def adapter_bytes(lora: LoraConfig, shape: TextShape) -> float:
@@ -64,7 +64,7 @@ def _kept(config: RunConfig, shape: TextShape, value: int) -> float:
     the repeated keys and values, the attention's result twice, four tensors of the feed-forward part, and
     the adapter's inner ones. With checkpointing that is one layer's, and of the others what enters them.
     """
-    units = 2 * shape.hidden + 5 * shape.head_units + 4 * shape.inner + len(TARGETS) * config.lora.rank
+    units = 2 * shape.hidden + 5 * shape.head_units + 4 * shape.inner + len(TARGETS) * config.adapter.rank
     layer = units * value + 2 * shape.hidden * FLOAT
     if config.model.gradient_checkpointing:
         return float(layer + shape.layers * shape.hidden * value)

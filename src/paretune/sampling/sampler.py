@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..adapters.store import WEIGHTS, load_delta, sum_deltas
+from ..adapters.store import adapter_hash, load_delta, sum_deltas
 from ..environment import choose_device
 from ..inputs.pictures import picture_hash, picture_of, with_picture
 from ..models.loading import open_policy
 from ..models.lora import folded
 from ..models.memory import memory_errors, to_draw
+from ..models.whole import changed
 from ..ops.lowrank import LowRank
 from ..planning.long_prompts import cuts
 from ..planning.plan import derive_seed
@@ -61,6 +62,7 @@ class Sampler:
         self.policy = open_policy(source.model, choose_device(source.device))
         self._lock = threading.RLock()
         self._adapters: dict[str, dict[str, LowRank]] = {}
+        self._intact: set[str] = set()
         self._rewards: list[Reward] | None = None
 
     def draw(self, request: Request, count: int = 1) -> Samples:
@@ -69,9 +71,9 @@ class Sampler:
         tokens = resolve(mixed.tokens, self.source.bank)
         # Sample i has the same seed for every prompt and method, so that models can be compared.
         seeds = [derive_seed("sample", request.seed, i) for i in range(count)]
-        text, transformer = self.prompt(request).text, self.policy.transformer
+        text = self.prompt(request).text
         with self._lock, self._threads(), torch.no_grad(), memory_errors(to_draw, self.source.model), \
-                folded(transformer, self._deltas(mixed)):
+                self._model(mixed):
             return self.medium.draw_each(self.policy, text, seeds, self.source.sampling, tokens)
 
     def cuts(self, texts: Sequence[str]) -> list[str]:
@@ -134,7 +136,7 @@ class Sampler:
             "model": source.world or Path(source.model.path).name,
             "run": source.name if source.run_folder else None,
             "adapters": [
-                {"folder": folder, "scale": scale, "sha256": self._manifest(folder)["files"][WEIGHTS]}
+                {"folder": folder, "scale": scale, "sha256": adapter_hash(self._checked(folder))}
                 for folder, scale in zip(mixed.adapters, mixed.scales, strict=True)
             ],
             **self.medium.settings(source.model, source.sampling),
@@ -150,23 +152,31 @@ class Sampler:
         finally:
             torch.set_num_threads(before)
 
-    def _deltas(self, mixed: Mixed) -> dict[str, LowRank]:
+    def _model(self, mixed: Mixed) -> AbstractContextManager[None]:
+        """A context in which the policy is the model that some folders of the run make of the base."""
         if not mixed.adapters:
-            return {}
-        return sum_deltas([self._adapter(folder) for folder in mixed.adapters], mixed.scales)
+            return nullcontext()
+        config, transformer = self.source.config, self.policy.transformer
+        if config is not None and config.lora is None:
+            return changed(transformer, [self._checked(folder) for folder in mixed.adapters], mixed.scales)
+        adapters = [self._adapter(folder) for folder in mixed.adapters]
+        return folded(transformer, sum_deltas(adapters, mixed.scales))
 
     def _adapter(self, folder: str) -> dict[str, LowRank]:
         """An adapter of the run. Its files are checked when it is read for the first time."""
         if folder not in self._adapters:
-            manifest = self._manifest(folder)
-            assert self.source.run_folder is not None
-            finished(self.source.run_folder / folder, manifest.get("stage", ""), manifest.get("inputs", ""))
-            self._adapters[folder] = load_delta([self.source.run_folder / folder])
+            self._adapters[folder] = load_delta([self._checked(folder)])
         return self._adapters[folder]
 
-    def _manifest(self, folder: str) -> dict[str, Any]:
+    def _checked(self, folder: str) -> Path:
+        """The place of a folder of the run. Its files are checked at the first time."""
         assert self.source.run_folder is not None
-        return read_manifest(self.source.run_folder / folder)
+        place = self.source.run_folder / folder
+        if folder not in self._intact:
+            manifest = read_manifest(place)
+            finished(place, manifest.get("stage", ""), manifest.get("inputs", ""))
+            self._intact.add(folder)
+        return place
 
 
 def _values(reward: Reward, samples: Samples, prompt: Prompt) -> Sequence[float] | str:

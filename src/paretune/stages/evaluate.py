@@ -16,16 +16,16 @@ from typing import Any
 
 import torch
 
-from ..adapters.store import adapter_hash, load_delta
+from ..adapters.store import adapter_hash
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
 from ..files import digest, disk_errors, write_json, write_rows
 from ..inputs.pictures import picture_hash, picture_of, record_identity
 from ..models.loading import open_policy
-from ..models.lora import fold
 from ..models.memory import memory_errors, to_load, to_measure
 from ..models.policy import Policy
+from ..models.whole import add_changes
 from ..planning.plan import derive_seed
 from ..records.labels import apart
 from ..records.manifest import finished, read_manifest, write_manifest
@@ -112,7 +112,7 @@ def evaluate_subject(
     if subject.adapters:
         with memory_errors(to_load, config.model):
             folders = [job.run_folder / adapter for adapter in subject.adapters]
-            fold(policy.transformer, load_delta(folders, subject.scales))
+            add_changes(policy.transformer, folders, subject.scales)
     bank = {use.name: read_token(job.run_folder / "tokens" / use.name) for use in subject.tokens}
     tokens = resolve(subject.tokens, bank)
     rows: list[dict[str, Any]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..adapters.store import WEIGHTS
+from ..adapters.whole import whole_weights
 from ..planning.plan import JOINT_METHODS, ExpertTask, MethodPlan, Plan
 from ..records.manifest import METRICS
 from ..records.read import read_metrics
@@ -19,7 +20,8 @@ def exchanged(plan: Plan, run_folder: Path) -> dict[str, int]:
     """
     sent = {}
     for method in plan.methods:
-        files = [run_folder / round_.tasks[0].folder / WEIGHTS for round_ in method.rounds]
+        folders = [run_folder / round_.tasks[0].folder for round_ in method.rounds]
+        files = [folder / (whole_weights(folder) or WEIGHTS) for folder in folders]
         if all(file.is_file() for file in files):
             sizes = [file.stat().st_size for file in files]
             sent[method.name] = sizes[0] * method.updates if method.name in JOINT_METHODS else sum(sizes)

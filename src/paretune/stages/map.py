@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from torch import Tensor
 
 from ..adapters.store import adapter_hash, load_delta, save_delta
+from ..adapters.whole import save_changes
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
 from ..files import digest, disk_errors
 from ..inputs.pictures import record_identity
 from ..models.memory import memory_errors, to_load, to_train
-from ..ops.lowrank import LowRank
+from ..ops.lowrank import Changes, LowRank
 from ..planning.plan import ExpertTask
 from ..records.manifest import METRICS, finished, write_manifest
 from ..rewards.base import load_reward
@@ -24,6 +27,8 @@ from ..training.mixture import Mixture, PromptSet
 from ..training.objectives.flat_keys import digest_form
 from ..training.objectives.settings import needs_whole_batches
 from ..training.preferences.file_lists import file_digest
+from ..training.together.crew import ALONE, Crew
+from ..training.together.launch import run_together
 from .scorers import named
 
 
@@ -52,7 +57,7 @@ def train_expert(
         job: the expert to train.
         report: called with the progress.
         should_stop: whether to stop after the next checkpoint, by raising types.Stopped.
-        devices: the devices to train on, by torch's names.
+        devices: the devices to train on, by torch's names; several train it together, a process each.
     """
     folder = job.run_folder / job.task.folder
     inputs = expert_inputs(job)
@@ -60,11 +65,29 @@ def train_expert(
     if manifest is not None:
         report({"folder": job.task.folder, "update": job.task.epochs, "epochs": job.task.epochs})
         return manifest
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if len(devices) == 1:
+        return train_in_crew(job, report, should_stop, ALONE, devices[0])
+    return run_together(train_in_crew, job, job.title, report, should_stop, devices)
+
+
+def train_in_crew(
+    job: MapJob, report: Report, should_stop: Callable[[], bool], crew: Crew, device: str
+) -> dict[str, Any]:
+    """Train the expert of a job as one of the processes of a crew; returns its manifest to the leader.
+
+    Args:
+        job: the expert to train.
+        report: called with the progress.
+        should_stop: whether to stop after the next checkpoint; the leader's answer counts.
+        crew: the processes that train the expert; the leader writes its files.
+        device: of this process.
+    """
     # Imported here because a worker that only looks up a finished expert needs no torch model.
     from ..training.trainers import open_trainer
 
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder, inputs = job.run_folder / job.task.folder, expert_inputs(job)
     with memory_errors(to_load, job.config.model):
         trainer = open_trainer(
             job.config,
@@ -72,21 +95,30 @@ def train_expert(
             folder,
             mixture_of(job.config, job.task),
             _parents(job),
-            devices[0],
+            device,
+            crew,
         )
         trainer.resume(inputs, job.run_folder / job.task.continues if job.task.continues else None)
     whole = needs_whole_batches(job.config.objective)
     with memory_errors(to_train, job.config, whole_batches=whole):
         deltas = trainer.run(report, should_stop)
-    files = save_delta(
-        folder, deltas, job.config.model.path, {"reward": job.task.reward},
-        component=medium_of(job.config.model).component,
-    )  # fmt: skip
+    if not crew.leader:
+        return {}
+    files = _save(job, folder, deltas)
     return write_manifest(
         folder, "expert", inputs, files, [METRICS], job.task.folder,
         reward=job.task.reward, round=job.task.round, parents=list(job.task.parents),
         updates=trainer.state.updates, seed=job.task.seed,
     )  # fmt: skip
+
+
+def _save(job: MapJob, folder: Path, changes: Changes) -> list[str]:
+    """Write what an expert has changed. Returns the names of its files."""
+    model = job.config.model
+    if job.config.lora is None:
+        return save_changes(folder, cast("dict[str, Tensor]", changes).items(), model.path)
+    adapter = cast("dict[str, LowRank]", changes)
+    return save_delta(folder, adapter, model.path, {"reward": job.task.reward}, medium_of(model).component)
 
 
 def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
@@ -103,10 +135,10 @@ def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
     return Mixture(prompt_sets, task.scoring)
 
 
-def _parents(job: MapJob) -> dict[str, LowRank] | None:
-    if not job.task.parents:
-        return None
-    return load_delta([job.run_folder / p for p in job.task.parents])
+def _parents(job: MapJob) -> dict[str, LowRank] | list[Path] | None:
+    """The sum of the earlier rounds' adapters, or the folders of their changes of all weights."""
+    folders = [job.run_folder / p for p in job.task.parents]
+    return (folders and (folders if job.config.lora is None else load_delta(folders))) or None
 
 
 def expert_inputs(job: MapJob) -> str:
@@ -117,7 +149,7 @@ def expert_inputs(job: MapJob) -> str:
         {
             "task": task.inputs(),
             "model": [job.base_fingerprint, config.model.model_dump(mode="json")],
-            "lora": config.lora.model_dump(mode="json"),
+            "lora": config.lora and config.lora.model_dump(mode="json"),
             "objective": digest_form(config.objective),
             "train": config.train.model_dump(mode="json", exclude={"checkpoint_every"}),
             "rewards": {name: _reward_inputs(config, name) for name in (*task.rewards, *task.others)},

@@ -206,7 +206,13 @@ def diagnose(
         The Gram and cosine matrices, the norms, the spread d = max_i |dW_i - mean|, and the contraction rho,
         which is the spread divided by that of the previous round.
     """
-    g = gram(deltas)
+    return diagnosed(gram(deltas), weights, previous)
+
+
+def diagnosed(
+    g: torch.Tensor, weights: Sequence[float], previous: dict[str, Any] | None
+) -> dict[str, Any]:
+    """See `diagnose`. g: the inner products of the weight changes, [N, N]."""
     spread = spread_of_gram(g, weights)
     before = previous["spread"] if previous else None
     return {

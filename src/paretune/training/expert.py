@@ -12,16 +12,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ..config import RunConfig
 from ..files import write_rows
 from ..models.flow import joined, sample_parts
-from ..models.lora import attach_parents, attach_policy, fold, only, policy_deltas, swapped
-from ..models.quantize import is_quantized, open_to_train, quantize
-from ..ops.lowrank import LowRank
+from ..models.lora import swapped
+from ..models.quantize import open_to_train
+from ..ops.lowrank import Changes, LowRank
 from ..planning.plan import ExpertTask, derive_seed
 from ..records.manifest import METRICS
 from ..records.read import read_metrics
@@ -33,6 +33,10 @@ from .objectives.flow import Batch, FlowObjective, Rollouts, Setting
 from .objectives.settings import read_options, settings_for
 from .objectives.table import find_objective
 from .overlap import draw_and_score
+from .together.crew import ALONE, Crew
+from .together.shard import shard_base
+from .together.updates import accumulate_together
+from .trained import train_adapter, train_whole
 
 Report = Callable[[dict[str, Any]], None]
 __all__ = ["ExpertTrainer", "Stopped"]
@@ -47,31 +51,36 @@ class ExpertTrainer:
         task: ExpertTask,
         folder: Path,
         mixture: Mixture,
-        parents: dict[str, LowRank] | None,
+        parents: dict[str, LowRank] | list[Path] | None,
         device: str,
+        crew: Crew = ALONE,
     ) -> None:
         """Load the model and put a fresh adapter on it. The arguments are those of `open_trainer`."""
         self.config, self.task, self.folder = config, task, folder
-        self.mixture = mixture
+        self.mixture, self.crew = mixture, crew
         self.settings = settings_for(config.objective, task.objective)
         kind, options = find_objective(self.settings.name), read_options(self.settings)
         assert issubclass(kind, FlowObjective)
-        self.policy = open_to_train(config.model, device)
+        divided = config.executor.shard == "full" and crew.size > 1
+        self.policy = open_to_train(config.model, device, divided)
         self.policy.autocast = config.train.autocast
         guidance = config.model.guidance_scale > 1
         self.conditions = self.policy.encode(list(kind.captions(options, mixture)), guidance)
         self.policy.free_text()
         transformer = self.policy.transformer
-        apart = self.settings.anchor == "base" and (mixture.kl > 0 or kind.anchored(options))
-        if parents and not apart:
-            fold(transformer, parents)
-        if is_quantized(config.model):
-            quantize(self.policy)
-        if parents and apart:
-            attach_parents(transformer, parents)
-        targets = config.lora.targets or self.policy.targets
-        parameters = attach_policy(transformer, config.lora, targets, derive_seed(task.seed, "init"))
-        transformer.to(self.policy.device)
+        anchor, looks = self.settings.anchor, mixture.kl > 0 or kind.anchored(options)
+        if config.lora is None:
+            folders = cast("list[Path] | None", parents) or []
+            self.trained = train_whole(self.policy, config, folders, looks, anchor)
+        else:
+            before, apart = cast("dict[str, LowRank] | None", parents), anchor == "base" and looks
+            seed = derive_seed(task.seed, "init")
+            self.trained = train_adapter(self.policy, config, seed, before, apart, anchor)
+        parameters = self.trained.parameters
+        if divided:
+            shard_base(transformer, crew, self.policy.device)
+        else:
+            transformer.to(self.policy.device)
         self.state = TrainState(
             parameters,
             torch.optim.AdamW(
@@ -79,17 +88,15 @@ class ExpertTrainer:
                 lr=config.train.learning_rate,
                 weight_decay=config.train.weight_decay,
             ),
-            ema=_copy(parameters),
+            ema={} if config.lora is None and config.train.ema_decay == 0 else _copy(parameters),
             old=_copy(parameters),
             scaler=grad_scaler(config.model.dtype, self.policy.device),
         )
-        anchor = self.settings.anchor
         setting = Setting(
             self.policy, config.model, config.train, self.settings, mixture.kl,
             sampling_weights=lambda: swapped(self.state.parameters, self.state.old),
             reference_weights=lambda: swapped(self.state.parameters, self.state.ema)
-            if anchor == "average"
-            else only(transformer, policy=False, parents=anchor == "round"),
+            if anchor == "average" else self.trained.anchor(),
             scaled=self.state.scaler.scale,
         )  # fmt: skip
         self.objective: FlowObjective[Any] = kind(setting, options)
@@ -101,24 +108,26 @@ class ExpertTrainer:
         if found is not None:
             load_checkpoint(found, self.state)
 
-    def run(self, report: Report, should_stop: Callable[[], bool]) -> dict[str, LowRank]:
+    def run(self, report: Report, should_stop: Callable[[], bool]) -> Changes:
         """Train to the task's last epoch. Raises Stopped, after a checkpoint, when `should_stop` says so."""
         metrics = self.folder / METRICS
         rows = [r for r in read_metrics(metrics) if r["update"] <= self.state.epoch]
         every = self.config.train.checkpoint_every
         while self.state.epoch < self.task.epochs:
             rows.append(self.epoch())
-            write_rows(metrics, rows)
+            if self.crew.leader:
+                write_rows(metrics, rows)
             report({"folder": self.task.folder, "epochs": self.task.epochs, **rows[-1]})
             last = self.state.epoch == self.task.epochs
-            stop = should_stop() and not last
-            if last or stop or self.state.epoch % every == 0:
+            stop = self.crew.agreed(should_stop()) and not last
+            if self.crew.leader and (last or stop or self.state.epoch % every == 0):
                 save_checkpoint(self.folder, self.state)
             if stop:
                 raise Stopped
-        write_rows(metrics, rows)
+        if self.crew.leader:
+            write_rows(metrics, rows)
         values = self.state.ema if self.config.train.ema_decay > 0 else self.state.parameters
-        return policy_deltas(self.policy.transformer, values)
+        return self.trained.result(values)
 
     def epoch(self) -> dict[str, Any]:
         """Train one epoch: collect samples and update. Returns the row of metrics."""
@@ -139,25 +148,31 @@ class ExpertTrainer:
         """Draw the epoch's groups of samples with the sampling weights, and score them."""
         train, start = self.config.train, time.perf_counter()
         index = self.mixture.draw(train.prompts_per_epoch * self.task.width, generator)
-        repeated = index.repeat_interleave(train.group_size)
+        size, dealt = train.group_size, self.crew.deal(len(index))
+        repeated = index.repeat_interleave(size)
         if self.settings.shared_noise or self.objective.shared_noise:
             noise = self.policy.initial_noise(len(index), generator)
             noise = noise.repeat_interleave(train.group_size, dim=0)
         else:
             noise = self.policy.initial_noise(len(repeated), generator)
-        scoring = self.mixture.begin_scoring(index, train.group_size, self.config.executor.reward_timeout)
+        scoring = self.mixture.begin_scoring(index[dealt.own], size, self.config.executor.reward_timeout)
         with swapped(self.state.parameters, self.state.old):
             parts = sample_parts(
-                self.policy, self.conditions.select(repeated), noise, self.objective.sampling, generator
-            )
+                self.policy, self.conditions.select(repeated), noise, self.objective.sampling, generator,
+                _members(dealt.all, size),
+            )  # fmt: skip
             if self.config.executor.overlap:
-                trajectories = draw_and_score(parts, self.policy.decode, scoring)
+                drawn = draw_and_score(parts, self.policy.decode, scoring)
             else:
-                trajectories = joined(list(parts))
-        if not self.config.executor.overlap:
-            scoring.add(self.policy.decode(trajectories.clean))
+                drawn = joined(list(parts))
+        if len(dealt.filler):
+            drawn = drawn.select(torch.arange(len(dealt.own) * size))
+        if len(dealt.own) and not self.config.executor.overlap:
+            scoring.add(self.policy.decode(drawn.clean))
         seconds = time.perf_counter() - start
-        scores = scoring.scores()
+        own = scoring.scores().raw.transpose(0, 1)
+        scores = self.mixture.joined(self.crew.gather(own, 1, len(index)), index)
+        trajectories = drawn.map(lambda x: self.crew.gather(x, size, len(index)))
         return Rollouts(trajectories, scores, index, noise, seconds - scoring.seconds, scoring.seconds)
 
     def update(self, batch: Batch | None, generator: torch.Generator) -> dict[str, float]:
@@ -177,8 +192,14 @@ class ExpertTrainer:
 
     def _step(self, part: torch.Tensor) -> dict[str, float]:
         """One optimiser step on the samples in `part`."""
-        train = self.config.train
-        facts = take_step(self.state, lambda: self.objective.accumulate(part), train.max_grad_norm)
+        train, parameters = self.config.train, list(self.state.parameters.values())
+
+        def accumulate() -> dict[str, float]:
+            return accumulate_together(
+                self.crew, self.objective.accumulate, part, self.objective.batch.group, parameters
+            )
+
+        facts = take_step(self.state, accumulate, train.max_grad_norm)
         self.objective.end_update()
         self.state.updates += 1
         if train.ema_decay > 0 and self.state.updates % train.ema_every == 0:
@@ -191,6 +212,11 @@ class ExpertTrainer:
         share = rate_share(train.lr_scheduler, self.state.epoch, *task.rate_epochs)
         for group in self.state.optimiser.param_groups:
             group["lr"] = train.learning_rate * share
+
+
+def _members(groups: torch.Tensor, size: int) -> torch.Tensor:
+    """The numbers of the samples of some groups."""
+    return (groups[:, None] * size + torch.arange(size)).flatten()
 
 
 def _copy(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:

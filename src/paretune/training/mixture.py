@@ -103,6 +103,10 @@ class Mixture:
             own.append(Chosen(prompt_set.reward, chosen, prompts))
         return Scoring(own, (len(index), group), self._applies[:, index], self._told[:, index], timeout)
 
+    def joined(self, raw: torch.Tensor, index: torch.Tensor) -> Scores:
+        """The scores of P groups from their values, [P, R, G]. index: the prompts of the groups, [P]."""
+        return Scores(raw.transpose(0, 1), self._applies[:, index], self._told[:, index])
+
     def oriented(self, scores: Scores) -> torch.Tensor:
         """The scores with the sign of costs changed, so that greater is better. [R, P, G]."""
         pairs = zip(self.prompt_sets, scores.raw, strict=True)

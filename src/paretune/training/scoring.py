@@ -68,7 +68,13 @@ class Scoring:
         self._done = [0] * len(chosen)
 
     def add(self, samples: Samples) -> None:
-        """Take the next samples, and score what makes whole batches; with the last ones, score all."""
+        """Take the next samples, and score what makes whole batches; with the last ones, score all.
+
+        Samples beyond the last are not scored: a process may have drawn them to be as busy as others.
+        """
+        samples = samples[: self._total - self._came]
+        if not len(samples):
+            return
         start = time.perf_counter()
         self._keep(samples)
         for i, own in enumerate(self.chosen):
@@ -89,8 +95,8 @@ class Scoring:
             raise ValueError(f"{self._came} of {self._total} samples have come")
         raw = torch.zeros(len(self.chosen), self._total)
         for values, own, scored in zip(raw, self.chosen, self._values, strict=True):
-            values[own.rows] = torch.cat(scored)
-        return Scores(raw.view(-1, *self.shape), self.applies, self.told)
+            values[own.rows] = torch.cat([torch.zeros(0), *scored])
+        return Scores(raw.view(len(self.chosen), *self.shape), self.applies, self.told)
 
     def _keep(self, samples: Samples) -> None:
         """Put the samples to those that came before. The layout in memory stays, by which rewards round."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..config import RunConfig
-from ..ops.lowrank import LowRank
+from ..ops.lowrank import Changes, LowRank
 from ..planning.plan import JOINT_METHODS, METHOD_OBJECTIVES, ExpertTask, TokenTask
 from ..samples.media import medium_of
 from ..types import ParetuneError, Prompt
@@ -17,6 +17,7 @@ from .mixture import Mixture
 from .objectives.base import Objective
 from .objectives.settings import check_with_recipe, read_options, settings_for
 from .objectives.table import find_objective, objective_names
+from .together.crew import ALONE, Crew
 from .token_distillation.student import Student
 
 Report = Callable[[dict[str, Any]], None]
@@ -35,8 +36,11 @@ class Trainer(Protocol):
         """
         ...
 
-    def run(self, report: Report, should_stop: Callable[[], bool]) -> dict[str, LowRank]:
-        """Train and return the adapter. Raises Stopped, after a checkpoint, when `should_stop` says so."""
+    def run(self, report: Report, should_stop: Callable[[], bool]) -> Changes:
+        """Train and return what has changed: an adapter, or with `lora: null` the differences of all weights.
+
+        Raises Stopped, after a checkpoint, when `should_stop` says so.
+        """
         ...
 
 
@@ -140,7 +144,7 @@ def objective_check(name: str) -> Callable[[Sequence[Prompt]], object] | None:
 
 def open_trainer(
     config: RunConfig, task: ExpertTask, folder: Path, mixture: Mixture,
-    parents: dict[str, LowRank] | None, device: str,
+    parents: dict[str, LowRank] | list[Path] | None, device: str, crew: Crew = ALONE,
 ) -> Trainer:  # fmt: skip
     """The trainer of an expert, with its model loaded.
 
@@ -149,12 +153,15 @@ def open_trainer(
         task: the expert to train.
         folder: where its metrics and checkpoints are written.
         mixture: its prompts and rewards.
-        parents: the sum of the earlier rounds' adapters, or None in the first round.
+        parents: the sum of the earlier rounds' adapters, or None in the first round; with `lora: null` the
+            folders of their changes.
         device: a device by torch's name.
+        crew: the processes that train it together; `check_devices` says which objectives can.
     """
     name = settings_for(config.objective, task.objective).name
     place = find_objective(name).trainers[medium_of(config.model).name]
-    return _load(place)(config, task, folder, mixture, parents, device)
+    together = () if crew.size == 1 else (crew,)
+    return _load(place)(config, task, folder, mixture, parents, device, *together)
 
 
 def open_student(

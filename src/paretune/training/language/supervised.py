@@ -64,7 +64,7 @@ def supervise(
         raise ParetuneError("--epochs must be above 0, and --limit from 0 up")
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     policy = cast(CausalLMPolicy, open_policy(config.model, device))
-    check_targets(policy.transformer, config.lora.targets or policy.targets)
+    check_targets(policy.transformer, config.adapter.targets or policy.targets)
     rows = _rows(config, policy, limit)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def supervise(
             warnings.simplefilter("ignore")
             trainer: Any = SFTTrainer(
                 model=policy.transformer, args=arguments, train_dataset=Dataset.from_list(rows),
-                processing_class=policy.tokenizer, peft_config=lora_config(config.lora, policy.targets),
+                processing_class=policy.tokenizer, peft_config=lora_config(config.adapter, policy.targets),
             )  # fmt: skip
             trainer.train()
         with disk_errors(out):

@@ -62,7 +62,7 @@ class LanguageTrainer:
         self.objective = trl_objective(config.objective.name)
         self.device = device
         self.policy = cast(CausalLMPolicy, open_policy(config.model, device))
-        check_targets(self.policy.transformer, config.lora.targets or self.policy.targets)
+        check_targets(self.policy.transformer, config.adapter.targets or self.policy.targets)
         self.texts = self.policy.render([p.text for p in mixture.prompts])
         # A held-out prompt that is too long is reported now, not after the training.
         for reward_config in config.rewards.values():
@@ -145,7 +145,7 @@ class LanguageTrainer:
                 return made(
                     model=self.policy.transformer, args=arguments, train_dataset=Dataset.from_list(rows),
                     processing_class=tokenizer,
-                    peft_config=lora_config(config.lora, self.policy.targets), **extra,
+                    peft_config=lora_config(config.adapter, self.policy.targets), **extra,
                 )  # fmt: skip
         except (ValueError, TypeError, ImportError) as error:
             reason = str(error).strip().split("\n")[0]

@@ -78,6 +78,11 @@ class Objective:
         return False
 
     @classmethod
+    def divisible(cls, options: Any) -> bool:
+        """Whether several processes can train an expert together (see `training.together.crew`)."""
+        return False
+
+    @classmethod
     def describe(cls, options: Any) -> str:
         """The options that `paretune plan` shows after the name; "" for none."""
         return ""

@@ -22,6 +22,7 @@ from ...ops.advantages import best_and_worst, informative_groups
 from ...planning.plan import ExpertTask
 from ..checkpoint import TrainState
 from ..mixture import Mixture, Scores
+from ..together.crew import Crew
 from .base import Objective, Options
 
 TRAINER = "paretune.training.expert:ExpertTrainer"
@@ -102,7 +103,8 @@ class Setting:
 class Learner(Protocol):
     """The parts of the trainer that `collect` may use.
 
-    folder: of the expert. conditions: those of `captions`, in the same order.
+    folder: of the expert. conditions: those of `captions`, in the same order. crew: the processes that train
+    it; all call `collect`, and must come to the same samples.
     """
 
     config: RunConfig
@@ -112,6 +114,7 @@ class Learner(Protocol):
     policy: FlowPolicy
     conditions: Conditions
     state: TrainState
+    crew: Crew
 
     def rollout(self, generator: torch.Generator) -> Rollouts:
         """Draw `prompts_per_epoch` groups with the objective's `sampling`, and score them."""
@@ -124,6 +127,8 @@ class FlowObjective(Objective, Generic[T]):
     slots: the number of noise levels, or steps, at which a sample is trained. sampling_decay: the copy of the
     adapter that draws samples is a moving average of the adapter with this decay; 0: it is the adapter after
     each epoch; None: it never changes. shared_noise: whether a group always begins at one initial noise.
+    divides: whether several processes can train it together: its samples are the trainer's rollouts, and its
+    loss is a mean over groups. None: it can if it has no `collect`, `rollouts` and `accumulate` of its own.
     """
 
     trainers: ClassVar[Mapping[str, str]] = {"pictures": TRAINER, "clips": TRAINER}
@@ -131,6 +136,7 @@ class FlowObjective(Objective, Generic[T]):
     slots: int = 1
     sampling_decay: float | None = 0.0
     shared_noise: bool = False
+    divides: ClassVar[bool | None] = None
     batch: Batch
 
     def __init__(self, setting: Setting, options: T) -> None:
@@ -143,6 +149,13 @@ class FlowObjective(Objective, Generic[T]):
     def captions(cls, options: Any, mixture: Mixture) -> Sequence[str]:
         """The texts that are embedded before training begins: by default the prompts, in order."""
         return [p.text for p in mixture.prompts]
+
+    @classmethod
+    def divisible(cls, options: Any) -> bool:
+        """See `Objective.divisible`, and `divides`."""
+        own = (cls.collect, cls.rollouts, cls.accumulate)
+        common = own == (FlowObjective.collect, FlowObjective.rollouts, FlowObjective.accumulate)
+        return common if cls.divides is None else cls.divides
 
     def make_sampling(self) -> Sampling:
         """How rollouts are drawn: by default with the model's steps and without added noise."""

@@ -337,7 +337,7 @@ def _objective(name: str) -> type[PreferenceObjective]:
     preset = PRESETS[name]
     kind = kind_of(name, preset.all_reads, preset.all_defaults)
     own = {"preset": preset, "name": name, "options_kind": kind, "__doc__": f"The system `{name}`.",
-           "shared_noise": name == "d3po",
+           "shared_noise": name == "d3po", "divides": preset.divides,
            "trainers": dict.fromkeys(MEDIA[preset.cells], TRAINER)}  # fmt: skip
     return type(name, (PreferenceObjective,), own)
 

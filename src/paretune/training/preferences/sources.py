@@ -42,6 +42,8 @@ def lists_of(
     made = BUILDERS[maker.preset.builder](maker, generator)
     if reuse == 1:
         return made, None
+    if not learner.crew.leader:
+        return made, (epoch, made.lists)
     checkpoint = latest_checkpoint(learner.folder)
     done = 0 if checkpoint is None else int(checkpoint.name.removeprefix("epoch-"))
     forget_sets(learner.folder, done - done % reuse)

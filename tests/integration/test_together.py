@@ -1,0 +1,210 @@
+"""One expert by several processes: the same adapter as one process makes, but for rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
+
+from paretune.planning.methods import build_plan
+from paretune.recipes import load_config
+from paretune.rewards.base import FunctionReward
+from paretune.stages.claim import check
+from paretune.training.expert import ExpertTrainer
+from paretune.training.mixture import Mixture, PromptSet
+from paretune.training.together.crew import ALONE, Crew
+from paretune.training.together.launch import run_together
+from paretune.training.together.updates import accumulate_together, shares
+from paretune.types import ParetuneError, Prompt, Stopped
+from tests.conftest import tiny_recipe
+from tests.meeting import meet
+from tests.together import in_crew
+
+PROMPTS = [Prompt("a red circle"), Prompt("two blue squares"), Prompt("a sign saying kite")]
+# Three groups in two updates: a process of two has no group of the second, of three none in either.
+TRAIN = {"epochs": 1, "prompts_per_epoch": 3, "group_size": 4, "updates_per_epoch": 2, "micro_batch": 8}
+
+
+def _red(images: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
+    return images[:, 0].mean((1, 2))
+
+
+def _trainer(folder: Path, pipeline: Path, crew: Crew, **changes: Any) -> ExpertTrainer:
+    config = load_config(tiny_recipe(folder / str(crew.rank), pipeline, **{"train": TRAIN, **changes}))
+    task = build_plan(config).methods[0].rounds[0].tasks[0]
+    mixture = Mixture([PromptSet(FunctionReward(_red, "red"), PROMPTS, kl=config.objective.kl)])
+    return ExpertTrainer(config, task, folder, mixture, None, "cpu", crew)
+
+
+def _trained(trainer: ExpertTrainer, stop: bool = False) -> dict[str, torch.Tensor]:
+    trainer.resume("inputs", None)
+    trainer.run(lambda event: None, lambda: stop)
+    return {name: p.detach().clone() for name, p in trainer.state.parameters.items()}
+
+
+def _far(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "nft": {"name": "nft", "kl": 0.1},
+    "steps": {"name": "flow_grpo", "options": {"clip_range": 0.1}},
+    "pairs": {"name": "diffusion_dpo"},
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_the_number_of_processes_changes_rounding_alone(
+    tiny_sd3: Path, tmp_path: Path, objective: dict[str, Any]
+) -> None:
+    def train(crew: Crew) -> dict[str, torch.Tensor]:
+        return _trained(_trainer(tmp_path / f"of-{crew.size}", tiny_sd3, crew, objective=objective))
+
+    (alone,) = in_crew(1, train, tmp_path)
+    assert max(float(p.abs().max()) for n, p in alone.items() if "lora_B" in n) > 1e-3
+    for size in (2, 3) if objective["name"] == "nft" else (2,):
+        together = in_crew(size, train, tmp_path / f"results-{size}")
+        for made in together:
+            assert _far(alone, made) <= 1e-5
+            assert _far(together[0], made) == 0.0
+        assert (tmp_path / f"of-{size}" / "checkpoints/epoch-0001/state.safetensors").is_file()
+
+
+def test_a_divided_base_gives_the_same_adapter(tiny_sd3: Path, tmp_path: Path) -> None:
+    def train(crew: Crew) -> Any:
+        kind = "full" if crew.size > 1 else "none"
+        trainer = _trainer(
+            tmp_path / kind, tiny_sd3, crew, executor={"shard": kind}, objective={"kl": 0.1},
+            model={"gradient_checkpointing": crew.size > 1},
+        )  # fmt: skip
+        weight = trainer.policy.transformer.transformer_blocks[0].ff.net[2].weight
+        held = weight.to_local() if isinstance(weight, DTensor) else weight
+        return _trained(trainer), held.numel()
+
+    (alone, whole), *together = in_crew(1, train, tmp_path) + in_crew(2, train, tmp_path / "results")
+    assert [held * 2 for _, held in together] == [whole, whole]
+    assert max(_far(alone, made) for made, _ in together) <= 1e-5
+    first, second = (
+        {n: t.shape for n, t in load_file(kind / "checkpoints/epoch-0001/state.safetensors").items()}
+        for kind in (tmp_path / "none", tmp_path / "full")
+    )
+    assert first == second
+
+
+def test_training_goes_on_with_another_number_of_processes(tiny_sd3: Path, tmp_path: Path) -> None:
+    train = {**TRAIN, "epochs": 2, "checkpoint_every": 2}
+
+    def begin(crew: Crew) -> None:
+        with pytest.raises(Stopped):  # the leader alone is asked to stop
+            _trained(_trainer(tmp_path / "changed", tiny_sd3, crew, train=train), stop=crew.leader)
+
+    in_crew(2, begin, tmp_path / "results")
+    assert [p.name for p in (tmp_path / "changed/checkpoints").iterdir()] == ["epoch-0001"]
+    went_on = _trained(_trainer(tmp_path / "changed", tiny_sd3, ALONE, train=train))
+    whole = _trained(_trainer(tmp_path / "whole", tiny_sd3, ALONE, train=train))
+    assert _far(went_on, whole) <= 1e-5
+    rows = (tmp_path / "changed/metrics.jsonl").read_text().splitlines()
+    assert len(rows) == 2
+
+
+@dataclass
+class Member(Crew):
+    """A process of a crew whose others are not there."""
+
+    rank: int
+    size: int
+
+    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Leave its own."""
+
+    def sums(self, facts: Mapping[str, float]) -> dict[str, float]:
+        """Its own."""
+        return dict(facts)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_the_shares_of_an_update_add_up_to_it(size: int) -> None:
+    group = torch.tensor([0, 0, 1, 1, 1, 2, 2, 3, 4, 4])
+    values = torch.arange(10.0)
+    weight = torch.nn.Parameter(torch.ones(()))
+
+    def accumulate(index: torch.Tensor) -> dict[str, float]:
+        loss = (weight * values[index]).mean()
+        loss.backward()
+        return {"loss": float(loss.detach())}
+
+    gradients, losses = [], []
+    for rank in range(size):
+        weight.grad = None
+        facts = accumulate_together(Member(rank, size), accumulate, torch.arange(10), group, [weight])
+        gradients.append(float(weight.grad))  # type: ignore[arg-type]
+        losses.append(facts["loss"])
+    assert sum(gradients) == pytest.approx(4.5, abs=1e-5)  # the mean of 0..9
+    assert sum(losses) == pytest.approx(4.5, abs=1e-5)
+
+
+def test_all_processes_get_as_many_shares() -> None:
+    groups = torch.arange(5)
+    dealt = [[(g.tolist(), counts) for g, counts in shares(groups, Member(rank, 3))] for rank in range(3)]
+    assert dealt == [
+        [([3], True), ([0], True)],
+        [([4], True), ([1], True)],
+        [([0], False), ([2], True)],
+    ]
+
+
+# ------------------------------------------------------------ processes that are started and watched
+
+
+def _run(job: str, should_stop: Callable[[], bool] = lambda: False, start: Any = "fork") -> Any:
+    events: list[Any] = []
+    result = run_together(meet, job, f"training {job}", events.append, should_stop, ["cpu"] * 2, start)
+    return result, events
+
+
+def test_the_leaders_result_and_events_arrive() -> None:
+    assert _run("well", start="spawn") == ({"ranks": 2.0}, [{"rank": 0}])
+
+
+def test_a_process_that_is_killed_ends_all_with_one_line() -> None:
+    line = r"process 1 of 2 died by SIGKILL, perhaps out of memory, while training killed"
+    with pytest.raises(ParetuneError, match=line):
+        _run("killed")
+
+
+def test_a_mistake_that_one_process_finds_is_told() -> None:
+    with pytest.raises(ParetuneError, match=r"^the file is not there$"):
+        _run("mistake")
+
+
+def test_all_processes_stop_when_they_are_asked() -> None:
+    with pytest.raises(Stopped):
+        _run("stop", lambda: True)
+
+
+# ------------------------------------------------------------ what is told before training
+
+
+REFUSED = {
+    "objective tree_grpo with these options trains an expert on one device": {
+        "objective": {"name": "tree_grpo"}, "train": {"group_size": 4}, "executor": {"devices_per_expert": 2},
+    },
+    "give executor.devices_per_expert too": {"executor": {"shard": "full"}},
+    "full cannot divide a quantised base": {
+        "executor": {"devices_per_expert": 2, "shard": "full"}, "model": {"options": {"quantize": "int8"}},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_cannot_be_trained_together_is_told_first(tiny_sd3: Path, tmp_path: Path, line: str) -> None:
+    with pytest.raises(ParetuneError, match=line) as told:
+        check(load_config(tiny_recipe(tmp_path, tiny_sd3, **REFUSED[line])))
+    assert "\n" not in str(told.value)

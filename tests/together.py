@@ -1,0 +1,36 @@
+"""Several forked processes that train together: they have torch already, so a test takes a second each."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from paretune.training.together.crew import ALONE, Crew, Place, joined
+
+
+def in_crew(size: int, work: Callable[[Crew], Any], folder: Path) -> list[Any]:
+    """What `work` returns in each of `size` processes; [its result] of this process for size 1."""
+    if size == 1:
+        return [work(ALONE)]
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take_part(rank: int) -> None:
+        torch.set_num_threads(1)
+        with joined(Place(rank, size, "127.0.0.1", store.port), "cpu") as crew:
+            torch.save(work(crew), folder / f"{rank}.pt")
+
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=take_part, args=(rank,)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0] * size
+    return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
