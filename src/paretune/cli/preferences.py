@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich.console import Console
 
 from ..config import RunConfig
 from ..recipes import find_recipe, in_run, load_config
+from .analysis_options import (
+    AnalysisFile,
+    AnswersEach,
+    Beta,
+    ModelOrRun,
+    Reference,
+    SafetyJudge,
+    SafetyPrompts,
+    Target,
+    What,
+)
 from .options import AsJson, Quiet, Recipe, Set, TrustRewards
 from .pair_options import (
     Adapter,
@@ -107,3 +120,40 @@ def _make(config: RunConfig, drawing: Any, options: Any, out: Path, quiet: bool,
         typer.echo(f"{first} and {second} order {row['alike']:.0%} of {row['pairs']:,} pairs alike")
     key, objective = ("prompts", "dpo") if texts else ("pairs", "diffusion_dpo")
     speaker(quiet)(f"now, in a recipe: rewards.{drawing.reward}.{key}: {out} and objective: {objective}")
+
+
+@commands.command()
+def analyse(
+    what: What,
+    target: Target = None,
+    model: ModelOrRun = None,
+    reference: Reference = None,
+    adapter: Adapter = None,
+    prompts: SafetyPrompts = None,
+    judge: SafetyJudge = "phrases",
+    threshold: Threshold = 0.5,
+    beta: Beta = 0.1,
+    count: AnswersEach = 1,
+    limit: Limit = 0,
+    out: AnalysisFile = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what preferences hold and whether a model learned them: figures with their counts and intervals.
+
+    analyse pairs FILE --model RUN; analyse run RUN; analyse safety RUN --prompts FILE; analyse losses
+    """
+    from ..commands.analyse.make import Asked
+    from ..commands.analyse.make import analyse as carry_out
+
+    asked = Asked(model, reference, adapter, prompts, judge, threshold, beta, limit, count)
+    found = carry_out(what, target, asked, out)
+    if as_json:
+        print_json(found)
+        return
+    from .analysis_tables import figures_table, losses_table
+
+    table = losses_table(found) if what == "losses" else figures_table(found)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    if found["file"] is not None:
+        typer.echo(f"analysis: {found['file']}")
