@@ -65,8 +65,9 @@ def add_guide(
     policy: CausalLMPolicy, texts: Sequence[str], records: Sequence[Record], guide: Deltas, start: Deltas,
     beta: float,
 ) -> float:  # fmt: skip
-    """Write beta times the guide's log-ratio to the start. Returns the share of tokens beyond -2..2.
+    """Write beta times the guide's log-ratio to the start, of tokens, and their sum as the score "guide".
 
+    Returns the share of tokens beyond -2..2.
     With tgdpo's default strength of 1/2 a token beyond that range counts with the opposite sign.
     """
     answers = _answers(policy, texts, records)
@@ -76,6 +77,10 @@ def add_guide(
         plain = log_probs(policy, answers)
     found = [beta * (g - p) for g, p in zip(guided, plain, strict=True)]
     _write(policy, records, found)
+    sums = iter(found)
+    for record in records:
+        for answer in record["answers"]:
+            answer["scores"]["guide"] = float(next(sums).sum())
     return float((torch.cat(found).abs() > 2).float().mean())
 
 
