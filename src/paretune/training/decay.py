@@ -2,8 +2,8 @@
 
 AdamW pulls a LoRA's A to 0 too, where the expert's change has no reason to be. AdamR (2410.09344, DAREx-L2)
 pulls every parameter p to where it began, p0, by p <- p - rate * decay * (p - p0) / sqrt(v), before Adam's
-own step. v is the mean over all entries of all parameters of the bias-corrected second moment, 1 if it is 0. Small gradients
-make the published step larger than the way to p0; here it ends there.
+own step. v is the mean over all entries of all parameters of the bias-corrected second moment, 1 if it is 0.
+Small gradients make the published step larger than the way to p0; here it ends there.
 """
 
 from __future__ import annotations

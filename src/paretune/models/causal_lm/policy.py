@@ -171,7 +171,7 @@ class CausalLMPolicy:
         ids = torch.tensor([self.text_ids(self.render([prompt]))[0]])
         start = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         drawn = self._generate(start, do_sample=False, num_beams=beams, num_return_sequences=count,
-                               temperature=None, top_p=None, top_k=None)  # fmt: skip
+                               length_penalty=0.0, temperature=None, top_p=None, top_k=None)  # fmt: skip
         return self.tokenizer.batch_decode(drawn, skip_special_tokens=True)
 
     def ends(self, ids: Sequence[int]) -> bool:
