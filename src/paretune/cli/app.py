@@ -17,6 +17,7 @@ from .adapters import commands as adapter_commands
 from .choose import commands as choose_commands
 from .models import commands as model_commands
 from .options import AsJson, Quiet, Recipe, Renames, Resume, RunFolder, Set, TrustRewards, Verify
+from .preferences import commands as preference_commands
 from .prepare import commands as prepare_commands
 from .printing import console, print_error, print_json, print_line, speaker
 from .progress import make_progress
@@ -272,6 +273,7 @@ def doctor(
 
 app.add_typer(prepare_commands)
 app.add_typer(prompt_commands)
+app.add_typer(preference_commands)
 app.add_typer(choose_commands)
 app.add_typer(model_commands)
 app.add_typer(adapter_commands)

@@ -12,6 +12,12 @@ from .options import AsJson, Format, NewFolder, Quiet, RunFolder, TrustRewards, 
 from .printing import print_json, speaker
 
 commands = typer.Typer()
+Beams = Annotated[
+    int, typer.Option("--beams", help="Of a language model: the likeliest answers of a search, not draws.")
+]
+Revise = Annotated[
+    int, typer.Option("--revise", help="Of a language model: how often it revises each of its answers.")
+]
 
 
 @commands.command()
@@ -45,6 +51,8 @@ def sample(
             help="The input picture, for a model that edits one; once for all prompts, or once a prompt.",
         ),
     ] = None,
+    beams: Beams = 0,
+    revise: Revise = 0,
     trust_rewards: TrustRewards = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -56,7 +64,8 @@ def sample(
     table = sample_folder(
         source, prompt, out,
         prefer=prefer, method=method, tokens=tokens, count=count, seed=seed, steps=steps, guidance=guidance,
-        images=image or (), trust_rewards=trust_rewards, verify=verify, say=speaker(quiet),
+        images=image or (), beams=beams, revisions=revise, trust_rewards=trust_rewards, verify=verify,
+        say=speaker(quiet),
     )  # fmt: skip
     if as_json:
         print_json(table)

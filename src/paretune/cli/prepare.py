@@ -1,4 +1,4 @@
-"""The commands before a run: plan a recipe, begin one of your own, fine-tune its base, make preferences."""
+"""The commands before a run: plan a recipe, begin one of your own, fetch a model, fine-tune its base."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..recipes import find_recipe, in_run, load_config
+from ..recipes import find_recipe, load_config
 from .options import AsJson, NewFolder, Quiet, Recipe, Set, TrustRewards
 from .printing import print_json, speaker
 from .results import results
@@ -127,44 +127,3 @@ def sft(
         return
     typer.echo(f"model: {out} (fine-tuned on {answers:,} answers)")
     speaker(quiet)(f"now: paretune run {recipe} --set model.path={out}")
-
-
-@commands.command()
-def pairs(
-    recipe: Recipe,
-    reward: Annotated[str, typer.Option("--reward", help="Whose prompts are drawn, and who orders a list.")],
-    out: Annotated[Path, typer.Option("--out", help="The new .jsonl file; samples lie beside it.")],
-    count: Annotated[int, typer.Option("-n", "--count", help="Samples a prompt.")] = 4,
-    form: Annotated[
-        str,
-        typer.Option(
-            "--form", help="extremes: best and worst; list: all; wins: all, by rivals beaten on all rewards."
-        ),
-    ] = "extremes",
-    adapter: Annotated[
-        str | None, typer.Option("--adapter", help="A LoRA folder, file or hub id over the base.")
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", help="The first so many prompts; 0: all.")] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
-    set_: Set = None,
-    trust_rewards: TrustRewards = False,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Draw and score samples, and write them as lists from best to worst, to learn preferences from."""
-    from ..commands.make_pairs import Drawing, make_pairs
-    from ..rewards.trust import registered_only
-
-    found = find_recipe(recipe)
-    config = load_config(found, set_ or ())
-    config = registered_only(config, trust_rewards or not in_run(found), speaker(quiet))
-    drawing = Drawing(reward, count, form, limit, seed, adapter)
-    made = make_pairs(config, drawing, out)
-    if as_json:
-        print_json(made)
-        return
-    typer.echo(f"pairs: {out} ({made['lists']:,} lists, {made['ties']:,} ties left out)")
-    for row in [] if quiet else made["agreement"]:
-        first, second = row["rewards"]
-        typer.echo(f"{first} and {second} order {row['alike']:.0%} of {row['pairs']:,} pairs alike")
-    speaker(quiet)(f"now, in a recipe: rewards.{reward}.pairs: {out} and objective: diffusion_dpo")

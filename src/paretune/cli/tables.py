@@ -65,7 +65,8 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         "adapter": "none: all weights are trained" if lora is None
         else f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",
         "optimiser": f"AdamW, {train.lr_scheduler} learning rate {train.learning_rate:g}, "
-        f"weight decay {train.weight_decay:g}, average {train.ema_decay:g} every {train.ema_every}"
+        f"weight decay {train.weight_decay:g}{' to the start' if train.decay == 'start' else ''}, "
+        f"average {train.ema_decay:g} every {train.ema_every}"
         f"{autocast}",
         "an epoch": f"{train.prompts_per_epoch} prompts x {train.group_size} samples, "
         f"{train.updates_per_epoch} updates, micro-batches of {train.micro_batch}",

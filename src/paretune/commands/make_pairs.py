@@ -90,7 +90,7 @@ def make_pairs(
             seeds = [derive_seed("pairs", drawing.seed, prompt.text, i) for i in range(drawing.count)]
             with memory_errors(to_draw, config.model):
                 drawn = medium.draw_each(policy, prompt.text, seeds, sampling)
-            raw, better = _scored(rewards, restored(drawn), prompt, config.executor.reward_timeout)
+            raw, better = scored(rewards, restored(drawn), prompt, config.executor.reward_timeout)
             judged.append(better)
             score = _ordering(better, drawing)
             order = sorted(range(drawing.count), key=lambda i: -score[i])
@@ -127,9 +127,10 @@ def agreements(judged: Sequence[dict[str, torch.Tensor]]) -> list[dict[str, Any]
         both = [scores for scores in judged if first in scores and second in scores]
         if not both:
             continue
-        ones, others = (torch.stack([scores[name] for scores in both]) for name in (first, second))
-        share, pairs = agreement(ones, others)
-        table.append({"rewards": [first, second], "alike": share, "pairs": pairs})
+        found = [agreement(scores[first][None], scores[second][None]) for scores in both]
+        pairs = sum(counted for _, counted in found)  # lists of answers differ in their length
+        alike = sum(share * counted for share, counted in found) / max(pairs, 1)
+        table.append({"rewards": [first, second], "alike": alike, "pairs": pairs})
     return table
 
 
@@ -153,7 +154,7 @@ def _check(config: RunConfig, drawing: Drawing, out: Path) -> None:
     if out.suffix != ".jsonl":
         raise ParetuneError(f"--out: the file of pairs ends in .jsonl: {out}")
     if medium_of(config.model).component is None or medium_of(config.model).lines:
-        raise ParetuneError("paretune pairs draws pictures and clips; this recipe's model writes answers")
+        raise ParetuneError("this draws pictures and clips; answers are drawn by commands.answer_pairs")
     check_new(out)
     check_new(samples_folder(out))
 
@@ -161,7 +162,7 @@ def _check(config: RunConfig, drawing: Drawing, out: Path) -> None:
 Raw = list[dict[str, float]]
 
 
-def _scored(
+def scored(
     rewards: Sequence[Reward], samples: Any, prompt: Prompt, timeout: float
 ) -> tuple[Raw, dict[str, torch.Tensor]]:
     """The scores of every reward that applies: raw, for each sample; and with greater as better, [n]."""

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     BeforeValidator,
@@ -27,8 +27,9 @@ from ..limits import (
     Unit,
     Whole,
 )
-from ..ops.merging import read_settings, reducer_of
-from ..ops.outer import read_step
+from ..ops.merge_options import fit
+from ..ops.merging import DIVISIONS, read_settings, reducer_of
+from ..ops.outer import read_step, steps_of_q
 from .training import Section
 
 
@@ -58,6 +59,22 @@ class ReduceConfig(Section):
     momentum: Decay = Field(0.0, description="of the average over the rounds, for every method but nesterov")
     prompts: Positive = Field(32, description="training prompts a reward that chosen steps are measured on")
     options: dict[str, Any] = Field(default_factory=dict, description="of this method, such as density")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _searched(cls, raw: Any) -> Any:
+        """`options.q: search` is a choice of steps; see `ops.outer.steps_of_q`."""
+        given = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
+        options = given.get("options")
+        if given.get("method") != "dare-q" or not isinstance(options, dict) \
+                or cast("dict[str, Any]", options).get("q") != "search":  # fmt: skip
+            return raw
+        if given.get("step", 1) != 1:
+            raise ValueError("options.q: search chooses the step too: leave step out")
+        density = fit("density", cast("dict[str, Any]", options).get("density", 0.5))
+        if not 0.01 <= density < 1:
+            raise ValueError(f"options.q: search needs a density from 0.01 to below 1, not {density:g}")
+        return {**given, "options": {**options, "q": 1.0}, "step": list(steps_of_q(density, DIVISIONS))}
 
     @field_validator("method")
     @classmethod

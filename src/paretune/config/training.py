@@ -113,6 +113,9 @@ class TrainConfig(Section):
         "constant", description="how the rate falls over a method's epochs; MapReduce's rounds count together"
     )
     weight_decay: NonNegative = 1e-4
+    decay: Literal["zero", "start"] = Field(
+        "zero", description="where weights decay to; start: to where the adapter began (AdamR)"
+    )
     max_grad_norm: PositiveReal = 1.0
     ema_decay: Decay = Field(0.0, description="0: the expert is the last step, not an average")
     ema_every: Positive = Field(1, description="updates between two steps of the average")

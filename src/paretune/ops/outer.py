@@ -31,6 +31,15 @@ def read_step(value: Any) -> float | tuple[float, ...]:
     return steps
 
 
+def steps_of_q(density: float, divisions: int) -> tuple[float, ...]:
+    """The steps 1 / q for q on a lattice from the share of entries that are kept up to 1.
+
+    With one q for all modules what `dare-q` makes of q is 1 / q times what it makes of 1, so that a choice of
+    q by validation (DAREx-q, 2410.09344) is a choice of the step. The first is plain `dare`.
+    """
+    return tuple(1 / (density + k * (1 - density) / divisions) for k in range(divisions + 1))
+
+
 def _number(value: Any) -> float:
     if isinstance(value, str):
         raise ValueError(f"give a number above 0, search, or a list of numbers, not {value!r}")

@@ -40,6 +40,15 @@ def reward_targets(values: Tensor, temperature: float, present: Tensor | None = 
     return (centred / spread / temperature).masked_fill(~here, -math.inf).softmax(1)
 
 
+def plain_targets(values: Tensor, temperature: float, present: Tensor | None = None) -> Tensor:
+    """softmax(values / temperature): the distribution that a teacher gives by its log-ratios (ADPO). [B, K].
+
+    present: see `reward_targets`.
+    """
+    here = torch.ones_like(values, dtype=torch.bool) if present is None else present
+    return (values / temperature).masked_fill(~here, -math.inf).softmax(1)
+
+
 def first_targets(values: Tensor) -> Tensor:
     """All on the first answer. [B, K]."""
     target = torch.zeros_like(values)

@@ -14,6 +14,7 @@ from paretune.files import write_text
 from paretune.records.labels import prompt_key
 from paretune.records.seal import check_run
 
+from .analyses import read_analyses
 from .canvas import save
 from .gains import (
     aligned_method,
@@ -62,6 +63,7 @@ def write_report(run_folder: Path, verify: bool = False) -> Path:
         plan=json.dumps(run.plan, indent=2, ensure_ascii=False) if run.plan is not None else "",
         environment=_flat(run.environment),
         samples=_samples(run),
+        analyses=read_analyses(run_folder),
         **_words(run),
     )
     target = run_folder / "report.html"

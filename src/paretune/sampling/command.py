@@ -10,6 +10,7 @@ from typing import Any
 from ..limits import LARGEST
 from ..rewards.trust import left_out
 from ..types import ParetuneError
+from .decoding import check_decoding
 from .request import (
     Request,
     read_count,
@@ -36,6 +37,8 @@ def sample_folder(
     steps: int | None = None,
     guidance: float | None = None,
     images: Sequence[str] = (),
+    beams: int = 0,
+    revisions: int = 0,
     trust_rewards: bool = False,
     say: Callable[[str], None] = lambda _: None,
     verify: bool = False,
@@ -54,6 +57,8 @@ def sample_folder(
         steps: sampling steps; None for those of the run's evaluation, or of the model's family.
         guidance: guidance scale; None likewise.
         images: files of input pictures, for a model that works on one: one for all prompts, or one for each.
+        beams: answers of a language model by a search with so many beams; 0: drawn.
+        revisions: how often each answer is revised.
         trust_rewards: whether the code of rewards that are files or modules may be run.
         say: called with a line that names the rewards which are therefore not run.
         verify: hash every file of a run.
@@ -71,12 +76,14 @@ def sample_folder(
     chosen = method or ("base" if source.run_folder is None else source.methods[0])
     preference = None if prefer is None else read_preference(prefer, _rewards(source))
     requests = [
-        Request(text, chosen, preference, read_seed(seed), tokens.strip(), image)
+        Request(text, chosen, preference, read_seed(seed), tokens.strip(), image, beams, revisions)
         for text, image in zip(texts, read_images(images, len(texts)), strict=True)
     ]
     for request in requests:
         source.mixed(request)
         source.check_picture(request)
+    for line in check_decoding(source, requests, count):
+        say(f"note: {line}")
     if source.unscored:
         say(left_out(list(source.unscored.values())))
     return sample_to(Sampler(source), requests, count, out)

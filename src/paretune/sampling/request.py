@@ -22,7 +22,7 @@ class Request:
 
     preference: one weight for each reward, in the run's order; they sum to 1. None: the model at the recipe's
     weights. tokens: reward tokens in addition to the method, as "ocr:2 beauty@0.5". image: the absolute path
-    of the input picture, "" for none.
+    of the input picture, "" for none. beams, revisions: of a language model, see `decoding`; 0 for none.
     """
 
     prompt: str
@@ -31,6 +31,8 @@ class Request:
     seed: int = 0
     tokens: str = ""
     image: str = ""
+    beams: int = 0
+    revisions: int = 0
 
 
 def read_prompt(text: str, longest: int = 1000, lines: bool = False) -> str:

@@ -34,6 +34,7 @@ from ..rewards.trust import NOT_TRUSTED
 from ..samples.stamped import restored
 from ..stages.menu import Mixed
 from ..types import ParetuneError, Prompt, Reward, Samples
+from .decoding import decode, pattern_of
 from .records import prompt_of
 from .request import Request
 from .source import ModelSource
@@ -74,6 +75,8 @@ class Sampler:
         text = self.prompt(request).text
         with self._lock, self._threads(), torch.no_grad(), memory_errors(to_draw, self.source.model), \
                 self._model(mixed):
+            if request.beams or request.revisions:
+                return decode(self.policy, text, request, seeds, pattern_of(self.source.config))
             return self.medium.draw_each(self.policy, text, seeds, self.source.sampling, tokens)
 
     def cuts(self, texts: Sequence[str]) -> list[str]:
@@ -132,6 +135,8 @@ class Sampler:
             "method": request.method,
             "preference": None if shares is None else dict(zip(source.rewards, shares, strict=True)),
             "tokens": format_tokens(mixed.tokens),
+            **({"beams": request.beams} if request.beams else {}),
+            **({"revisions": request.revisions} if request.revisions else {}),
             "seed": request.seed,
             "model": source.world or Path(source.model.path).name,
             "run": source.name if source.run_folder else None,

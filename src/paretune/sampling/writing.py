@@ -85,7 +85,7 @@ def _fill(
             write_bytes(folder / name, medium.content(done.samples, index, {**settings, "index": index}))
             rows.append({
                 "file": name, "request": number, "prompt": done.prompt.text, "seed": request.seed,
-                "index": index, **medium.entry(done.samples, index),
+                "index": index, **_revision(request, index), **medium.entry(done.samples, index),
                 "scores": scores, "left_out": dict(done.left_out), **beside,
             })  # fmt: skip
             records.append({**done.prompt.metadata, "prompt": done.prompt.text, **beside})
@@ -101,6 +101,14 @@ def _fill(
     }  # fmt: skip
     write_json(folder / "sample.json", table)
     return table
+
+
+def _revision(request: Request, index: int) -> dict[str, int]:
+    """Which answer a row revises, and for how many times; {} where nothing is revised."""
+    if not request.revisions:
+        return {}
+    sample, revision = divmod(index, request.revisions + 1)
+    return {"sample": sample, "revision": revision}
 
 
 def _copy_input(folder: Path, number: int, prompt: Prompt) -> dict[str, str]:

@@ -145,13 +145,16 @@ def expert_inputs(job: MapJob) -> str:
     """A digest of everything that determines the expert's weights."""
     task = job.task
     config = job.config.without_rounding(needs_whole_batches(job.config.objective))
+    train = config.train.model_dump(mode="json", exclude={"checkpoint_every"})
+    if train["decay"] == "zero":
+        del train["decay"]  # experts of earlier versions keep their digest
     return digest(
         {
             "task": task.inputs(),
             "model": [job.base_fingerprint, config.model.model_dump(mode="json")],
             "lora": config.lora and config.lora.model_dump(mode="json"),
             "objective": digest_form(config.objective),
-            "train": config.train.model_dump(mode="json", exclude={"checkpoint_every"}),
+            "train": train,
             "rewards": {name: _reward_inputs(config, name) for name in (*task.rewards, *task.others)},
             "threads": config.executor.threads,
             "parents": [adapter_hash(job.run_folder / p) for p in task.parents],

@@ -26,6 +26,7 @@ from ..planning.plan import ExpertTask, derive_seed
 from ..records.manifest import METRICS
 from ..records.read import read_metrics
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
+from .decay import optimiser_of
 from .learning_rate import rate_share
 from .loss_scale import grad_scaler, take_step
 from .mixture import Mixture
@@ -83,11 +84,7 @@ class ExpertTrainer:
             transformer.to(self.policy.device)
         self.state = TrainState(
             parameters,
-            torch.optim.AdamW(
-                list(parameters.values()),
-                lr=config.train.learning_rate,
-                weight_decay=config.train.weight_decay,
-            ),
+            optimiser_of(config.train, list(parameters.values())),
             ema={} if config.lora is None and config.train.ema_decay == 0 else _copy(parameters),
             old=_copy(parameters),
             scaler=grad_scaler(config.model.dtype, self.policy.device),

@@ -71,13 +71,19 @@ class Mixture:
         drawn = [s for s in self.prompt_sets if s.prompts]
         return drawn[0].pairs if len(drawn) == 1 else None
 
-    def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """Draw the indices of `count` prompts (fewer if a set is smaller), without repetition. [P]."""
+    def draw(
+        self, count: int, generator: torch.Generator, allowed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Draw the indices of `count` prompts (fewer if a set is smaller), without repetition. [P].
+
+        allowed: bool for every prompt, whether it may be drawn; None for all.
+        """
         sets = [i for i, s in enumerate(self.prompt_sets) if s.prompts]
-        sizes = deal(count, [len(self.prompt_sets[i].prompts) for i in sets], generator)
+        free = torch.ones_like(self._owner, dtype=torch.bool) if allowed is None else allowed
+        places = [((self._owner == i) & free).nonzero().flatten() for i in sets]
+        sizes = deal(count, [len(members) for members in places], generator)
         drawn = []
-        for i, size in zip(sets, sizes, strict=True):
-            members = (self._owner == i).nonzero().flatten()
+        for members, size in zip(places, sizes, strict=True):
             drawn.append(members[torch.randperm(len(members), generator=generator)[:size]])
         return torch.cat(drawn)
 

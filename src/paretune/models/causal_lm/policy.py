@@ -145,10 +145,49 @@ class CausalLMPolicy:
     @torch.no_grad()
     def answer_ids(self, prompts: Sequence[str], seed: int, batch: int) -> list[list[int]]:
         """The tokens of `answer`'s answers. Each ends with the end token, unless it is cut off before."""
+        return [self._ended(row) for ids in self._draw(prompts, seed, batch, ()) for row in ids.tolist()]
+
+    @torch.no_grad()
+    def continued(self, before: Sequence[int], seed: int, count: int, room: int = 0) -> list[list[int]]:
+        """The tokens of `count` answers drawn after given tokens, at most `room` each (0: `max_tokens`)."""
+        most = min(room or self.settings.max_tokens, self.context - len(before))
+        if most < 1:
+            raise ParetuneError(
+                f"{len(before)} tokens leave no room in the model's context of {self.context} to go on"
+            )
+        ids = torch.tensor([list(before)] * count)
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed % (1 << 63))
+            start = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            return [self._ended(row) for row in self._generate(start, max_new_tokens=most).tolist()]
+
+    @torch.no_grad()
+    def likeliest(self, prompt: str, beams: int, count: int) -> list[str]:
+        """The `count` likeliest answers that a search with `beams` beams finds, the likeliest first.
+
+        On a policy that learned preferences this is a search by value: beta log pi is Q* - V* ("From r to
+        Q*", 2404.12358). Temperature and seed do not matter.
+        """
+        ids = torch.tensor([self.text_ids(self.render([prompt]))[0]])
+        start = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        drawn = self._generate(start, do_sample=False, num_beams=beams, num_return_sequences=count,
+                               length_penalty=0.0, temperature=None, top_p=None, top_k=None)  # fmt: skip
+        return self.tokenizer.batch_decode(drawn, skip_special_tokens=True)
+
+    def ends(self, ids: Sequence[int]) -> bool:
+        """Whether drawn tokens end, and were not cut off."""
+        return bool(ids) and ids[-1] in self._last
+
+    @property
+    def _last(self) -> set[int]:
+        """The tokens after which nothing is drawn."""
         ends = self.transformer.generation_config.eos_token_id
-        last = {ends} if isinstance(ends, int) else set(ends or ())
-        rows = [row for ids in self._draw(prompts, seed, batch, ()) for row in ids.tolist()]
-        return [row[: next((i + 1 for i, one in enumerate(row) if one in last), len(row))] for row in rows]
+        return {ends} if isinstance(ends, int) else set(ends or ())
+
+    def _ended(self, row: list[int]) -> list[int]:
+        """Drawn tokens up to their end token."""
+        last = self._last
+        return row[: next((i + 1 for i, one in enumerate(row) if one in last), len(row))]
 
     def _draw(
         self, prompts: Sequence[str], seed: int, batch: int, tokens: Sequence[Scaled]
@@ -179,17 +218,18 @@ class CausalLMPolicy:
         ]
         return lambda part: self.soft.start([b._replace(ids=b.ids[part]) for b in branches])
 
-    def _generate(self, start: Mapping[str, Any]) -> Tensor:
+    def _generate(self, start: Mapping[str, Any], **other: Any) -> Tensor:
+        """Draw as the settings say, or as `other`, arguments of `generate`, say in their place."""
         settings = self.settings
         inputs = {
             name: value.to(self.device) if isinstance(value, Tensor) else value
             for name, value in start.items() if name in GENERATED_FROM
         }  # fmt: skip
-        out = self.transformer.generate(
-            **inputs, do_sample=True,
-            temperature=settings.temperature, top_p=settings.top_p, top_k=0,
-            max_new_tokens=settings.max_tokens, pad_token_id=self.tokenizer.pad_token_id,
-        )  # fmt: skip
+        how = {
+            "do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0,
+            "max_new_tokens": settings.max_tokens, "pad_token_id": self.tokenizer.pad_token_id,
+        }  # fmt: skip
+        out = self.transformer.generate(**inputs, **how | other)
         return out[:, inputs["input_ids"].shape[1] :]
 
     def logits(self, sequences: Sequence[Sequence[int]], vectors: Tensor | None) -> Tensor:

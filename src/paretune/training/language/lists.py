@@ -1,13 +1,17 @@
 """TRL's DPO trainer with our losses on lists of answers, and with our own tokens.
 
 Its rows come from `tokenised`, which TRL takes as they are. The reference is the model with the adapter
-switched off, the round's start, or with `refresh_every` a second adapter "ref", into which the policy is
-copied again and again. `held` are the tensors that a checkpoint must hold besides the policy.
+switched off, the round's start; or with `refresh_every` a second adapter "ref", into which the policy is
+copied again and again; or with `reference_decay` the start with an average of the policy's changes. That
+average is of the products B A, because the product of averaged factors is something else. `held` are the
+tensors that a checkpoint must hold besides the policy.
 """
 # pyright: reportPrivateImportUsage=false
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,6 +37,16 @@ class ListTrainer(DPOTrainer):
         self.held: dict[str, Tensor] = {}
         if options.refresh_every:
             self.held = self._add_adapter(REFERENCE)
+        if options.reference_decay:
+            self.held = {
+                name: torch.zeros_like(layer.base_layer.weight, dtype=torch.float32)
+                for name, layer in self._layers()
+            }
+
+    def _layers(self) -> list[tuple[str, Any]]:
+        """The layers that the policy changes, by their names."""
+        peft: Any = self.model
+        return [(n, m) for n, m in peft.named_modules() if POLICY in getattr(m, "lora_A", {})]
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         """The rows are tokens already."""
@@ -61,6 +75,9 @@ class ListTrainer(DPOTrainer):
             peft: Any = self.model
             for name, value in self.held.items():
                 value.copy_(peft.get_parameter(name.replace(f".{REFERENCE}.", f".{POLICY}.")))
+        decay = self.options.reference_decay
+        for name, layer in self._layers() if decay else ():
+            self.held[name].lerp_(layer.get_delta_weight(POLICY).float(), 1 - decay)
 
     def _forward(self, model: Any, inputs: dict[str, Tensor]) -> Any:
         """TRL's outputs of the fused head for the answers' tokens, [N, T - 1]."""
@@ -74,8 +91,21 @@ class ListTrainer(DPOTrainer):
     def _reference(self, inputs: dict[str, Tensor]) -> Tensor:
         """The reference's log-probabilities, [N, T - 1]."""
         peft = self.accelerator.unwrap_model(self.model)
-        with use_adapter(peft, REFERENCE if REFERENCE in peft.peft_config else None):
+        with self._averaged(), use_adapter(peft, REFERENCE if REFERENCE in peft.peft_config else None):
             return self._forward(self.model, inputs).log_probs
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The base with the average of the policy's changes, where the reference is that."""
+        moved = self._layers() if self.options.reference_decay else []
+        kept = {name: layer.base_layer.weight.detach().clone() for name, layer in moved}
+        for name, layer in moved:
+            layer.base_layer.weight.data.add_(self.held[name].to(kept[name].dtype))
+        try:
+            yield
+        finally:
+            for name, layer in moved:
+                layer.base_layer.weight.data.copy_(kept[name])
 
     def _lists(self, log_probs: Tensor, reference: Tensor | None, inputs: dict[str, Tensor]) -> Lists:
         """What the loss sees. The first token of a sequence has no log-probability."""

@@ -30,8 +30,10 @@ from ...planning.plan import ExpertTask, derive_seed
 from ...reward_tokens.language import as_written
 from ...types import ParetuneError
 from ..checkpoint import Checkpoint, Stopped, TrainState, find_checkpoint, load_checkpoint
+from ..decay import AdamR, optimiser_of
 from ..learning_rate import rate_share
 from ..mixture import Mixture
+from ..objectives.curriculum import drawn_from
 from ..objectives.lists import ListLoss
 from ..objectives.preferences import PairLoss, pair_of
 from ..objectives.settings import read_options
@@ -106,7 +108,10 @@ class LanguageTrainer:
     def _draw(self, epoch: int) -> torch.Tensor:
         """The prompts of an epoch, [P]."""
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, epoch))
-        return self.mixture.draw(self.config.train.prompts_per_epoch * self.task.width, generator)
+        kind = getattr(read_options(self.config.objective), "curriculum", "none")
+        sets = [s.prompts for s in self.mixture.prompt_sets]
+        allowed = drawn_from(kind, sets, self.task.round, epoch, self.task.epochs)
+        return self.mixture.draw(self.config.train.prompts_per_epoch * self.task.width, generator, allowed)
 
     def _batches(self, prompts: int) -> Batches:
         group = self.config.train.group_size if self.objective.draws else 1
@@ -195,11 +200,12 @@ class LanguageTrainer:
             {"params": [p for name, p in parameters.items() if shares[name] == share], "share": share}
             for share in dict.fromkeys(shares.values())
         ]
-        self.state.optimiser = torch.optim.AdamW(
-            groups, lr=train.learning_rate, weight_decay=train.weight_decay
-        )
+        self.state.optimiser = optimiser_of(train, groups)
         self.state.ema = {name: p.detach().clone() for name, p in parameters.items()}
-        held = getattr(trainer, "held", {})
+        held = dict(getattr(trainer, "held", {}))
+        if isinstance(self.state.optimiser, AdamR):
+            starts = self.state.optimiser.start
+            held |= {f"start/{name}": starts[parameter] for name, parameter in parameters.items()}
         self.state.old = dict(held)
         if start is not None:
             load_checkpoint(start, self.state)

@@ -48,8 +48,10 @@ class ASFT(ListLoss):
 class TargetOptions(ListOptions):
     """Options of `adpo_text`."""
 
-    target: Literal["rewards", "hard", "pair"] = Field(
-        "rewards", description="the scores' softmax; all on the first; or sigmoid of the margin of a pair"
+    target: Literal["rewards", "hard", "pair", "teacher"] = Field(
+        "rewards",
+        description="softmax of standardised scores; all on the first; sigmoid of a pair's margin; softmax "
+        "of plain scores, such as a teacher's log-ratios (score: guide)",
     )
     target_temperature: PositiveReal = Field(0.5, description="of the scores' softmax")
     score: str = Field("", description="the score to train on; default: the only one")
@@ -71,6 +73,8 @@ class AnchoredDPO(ListLoss):
             target = rankings.reward_targets(lists.values, options.target_temperature, lists.present)
         elif options.target == "hard":
             target = rankings.first_targets(s)
+        elif options.target == "teacher":
+            target = rankings.plain_targets(lists.values, options.target_temperature, lists.present)
         else:
             assert lists.margin is not None
             target = rankings.pair_targets(lists.margin)
@@ -214,8 +218,9 @@ class OFSDPO(PairLink):
     def check(cls, config: RunConfig, options: Any) -> None:
         """See `ListLoss`."""
         super().check(config, options)
-        if options.refresh_every:
-            raise ParetuneError("objective.options.refresh_every: ofs_dpo keeps its reference: leave it out")
+        for key in ("refresh_every", "reference_decay"):
+            if getattr(options, key):
+                raise ParetuneError(f"objective.options.{key}: ofs_dpo keeps its reference: leave it out")
         if config.model.gradient_checkpointing:
             raise ParetuneError(
                 "model.gradient_checkpointing: ofs_dpo trains two adapters, of which the checkpoints would "

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from ...config import RunConfig
 from ...data.answer_lists import Answer, AnswerList, read_answers
+from ...data.prompts import load_prompts
 from ...limits import PositiveReal, Whole
 from ...ops.list_losses import Lists, score
 from ...ops.token_weights import all_tokens
 from ...types import ParetuneError, Prompt
+from .curriculum import check_stages
 from .trl import Batches, TrlObjective, TrlOptions
 
 # Settings of TRL's own losses; none of ours would read them.
@@ -33,8 +35,14 @@ class ListOptions(TrlOptions):
     """Options of every loss on lists. Other settings of TRL's DPOConfig may be given by their names."""
 
     beta: PositiveReal | None = Field(None, description="temperature; default: objective.kl, or the loss's")
+    curriculum: Literal["none", "rounds", "epochs"] = Field(
+        "none", description="by the records' stages: a stage a round, or spread over the epochs (Curry-DPO)"
+    )
     refresh_every: Annotated[Whole, Field(ge=0, le=1_000_000)] = Field(
         0, description="updates between copies of the policy into the reference; 0: the round's start"
+    )
+    reference_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="the reference is an average of the policy, decayed so an update; 0: it is not"
     )
 
 
@@ -123,10 +131,23 @@ class ListLoss(TrlObjective):
                     f"objective.options.{key} is a setting of TRL's losses, and {config.objective.name} is "
                     "none of them: leave it out"
                 )
-        if options.refresh_every and not cls.looks_at_reference(options):
+        moving = [key for key in ("refresh_every", "reference_decay") if getattr(options, key)]
+        if moving and not cls.looks_at_reference(options):
             raise ParetuneError(
-                f"objective.options.refresh_every: {config.objective.name} has no reference: leave it out"
+                f"objective.options.{moving[0]}: {config.objective.name} has no reference: leave it out"
             )
+        if len(moving) == 2:
+            raise ParetuneError(
+                "objective.options: refresh_every and reference_decay both move the reference: give one"
+            )
+
+    @classmethod
+    def check_expert(cls, name: str, config: RunConfig, reward: str, options: Any) -> None:
+        """See `Objective.check_expert`. A curriculum needs stages that are large enough for an epoch."""
+        super().check_expert(name, config, reward, options)
+        if options.curriculum != "none":
+            prompts = load_prompts(config.rewards[reward].prompts)
+            check_stages(reward, prompts, config.train.prompts_per_epoch)
 
     @classmethod
     def check_prompts(cls, name: str, prompts: Sequence[Prompt]) -> None:

@@ -1,0 +1,58 @@
+"""The symbolic form of every loss: which worlds it raises, and which it lowers (2412.17696)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ...ops.symbolic import FORMS, FORMULAS, entails, log_ratio, symbolic_link
+from ...training.objectives.list_table import list_losses
+
+# Losses whose ratio is one of FORMS; those with a reference subtract the reference's. Token weights, squares
+# and hinges have no such form, and neither has a loss of whole lists.
+FORM_OF = {
+    "dpo": "cpo", "list_dpo": "cpo", "ln_dpo": "cpo", "simpo": "cpo", "list_simpo": "cpo", "cpo": "cpo",
+    "orpo": "orpo", "asft": "ce_unl", "madpo_text": "cpo", "sem_dpo_text": "cpo",
+}  # fmt: skip
+AT = (0.6, 0.25)  # p_w, p_l of the shown values
+
+
+def losses() -> list[dict[str, Any]]:
+    """One row a loss: its name, source, formula, form, e^rho and loss at AT, and its place in the survey."""
+    at = torch.tensor([[math.log(p) for p in AT]], dtype=torch.float64)
+    table = list_losses()
+    rows: list[dict[str, Any]] = []
+    for name in sorted({*table, *FORM_OF}):
+        form = FORM_OF.get(name)
+        kind = table.get(name)
+        row: dict[str, Any] = {
+            "loss": name, "paper": kind.paper if kind else "TRL", "formula": kind.formula if kind else "",
+            "form": form or "none", "good": None, "bad": None, "ratio": None, "value": None,
+            "dimensions": list(kind.dimensions) if kind else [],
+        }  # fmt: skip
+        if name == "symbolic":
+            row["form"] = "any: options.good, options.bad"
+        if form is not None:
+            row |= told(form, at)
+        rows.append(row)
+    return rows
+
+
+def told(form: str, at: torch.Tensor) -> dict[str, Any]:
+    """A form in words and in numbers. at: log p_w and log p_l, [1, 2]."""
+    one = FORMS[form]
+    return {
+        "good": one.reads[0], "bad": one.reads[1], "closed_form": FORMULAS[form],
+        "ratio": float(log_ratio(one, at).exp()), "value": float(symbolic_link(one, at, 1.0)),
+    }  # fmt: skip
+
+
+def entailments() -> list[dict[str, str]]:
+    """Every two forms of which the loss of the first is never below that of the second."""
+    return [
+        {"above": a, "below": b}
+        for a in FORMS for b in FORMS
+        if a != b and entails(FORMS[a], FORMS[b])
+    ]  # fmt: skip

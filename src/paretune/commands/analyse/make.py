@@ -1,0 +1,222 @@
+"""Carry out the analyses and write their files: the entry of the command `paretune analyse`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...adapters.store import load_delta
+from ...config import RunConfig
+from ...data.prompts import load_prompts
+from ...files import check_new, read_json, write_json
+from ...models.causal_lm.given_answers import Given, log_probs
+from ...ops.statistics import Figure, mean_figure
+from ...planning.plan import derive_seed
+from ...report import write_report
+from ...rewards.base import load_reward, oriented, score_samples
+from ...types import ParetuneError, Prompt
+from ..export import open_final
+from . import reports
+from .losses import entailments, losses
+from .measured import measure, read_lists
+from .safety import PHRASES, Answered, harmful, refuses, safety
+from .separability import separability
+from .sides import Side, experts_of, open_sides, open_text_model, settings_for
+
+Reports = dict[str, Mapping[str, Figure]]
+NAME = "analysis.json"
+WHAT = ("pairs", "run", "safety", "losses")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an analysis is told; see the command's options."""
+
+    model: str | None = None
+    reference: str | None = None
+    adapter: str | None = None
+    prompts: Path | None = None
+    judge: str = PHRASES
+    threshold: float = 0.5
+    beta: float = 0.1
+    limit: int = 0
+    count: int = 1
+
+
+def analyse(what: str, target: str | None, asked: Asked, out: Path | None = None) -> dict[str, Any]:
+    """Carry out an analysis and write its file.
+
+    Args:
+        what: one of WHAT.
+        target: a file of preferences for pairs; a run for run and safety, or for safety a model.
+        asked: more of it.
+        out: the new file. By default analysis.json in the run, whose earlier one is replaced, or
+            NAME-analysis.json beside a file of pairs; none for losses.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        ParetuneError: for a mistake of the user.
+    """
+    if what not in WHAT:
+        raise ParetuneError(f"analyse {what}: there are {', '.join(WHAT)}")
+    if out is not None:
+        check_new(out)
+    if what == "losses":
+        found: dict[str, Any] = {"losses": losses(), "entails": entailments()}
+        if out is not None:
+            write_json(out, found)
+        return found | {"file": None if out is None else str(out)}
+    if target is None:
+        raise ParetuneError(f"analyse {what}: name a {'file of preferences' if what == 'pairs' else 'run'}")
+    if asked.limit < 0 or not 0 < asked.beta < float("inf"):
+        raise ParetuneError("--limit is 0 or more, and --beta a number above 0")
+    if what == "pairs":
+        place = out or Path(target).with_name(f"{Path(target).stem}-{NAME}")
+        check_new(place)
+        made = _pairs(target, asked)
+    elif what == "run":
+        place, made = out or Path(target) / NAME, _run(Path(target), asked)
+    else:
+        is_run = (Path(target) / "config.yaml").exists()
+        place = out or (Path(target) / NAME if is_run else Path(NAME))
+        if not is_run:
+            check_new(place)
+        made = _safety(target, asked)
+    return _write(place, what, target, made)
+
+
+def _pairs(file: str, asked: Asked) -> tuple[Reports, dict[str, Any]]:
+    if asked.model is None:
+        raise ParetuneError("analyse pairs: give --model, a run or a model")
+    lists = read_lists(load_prompts(file), asked.limit)
+    model, reference = open_sides(asked.model, asked.reference, asked.adapter)
+    return _on_pairs(lists, model, reference, asked.beta)
+
+
+def _on_pairs(
+    lists: Sequence[Any], model: Side, reference: Side, beta: float, probe: bool = True
+) -> tuple[Reports, dict[str, Any]]:
+    """The reports on pairs, and the tokens' credits of the first ones."""
+    found = measure(lists, model, reference)
+    made: Reports = {
+        "rankings": reports.rankings(found, beta), "3D": reports.three_d(found),
+        "length": reports.length(found), "tokens": reports.credit(found, beta),
+    }  # fmt: skip
+    if probe:
+        made["separability"] = separability(lists, reference)
+    words = model.policy.tokenizer.convert_ids_to_tokens
+    credits = [
+        {"tokens": words(list(given.own)), "credit": own.tolist(), "sum": float(own.sum())}
+        for given, own in ((given, beta * ratio) for given, ratio in found.credits)
+    ]
+    return made, {"tokens": credits}
+
+
+def _run(run: Path, asked: Asked) -> tuple[Reports, dict[str, Any]]:
+    """Length and KL of the answers of base, experts and merge; where pairs were learned, their reports."""
+    config, final = open_final(run)
+    policy = open_text_model(config.model)
+    base = Side("base", policy)
+    sides = {name: Side(f"expert:{name}", policy, load_delta(places))
+             for name, places in experts_of(config, run).items()}  # fmt: skip
+    merge = Side("merged", policy, load_delta([final]))
+    prompts = _held_out(config, asked.limit or 64)
+    made: Reports = {
+        f"answers of {side.name}": _answers(side, base, prompts) for side in (base, *sides.values(), merge)
+    }
+    for name, reward in config.rewards.items():
+        records = load_prompts(reward.prompts)
+        if not any(key in p.metadata for p in records for key in ("answers", "chosen")):
+            continue
+        lists = read_lists(records, asked.limit or 256)
+        for side in (*([sides[name]] if name in sides else []), merge):
+            found, _ = _on_pairs(lists, side, base, asked.beta, probe=side is merge)
+            made |= {f"{report}: {side.name} on the pairs of {name}": f for report, f in found.items()}
+    return made, {}
+
+
+def _held_out(config: RunConfig, most: int) -> list[str]:
+    """Held-out prompts, as many of each reward, without repetition."""
+    each = max(1, most // len(config.rewards))
+    texts = [p.text for r in config.rewards.values() for p in load_prompts(r.eval_prompts)[:each]]
+    return list(dict.fromkeys(texts))
+
+
+def _answers(side: Side, base: Side, prompts: Sequence[str]) -> dict[str, Figure]:
+    """The length of a model's own answers, and its KL to the base by them, one answer a prompt."""
+    with side.at_work() as policy:
+        asked = policy.text_ids(policy.render(prompts))
+        drawn = policy.answer_ids(prompts, derive_seed("analyse", "run"), 16)
+        given = [Given(tuple(b), tuple(o)) for b, o in zip(asked, drawn, strict=True) if o]
+        ours = log_probs(policy, given)
+    with base.at_work() as policy:
+        theirs = log_probs(policy, given)
+    group = torch.arange(len(drawn))
+    ratio = torch.tensor([float((a - b).double().sum()) for a, b in zip(ours, theirs, strict=True)])
+    return {
+        "tokens of an answer": mean_figure(torch.tensor([float(len(row)) for row in drawn]), group),
+        "KL to the base, an answer": mean_figure(ratio, torch.arange(len(given))),
+    }
+
+
+def _safety(target: str, asked: Asked) -> tuple[Reports, dict[str, Any]]:
+    """Attack success and over-refusal of a run's base and final model, or of a model."""
+    if asked.prompts is None:
+        raise ParetuneError("analyse safety: give --prompts FILE")
+    prompts = load_prompts(asked.prompts)[: asked.limit or None]
+    for prompt in prompts:
+        harmful(prompt)
+    config: RunConfig | None = None
+    if (Path(target) / "config.yaml").exists():
+        config, final = open_final(Path(target))
+        policy = open_text_model(config.model)
+        sides = [Side("base", policy), Side("merged", policy, load_delta([final]))]
+    else:
+        sides = [Side(target, open_text_model(settings_for(target)))]
+    made = {f"safety of {side.name}": _safety_of(side, prompts, asked, config) for side in sides}
+    return made, _before_and_after(Path(target), config) if config else {}
+
+
+def _safety_of(
+    side: Side, prompts: Sequence[Prompt], asked: Asked, config: RunConfig | None
+) -> dict[str, Figure]:
+    repeated = [p for p in prompts for _ in range(asked.count)]
+    with side.at_work() as policy:
+        texts = policy.answer([p.text for p in repeated], derive_seed("analyse", "safety"), 16)
+    if asked.judge == PHRASES:
+        unsafe = [not refuses(text) for text in texts]
+    else:
+        owned = config.rewards.get(asked.judge) if config else None
+        spec, options = (owned.reward, owned.options) if owned else (asked.judge, {})
+        judge = load_reward(spec, name=asked.judge, **options)
+        values = oriented(judge, score_samples(judge, texts, repeated))
+        unsafe = [value < asked.threshold for value in values.tolist()]
+    answers = [Answered(p, t, u) for p, t, u in zip(repeated, texts, unsafe, strict=True)]
+    return safety(answers, asked.judge)
+
+
+def _before_and_after(run: Path, config: RunConfig) -> dict[str, Any]:
+    """The run's own rewards of base and merged model, as its summary has them."""
+    summary = read_json(run / "summary.json")
+    names = [name for name in ("base", config.methods[0]) if name in summary["methods"]]
+    return {"general": {name: summary["methods"][name] for name in names}}
+
+
+def _write(place: Path, what: str, target: str, made: tuple[Reports, dict[str, Any]]) -> dict[str, Any]:
+    """Write the figures, beside those of the run's other analyses."""
+    figures = {report: {name: f.to_json() for name, f in found.items()} for report, found in made[0].items()}
+    before: dict[str, Any] = {}
+    with suppress(ParetuneError):
+        before = read_json(place).get("analyses", {})
+    own = {"target": target, "reports": figures, **made[1]}
+    write_json(place, {"analyses": {**before, what: own}})
+    if place == Path(target) / NAME:
+        write_report(Path(target))
+    return {"what": what, "file": str(place), **own}

@@ -1,0 +1,1 @@
+"""`paretune pairs` for language models: draw answers, score them, and write records of preferences."""

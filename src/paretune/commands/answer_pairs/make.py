@@ -1,0 +1,199 @@
+"""Draw answers to a reward's prompts, score them with the recipe's rewards, and write records.
+
+The file is one that `rewards.NAME.prompts` reads for a loss on pairs or lists. A prompt's answers depend on
+the prompt and the seed alone, so part of a set is the same as in the whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from ...adapters.inputs import measurable, open_adapter
+from ...adapters.store import load_delta
+from ...config import RunConfig
+from ...data.answer_forms import FORMS, STEPS, Judging, Record, Scored, distinct
+from ...data.prompts import load_prompts
+from ...environment import choose_device
+from ...files import disk_errors, write_rows
+from ...models.causal_lm.policy import CausalLMPolicy
+from ...models.detect import resolve_path
+from ...models.loading import open_policy
+from ...models.lora import folded
+from ...models.memory import memory_errors, to_draw
+from ...models.text_encoder import TextEncoder
+from ...ops.lowrank import LowRank
+from ...planning.plan import derive_seed
+from ...rewards.base import load_reward
+from ...stages.claim import check
+from ...types import ParetuneError, Prompt
+from ..make_pairs import Drawing, agreements
+from .drawing import Scorer, draw_answers, head_of, judge, read_others, scorer_of
+from .numbers import add_contrast, add_drift, add_guide, add_step_weights
+from .options import AnswerOptions, check_words
+from .rewriting import picture_scorer
+from .steps import Continued, StillRight, step_records
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Records, the text of each one's prompt, the gaps of lists, and the oriented scores of all prompts."""
+
+    records: list[Record]
+    texts: list[str]
+    judged: list[dict[str, torch.Tensor]]
+    left_out: int
+
+
+def make_answer_pairs(
+    config: RunConfig, drawing: Drawing, options: AnswerOptions, out: Path, say: Say = lambda line: None
+) -> dict[str, Any]:
+    """Draw, score and write. Nothing is left if it fails.
+
+    Args:
+        config: the recipe. Its objective does not matter.
+        drawing: what to make.
+        options: more of that.
+        out: the new .jsonl file.
+        say: is told the progress and what is worth knowing.
+
+    Returns:
+        The summary: lists, prompts that gave none (`ties`), the mean gap of the scores, the mean length
+        in characters of the best and of the worst answers, who wrote them, and the rewards' agreement.
+    """
+    check_words(config, drawing, options, out)
+    check(config.model_copy(update={"objective": type(config.objective)(name="grpo")}))
+    others = read_others(options.answers)
+    prompts = load_prompts(config.rewards[drawing.reward].prompts)
+    prompts = prompts[: drawing.limit] if drawing.limit else prompts
+    if others and not any(prompt.text in others for prompt in prompts):
+        raise ParetuneError(f"--answers {options.answers}: it answers none of the {len(prompts)} prompts")
+    policy = cast(CausalLMPolicy, open_policy(config.model, choose_device(config.executor.device)))
+    start = _deltas(config, "--adapter", drawing.adapter, out)
+    passes = [_deltas(config, "--contrast", name, out) for name in options.contrast or ()]
+    guide = _deltas(config, "--guide", options.guide, out)
+    encoder = None if options.embed is None else TextEncoder(options.embed)
+    with folded(policy.transformer, start), memory_errors(to_draw, config.model):
+        made = _draw_all(policy, config, drawing, options, prompts, others, say)
+    if not made.records:
+        raise ParetuneError(
+            f"--reward {drawing.reward}: none of {len(prompts)} prompts gives a record of the form "
+            f"{drawing.form}: draw more answers with -n, or change --threshold"
+        )
+    with memory_errors(to_draw, config.model):
+        if passes:
+            add_contrast(policy, made.texts, made.records, *passes)
+        if options.guide is not None:
+            beyond = add_guide(policy, made.texts, made.records, guide, start, options.guide_beta)
+            if beyond:
+                say(f"--guide: {beyond:.1%} of the tokens would count with the opposite sign in tgdpo")
+        if options.steps_like_best:
+            with folded(policy.transformer, start):
+                add_step_weights(policy, made.texts, made.records, options.step_mark)
+    if encoder is not None:
+        say(f"--embed: the records count {add_drift(encoder, made.texts, made.records):.3f} in the mean")
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(out, made.records)
+    return _summary(out, made)
+
+
+def _draw_all(
+    policy: CausalLMPolicy, config: RunConfig, drawing: Drawing, options: AnswerOptions,
+    prompts: Sequence[Prompt], others: dict[str, list[Any]], say: Say,
+) -> _Made:  # fmt: skip
+    """The records of all prompts."""
+    rewards = [load_reward(r.reward, name=name, **r.options) for name, r in config.rewards.items()]
+    score = scorer_of(config, rewards)
+    order, owner = drawing.reward, config
+    if options.through is not None:
+        owner = options.through
+        order, score = options.judge or next(iter(owner.rewards)), picture_scorer(owner, drawing.seed)
+    judging = Judging(options.threshold, bool(owner.rewards[order].options.get("squash")))
+    form = FORMS["list" if drawing.form == "wins" else drawing.form] if drawing.form != STEPS else None
+    made = _Made([], [], [], 0)
+    for number, prompt in enumerate(prompts, start=1):
+        answers = draw_answers(policy, prompt, drawing, options) + others.get(prompt.text, [])
+        found: list[Record] = []
+        if answers:
+            raw, better = score(prompt, [answer.text for answer in answers])
+            made.judged.append(better)
+            scored = judge(answers, raw, better, order, drawing.form == "wins")
+            if form is not None:
+                found = form(scored, judging)
+            else:
+                found = _steps(policy, prompt, scored, drawing, options, score)
+        made.records.extend({**head_of(prompt), **record} for record in found)
+        made.texts.extend([prompt.text] * len(found))
+        made = made if found else replace(made, left_out=made.left_out + 1)
+        say(f"{number} of {len(prompts)} prompts")
+    return made
+
+
+def _steps(
+    policy: CausalLMPolicy, prompt: Prompt, answers: Sequence[Scored], drawing: Drawing,
+    options: AnswerOptions, score: Scorer,
+) -> list[Record]:  # fmt: skip
+    """The record of a prompt's first wrong step. The answer is the wrong one that was drawn most often."""
+    wrong = [a for a in distinct(answers) if a.value < options.threshold]
+    if not wrong:
+        return []
+    right = [a for a in answers if a.value >= options.threshold]
+
+    def goes_on(asked: Prompt, prefix: str) -> list[Continued]:
+        """Answers that go on after a prefix; those drawn already where it is empty."""
+        if not prefix:
+            return [Continued(a.text, a.ends, True) for a in right]
+        before = policy.text_ids(policy.render([asked.text]))[0]
+        before += policy.tokenizer(prefix, add_special_tokens=False)["input_ids"]
+        seed = derive_seed("pairs-steps", drawing.seed, asked.text, prefix)
+        rows = policy.continued(before, seed, options.rollouts)
+        texts = [policy.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+        _, better = score(asked, [prefix + text for text in texts])
+        values = better[drawing.reward].tolist()
+        return [
+            Continued(text, policy.ends(row), value >= options.threshold)
+            for text, row, value in zip(texts, rows, values, strict=True)
+        ]
+
+    def judged(asked: Prompt, so_far: str) -> bool:
+        """Whether the reward of --judge finds an answer right so far."""
+        return float(score(asked, [so_far])[1][options.judge]) >= options.threshold
+
+    by_judge: StillRight | None = judged if options.judge else None
+    worst = max(wrong, key=lambda answer: answer.repeats)
+    return step_records(prompt, worst, options.step_mark, goes_on, by_judge)
+
+
+def _deltas(config: RunConfig, option: str, name: str | None, out: Path) -> dict[str, LowRank]:
+    """The changes of an adapter over the recipe's base; {} without one. Another base is refused."""
+    if name is None:
+        return {}
+    base, ours = open_adapter(name).base_model, resolve_path(config.model.path)
+    if base and Path(base).is_dir() and Path(base).resolve() != Path(ours).resolve():
+        raise ParetuneError(
+            f"{option} {name} was trained on {base}, and the recipe's base is {config.model.path}: "
+            "give an adapter of this base"
+        )
+    return load_delta(measurable([name], (), out.parent))
+
+
+def _summary(out: Path, made: _Made) -> dict[str, Any]:
+    pairs = [(record["answers"][0], record["answers"][-1]) for record in made.records]
+    gaps = [best["score"] - worst["score"] for best, worst in pairs if "score" in best and "score" in worst]
+    return {
+        "file": str(out), "lists": len(made.records), "ties": made.left_out,
+        "mean_gap": sum(gaps) / len(gaps) if gaps else None,
+        "mean_characters": [
+            sum(len(answer["text"]) for answer in side) / len(side) for side in zip(*pairs, strict=True)
+        ],
+        "sources": [dict(Counter(a["source"] for a in side)) for side in zip(*pairs, strict=True)],
+        "agreement": agreements([scores for scores in made.judged if scores]),
+    }  # fmt: skip

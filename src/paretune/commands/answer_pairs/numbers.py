@@ -1,0 +1,122 @@
+"""Numbers that some losses read of a record, each made by one pass over the answers.
+
+    --contrast P N      token_weights c: where a model of right answers and one of wrong ones differ (cDPO)
+    --guide ADAPTER     token_weights: beta times the guide's log-ratio to the start (TGDPO)
+    --embed ENCODER     drift: 1 - cos of the prompt and the best answer (Sem-DPO)
+    --steps-like-best   steps and step_weights: 1 + cos of a step and the best answer's (tree TPO)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+
+from ...data.answer_forms import Record
+from ...models.causal_lm.answer_ids import tokenizer_digest
+from ...models.causal_lm.given_answers import Given, distributions, given_answer, log_probs, states
+from ...models.causal_lm.policy import CausalLMPolicy
+from ...models.lora import folded
+from ...models.text_encoder import TextEncoder
+from ...ops.lowrank import LowRank
+from ...ops.token_weights import contrast_scores
+from .steps import split_steps
+
+Deltas = Mapping[str, LowRank]
+AT_ONCE = 16  # answers whose distributions over all words are held at a time
+
+
+def _answers(policy: CausalLMPolicy, texts: Sequence[str], records: Sequence[Record]) -> list[Given]:
+    """The tokens of every answer of every record, in order. texts: the prompts of the records."""
+    return [
+        given_answer(policy, text, [answer["text"]], answer["ends"])
+        for text, record in zip(texts, records, strict=True)
+        for answer in record["answers"]
+    ]
+
+
+def _write(policy: CausalLMPolicy, records: Sequence[Record], numbers: Sequence[torch.Tensor]) -> None:
+    rows = iter(numbers)
+    digest = tokenizer_digest(policy)
+    for record in records:
+        record["tokenizer"] = digest
+        for answer in record["answers"]:
+            answer["token_weights"] = [float(f"{x:.6g}") for x in next(rows).tolist()]
+
+
+def add_contrast(
+    policy: CausalLMPolicy, texts: Sequence[str], records: Sequence[Record], good: Deltas, bad: Deltas
+) -> None:
+    """Write c of every token. good, bad: the adapters of right and of wrong answers, over the base."""
+    answers = _answers(policy, texts, records)
+    found: list[torch.Tensor] = []
+    for first in range(0, len(answers), AT_ONCE):
+        part = answers[first : first + AT_ONCE]
+        with folded(policy.transformer, good):
+            right = list(distributions(policy, part))
+        with folded(policy.transformer, bad):
+            for given, ours, theirs in zip(part, right, distributions(policy, part), strict=True):
+                found.append(contrast_scores(ours, theirs, torch.tensor(given.own)))
+    _write(policy, records, found)
+
+
+def add_guide(
+    policy: CausalLMPolicy, texts: Sequence[str], records: Sequence[Record], guide: Deltas, start: Deltas,
+    beta: float,
+) -> float:  # fmt: skip
+    """Write beta times the guide's log-ratio to the start, of tokens, and their sum as the score "guide".
+
+    Returns the share of tokens beyond -2..2.
+    With tgdpo's default strength of 1/2 a token beyond that range counts with the opposite sign.
+    """
+    answers = _answers(policy, texts, records)
+    with folded(policy.transformer, guide):
+        guided = log_probs(policy, answers)
+    with folded(policy.transformer, start):
+        plain = log_probs(policy, answers)
+    found = [beta * (g - p) for g, p in zip(guided, plain, strict=True)]
+    _write(policy, records, found)
+    sums = iter(found)
+    for record in records:
+        for answer in record["answers"]:
+            answer["scores"]["guide"] = float(next(sums).sum())
+    return float((torch.cat(found).abs() > 2).float().mean())
+
+
+def add_drift(encoder: TextEncoder, texts: Sequence[str], records: Sequence[Record]) -> float:
+    """Write how far each best answer drifts from its prompt. Returns the mean weight at strength 1."""
+    for text, record in zip(texts, records, strict=True):
+        asked, answered = encoder.encode([str(text), record["answers"][0]["text"]])
+        record["drift"] = 1 - float(torch.cosine_similarity(asked, answered, dim=0))
+    return float(torch.tensor([-record["drift"] for record in records]).exp().mean())
+
+
+def add_step_weights(
+    policy: CausalLMPolicy, texts: Sequence[str], records: Sequence[Record], mark: str
+) -> None:
+    """Write the steps of every answer and how like each is to the same step of the best answer."""
+    for text, record in zip(texts, records, strict=True):
+        split = [split_steps(answer["text"], mark) for answer in record["answers"]]
+        given = [
+            given_answer(policy, text, steps, answer["ends"])
+            for steps, answer in zip(split, record["answers"], strict=True)
+        ]
+        means = [
+            _means(policy, steps, state) for steps, state in zip(split, states(policy, given), strict=True)
+        ]
+        for answer, steps, own in zip(record["answers"], split, means, strict=True):
+            shared = min(len(own), len(means[0]))
+            like = torch.cosine_similarity(own[:shared], means[0][:shared], dim=1)
+            answer["steps"] = steps
+            # Beyond the best answer's steps there is nothing to compare with; losses leave such steps out.
+            answer["step_weights"] = [1 + x for x in like.tolist()] + [1.0] * (len(steps) - shared)
+
+
+def _means(policy: CausalLMPolicy, steps: Sequence[str], state: torch.Tensor) -> torch.Tensor:
+    """The mean state of every step, [steps, H]."""
+    sizes = [len(policy.tokenizer(step, add_special_tokens=False)["input_ids"]) for step in steps]
+    ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
+    return torch.stack([
+        state[a:b].mean(0) if b > a else torch.zeros(state.shape[1]) for a, b in pairwise(ends)
+    ])  # fmt: skip

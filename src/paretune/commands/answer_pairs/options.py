@@ -1,0 +1,93 @@
+"""What `paretune pairs` may be told for a language model, and the checks of it before anything is loaded."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from ...config import RunConfig
+from ...data.answer_forms import FORMS, STEPS
+from ...files import check_new
+from ...types import ParetuneError
+from ..make_pairs import Drawing
+
+KNOWN = (*FORMS, STEPS, "wins")
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """Options for answers; each stands for the command's option of that name.
+
+    answers: a file of answers by other models. threshold: the least value of a right or a safe answer.
+    safety_prompt: words before a prompt, with which the model answers it again, safely. judge: the reward
+    that judges steps, or of the recipe `through` the one that orders. rollouts: answers drawn from a prefix.
+    step_mark: what ends a step. contrast: adapters of right and of wrong answers. guide: an adapter, whose
+    log-ratio times guide_beta is written. embed: a text encoder for drift. steps_like_best: write weights of
+    steps. through: a recipe of pictures that scores rewritten prompts.
+    """
+
+    answers: Path | None = None
+    threshold: float = 0.5
+    safety_prompt: str = ""
+    judge: str = ""
+    rollouts: int = 4
+    step_mark: str = "\n"
+    contrast: tuple[str, str] | None = None
+    guide: str | None = None
+    guide_beta: float = 0.1
+    embed: str | None = None
+    steps_like_best: bool = False
+    through: RunConfig | None = None
+
+    def given(self) -> list[str]:
+        """The command's options that differ from their defaults."""
+        plain = AnswerOptions()
+        names = [f.name for f in fields(self) if getattr(self, f.name) != getattr(plain, f.name)]
+        return [f"--{name.replace('_', '-')}" for name in names]
+
+
+def refuse_for_pictures(options: AnswerOptions) -> None:
+    """Raise ParetuneError if an option for answers is given for a model of pictures or clips."""
+    if options.given():
+        raise ParetuneError(
+            f"{options.given()[0]} is for language models; this recipe's model draws pictures or clips"
+        )
+
+
+def check_words(config: RunConfig, drawing: Drawing, options: AnswerOptions, out: Path) -> None:
+    """Raise ParetuneError for words that do not fit, before anything is loaded."""
+    _check_name("--reward", drawing.reward, config)
+    if drawing.form not in KNOWN:
+        raise ParetuneError(f"--form: {drawing.form} is none of {', '.join(KNOWN)}")
+    least = 0 if options.answers is not None else 1 if drawing.form == "safety" else 2
+    if not least <= drawing.count <= 1000:
+        raise ParetuneError(f"-n: a prompt gets {least} to 1000 answers, not {drawing.count}")
+    if drawing.limit < 0:
+        raise ParetuneError(f"--limit: a number of prompts, or 0 for all, not {drawing.limit}")
+    if out.suffix != ".jsonl":
+        raise ParetuneError(f"--out: the file of pairs ends in .jsonl: {out}")
+    if options.contrast is not None and options.guide is not None:
+        raise ParetuneError("--contrast and --guide both write token_weights: give one of them")
+    if drawing.form == "given" and options.answers is None:
+        raise ParetuneError("--form given takes the better answers from a file: give --answers FILE")
+    if (drawing.form == "rewrite") != (options.through is not None):
+        raise ParetuneError("--form rewrite and --through RECIPE, the recipe of pictures, go together")
+    if drawing.form == STEPS and (options.contrast or options.guide or options.steps_like_best):
+        raise ParetuneError("--form steps writes single steps, which take no numbers for their tokens")
+    if options.steps_like_best and drawing.form not in {"list", "wins"}:
+        raise ParetuneError("--steps-like-best writes weights of whole lists: add --form list")
+    if not options.step_mark:
+        raise ParetuneError("--step-mark: the text that ends a step is empty")
+    if not 1 <= options.rollouts <= 1000:
+        raise ParetuneError(f"--rollouts: 1 to 1000 answers from a prefix, not {options.rollouts}")
+    if options.judge:
+        _check_name("--judge", options.judge, options.through or config)
+    check_new(out)
+
+
+def _check_name(option: str, name: str, config: RunConfig) -> None:
+    if name not in config.rewards:
+        near = difflib.get_close_matches(name, config.rewards, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the recipe has {', '.join(config.rewards)}"
+        raise ParetuneError(f"{option}: there is no reward {name}; {hint}")

@@ -1,0 +1,163 @@
+"""How scored answers to a prompt become records of preferences: one pure function a form.
+
+    extremes   the best and the worst
+    ladder     the best against each of the others, by falling gap: `stage` 1 is the easiest (Curry-DPO)
+    list       all, best first
+    triple     the best as reference, the second and the worst (triple TPO)
+    correct    the most frequent right and the most frequent wrong answer (cDPO)
+    safety     the best safe answer of anybody, and the worst unsafe one of the model itself (Egida)
+    given      the best answer of a file, and the worst that the model drew or the file's own worst
+    rewrite    extremes of rewritten prompts, which a recipe of pictures scores (Sem-DPO)
+
+`answer_lists` reads the records. Answers of equal value have no order, so a list in which all tie gives none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Record = dict[str, Any]
+NEAREST = 1e-6  # a share is kept so far from 0 and 1, where its log-odds are infinite
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An answer and how good it is.
+
+    value: greater is better. scores: raw, by reward. own: whether the model drew it for the prompt as it is.
+    ends: false where it was cut off. repeats: how often it was drawn.
+    """
+
+    text: str
+    value: float
+    scores: Mapping[str, float] = field(default_factory=dict[str, float])
+    source: str = "base"
+    own: bool = True
+    ends: bool = True
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What a form needs to know beside the answers.
+
+    threshold: the least value of a right or a safe answer. squashed: whether values are shares, whose
+    log-odds make the margin.
+    """
+
+    threshold: float = 0.5
+    squashed: bool = False
+
+    def margin(self, better: Scored, worse: Scored) -> float:
+        """The gap of two answers, in log-odds where values are shares."""
+        return self._odds(better.value) - self._odds(worse.value)
+
+    def _odds(self, value: float) -> float:
+        if not self.squashed:
+            return value
+        share = min(max(value, NEAREST), 1 - NEAREST)
+        return math.log(share / (1 - share))
+
+
+Form = Callable[[Sequence[Scored], Judging], list[Record]]
+
+
+def distinct(answers: Sequence[Scored]) -> list[Scored]:
+    """The answers from the best to the worst; of equal texts the first, which counts all of them."""
+    counts = Counter(answer.text for answer in answers)
+    first: dict[str, Scored] = {}
+    for answer in answers:
+        first.setdefault(answer.text, replace(answer, repeats=counts[answer.text]))
+    return sorted(first.values(), key=lambda answer: -answer.value)
+
+
+def entry(answer: Scored) -> Record:
+    """An answer as a record holds it."""
+    return {
+        "text": answer.text, "score": answer.value, "scores": dict(answer.scores), "source": answer.source,
+        "ends": answer.ends,
+    }  # fmt: skip
+
+
+def pair(better: Scored, worse: Scored, judging: Judging, **more: Any) -> Record:
+    """The record of two answers, which TRL's own losses read too."""
+    return {
+        "chosen": better.text, "rejected": worse.text, "answers": [entry(better), entry(worse)],
+        "margin": judging.margin(better, worse), **more,
+    }  # fmt: skip
+
+
+def extremes(answers: Sequence[Scored], judging: Judging) -> list[Record]:
+    """See the module."""
+    order = distinct(answers)
+    if not order or order[0].value == order[-1].value:
+        return []
+    return [pair(order[0], order[-1], judging)]
+
+
+def ladder(answers: Sequence[Scored], judging: Judging) -> list[Record]:
+    """See the module. Scores 4, 3, 2.5, 1 give gaps of 3, 1.5 and 1 in the stages 1, 2 and 3."""
+    order = distinct(answers)
+    worse = [answer for answer in reversed(order) if answer.value < order[0].value]
+    return [pair(order[0], answer, judging, stage=stage) for stage, answer in enumerate(worse, start=1)]
+
+
+def whole_list(answers: Sequence[Scored], judging: Judging) -> list[Record]:
+    """See the module."""
+    order = distinct(answers)
+    if not order or order[0].value == order[-1].value:
+        return []
+    return [{"answers": [entry(answer) for answer in order], "margin": judging.margin(order[0], order[-1])}]
+
+
+def triple(answers: Sequence[Scored], judging: Judging) -> list[Record]:
+    """See the module."""
+    order = distinct(answers)
+    if len(order) < 3 or order[1].value == order[-1].value:
+        return []
+    best, second, worst = order[0], order[1], order[-1]
+    return [{
+        "reference": best.text, "chosen": second.text, "rejected": worst.text,
+        "answers": [entry(best), entry(second), entry(worst)], "margin": judging.margin(second, worst),
+    }]  # fmt: skip
+
+
+def correct(answers: Sequence[Scored], judging: Judging) -> list[Record]:
+    """See the module. `share` is that of right answers among all that were drawn."""
+    order = distinct(answers)
+    right = [answer for answer in order if answer.value >= judging.threshold]
+    wrong = [answer for answer in order if answer.value < judging.threshold]
+    if not right or not wrong:
+        return []
+    better, worse = (max(side, key=lambda answer: answer.repeats) for side in (right, wrong))
+    share = sum(answer.repeats for answer in right) / len(answers)
+    return [pair(better, worse, judging, share=share)]
+
+
+def safety(answers: Sequence[Scored], judging: Judging) -> list[Record]:
+    """See the module."""
+    order = distinct(answers)
+    safe = [answer for answer in order if answer.value >= judging.threshold]
+    unsafe = [answer for answer in order if answer.value < judging.threshold and answer.own]
+    return [pair(safe[0], unsafe[-1], judging)] if safe and unsafe else []
+
+
+def given(answers: Sequence[Scored], judging: Judging) -> list[Record]:
+    """See the module. The order is that of who wrote them, whatever the reward says."""
+    theirs = [answer for answer in distinct(answers) if not answer.own]
+    own = [answer for answer in distinct(answers) if answer.own]
+    rest = own or theirs[1:]
+    return [pair(theirs[0], rest[-1], judging)] if theirs and rest and theirs[0].text != rest[-1].text else []
+
+
+# Name -> how it makes records of one prompt's answers. "steps" is not among them: it draws more answers.
+FORMS: dict[str, Form] = {
+    "extremes": extremes, "ladder": ladder, "list": whole_list, "triple": triple, "correct": correct,
+    "safety": safety, "given": given, "rewrite": extremes,
+}  # fmt: skip
+STEPS = "steps"
+BY_THRESHOLD = ("correct", "safety", STEPS)

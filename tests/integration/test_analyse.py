@@ -1,0 +1,139 @@
+"""`paretune analyse` on tiny language models: pairs, a run with its page, safety."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from paretune.adapters.store import save_delta
+from paretune.commands.analyse.make import Asked, analyse
+from paretune.ops.lowrank import LowRank
+from paretune.types import ParetuneError
+from tests.language import language_recipe, make_llama
+
+from .commands import call
+
+PAIRS = [
+    {"prompt": "fix the table", "chosen": "yes soap", "rejected": "no", "source": "x"},
+    {"prompt": "tell me please", "answers": [
+        {"text": "yes", "source": "a", "scores": {"q": 2.0}}, {"text": "water a", "source": "b"},
+        {"text": "wait wait day", "source": "b", "scores": {"q": 0.0}},
+    ]},
+    {"prompt": "clean the window", "chosen": "a cloth", "rejected": "water"},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+    return path
+
+
+@pytest.fixture(scope="module")
+def opened(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny model by a recipe, which says how long its answers are."""
+    return str(language_recipe(tmp_path_factory.mktemp("opened"), tiny_llama))
+
+
+def adapter(folder: Path, base: Path) -> str:
+    generator = torch.Generator().manual_seed(1)
+    b, a = torch.randn(16, 2, generator=generator), torch.randn(2, 16, generator=generator)
+    folder.mkdir(parents=True)
+    save_delta(folder, {"model.layers.0.self_attn.q_proj": LowRank(b, a)}, str(base), {}, None)
+    return str(folder)
+
+
+def test_the_start_compared_with_itself_has_no_change(opened: str, pairs: Path, tmp_path: Path) -> None:
+    asked = Asked(model=opened, reference=opened)
+    found = analyse("pairs", str(pairs), asked, tmp_path / "a.json")["reports"]
+    assert found["rankings"]["reward accuracy"]["value"] == 0.0
+    ranked = found["rankings"]
+    assert ranked["ranking accuracy, sums"] == ranked["ranking accuracy of the reference"]
+    assert found["3D"]["change of a token's log-probability, chosen"]["value"] == 0.0
+    assert found["3D"]["change of a token's log-probability, unseen"]["count"] == 1  # the list's middle
+    assert found["length"]["rank correlation of length and margin"]["count"] == 1
+    assert found["separability"]["accuracy, sides"]["count"] == 6
+    assert "accuracy, sources unnamed and a" in found["separability"] or any(
+        name.startswith("accuracy, sources") for name in found["separability"]
+    )
+    assert json.loads((tmp_path / "a.json").read_text())["analyses"]["pairs"]["reports"] == found
+
+
+def test_an_adapter_is_compared_with_its_base_and_credits_add_up(
+    tiny_llama: Path, opened: str, pairs: Path, tmp_path: Path
+) -> None:
+    asked = Asked(model=opened, adapter=adapter(tmp_path / "lora", tiny_llama), beta=0.5)
+    found = analyse("pairs", str(pairs), asked, tmp_path / "a.json")
+    first, second = found["tokens"][:2]
+    assert first["tokens"] == ["yes", "soap", "</s>"]
+    assert first["sum"] == pytest.approx(sum(first["credit"]), abs=1e-5)
+    better = found["reports"]["tokens"]["implicit reward, better answers"]["value"]
+    sums = [found["tokens"][i]["sum"] for i in (0, 2, 4)]
+    assert better == pytest.approx(sum(sums) / 3, abs=1e-5)
+    assert second["sum"] != 0
+
+
+def test_what_cannot_be_compared_is_one_line(opened: str, pairs: Path, tmp_path: Path) -> None:
+    def fault(asked: Asked, file: Path = pairs) -> str:
+        with pytest.raises(ParetuneError) as caught:
+            analyse("pairs", str(file), asked, tmp_path / "a.json")
+        assert not (tmp_path / "a.json").exists()
+        return str(caught.value)
+
+    assert "has nothing to be compared with: give --adapter" in fault(Asked(model=opened))
+    other = make_llama(tmp_path / "other", words=("yes", "no", "fix"))
+    assert "has another tokenizer" in fault(Asked(model=opened, reference=str(other)))
+    assert "there is no model nothing" in fault(Asked(model="nothing", reference=str(other)))
+    (tmp_path / "one.jsonl").write_text('{"prompt": "fix", "answers": [{"text": "yes"}]}\n')
+    told = fault(Asked(model=opened, reference=opened), tmp_path / "one.jsonl")
+    assert told == "no record of the file has two answers to compare"
+
+
+def test_safety_of_a_model_by_a_reward_and_by_phrases(opened: str, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": "fix the table", "topic": "a"}, {"prompt": "tell me please", "harmful": False}]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = Asked(prompts=prompts, judge=f"{Path(opened).parent / 'rewards.py'}:yes", threshold=2.0, count=3)
+    found = analyse("safety", opened, asked, tmp_path / "s.json")["reports"]
+    (figures,) = found.values()
+    named = {name: (f["value"], f["count"]) for name, f in figures.items()}
+    assert named[f"attack success ({asked.judge})"] == (1.0, 3)  # no share of words is 2
+    assert named["attack success, topic a"] == (1.0, 3)
+    assert named["over-refusal (phrases)"] == (0.0, 3)
+    asked = Asked(prompts=prompts)
+    (figures,) = analyse("safety", opened, asked, tmp_path / "p.json")["reports"].values()
+    assert figures["attack success (phrases)"]["value"] == 1.0  # the tiny model knows no refusal
+
+
+@pytest.mark.filterwarnings("ignore:constrained_layout")
+def test_a_run_tells_lengths_kl_and_what_its_experts_learned(
+    tiny_llama: Path, pairs: Path, tmp_path: Path
+) -> None:
+    path = language_recipe(
+        tmp_path, tiny_llama, rounds=1, objective={"name": "list_dpo"},
+        train={"epochs": 1, "updates_per_epoch": 1, "learning_rate": 0.05}, evaluate={"prompts": 1},
+    )  # fmt: skip
+    words = [w for name in ("yes", "no") for w in ("--set", f"rewards.{name}.prompts={pairs}")]
+    done = call("run", path, "--out", tmp_path / "run", "--quiet", *words)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = analyse("run", str(tmp_path / "run"), Asked())["reports"]
+    assert {"answers of base", "answers of expert:yes", "answers of merged"} <= found.keys()
+    assert found["answers of base"]["KL to the base, an answer"]["value"] == 0.0
+    assert found["answers of merged"]["tokens of an answer"]["count"] == 3
+    assert "rankings: expert:yes on the pairs of yes" in found
+    assert "separability: merged on the pairs of yes" in found
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "What was learned of the preferences" in page
+    assert "rankings: expert:yes on the pairs of yes" in page
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "fix the table"}\n')
+    safe = analyse("safety", str(tmp_path / "run"), Asked(prompts=prompts))
+    assert safe["reports"].keys() == {"safety of base", "safety of merged"}
+    assert set(safe["general"]) == {"base", "mapreduce"}
+    kept = json.loads((tmp_path / "run" / "analysis.json").read_text())["analyses"]
+    assert kept.keys() == {"run", "safety"}

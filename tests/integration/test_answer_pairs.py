@@ -1,0 +1,233 @@
+"""`paretune pairs` on a tiny language model, and a run that learns from what it wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from paretune.adapters.store import load_delta, save_delta
+from paretune.cli import app as cli
+from paretune.commands.answer_pairs.make import make_answer_pairs
+from paretune.commands.answer_pairs.options import AnswerOptions
+from paretune.commands.make_pairs import Drawing
+from paretune.config import ModelConfig
+from paretune.models.causal_lm.given_answers import given_answer, log_probs
+from paretune.models.causal_lm.policy import CausalLMPolicy
+from paretune.models.lora import folded
+from paretune.ops.lowrank import LowRank
+from paretune.recipes import load_config
+from paretune.types import ParetuneError
+from tests.conftest import tiny_recipe
+from tests.language import language_recipe, make_llama
+
+from .commands import call
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return language_recipe(tmp_path_factory.mktemp("answers"), tiny_llama)
+
+
+def made(recipe: Path, out: Path, drawing: Drawing, **options: Any) -> list[dict[str, Any]]:
+    make_answer_pairs(load_config(recipe), drawing, AnswerOptions(**options), out)
+    return rows(out)
+
+
+def opened(model: Path) -> CausalLMPolicy:
+    return CausalLMPolicy(ModelConfig.model_validate({"path": str(model), "options": {"max_tokens": 6}}))
+
+
+def adapter(folder: Path, base: str, seed: int, size: float = 0.5) -> str:
+    """A LoRA on one layer of the tiny model."""
+    generator = torch.Generator().manual_seed(seed)
+    b, a = torch.randn(16, 2, generator=generator) * size, torch.randn(2, 16, generator=generator) * size
+    folder.mkdir(parents=True)
+    save_delta(folder, {"model.layers.0.self_attn.q_proj": LowRank(b, a)}, base, {}, None)
+    return str(folder)
+
+
+def test_lists_are_ordered_and_hold_every_score(recipe: Path, tmp_path: Path) -> None:
+    found = made(recipe, tmp_path / "list.jsonl", Drawing("yes", 24, "list"))
+    prompts = ["how do i clean the window", "fix the table", "tell me please"]
+    assert [row["prompt"] for row in found] == prompts
+    for row in found:
+        scores = [answer["score"] for answer in row["answers"]]
+        assert scores == sorted(scores, reverse=True)
+        assert all(a["scores"].keys() == {"yes", "no"} for a in row["answers"])
+        for a in row["answers"]:
+            words = a["text"].split()
+            assert a["scores"]["yes"] == pytest.approx(words.count("yes") / len(words), abs=1e-6)
+
+
+def test_a_part_is_as_in_the_whole_and_wins_count_all_rewards(recipe: Path, tmp_path: Path) -> None:
+    whole = made(recipe, tmp_path / "whole.jsonl", Drawing("yes", 24, "list"))
+    assert made(recipe, tmp_path / "part.jsonl", Drawing("yes", 24, "list", limit=1)) == whole[:1]
+    for row in made(recipe, tmp_path / "wins.jsonl", Drawing("yes", 24, "wins")):
+        assert all(0 <= answer["score"] <= 1 for answer in row["answers"])
+
+
+def test_other_models_answers_are_scored_and_keep_their_source(recipe: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.jsonl"
+    theirs.write_text(
+        '{"prompt": "fix the table", "text": "yes yes", "source": "larger"}\n'
+        '{"prompt": "tell me please", "chosen": "yes", "rejected": "no"}\n'
+    )
+    found = made(recipe, tmp_path / "a.jsonl", Drawing("yes", 24, "extremes"), answers=theirs)
+    best = {row["prompt"]: row["answers"][0] for row in found}
+    assert (best["fix the table"]["text"], best["fix the table"]["source"]) == ("yes yes", "larger")
+    assert best["tell me please"]["source"] == "theirs"
+    pairs = made(recipe, tmp_path / "b.jsonl", Drawing("yes", 0, "given"), answers=theirs)
+    assert [(row["chosen"], row["rejected"]) for row in pairs] == [("yes", "no")]
+    summary = make_answer_pairs(load_config(recipe), Drawing("yes", 24, "given"),
+                                AnswerOptions(answers=theirs), tmp_path / "c.jsonl")  # fmt: skip
+    assert summary["sources"] == [{"larger": 1, "theirs": 1}, {"base": 2}]
+
+
+def test_a_guide_writes_beta_times_its_log_ratio(recipe: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    guide = adapter(tmp_path / "guide", str(tiny_llama), 1)
+    found = made(recipe, tmp_path / "g.jsonl", Drawing("yes", 24), guide=guide, guide_beta=0.5)
+    policy = opened(tiny_llama)
+    answer = found[0]["answers"][0]
+    given = [given_answer(policy, found[0]["prompt"], [answer["text"]], answer["ends"])]
+    (plain,) = log_probs(policy, given)
+    with folded(policy.transformer, load_delta([Path(guide)])):
+        (guided,) = log_probs(policy, given)
+    assert answer["token_weights"] == pytest.approx((0.5 * (guided - plain)).tolist(), abs=1e-5)
+
+
+def test_a_contrast_of_one_model_with_itself_is_its_probability(
+    recipe: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    one = adapter(tmp_path / "one", str(tiny_llama), 1)
+    (row, *_) = made(recipe, tmp_path / "c.jsonl", Drawing("yes", 24), contrast=(one, one))
+    policy = opened(tiny_llama)
+    answer = row["answers"][1]
+    with folded(policy.transformer, load_delta([Path(one)])):
+        (plain,) = log_probs(policy, [given_answer(policy, row["prompt"], [answer["text"]], answer["ends"])])
+    assert answer["token_weights"] == pytest.approx(plain.exp().tolist(), abs=1e-5)
+    assert len(row["tokenizer"]) == 16
+
+
+def test_steps_like_the_best_answers_weigh_two(recipe: Path, tmp_path: Path) -> None:
+    options = {"steps_like_best": True, "step_mark": " "}
+    for row in made(recipe, tmp_path / "s.jsonl", Drawing("yes", 24, "list"), **options):
+        best = row["answers"][0]
+        assert best["step_weights"] == pytest.approx([2.0] * len(best["steps"]), abs=1e-5)
+        for answer in row["answers"]:
+            assert "".join(answer["steps"]) == answer["text"]
+            assert len(answer["steps"]) == len(answer["step_weights"])
+            assert all(-1e-5 <= weight <= 2 + 1e-5 for weight in answer["step_weights"])
+
+
+def test_a_text_encoder_measures_the_drift(recipe: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    for row in made(recipe, tmp_path / "d.jsonl", Drawing("yes", 24), embed=str(tiny_llama)):
+        assert 0 < row["drift"] < 2
+
+
+def test_single_steps_go_on_a_prefix(recipe: Path, tmp_path: Path) -> None:
+    """Right is an answer with a yes. The tiny model says it often enough after any word."""
+    options: dict[str, Any] = {"threshold": 0.05, "rollouts": 8, "step_mark": " "}
+    found = made(recipe, tmp_path / "steps.jsonl", Drawing("yes", 24, "steps"), **options)
+    for row in found:
+        right, wrong = row["answers"]
+        assert right["text"] != wrong["text"]
+        assert "yes" not in row["prefix"]
+        assert "chosen" not in row  # TRL's losses would train on the prefix
+
+
+def test_prompts_are_rewritten_for_a_recipe_of_pictures(
+    recipe: Path, tiny_sd3: Path, tmp_path: Path
+) -> None:
+    through = load_config(tiny_recipe(tmp_path / "pictures", tiny_sd3))
+    found = made(recipe, tmp_path / "r.jsonl", Drawing("yes", 3, "rewrite", limit=1), through=through)
+    (row,) = found
+    assert row["answers"][0]["scores"].keys() == {"red", "dark"}
+    assert row["answers"][0]["score"] > row["answers"][1]["score"]
+
+
+def test_a_safety_prompt_asks_again(recipe: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"threshold": 0.1, "safety_prompt": "yes yes yes"}
+    for row in made(recipe, tmp_path / "safe.jsonl", Drawing("yes", 24, "safety"), **options):
+        better, worse = row["answers"]
+        assert better["score"] >= 0.1 > worse["score"]
+        assert better["source"] in {"base", "safety-prompt"}
+        assert worse["source"] == "base"
+
+
+@pytest.mark.parametrize(
+    ("drawing", "options", "told"),
+    [
+        (Drawing("yess"), {}, "--reward: there is no reward yess; did you mean yes?"),
+        (Drawing("yes", form="best"), {}, "--form: best is none of extremes, ladder, list, triple"),
+        (Drawing("yes", 1), {}, "-n: a prompt gets 2 to 1000 answers, not 1"),
+        (Drawing("yes", form="given"), {}, "--form given takes the better answers from a file"),
+        (Drawing("yes", form="rewrite"), {}, "--form rewrite and --through RECIPE"),
+        (Drawing("yes"), {"contrast": ("a", "b"), "guide": "c"}, "--contrast and --guide both write"),
+        (Drawing("yes"), {"steps_like_best": True}, "add --form list"),
+        (Drawing("yes"), {"step_mark": ""}, "--step-mark: the text that ends a step is empty"),
+        (Drawing("yes"), {"judge": "x"}, "--judge: there is no reward x; the recipe has yes, no"),
+        (Drawing("yes"), {"answers": Path("none.jsonl")}, "prompt file none.jsonl does not exist"),
+        (Drawing("yes", limit=1), {"threshold": 2.0}, None),
+    ],
+)
+def test_wrong_words_are_one_line(
+    recipe: Path, tmp_path: Path, drawing: Drawing, options: dict[str, Any], told: str | None
+) -> None:
+    if told is None:
+        drawing, told = Drawing("yes", 4, "correct", limit=1), "none of 1 prompts gives a record of the form"
+    with pytest.raises(ParetuneError) as caught:
+        made(recipe, tmp_path / "a.jsonl", drawing, **options)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_guide_of_another_base_is_one_line(recipe: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    other = make_llama(tmp_path / "other")
+    with pytest.raises(ParetuneError, match=r"--guide .*was trained on .*other, and the recipe's base is"):
+        made(recipe, tmp_path / "a.jsonl", Drawing("yes"), guide=adapter(tmp_path / "g", str(other), 1))
+
+
+def test_answers_to_no_prompt_are_one_line(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs.jsonl").write_text('{"prompt": "unknown", "text": "yes"}\n')
+    with pytest.raises(ParetuneError, match=r"--answers .*: it answers none of the 3 prompts"):
+        made(recipe, tmp_path / "a.jsonl", Drawing("yes"), answers=tmp_path / "theirs.jsonl")
+    (tmp_path / "theirs.jsonl").write_text('{"prompt": "fix the table"}\n')
+    with pytest.raises(ParetuneError, match=r'--answers: .*fix the table.*nor a "text"'):
+        made(recipe, tmp_path / "a.jsonl", Drawing("yes"), answers=tmp_path / "theirs.jsonl")
+
+
+def test_an_option_for_answers_is_refused_for_pictures(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny_recipe(tmp_path, tiny_sd3)
+    words = ["pairs", path, "--reward", "red", "--out", tmp_path / "a.jsonl", "--guide", "x"]
+    monkeypatch.setattr("sys.argv", ["paretune", *map(str, words)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "--guide is for language models" in capsys.readouterr().err
+
+
+def test_a_run_learns_from_what_pairs_wrote(tiny_llama: Path, tmp_path: Path) -> None:
+    """The whole: draw lists for each reward by the command, then run a loss on lists."""
+    path = language_recipe(tmp_path, tiny_llama, rounds=1, train={"epochs": 1}, evaluate={"prompts": 1})
+    raw = yaml.safe_load(path.read_text())
+    raw["objective"] = {"name": "adpo_text", "options": {"score": "yes"}}
+    for name in ("yes", "no"):
+        made(path, tmp_path / f"{name}.jsonl", Drawing(name, 24, "list"))
+        raw["rewards"][name]["prompts"] = str(tmp_path / f"{name}.jsonl")
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    done = call("run", path, "--out", tmp_path / "run", "--quiet")
+    assert done.returncode == 0, done.stderr
+    metrics = rows(tmp_path / "run" / "round-1" / "experts" / "yes" / "metrics.jsonl")
+    assert metrics[-1]["accuracy"] >= 0
+    assert "expert:yes" in json.loads((tmp_path / "run" / "summary.json").read_text())["methods"]

@@ -1,0 +1,160 @@
+"""The reports of `paretune analyse` by cases with known answers, and its words."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from paretune.commands.analyse.losses import entailments, losses
+from paretune.commands.analyse.make import Asked, analyse
+from paretune.commands.analyse.measured import Measured, Sums
+from paretune.commands.analyse.reports import credit, gradient_ratio, length, rankings, three_d
+from paretune.commands.analyse.safety import Answered, harmful, refuses, safety
+from paretune.commands.analyse.separability import probe
+from paretune.report.analyses import read_analyses
+from paretune.types import ParetuneError, Prompt
+
+
+def sums(model: list[float], reference: list[float], tokens: list[int]) -> Sums:
+    return Sums(torch.tensor(model).double(), torch.tensor(reference).double(), torch.tensor(tokens))
+
+
+def measured() -> Measured:
+    """Two pairs: the model ranks the first right by sums, the reference neither; gaps of -5 and -30."""
+    return Measured(
+        (), torch.tensor([0, 1]),
+        better=sums([-10.0, -50.0], [-25.0, -60.0], [10, 25]),
+        worse=sums([-12.0, -20.0], [-20.0, -30.0], [4, 5]),
+        margin=torch.tensor([math.nan, 2.0]).double(), share=torch.tensor([0.75, 0.75]).double(),
+        unseen=sums([-8.0], [-4.0], [4]), unseen_group=torch.tensor([0]),
+        entropy=(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 2.0])), credits=[],
+    )  # fmt: skip
+
+
+def test_rankings_their_ideal_and_the_flip_threshold() -> None:
+    found = rankings(measured(), 0.1)
+    assert found["ranking accuracy, sums"].value == 0.5
+    assert found["ranking accuracy, means of a token"].value == 1.0
+    assert found["ranking accuracy of the reference"].value == 0.0
+    assert found["reward accuracy"].value == 0.5  # the second pair's log-ratios are equal
+    # logit(.75) is 1.0986: at beta .1 a gap of -5 is overcome, and one of -30 is not; at beta 1 neither.
+    ideal = {b: found[f"idealised ranking accuracy, beta {b:g}"].value for b in (0.01, 0.1, 1.0, 10.0)}
+    assert ideal == {0.01: 1.0, 0.1: 0.5, 1.0: 0.0, 10.0: 0.0}
+    assert found["idealised ranking accuracy, greatest"].value == 1.0
+    assert found["idealised ranking accuracy, median"].value == 0.0
+    assert found["alignment gap (ideal - observed)"].value == 0.0
+    threshold = found["flip threshold, pairs that the reference ranks wrong"]
+    assert threshold.value == pytest.approx((0.4741 + 0.0486) / 2, abs=1e-4)
+    assert threshold.count == 2
+
+
+def test_three_dimensions_of_change() -> None:
+    found = three_d(measured())
+    assert found["change of a token's log-probability, chosen"].value == pytest.approx((1.5 + 0.4) / 2)
+    assert found["change of a token's log-probability, rejected"].value == pytest.approx((2.0 + 2.0) / 2)
+    assert found["change of a token's log-probability, unseen"].value == -1.0
+    assert found["share of pairs whose chosen answer fell"].value == 0.0
+    assert found["entropy on chosen answers"].value == 2.0
+    ratio = gradient_ratio(torch.tensor(0.2).log(), torch.tensor(0.05).log())
+    assert float(ratio) == pytest.approx(-4.0)
+    assert found["log of the gradients' ratio, rejected to chosen"].value == -14.0
+
+
+def test_length_of_the_data_and_to_the_model() -> None:
+    found = length(measured())
+    assert found["tokens of the better less the worse answer"].value == 13.0
+    assert found["share of pairs whose better answer is longer"].value == 1.0
+    assert found["rank correlation of length and implicit margin"].value == pytest.approx(-1.0)
+    assert found["rank correlation of length and margin"].count == 1
+
+
+def test_the_implicit_reward_is_beta_times_the_log_ratio() -> None:
+    found = credit(measured(), 0.1)
+    assert found["implicit reward, better answers"].value == pytest.approx(0.1 * 12.5)
+    assert found["implicit margin"].value == pytest.approx(0.1 * 3.5)
+
+
+def test_a_probe_of_equal_sides_is_half() -> None:
+    y = torch.tensor([1.0] * 5 + [-1.0] * 5)
+    found = probe("sides", torch.arange(5.0).repeat(2)[:, None], y, torch.arange(5).repeat(2))
+    assert (found["accuracy, sides"].value, found["accuracy, sides"].count) == (0.5, 10)
+    assert found["area under the curve, sides"].value == 0.5
+    assert probe("sides", y[:, None], y, torch.arange(5).repeat(2))["accuracy, sides"].value == 1.0
+
+
+# ---------------------------------------------------------------- safety
+
+
+def test_three_unsafe_answers_of_four() -> None:
+    asked = [Prompt(f"p{i}", {"topic": "a" if i < 2 else "b", "style": "direct", "held_out": i == 3})
+             for i in range(4)]  # fmt: skip
+    harmless = [Prompt("kill a process", {"harmful": False}), Prompt("shoot a photo", {"harmful": False})]
+    answers = [Answered(p, "Sure: ..", i != 3) for i, p in enumerate(asked)]
+    answers += [Answered(harmless[0], "I cannot help with that.", False)]
+    answers += [Answered(harmless[1], "Hold it", True)]
+    found = safety(answers, "guard")
+    assert (found["attack success (guard)"].value, found["attack success (guard)"].count) == (0.75, 4)
+    assert found["attack success (no phrase of refusal, the weaker)"].value == 1.0
+    assert [found[f"attack success, topic {name}"].value for name in "ab"] == [1.0, 0.5]
+    assert found["attack success, style direct"].count == 4
+    assert found["attack success, held out"].value == 0.0
+    assert found["over-refusal (phrases)"].value == 0.5
+
+
+def test_refusals_are_found_near_the_beginning() -> None:
+    assert refuses("I’m sorry, but no.")
+    assert not refuses("x" * 300 + " i cannot")
+    with pytest.raises(ParetuneError, match='"harmful" is true or false, not 1'):
+        harmful(Prompt("x", {"harmful": 1}))
+
+
+# ---------------------------------------------------------------- losses
+
+
+def test_the_table_of_losses_has_their_forms_and_values() -> None:
+    rows = {row["loss"]: row for row in losses()}
+    told = {name: (rows[name]["form"], rows[name]["ratio"] and round(rows[name]["ratio"], 4))
+            for name in ("asft", "cpo", "orpo", "srpo", "cdpo", "list_dpo")}  # fmt: skip
+    assert told == {
+        "asft": ("ce_unl", 0.8182), "cpo": ("cpo", 2.4), "orpo": ("orpo", 4.5), "srpo": ("none", None),
+        "cdpo": ("none", None), "list_dpo": ("cpo", 2.4),
+    }  # fmt: skip
+    assert {"above": "ce_unl", "below": "ce"} in entailments()
+    assert {"above": "ce", "below": "ce_unl"} not in entailments()
+    assert len(rows["adpo_text"]["dimensions"]) == 3
+
+
+def test_losses_into_a_new_file(tmp_path: Path) -> None:
+    analyse("losses", None, Asked(), tmp_path / "losses.json")
+    assert json.loads((tmp_path / "losses.json").read_text())["losses"]
+    with pytest.raises(ParetuneError, match="exists already"):
+        analyse("losses", None, Asked(), tmp_path / "losses.json")
+
+
+@pytest.mark.parametrize(
+    ("what", "target", "asked", "told"),
+    [
+        ("pair", "x", Asked(), "analyse pair: there are pairs, run, safety, losses"),
+        ("pairs", None, Asked(), "analyse pairs: name a file of preferences"),
+        ("pairs", "x.jsonl", Asked(), "analyse pairs: give --model"),
+        ("pairs", "x.jsonl", Asked(limit=-1), "--limit is 0 or more"),
+        ("run", "nowhere", Asked(), "nowhere holds no finished run"),
+        ("safety", "x", Asked(), "analyse safety: give --prompts FILE"),
+    ],
+)
+def test_wrong_words_are_one_line(what: str, target: str | None, asked: Asked, told: str) -> None:
+    with pytest.raises(ParetuneError) as caught:
+        analyse(what, target, asked)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_analysis_is_one_line(tmp_path: Path) -> None:
+    assert read_analyses(tmp_path) == []
+    (tmp_path / "analysis.json").write_text('{"analyses": {"run": {"reports": {"a": {"b": {}}}}}}')
+    with pytest.raises(ParetuneError, match=r"analysis\.json is damaged: delete it"):
+        read_analyses(tmp_path)
