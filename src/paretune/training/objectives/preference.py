@@ -213,7 +213,7 @@ class PreferenceObjective(FlowObjective[Options]):
             kl = velocity_kl(velocity, anchor)
         loss = self.compared(e, reference, index)
         total = loss + self.setting.kl * kl if self.setting.kl > 0 else loss
-        (total * share).backward()
+        self.setting.scaled(total * share).backward()
         facts = self.facts(e.detach(), reference, index, slot)
         self._add(sums, share, loss=float(loss.detach()), kl=float(kl.detach()), **facts)
 
@@ -243,7 +243,7 @@ class PreferenceObjective(FlowObjective[Options]):
             if self.setting.kl > 0:
                 kl = velocity_kl(velocity, anchors[number]) * len(index) / len(part)
                 total = total + self.setting.kl * kl
-            (total / self.slots).backward()
+            self.setting.scaled(total / self.slots).backward()
         facts = self.facts(e.detach(), reference, part, slot)
         self._add(sums, 1 / self.slots, loss=float(loss.detach()), kl=kls, **facts)
 
