@@ -1,9 +1,9 @@
 """A process that has loaded the libraries already, of which every `paretune` that a test calls is a fork.
 
 Starting Python and loading torch, diffusers and transformers takes seconds, and a whole run does it at least
-twice. This process does it once for all calls of a test process. Each call is still a process of its own, with
-its own paretune, environment, folder, standard streams and exit code. PARETUNE_TESTS_COLD=1 starts every
-command as a user does; tests that stop or kill a command always do.
+twice. This process does it once for all calls of a test process. Each call is still a process of its own,
+with its own paretune, environment, folder, standard streams and exit code. PARETUNE_TESTS_COLD=1 starts
+every command as a user does; tests that stop or kill a command always do.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from typing import IO, Any, NoReturn
 # No paretune among them: it reads the environment when it is imported.
 LIBRARIES = ("torch", "transformers", "diffusers", "peft", "scipy.stats", "matplotlib.pyplot", "jinja2",
              "rich.progress", "typer", "pydantic", "yaml", "PIL.Image")  # fmt: skip
-CLASSES = {"diffusers": ("StableDiffusion3Pipeline", "AutoencoderKL", "SD3Transformer2DModel",
-                         "FlowMatchEulerDiscreteScheduler"),
-           "transformers": ("CLIPTextModelWithProjection", "CLIPTokenizer", "PreTrainedTokenizerFast")}  # fmt: skip
+CLASSES = {
+    "diffusers": ("StableDiffusion3Pipeline", "AutoencoderKL", "SD3Transformer2DModel",
+                  "FlowMatchEulerDiscreteScheduler"),
+    "transformers": ("CLIPTextModelWithProjection", "CLIPTokenizer", "PreTrainedTokenizerFast"),
+}  # fmt: skip
 
 
 class WarmProcess:

@@ -20,6 +20,7 @@ from paretune.training.objectives.preference import PreferenceObjective
 from paretune.training.trainers import check_experts, check_objective
 from paretune.types import ParetuneError, Prompt
 from tests.conftest import tiny_recipe
+from tests.integration.test_preference_objectives import accumulated, counting
 from tests.preference_files import write_records
 
 PROMPTS = [Prompt("a red circle moves left"), Prompt("a blue cross moves up"), Prompt("a star moves down")]
@@ -53,6 +54,9 @@ def test_dense_dpo_compares_the_frames_of_guided_pairs(tiny_hunyuan: Path, tmp_p
     first, second = objective.lists.score.view(2, 2, 3).transpose(0, 1)
     assert not torch.equal(first, second)
     assert of.epoch()["kl"] > 0
+    count = counting(of)
+    accumulated(of, torch.arange(4), 96)
+    assert 3 * count["learned"] + count["looked"] == 8 * 2 * objective.slots  # 8 passes a pair and level
 
 
 def test_frames_of_one_label_and_equal_gap_are_the_whole_clip(tiny_hunyuan: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from paretune.training.objectives.preference import PreferenceObjective
 from paretune.training.trainers import check_experts, check_objective
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
+from tests.integration.test_preference_objectives import accumulated, begun, counting, moved
 from tests.preference_files import (
     CAPTIONS,
     make_hpd,
@@ -247,6 +249,25 @@ def test_captions_a_side_are_read_and_weigh_the_list(tiny_sd3: Path, tmp_path: P
     first = 0 if caption[0, 0] == of.objective.lists.prompt[0] else 1  # type: ignore[index]
     assert weight[first].item() == pytest.approx(1.0)  # the winner's caption is the prompt
     assert 0 < weight[1 - first] < 1
+    of.objective.begin_epoch(batch, torch.Generator().manual_seed(0))
+    count, whole = counting(of), torch.arange(4)
+    weighed, _ = accumulated(of, whole, 96)
+    assert 3 * count["learned"] + count["looked"] == 8 * 2 * of.objective.slots
+    of.objective.lists = replace(of.objective.lists, weight=torch.ones(2))
+    assert (accumulated(of, whole, 96)[0] - weighed).norm() > 0.05 * weighed.norm()
+
+
+def test_where_meaning_does_not_count_sem_dpo_is_plain(tiny_sd3: Path, tmp_path: Path) -> None:
+    """At alpha 0 all weights are 1: Diffusion-DPO with a caption a side."""
+    path = make_pairs(tmp_path / "data", captions=["a red circle", "two blue squares"])
+    found = []
+    for name, options in (("sem_dpo", {"alpha": 0.0}), ("dcpo", {})):
+        made = recipe(tmp_path / f"{name}-recipe", tiny_sd3, path, name, options=options)
+        of = trainer(tmp_path / name, made)
+        part = begun(of)
+        moved(of)
+        found.append(accumulated(of, part, 96)[0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)
 
 
 def test_pictures_are_encoded_once(

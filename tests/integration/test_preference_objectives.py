@@ -109,7 +109,8 @@ def test_a_preset_begins_at_the_reference_and_trains(tiny_sd3: Path, tmp_path: P
 # What a pair, or a list of three, or a step costs in forward passes of a sample; a backward pass is two.
 COSTS: dict[str, tuple[float, dict[str, Any]]] = {
     "diffusion_dpo": (8, {}), "pnapo": (8, {}), "linear_dpo": (8, {}), "madpo": (8, {}), "dcpo": (8, {}),
-    "tpo": (8, {}), "rank_dpo": (12, {}), "adpo": (12, {}), "lpo_list": (12, {}), "dgpo": (12, {}),
+    "tpo": (8, {}), "tkto": (8, {}),
+    "rank_dpo": (12, {}), "adpo": (12, {}), "lpo_list": (12, {}), "dgpo": (12, {}),
     "patch_dpo": (6, {}), "mapo": (6, {}), "diffusion_kto": (12, {}), "d3po": (8, {}), "dro": (8, {}),
     "smpo": (8, {}), "spo": (4, {"threshold": 0.0}),
 }  # fmt: skip

@@ -18,7 +18,7 @@ from paretune.training.preferences.compare import softened
 from paretune.training.preferences.guided import first_level, redrawn, segments
 from paretune.training.preferences.levels import drawn_sigmas
 from paretune.training.preferences.options import PreferenceOptions
-from paretune.training.preferences.patches import patch_quality, weighted
+from paretune.training.preferences.patches import patch_quality, ranked, weighted
 from paretune.training.preferences.presets import PRESETS
 from paretune.training.preferences.sets import PreferenceSet, forget_sets, load_set, save_set
 from paretune.training.preferences.watch import watched
@@ -175,12 +175,19 @@ def test_patches_that_are_alike() -> None:
     torch.testing.assert_close(same.quality, torch.stack([torch.zeros(16), torch.ones(16)]))
 
 
+def test_a_patchs_quality_is_its_rank_in_the_set() -> None:
+    assert ranked(torch.tensor([[0.98, 0.99], [0.97, 0.99]])).tolist() == [[0.5, 1.0], [0.25, 1.0]]
+    assert ranked(torch.ones(1, 3)).tolist() == [[1.0] * 3]
+
+
 def test_candidates_count_where_their_scores_differ() -> None:
     score = torch.tensor([[0.9, 0.1, 0.5], [0.5, 0.51, 0.5]])
     assert decided(score, 0.3).tolist() == [0]
     assert decided(100 * score - 3, 0.3).tolist() == [0]  # the scale of the reward does not enter
     assert decided(score, 0.0).tolist() == [0, 1]
     assert decided(torch.ones(2, 3), 0.0).tolist() == []
+    apart = score + torch.tensor([[0.0], [1000.0]])  # nor does how far prompts differ from each other
+    assert decided(apart, 0.3).tolist() == [0]
 
 
 def test_scores_on_the_scale_of_the_set() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,6 +28,13 @@ def sample(
     out: NewFolder,
     prefer: Annotated[
         str | None, typer.Option("--prefer", help="Weights of the run's rewards, as \"ocr=0.7 beauty=0.3\".")
+    ] = None,
+    prefer_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--prefer-from", metavar="FILE",
+            help="Fit the weights to choices in a .jsonl file: 4 or more of prompt, chosen, rejected.",
+        ),
     ] = None,
     method: Annotated[
         str | None,
@@ -65,7 +73,7 @@ def sample(
         source, prompt, out,
         prefer=prefer, method=method, tokens=tokens, count=count, seed=seed, steps=steps, guidance=guidance,
         images=image or (), beams=beams, revisions=revise, trust_rewards=trust_rewards, verify=verify,
-        say=speaker(quiet),
+        say=speaker(quiet), prefer_from=prefer_from,
     )  # fmt: skip
     if as_json:
         print_json(table)

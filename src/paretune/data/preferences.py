@@ -7,7 +7,9 @@ A .jsonl file has one record on each line, in one of these forms; files are rela
     {"prompt": .., "chosen": file, "rejected": file}
     {"prompt": .., "image_path": [files], "human_preference": [1, 0]}           HPDv2; or "rank"
 
-Without scores or ranks, the best comes first. "captions": [..] gives each sample a caption of its own.
+Without scores or ranks, the best comes first. "captions": [..] gives each sample a caption of its own,
+"segments": [[..], ..] each clip the scores of its equal parts in time, and "patches": [grid or null, ..] each
+picture the weights of its patches, rows of numbers from 0 to 1.
 "hf:OWNER/NAME@SPLIT" is a dataset whose rows have such a form, or Pick-a-Pic's: caption, jpg_0, jpg_1,
 label_0.
 """
@@ -18,13 +20,14 @@ import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from paretune.types import ParetuneError
 
 from .hub import PREFIX
+from .part_labels import judged_of, read_patches, read_segments
 
 Media = Path | bytes
 LARGEST = 2**30  # bytes of a file, which is read at once
@@ -35,7 +38,9 @@ class Preference:
     """Some samples of one prompt.
 
     samples: K files, or their bytes. scores: K numbers, greater is better. captions: K, or None: the prompt.
-    where: the file and the line, for messages.
+    where: the file and the line, for messages. judged: reward -> its K raw scores, as `paretune pairs` writes
+    them. segments: for each sample the scores of its equal parts in time. patches: for each sample a grid of
+    weights in [0, 1], or None.
     """
 
     prompt: str
@@ -43,6 +48,9 @@ class Preference:
     scores: tuple[float, ...]
     captions: tuple[str, ...] | None
     where: str
+    judged: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
+    segments: tuple[tuple[float, ...], ...] | None = None
+    patches: tuple[tuple[tuple[float, ...], ...] | None, ...] | None = None
 
 
 @functools.lru_cache(maxsize=8)
@@ -90,7 +98,12 @@ def read_record(record: Mapping[str, Any], where: str, folder: Path) -> Preferen
         else tuple(float(len(samples) - i) for i in range(len(samples)))  # fmt: skip
     if captions is not None and not all(isinstance(c, str) and c.strip() for c in captions):
         raise ParetuneError(f"{where}: a caption is a text that is not empty")
-    return Preference(prompt, media, numbers, None if captions is None else tuple(captions), where)
+    told = None if captions is None else tuple(captions)
+    return Preference(
+        prompt, media, numbers, told, where, judged_of(record.get("answers")),
+        read_segments(record.get("segments"), len(media), where),
+        read_patches(record.get("patches"), len(media), where),
+    )  # fmt: skip
 
 
 Parts = tuple[Sequence[Any], Sequence[Any] | None, Sequence[Any] | None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -102,6 +102,17 @@ class Answers:
             front_plots(self.front, place, method, bool(typed)),
             "; ".join(self.sampler.cuts([text])),
         )  # fmt: skip
+
+    @property
+    def can_choose(self) -> bool:
+        """Whether the page can ask which of two samples is better: of two rewards, without input pictures."""
+        return len(self.source.rewards) > 1 and not self.source.takes_picture
+
+    def kept(self, request: Request) -> Kept:
+        """One sample with its scores, drawn now or before. The request is checked; raises ParetuneError."""
+        self.source.mixed(request)
+        self._input(request)
+        return self._kept(replace(request, preference=self._asked(request.method, request.preference or ())))
 
     def _input(self, request: Request) -> str:
         """The path of the input picture that a request is drawn from, "" for none.

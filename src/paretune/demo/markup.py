@@ -72,6 +72,21 @@ def bars(
     return f'<table class="pt-bars"><caption>Scores of these two {made}</caption>{"".join(rows)}</table>'
 
 
+def fitted(rows: Sequence[tuple[str, float, float]], choices: int, explained: float) -> str:
+    """The weights that choices show. rows: (reward, weight, its standard deviation)."""
+    lines = []
+    for name, share, error in rows:
+        low, high = 100 * max(0.0, share - error), 100 * min(1.0, share + error)
+        lines.append(
+            f"<tr><th scope='row'>{shown(name)}</th><td><span class='pt-fit'>"
+            f"<span class='pt-likely' style='left:{low:.1f}%;width:{high - low:.1f}%'></span>"
+            f"<span class='pt-best' style='left:{100 * share:.1f}%'></span></span></td>"
+            f"<td class='pt-value'>{share:.2f} ± {error:.2f}</td></tr>"
+        )
+    told = f"Weights from {choices} choices; they explain {explained:g}. Band: one standard deviation."
+    return f'<table class="pt-fitted"><caption>{told}</caption>{"".join(lines)}</table>'
+
+
 def _bar(title: str, place: int, value: float, span: tuple[float, float]) -> str:
     low, high = span
     share = (value - low) / (high - low) if high > low else 0.0

@@ -13,6 +13,7 @@ import gradio as gr
 from ..types import ParetuneError
 from . import asked, markup
 from .answers import LABELS, Answers
+from .choosing_panel import QUICK, Choosing
 
 HERE = Path(__file__).parent
 CSS, FRONT_JS = (HERE / "page.css").read_text("utf-8"), (HERE / "front.js").read_text("utf-8")
@@ -47,6 +48,8 @@ class Page:
                     "point sets the sliders to it.</p>", elem_id="pt-front-head")  # fmt: skip
             self.front = gr.HTML(elem_id="pt-front", js_on_load=FRONT_JS)
             self._wire()
+            if answers.can_choose:
+                Choosing(self)
 
     def inputs(self) -> dict[int, int]:
         """The number of every question -> how many values it carries."""
@@ -90,20 +93,16 @@ class Page:
         setting = [self.prompt, self.method, self.tokens, self.seed, *self.sliders]
         setting += [self.picker] if self.picker else []
         shown = [self.message, self.samples, self.bars, self.front]
-        quick: dict[str, Any] = {
-            "trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private",
-            "concurrency_id": "draw", "concurrency_limit": 1,
-            "preprocess": False,  # `asked` checks what comes in, so that no message of Python is shown
-        }  # fmt: skip
+        self.setting, self.shown, quick = setting, shown, QUICK
         changes = [self.method.input, self.seed.input, self.tokens.submit, *(s.input for s in self.sliders)]
         changes += [self.picker.input] if self.picker else []
-        gr.on([self.blocks.load, *changes], self._answer, setting, shown, **quick)
+        gr.on([self.blocks.load, *changes], self.answer, setting, shown, **quick)
         gr.on([self.button.click, self.prompt.submit], self._generate, [self.lock, *setting],
               [self.seed, *shown], **quick)  # fmt: skip
         self.examples.click(self._example, [self.examples, *setting[1:]], [self.prompt, *shown], **quick)
         self.front.click(self._point, setting, [self.method, self.tokens, *self.sliders, *shown], **quick)
 
-    def _answer(self, prompt: Any, method: Any, tokens: Any, seed: Any, *weights: Any) -> list[Any]:
+    def answer(self, prompt: Any, method: Any, tokens: Any, seed: Any, *weights: Any) -> list[Any]:
         """weights: followed by the input picture, where the page has a place for one."""
         weights, image = (weights[:-1], weights[-1]) if self.picker else (weights, "")
         try:
@@ -118,16 +117,16 @@ class Page:
     def _generate(self, kept: Any, prompt: Any, method: Any, tokens: Any, seed: Any,
                   *weights: Any) -> list[Any]:  # fmt: skip
         if kept:
-            return [gr.skip(), *self._answer(prompt, method, tokens, seed, *weights)]
+            return [gr.skip(), *self.answer(prompt, method, tokens, seed, *weights)]
         chosen = secrets.randbelow(SEEDS)
-        return [chosen, *self._answer(prompt, method, tokens, chosen, *weights)]
+        return [chosen, *self.answer(prompt, method, tokens, chosen, *weights)]
 
     def _example(self, place: Any, method: Any, tokens: Any, seed: Any, *weights: Any) -> list[Any]:
         number = asked.whole(place)
         if not 0 <= number < len(self.shown_examples):
             return [gr.skip(), markup.message("there is no such example"), *[gr.skip()] * 3]
         text = self.shown_examples[number]
-        return [text, *self._answer(text, method, tokens, seed, *weights)]
+        return [text, *self.answer(text, method, tokens, seed, *weights)]
 
     def _point(self, event: gr.EventData, prompt: Any, method: Any, tokens: Any, seed: Any,
                *weights: Any) -> list[Any]:  # fmt: skip
@@ -139,5 +138,5 @@ class Page:
             kept = [gr.skip()] * (len(self.sliders) + 2)
             return [*kept, markup.message(f"this click set nothing: {error}"), *[gr.skip()] * 3]
         # The point was measured without tokens.
-        answer = self._answer(prompt, method, "", seed, *weights, *image)
+        answer = self.answer(prompt, method, "", seed, *weights, *image)
         return [method, "", *(round(weight, 2) for weight in weights), *answer]

@@ -65,6 +65,11 @@ class Epoch(TypedDict):
     reward_std: NotRequired[Logged | None]
     kl: NotRequired[Logged | None]
     loss: NotRequired[Logged | None]
+    accuracy: NotRequired[Logged | None]
+    w_diff: NotRequired[Logged | None]
+    l_diff: NotRequired[Logged | None]
+    tau_levels: NotRequired[Annotated[list[Logged | None], Field(min_length=4, max_length=4)]]
+    margins: NotRequired[Annotated[list[Whole], Field(min_length=10, max_length=10)]]
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -97,6 +102,15 @@ class RoundFacts(TypedDict):
 
 
 @with_config(ConfigDict(extra="allow"))
+class PairOrders(TypedDict):
+    """How often the scorers of a file of pairs order alike; see `ops.orders.Orders`."""
+
+    names: list[Text]
+    alike: list[list[Number | None]]
+    pairs: list[list[Whole]]
+
+
+@with_config(ConfigDict(extra="allow"))
 class Summary(TypedDict):
     """summary.json. `read_summary` takes the keys that its caller needs."""
 
@@ -113,6 +127,7 @@ class Summary(TypedDict):
     described: NotRequired[list[Text]]
     timing: NotRequired[dict[Text, Annotated[Number, Field(ge=0)]]]
     budget: NotRequired[dict[Text, Whole]]
+    pairs: NotRequired[dict[Text, PairOrders]]
 
 
 @with_config(ConfigDict(extra="allow"))

@@ -12,6 +12,7 @@ from . import curves, fronts
 from .canvas import Plot
 from .gains import Change, aligned_method, changes, directed, paired_changes
 from .palette import method_look
+from .preferences import preference_plots
 from .read import Run
 
 Means = dict[str, float]  # by reward
@@ -38,7 +39,7 @@ _BUDGET = "Training samples that each method was allowed."
 
 def all_plots(run: Run) -> list[Plot]:
     """Every plot that the tables of the run allow, in the order of the page."""
-    plots = _fronts(run) + _tax(run) + _learning(run) + _contraction(run)
+    plots = _fronts(run) + _tax(run) + _learning(run) + preference_plots(run) + _contraction(run)
     if run.summary.get("timing") or run.metrics:
         caption = "Wall time by phase; below, where an update of each expert spends it."
         plots.append(Plot("timing", "timing", caption, partial(curves.timing, run)))

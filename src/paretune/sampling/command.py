@@ -10,6 +10,7 @@ from typing import Any
 from ..limits import LARGEST
 from ..rewards.trust import left_out
 from ..types import ParetuneError
+from .choices import preferred_from, read_choices, shown_fit
 from .decoding import check_decoding
 from .request import (
     Request,
@@ -42,6 +43,7 @@ def sample_folder(
     trust_rewards: bool = False,
     say: Callable[[str], None] = lambda _: None,
     verify: bool = False,
+    prefer_from: Path | None = None,
 ) -> dict[str, Any]:
     """Draw samples of every prompt into a new folder. All options are checked first.
 
@@ -62,31 +64,58 @@ def sample_folder(
         trust_rewards: whether the code of rewards that are files or modules may be run.
         say: called with a line that names the rewards which are therefore not run.
         verify: hash every file of a run.
+        prefer_from: a file of choices (see `choices`), whose preference is taken in place of `prefer`.
 
     Returns:
-        The content of sample.json.
+        The content of sample.json; with `prefer_from`, and `preferred`: see `choices.shown_fit`.
     """
+    if prefer is not None and prefer_from is not None:
+        raise ParetuneError("--prefer and --prefer-from both say a preference: give one of them")
     check_place(out)
     read_count(count)
-    if method is not None:
-        read_method(method)
     source = _adjusted(open_source(target, trust_rewards, verify), steps, guidance)
+    chosen = read_method(method or ("base" if source.run_folder is None else source.methods[0]))
+    preference = None if prefer is None else read_preference(prefer, _rewards(source))
+    requests = _requests(source, prompts, chosen, preference, seed, tokens, images, beams, revisions)
+    for line in check_decoding(source, requests, count):
+        say(f"note: {line}")
+    records = None if prefer_from is None else read_choices(prefer_from, source)
+    if records is not None:
+        source.mixed(replace(requests[0], preference=source.default_preference))  # whether it takes one
+    if source.unscored:
+        say(left_out(list(source.unscored.values())))
+    sampler = Sampler(source)
+    if records is None:
+        return sample_to(sampler, requests, count, out)
+    fit, choices = preferred_from(records, sampler)
+    requests = [replace(request, preference=fit.preference) for request in requests]
+    told = shown_fit(fit, choices, source.rewards)
+    say(_told(told))
+    return sample_to(sampler, requests, count, out, {"preferred": told})
+
+
+def _requests(
+    source: ModelSource, prompts: Sequence[str], method: str, preference: tuple[float, ...] | None, seed: int,
+    tokens: str, images: Sequence[str], beams: int, revisions: int,
+) -> list[Request]:  # fmt: skip
+    """A request for every prompt. Raises ParetuneError for one that the source cannot draw."""
     medium = source.medium
     texts = [read_prompt(text, medium.longest, medium.lines) for text in prompts]
-    chosen = method or ("base" if source.run_folder is None else source.methods[0])
-    preference = None if prefer is None else read_preference(prefer, _rewards(source))
     requests = [
-        Request(text, chosen, preference, read_seed(seed), tokens.strip(), image, beams, revisions)
+        Request(text, method, preference, read_seed(seed), tokens.strip(), image, beams, revisions)
         for text, image in zip(texts, read_images(images, len(texts)), strict=True)
     ]
     for request in requests:
         source.mixed(request)
         source.check_picture(request)
-    for line in check_decoding(source, requests, count):
-        say(f"note: {line}")
-    if source.unscored:
-        say(left_out(list(source.unscored.values())))
-    return sample_to(Sampler(source), requests, count, out)
+    return requests
+
+
+def _told(fit: dict[str, Any]) -> str:
+    """A line that tells what choices show."""
+    shares = ", ".join(f"{name} {share:.2f} ± {fit['error'][name]:.2f}"
+                        for name, share in fit["preference"].items())  # fmt: skip
+    return f"{fit['choices']} choices prefer {shares}; this explains {fit['explained']:g} of them"
 
 
 def _rewards(source: ModelSource) -> tuple[str, ...]:

@@ -93,7 +93,17 @@ class Sampler:
 
     def score(self, request: Request, drawn: Samples) -> Drawn:
         """Score samples of a request with the run's rewards."""
-        prompt, samples = self.prompt(request), restored(drawn)
+        prompt = self.prompt(request)
+        scores, left_out = self._score(prompt, restored(drawn))
+        return Drawn(prompt, drawn, scores, left_out)
+
+    def scored(self, request: Request, samples: Samples) -> tuple[dict[str, float], ...]:
+        """The scores of samples that were not drawn here, as rewards take them, for a request's prompt."""
+        return self._score(self.prompt(request), samples)[0]
+
+    def _score(
+        self, prompt: Prompt, samples: Samples
+    ) -> tuple[tuple[dict[str, float], ...], dict[str, str]]:
         scores: list[dict[str, float]] = [{} for _ in samples]
         left_out: dict[str, str] = dict.fromkeys(self.source.unscored, NOT_TRUSTED)
         with self._lock, self._threads():
@@ -104,7 +114,7 @@ class Sampler:
                     continue
                 for row, value in zip(scores, values, strict=True):
                     row[reward.name] = value
-        return Drawn(prompt, drawn, tuple(scores), left_out)
+        return tuple(scores), left_out
 
     def draw_scored(self, request: Request, count: int = 1) -> Drawn:
         """`draw`, then `score`."""

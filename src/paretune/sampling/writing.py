@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,17 @@ from .request import Request
 from .sampler import Drawn, Sampler
 
 
-def sample_to(sampler: Sampler, requests: Sequence[Request], count: int, out: Path) -> dict[str, Any]:
-    """Draw `count` samples of each request into the new folder `out`; returns the content of sample.json."""
+def sample_to(
+    sampler: Sampler, requests: Sequence[Request], count: int, out: Path,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Draw `count` samples of each request into the new folder `out`; returns the content of sample.json.
+
+    more: further entries of sample.json.
+    """
     check_place(out)
     drawn = [sampler.draw_scored(request, count) for request in requests]
-    return write_samples(sampler, requests, drawn, out)
+    return write_samples(sampler, requests, drawn, out, more)
 
 
 def check_new(out: Path) -> None:
@@ -47,8 +53,9 @@ def check_place(out: Path) -> None:
 
 
 def write_samples(
-    sampler: Sampler, requests: Sequence[Request], drawn: Sequence[Drawn], out: Path
-) -> dict[str, Any]:
+    sampler: Sampler, requests: Sequence[Request], drawn: Sequence[Drawn], out: Path,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Write pictures/ (or clips/, texts/), inputs/, prompts.jsonl, grid.png and sample.json.
 
     Args:
@@ -56,6 +63,7 @@ def write_samples(
         requests: what was asked for.
         drawn: the samples of each request.
         out: the new folder.
+        more: further entries of sample.json.
 
     Returns:
         The content of sample.json.
@@ -64,7 +72,7 @@ def write_samples(
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = partial_folder(out)
         try:
-            table = _fill(partial, sampler, requests, drawn)
+            table = _fill(partial, sampler, requests, drawn, more or {})
             check_new(out)  # another process may have made it in the meantime
             os.replace(partial, out)
         finally:
@@ -73,8 +81,9 @@ def write_samples(
 
 
 def _fill(
-    folder: Path, sampler: Sampler, requests: Sequence[Request], drawn: Sequence[Drawn]
-) -> dict[str, Any]:
+    folder: Path, sampler: Sampler, requests: Sequence[Request], drawn: Sequence[Drawn],
+    more: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
     rows: list[dict[str, Any]] = []
     records: list[dict[str, Any]] = []
     medium = sampler.medium
@@ -97,7 +106,7 @@ def _fill(
     table = {
         "made": medium.name, "grid": None if sheet is None else "grid.png",
         "rewards": list(sampler.source.rewards), "requests": everything, medium.name: rows,
-        "cut": sampler.cuts([request.prompt for request in requests]),
+        "cut": sampler.cuts([request.prompt for request in requests]), **more,
     }  # fmt: skip
     write_json(folder / "sample.json", table)
     return table

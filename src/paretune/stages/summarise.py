@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..config import RunConfig
+from ..data.preferences import load_preferences
 from ..files import write_json
+from ..ops.orders import order_matrix
 from ..planning.budget import counted, expert_budget, set_sizes
 from ..planning.plan import Plan
 from ..planning.words import described, exchange
@@ -79,8 +81,34 @@ def summarise(
         "exchanged": sent,
         "training_seconds": seconds,
     }  # fmt: skip
+    judged = file_orders(config, summary["higher_is_better"])
+    if judged:
+        summary["pairs"] = judged
     write_json(run_folder / "summary.json", summary)
     return summary
+
+
+def file_orders(config: RunConfig, higher: Mapping[str, bool]) -> dict[str, Any]:
+    """For every expert that learned from a file with scores of rewards: how often these order alike.
+
+    higher: reward -> whether more of it is better. `file` is the file's own order.
+    """
+    found: dict[str, Any] = {}
+    for name, own in config.rewards.items():
+        records = load_preferences(own.pairs) if own.pairs else ()
+        known = [r for r in config.rewards if any(r in record.judged for record in records)]
+        if known:
+            lists = [{"file": record.scores, **_better(record.judged, known, higher)} for record in records]
+            found[name] = asdict(order_matrix(lists, ["file", *known]))
+    return found
+
+
+def _better(
+    judged: Mapping[str, Sequence[float]], names: Sequence[str], higher: Mapping[str, bool]
+) -> dict[str, list[float]]:
+    """Scores with greater as better."""
+    return {name: [value * (1 if higher.get(name, True) else -1) for value in judged[name]]
+            for name in names if name in judged}  # fmt: skip
 
 
 def _apart(scales: list[Scale]) -> list[Scale]:

@@ -133,7 +133,7 @@ class ExpertTrainer:
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, self.state.epoch))
         collected = self.objective.collect(self, generator)
         begin = time.perf_counter()
-        losses = self.update(collected.batch, generator)
+        losses = {**self.update(collected.batch, generator), **self.objective.end_epoch()}
         if self.objective.sampling_decay is not None:
             blend(self.state.old, self.state.parameters, self.objective.sampling_decay)
         self.state.epoch += 1

@@ -225,6 +225,10 @@ class FlowObjective(Objective, Generic[T]):
     def end_update(self) -> None:
         """The trainer calls this after every optimiser step."""
 
+    def end_epoch(self) -> dict[str, Any]:
+        """Facts for the epoch's row of metrics that are not means over its updates: by default none."""
+        return {}
+
     # ------------------------------------------------------------ velocities
 
     def velocity(self, x: torch.Tensor, sigma: torch.Tensor, conditions: Conditions) -> torch.Tensor:

@@ -14,42 +14,38 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
-from ...config import RunConfig
 from ...models.detect import family_of
 from ...models.flow import Sampling, Trajectories, stochastic_step
 from ...ops.policy_losses import velocity_kl
 from ...ops.preference_losses import coefficients, comparable
-from ...types import ParetuneError
 from ..mixture import Mixture
 from ..preferences.builders import Maker
 from ..preferences.captions import changed_all
 from ..preferences.cells import cell_errors
-from ..preferences.checking import check_recipe
 from ..preferences.compare import COMPARE, Lists, reduced, softened
-from ..preferences.file_lists import check_file, file_captions
+from ..preferences.file_lists import file_captions
 from ..preferences.levels import Levels, View, draw_levels, invert_levels, view
-from ..preferences.options import PreferenceOptions, kind_of
-from ..preferences.presets import PRESETS, Composition
+from ..preferences.options import kind_of
+from ..preferences.presets import PRESETS
 from ..preferences.sets import PreferenceSet
 from ..preferences.sources import lists_of
-from ..preferences.watch import watched
+from ..preferences.watch import Watch, still_winners, watched
 from ..preferences.weights import WEIGHTS, soft_scores
 from .base import Options
-from .flow import TRAINER, Batch, Collected, FlowObjective, Learner, Setting
+from .flow import TRAINER, Batch, Collected, Learner, Setting
+from .preference_base import PreferenceBase
 
 MEDIA = {"whole": ("pictures", "clips"), "frames": ("clips",), "patches": ("pictures",)}
 REWEIGHT = {"none": lambda s: torch.ones_like(s), "noise": lambda s: (1 - s) ** 2, "sample": lambda s: s**2}
 
 
-class PreferenceObjective(FlowObjective[Options]):
-    """See the module. preset, name: of the system."""
+class PreferenceObjective(PreferenceBase):
+    """See the module."""
 
-    preset: ClassVar[Composition]
-    name: ClassVar[str]
     lists: PreferenceSet
     levels: Levels
 
@@ -62,13 +58,9 @@ class PreferenceObjective(FlowObjective[Options]):
         self.guidance = 1.0 if twice and not self.preset.steps else setting.model.guidance_scale
         self.schedule = self.policy.schedule(self.sampling.steps)
         self.course = 0.0  # the share of the training that is done
+        self.watch = Watch()
         self.latents: dict[str, dict[str, torch.Tensor]] = {}
         self.held: tuple[int, PreferenceSet | None] | None = None
-
-    @classmethod
-    def own_options(cls, options: Options) -> PreferenceOptions:
-        """All options, with the preset's defaults for those that it does not read."""
-        return PreferenceOptions.of(options, cls.preset.all_defaults)
 
     # ------------------------------------------------------------ samples
 
@@ -87,15 +79,6 @@ class PreferenceObjective(FlowObjective[Options]):
             return plain
         window = self.window(own, plain.steps)
         return replace(plain, window=window, sampler=own.sampler, eta=own.noise_level)
-
-    @classmethod
-    def window(cls, own: PreferenceOptions, steps: int) -> tuple[int, int]:
-        """The steps that are trained on, [first, last): by default all but the last.
-
-        Candidates of the first fifth of the steps are not judged: as published, they show nothing yet.
-        """
-        skipped = -(-steps // 5) if cls.preset.builder == "candidates" and steps > 2 else 0
-        return own.window or (skipped, steps - 1)
 
     def collect(self, learner: Learner, generator: torch.Generator) -> Collected:
         """The lists of an epoch: from the expert's file, from earlier epochs, or newly made."""
@@ -117,11 +100,14 @@ class PreferenceObjective(FlowObjective[Options]):
         group = torch.arange(len(lists)).repeat_interleave(lists.size)
         conditions = learner.conditions.select(lists.caption)
         self.all_conditions = learner.conditions
-        return Collected(Batch(Trajectories(lists.clean), lists.score[:, 0], conditions, group), made.facts)
+        still = still_winners(lists)
+        facts = made.facts if still is None else {**made.facts, "still_winners": still}
+        return Collected(Batch(Trajectories(lists.clean), lists.score[:, 0], conditions, group), facts)
 
     def begin_epoch(self, batch: Batch, generator: torch.Generator) -> None:
         """Draw the noise levels and the noise of every list, or invert its samples."""
         self.batch = batch
+        self.watch.begin()
         if self.preset.steps:
             return
         if self.own.target != "inverted":
@@ -134,6 +120,12 @@ class PreferenceObjective(FlowObjective[Options]):
                 self.lists, self.own, self.policy.schedule(self.own.grid), self.all_conditions, self.velocity,
                 self.setting.train.micro_batch, self.policy.device, generator,
             )  # fmt: skip
+
+    def end_epoch(self) -> dict[str, Any]:
+        """See `FlowObjective.end_epoch`: Kendall's tau by noise level, and the histogram of margins."""
+        found = self.watch.row()
+        self.watch.begin()
+        return found
 
     # ------------------------------------------------------------ errors
 
@@ -213,17 +205,18 @@ class PreferenceObjective(FlowObjective[Options]):
             kl = velocity_kl(velocity, anchor)
         loss = self.compared(e, reference, index)
         total = loss + self.setting.kl * kl if self.setting.kl > 0 else loss
-        (total * share).backward()
-        facts = self.facts(e.detach(), reference, index, slot)
+        self.setting.scaled(total * share).backward()
+        facts = self.facts(e.detach(), reference, index, at.sigma)
         self._add(sums, share, loss=float(loss.detach()), kl=float(kl.detach()), **facts)
 
     def _by_coefficients(self, part: torch.Tensor, slot: int, sums: dict[str, float]) -> None:
         """Accumulate the gradient of lists that need not fit in a micro-batch. See the module."""
         micro = self.setting.train.micro_batch
         anchored = self.preset.reference or self.setting.kl > 0
-        errors, references, anchors, kls = [], [], [], 0.0
+        errors, references, anchors, sigmas, kls = [], [], [], [], 0.0
         for index in part.split(micro):
             at = self.view(index, slot)
+            sigmas.append(at.sigma)
             with torch.no_grad():
                 velocity = self.predicted(at, index, reference=False)
                 errors.append(self.errors(velocity, at, index))
@@ -243,9 +236,14 @@ class PreferenceObjective(FlowObjective[Options]):
             if self.setting.kl > 0:
                 kl = velocity_kl(velocity, anchors[number]) * len(index) / len(part)
                 total = total + self.setting.kl * kl
-            (total / self.slots).backward()
-        facts = self.facts(e.detach(), reference, part, slot)
+            self.setting.scaled(total / self.slots).backward()
+        facts = self.facts(e.detach(), reference, part, torch.cat(sigmas))
         self._add(sums, 1 / self.slots, loss=float(loss.detach()), kl=kls, **facts)
+
+    @property
+    def scale(self) -> float:
+        """Of the implicit rewards in the loss."""
+        return self.own.beta / 2 if self.preset.half else self.own.beta
 
     def compared(self, e: torch.Tensor, reference: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         """The mean loss of whole lists. e, reference: [n, S] of the samples in `index`, list by list."""
@@ -257,8 +255,7 @@ class PreferenceObjective(FlowObjective[Options]):
         of = Lists(
             softened(_lists(e, size, cells), score, self.own.loser), _lists(reference, size, cells),
             score, soft, torch.ones_like(score) if quality is None else _lists(quality, size, cells),
-            self.own.beta / 2 if self.preset.half else self.own.beta, self.own,
-            clamp=self.preset.steps, faded=fading,
+            self.scale, self.own, clamp=self.preset.steps, faded=fading,
         )  # fmt: skip
         fits = self.preset.compare == "fit"  # which needs no order
         valid = torch.ones_like(score[:, 0]) if fits else comparable(score, self.own.tie)
@@ -270,60 +267,21 @@ class PreferenceObjective(FlowObjective[Options]):
         )  # fmt: skip
 
     def facts(
-        self, e: torch.Tensor, reference: torch.Tensor, index: torch.Tensor, slot: int
+        self, e: torch.Tensor, reference: torch.Tensor, index: torch.Tensor, sigma: torch.Tensor
     ) -> dict[str, float]:
-        """What training does to winners and losers: see `watch.watched`."""
+        """What training does to winners and losers: see `watch.watched`. sigma: of the samples in `index`."""
         if not self.preset.reference:
             return {}
-        r = (reference - e).mean(1).view(-1, self.lists.size)
-        score = self.lists.score[index].mean(1).view(-1, self.lists.size).to(r.device)
+        size = self.lists.size
+        r = (reference - e).mean(1).view(-1, size)
+        score = self.lists.score[index].mean(1).view(-1, size).to(r.device)
+        self.watch.add(r, score, sigma[::size], self.scale)
         return watched(r, score)
 
     @staticmethod
     def _add(sums: dict[str, float], share: float, **facts: float) -> None:
         for key, value in facts.items():
             sums[key] = sums.get(key, 0.0) + value * share
-
-    # ------------------------------------------------------------ what is asked before training
-
-    @classmethod
-    def check(cls, config: RunConfig, options: Any) -> None:
-        """See `preferences.checking.check_recipe`."""
-        check_recipe(cls.name, cls.preset, cls.own_options(options), config)
-
-    @classmethod
-    def check_expert(cls, name: str, config: RunConfig, reward: str, options: Any) -> None:
-        """See `Objective.check_expert`: the file of pairs, if the expert has one or needs one."""
-        if config.rewards[reward].pairs is not None:
-            check_file(config, reward, name, cls.preset, cls.own_options(options))
-        elif cls.preset.builder == "file":
-            raise ParetuneError(
-                f"rewards.{reward}: {name} trains on a file of pairs with captions: give its pairs"
-            )
-
-    @classmethod
-    def trained_points(cls, config: RunConfig, options: Any) -> float:
-        """See `Objective.trained_points`: levels, or steps, times the share of samples that are kept."""
-        own, group = cls.own_options(options), config.train.group_size
-        points = float(own.times)
-        if cls.preset.steps:
-            first, last = cls.window(own, config.model.steps)
-            points = float(last - first)
-        whole = "pairs" in cls.preset.all_reads and own.pairs == "all"
-        kept = (config.train.keep or group) if whole else 2
-        return points * kept / group / own.reuse
-
-    @classmethod
-    def anchored(cls, options: Any) -> bool:
-        """See `Objective.anchored`."""
-        return cls.preset.reference
-
-    @classmethod
-    def describe(cls, options: Any) -> str:
-        """See `Objective.describe`."""
-        own = cls.own_options(options)
-        scale = f"beta {own.beta:g}, " if "beta" in cls.preset.all_reads else ""
-        return f"{scale}{cls.preset.compare} on {own.target}, {cls.preset.builder}"
 
 
 def _lists(values: torch.Tensor, size: int, cells: int) -> torch.Tensor:

@@ -214,7 +214,7 @@ class TreeGRPO(FlowObjective[TreeGRPOOptions]):
             for index in part.split(whole or micro):
                 share = len(index) / (len(part) * self.slots)
                 loss = self.loss(index, slot)
-                (loss.total * share).backward()
+                self.setting.scaled(loss.total * share).backward()
                 for key, value in (("loss", float(loss.total.detach())), ("kl", loss.kl),
                                    ("ratio", loss.ratio)):  # fmt: skip
                     sums[key] += value * share
@@ -268,7 +268,7 @@ class TreeGRPO(FlowObjective[TreeGRPOOptions]):
             v = self.velocity(noised(clean, noise, sigma), sigma, self.batch.conditions.select(rows))
             share = self.options.pull * len(some) / (len(trees) * self.slots)
             fit = -losses.matching_log_prob(v, clean, noise).mean()
-            (share * fit).backward()
+            self.setting.scaled(share * fit).backward()
             sums["pull"] = sums.get("pull", 0.0) + float(fit.detach()) * len(some) / (len(trees) * self.slots)
 
 

@@ -50,9 +50,10 @@ def step_candidates(maker: Maker, generator: torch.Generator) -> Made:
 def decided(score: torch.Tensor, threshold: float) -> torch.Tensor:
     """The rows whose softmax differs by more than a threshold between best and worst. [P, k] -> numbers.
 
-    Scores are divided by their standard deviation over all rows, so that their scale does not enter.
+    Scores are divided by their standard deviation within rows, pooled over all, so that neither their scale
+    nor how far prompts differ from each other enters.
     """
-    spread = score.std(unbiased=False)
+    spread = (score - score.mean(1, keepdim=True)).square().mean().sqrt()
     if float(spread) == 0:
         return torch.zeros(0, dtype=torch.long)
     share = torch.softmax(score / spread, 1)

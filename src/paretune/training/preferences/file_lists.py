@@ -9,6 +9,7 @@ import functools
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,7 +28,9 @@ from ...samples.files import CLIPS, SHORTEST_SIDE, read_clip
 from ...types import ParetuneError
 from .builders import Made, Maker, with_paths
 from .captions import changed_all
+from .labels import check_labels, patch_weights, segment_scores
 from .options import PreferenceOptions
+from .patches import weighted
 from .presets import Composition
 from .sets import PreferenceSet
 
@@ -78,9 +81,13 @@ def check_file(
             "which a file does not have; choose fresh"
         )
     records = load_preferences(spec)
-    if all(tied(record, own.tie) for record in records):
+    shape = read_shape(config.model)
+    clips = family_of(config.model.path).medium == "clips"
+    for record in records:
+        check_labels(record, preset, shape, clips)
+    if all(tied(record, own.tie, preset) for record in records):
         raise ParetuneError(f"{spec}: all {len(records):,} lists tie, so there is nothing to learn")
-    sizes = {len(record.samples) for record in records if not tied(record, own.tie)}
+    sizes = {len(record.samples) for record in records if not tied(record, own.tie, preset)}
     if whole_lists(preset, own) and len(sizes) > 1:
         few, many = min(sizes), max(sizes)
         raise ParetuneError(
@@ -89,8 +96,6 @@ def check_file(
         )
     if preset.builder == "file" and all(record.captions is None for record in records):
         raise ParetuneError(f'{spec}: {objective} weighs a list by its "captions", and no record has them')
-    shape = read_shape(config.model)
-    clips = family_of(config.model.path).medium == "clips"
     for record in records:
         for media in record.samples:
             check_media(media, record.where, shape, clips)
@@ -98,9 +103,11 @@ def check_file(
             raise ParetuneError(f"{record.where}: two sides are the same picture")
 
 
-def tied(record: Preference, tie: float) -> bool:
-    """Whether no two scores of a record differ by more than `tie`."""
-    return max(record.scores) - min(record.scores) <= tie
+def tied(record: Preference, tie: float, preset: Composition) -> bool:
+    """Whether no two scores of a record differ by more than `tie`; of frames, in no segment."""
+    parts = zip(*record.segments, strict=True) if preset.cells == "frames" and record.segments \
+        else [record.scores]  # fmt: skip
+    return all(max(part) - min(part) <= tie for part in parts)
 
 
 def whole_lists(preset: Composition, own: PreferenceOptions) -> bool:
@@ -175,7 +182,9 @@ def file_digest(spec: str) -> str:
     total = hashlib.sha256()
     for record in load_preferences(spec):
         prints = [fingerprint(media) for media in record.samples]
-        total.update(repr((record.prompt, prints, record.scores, record.captions)).encode())
+        told = (record.prompt, prints, record.scores, record.captions)
+        parts = (record.segments, record.patches)
+        total.update(repr(told if parts == (None, None) else (*told, *parts)).encode())
     return total.hexdigest()
 
 
@@ -186,7 +195,7 @@ def lists_from_file(maker: Maker, spec: str, generator: torch.Generator) -> Made
     """`train.prompts_per_epoch` lists of a file, drawn without repetition."""
     preset, own = maker.preset, maker.options
     records = load_preferences(spec)
-    kept = [record for record in records if not tied(record, own.tie)]
+    kept = [record for record in records if not tied(record, own.tie, preset)]
     if spec not in maker.latents:
         maker.latents[spec] = encoded(maker, records)
     latents = maker.latents[spec]
@@ -194,7 +203,8 @@ def lists_from_file(maker: Maker, spec: str, generator: torch.Generator) -> Made
     mixture = maker.learner.mixture
     first = len(mixture.prompts) * (2 if preset.builder == "captions" else 1)
     number = {text: first + i for i, text in enumerate(file_captions(spec, preset))}
-    rows = [_row(kept[int(i)], maker, number) for i in drawn]
+    some = [kept[int(i)] for i in drawn]
+    rows = [_row(record, maker, number) for record in some]
     size = len(rows[0][0])
     clean = torch.stack([latents[fingerprint(media)] for samples, *_ in rows for media in samples])
     score = torch.tensor([s for _, scores, *_ in rows for s in scores])
@@ -205,7 +215,28 @@ def lists_from_file(maker: Maker, spec: str, generator: torch.Generator) -> Made
     if preset.scores == "wins" and not (float(score.min()) >= 0 and float(score.max()) <= 1):
         score = win_rates(score.view(1, -1, size)).flatten()
     caption = torch.tensor([c for _, _, captions, _ in rows for c in captions])
-    return Made(PreferenceSet(size, clean, caption, score[:, None], prompt=prompt), facts)
+    lists = PreferenceSet(size, clean, caption, score[:, None], prompt=prompt)
+    return Made(labelled(lists, some, maker), facts)
+
+
+def labelled(lists: PreferenceSet, records: Sequence[Preference], maker: Maker) -> PreferenceSet:
+    """The lists with the labels of their records' parts, where the objective compares parts."""
+    shape, latent = read_shape(maker.setting.model), lists.clean[0]
+    orders = [_order(record, maker) for record in records]
+    if maker.preset.cells == "frames":
+        frames = 1 if shape is None or shape.frames is None else shape.frames
+        parts = [segment_scores([(r.segments or ())[i] for i in order], frames, latent.shape[1])
+                 for r, order in zip(records, orders, strict=True)]  # fmt: skip
+        return replace(lists, score=torch.cat(parts))
+    if maker.preset.cells != "patches":
+        return lists
+    found = weighted(lists).quality  # by likeness, for records without labels
+    assert found is not None
+    quality = found.view(len(lists), lists.size, -1).clone()
+    for row, (record, order) in enumerate(zip(records, orders, strict=True)):
+        if record.patches is not None:
+            quality[row] = patch_weights([record.patches[i] for i in order], latent, shape)
+    return replace(lists, quality=quality.flatten(0, 1))
 
 
 Row = tuple[list[Media], list[float], list[int], int]
@@ -213,14 +244,18 @@ Row = tuple[list[Media], list[float], list[int], int]
 
 def _row(record: Preference, maker: Maker, number: dict[str, int]) -> Row:
     """The samples of a list that are compared, best first, with scores, captions, and the prompt."""
-    order = sorted(range(len(record.scores)), key=lambda i: -record.scores[i])
-    if not whole_lists(maker.preset, maker.options):
-        order = [order[0], order[-1]]
+    order = _order(record, maker)
     captions = captions_of(record, maker.preset) or (record.prompt,) * len(record.samples)
     return (
         [record.samples[i] for i in order], [record.scores[i] for i in order],
         [number[captions[i]] for i in order], number[record.prompt],
     )  # fmt: skip
+
+
+def _order(record: Preference, maker: Maker) -> list[int]:
+    """The samples of a record that are compared, best first."""
+    order = sorted(range(len(record.scores)), key=lambda i: -record.scores[i])
+    return order if whole_lists(maker.preset, maker.options) else [order[0], order[-1]]
 
 
 def encoded(maker: Maker, records: Sequence[Preference]) -> dict[str, torch.Tensor]:

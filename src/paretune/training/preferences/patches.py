@@ -1,7 +1,9 @@
 """How alike the patches of two samples are, from which PatchDPO weighs a fit.
 
 A patch's features are the latents of its neighbourhood: the published form takes those of an image tower,
-which a recipe's rewards do not give.
+which a recipe's rewards do not give. Cosines of latents lie close to 1, so that by themselves they would
+give nearly all weight to the worse sample. A patch's quality is therefore its rank among the patches of the
+set: the share of them that have no greater cosine.
 """
 
 from __future__ import annotations
@@ -26,6 +28,16 @@ def patch_quality(sample: torch.Tensor, reference: torch.Tensor) -> torch.Tensor
     return cosine.amax(2).clamp(0, 1)
 
 
+def ranked(cosine: torch.Tensor) -> torch.Tensor:
+    """The share of all values that are not greater than each one: uniform in (0, 1]; equal ones are all 1.
+
+    Values that differ by less than rounding errors count as equal.
+    """
+    rounded = (cosine * 1e5).round()
+    order = rounded.flatten().sort().values
+    return torch.searchsorted(order, rounded, right=True).to(cosine.dtype) / len(order)
+
+
 def _features(latents: torch.Tensor) -> torch.Tensor:
     """Unit vectors, [n, S, D]."""
     if latents.ndim == 4:
@@ -47,5 +59,5 @@ def patch_lists(maker: Maker, generator: torch.Generator) -> Made:
 def weighted(lists: PreferenceSet) -> PreferenceSet:
     """The set of pairs with the weights of their patches, [M, S]."""
     best, other = lists.clean[0::2], lists.clean[1::2]
-    quality = torch.stack([1 - patch_quality(best, other), patch_quality(other, best)], 1)
+    quality = torch.stack([1 - ranked(patch_quality(best, other)), ranked(patch_quality(other, best))], 1)
     return replace(lists, quality=quality.flatten(0, 1))

@@ -88,7 +88,7 @@ PRESETS: dict[str, Composition] = {
         targets=("inverted", "inverted_ref"), defaults={"inverted_by": "reference"}
     ),
     "dense_dpo": Composition(
-        builder="guided", cells="frames", files=False, targets=("fresh",),
+        builder="guided", cells="frames", targets=("fresh",),
         reads=("beta", "loser", "eta", "segment"), defaults={"levels": "logit"},
     ),
     "spo": Composition(
@@ -99,7 +99,7 @@ PRESETS: dict[str, Composition] = {
         targets=("step",), reads=("beta", "pairs"), half=False, files=False, defaults=_STEPS
     ),
     "patch_dpo": Composition(
-        "fit", (), builder="patches", targets=("fresh",), cells="patches", reference=False, files=False
+        "fit", (), builder="patches", targets=("fresh",), cells="patches", reference=False
     ),
     "dro": Composition("hinge", ("margin", "recorded"), builder="paths", targets=("recorded",), half=False),
     "dcpo": Composition(builder="captions", targets=("fresh", "inverted")),

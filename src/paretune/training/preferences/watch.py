@@ -5,9 +5,15 @@ r: implicit rewards, e_ref - e; score: greater is better; both [L, K].
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ...ops.preference_losses import better, gaps, mean_over_pairs
+from .sets import PreferenceSet
+
+LEVELS = 4  # equal parts of (0, 1), by which tau is told apart
+EDGES = (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)  # of the histogram of margins, in the loss's units
 
 
 def watched(r: torch.Tensor, score: torch.Tensor) -> dict[str, float]:
@@ -33,3 +39,45 @@ def watched(r: torch.Tensor, score: torch.Tensor) -> dict[str, float]:
     }  # fmt: skip
 
 
+class Watch:
+    """Counts over an epoch that are no means: Kendall's tau by noise level, and the histogram of margins."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the epoch before."""
+        self.right, self.pairs = torch.zeros(LEVELS), torch.zeros(LEVELS)
+        self.margins = torch.zeros(len(EDGES) + 1, dtype=torch.long)
+
+    def add(self, r: torch.Tensor, score: torch.Tensor, sigma: torch.Tensor, scale: float) -> None:
+        """Count the pairs of some lists. sigma: [L], where they were looked at. scale: of r in the loss."""
+        order, gap = better(score).cpu(), gaps(r.detach()).cpu()
+        right = ((gap > 0).float() + (gap == 0).float() / 2) * order
+        level = (sigma.cpu() * LEVELS).long().clamp(max=LEVELS - 1)
+        self.right.index_add_(0, level, right.sum((1, 2)))
+        self.pairs.index_add_(0, level, order.sum((1, 2)).float())
+        place = torch.bucketize(scale * gap[order], torch.tensor(EDGES))
+        self.margins += torch.bincount(place, minlength=len(EDGES) + 1)
+
+    def row(self) -> dict[str, Any]:
+        """tau_levels: Kendall's tau in each quarter of the noise levels, from clean to noise; None without
+        pairs. margins: how many pairs have a margin, times the loss's scale, in each bin of EDGES."""
+        if not bool(self.pairs.any()):
+            return {}
+        tau = [2 * right / pairs - 1 if pairs else None
+               for right, pairs in zip(self.right.tolist(), self.pairs.tolist(), strict=True)]  # fmt: skip
+        return {"tau_levels": tau, "margins": self.margins.tolist()}
+
+
+def still_winners(lists: PreferenceSet) -> float | None:
+    """The share of lists of clips whose best sample moves less than its worst; ties are half. Above one half,
+    the labels reward still clips. None for pictures."""
+    if lists.clean.ndim != 5 or lists.clean.shape[2] < 2:
+        return None
+    clean = lists.clean
+    motion = lists.lists((clean[:, :, 1:] - clean[:, :, :-1]).abs().flatten(1).mean(1))
+    score = lists.lists(lists.score.mean(1))
+    rows = torch.arange(len(lists))
+    gap = motion[rows, score.argmin(1)] - motion[rows, score.argmax(1)]
+    return float(((gap > 0).float() + (gap == 0).float() / 2).mean())

@@ -1,0 +1,108 @@
+"""A preference from choices between samples: `paretune sample --prefer-from`, and the page's question.
+
+Choices are scored with the run's rewards, and weights of the rewards are fitted (`ops.bradley_terry`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data.preferences import Preference, load_preferences
+from ..models.facts import read_shape
+from ..ops.bradley_terry import Fit, fit_choices
+from ..training.preferences.file_lists import check_media, read_media
+from ..types import ParetuneError
+from .request import Request, read_prompt
+from .sampler import Sampler
+from .source import ModelSource
+
+FEWEST = 4  # choices
+Scores = dict[str, float]  # by reward, as they are; one that gives none is left out
+
+
+def read_choices(path: Path, source: ModelSource) -> tuple[Preference, ...]:
+    """The records of a file of choices, checked for a run's model. Raises ParetuneError, with the line."""
+    if source.medium.lines:
+        raise ParetuneError("--prefer-from reads choices of pictures and clips; this model writes answers")
+    if not source.rewards:
+        raise ParetuneError(f"{source.name} is a model, not a run: it has no rewards to prefer")
+    records = load_preferences(str(path))
+    count = sum(len(ordered(record)) for record in records)
+    if count < FEWEST:
+        raise ParetuneError(f"--prefer-from {path}: {count} choices; give at least {FEWEST}")
+    shape = read_shape(source.model)
+    for record in records:
+        if not known(record, source):
+            for media in record.samples:
+                check_media(media, record.where, shape, source.medium.name == "clips")
+    return records
+
+
+def known(record: Preference, source: ModelSource) -> bool:
+    """Whether a record has the scores of all of the run's rewards, so that its samples are not needed."""
+    return set(source.rewards) <= record.judged.keys()
+
+
+def ordered(record: Preference) -> list[tuple[int, int]]:
+    """The pairs of a record whose first sample was preferred."""
+    pairs = combinations(range(len(record.samples)), 2)
+    both = [(i, j) if record.scores[i] > record.scores[j] else (j, i) for i, j in pairs]
+    return [(i, j) for i, j in both if record.scores[i] != record.scores[j]]
+
+
+def preferred_from(records: Sequence[Preference], sampler: Sampler) -> tuple[Fit, int]:
+    """The preference that choices show, and how many they are. Samples without scores are scored."""
+    chosen: list[Scores] = []
+    rejected: list[Scores] = []
+    for record in records:
+        rows = _scores(record, sampler)
+        for first, second in ordered(record):
+            chosen.append(rows[first])
+            rejected.append(rows[second])
+    return fit_scores(chosen, rejected, sampler), len(chosen)
+
+
+def fit_scores(chosen: Sequence[Scores], rejected: Sequence[Scores], sampler: Sampler) -> Fit:
+    """The fit of choices whose samples have the given scores.
+
+    Raises ParetuneError if no reward of the run tells the samples of a choice apart.
+    """
+    names = sampler.source.rewards
+    costs = {reward.name for reward in sampler.rewards() if not reward.higher_is_better}
+    sides = [
+        np.array([[(-1 if name in costs else 1) * row.get(name, math.nan) for name in names] for row in rows])
+        for rows in (chosen, rejected)
+    ]
+    gaps = sides[0] - sides[1]
+    if not np.any(np.nan_to_num(gaps) != 0):
+        raise ParetuneError(
+            "the choices show no preference: no reward of the run scores two samples of one differently"
+        )
+    return fit_choices(*sides)
+
+
+def shown_fit(fit: Fit, choices: int, names: Sequence[str]) -> dict[str, Any]:
+    """A fit as plain data, as sample.json holds it."""
+    return {
+        "choices": choices, "explained": fit.explained,
+        "preference": dict(zip(names, fit.preference, strict=True)),
+        "error": dict(zip(names, fit.error, strict=True)),
+    }  # fmt: skip
+
+
+def _scores(record: Preference, sampler: Sampler) -> list[Scores]:
+    """The scores of the samples of a record: its own, or those that the run's rewards give now."""
+    source = sampler.source
+    if known(record, source):
+        return [{name: record.judged[name][i] for name in source.rewards} for i in range(len(record.samples))]
+    shape = read_shape(source.model)
+    pixels = torch.stack([read_media(media, shape) for media in record.samples])
+    text = read_prompt(record.prompt, source.medium.longest)
+    return list(sampler.scored(Request(text, "base"), pixels))
