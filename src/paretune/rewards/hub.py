@@ -14,8 +14,10 @@ from paretune.types import ParetuneError
 from .loaded import check_loaded, refuse_pickles
 
 
-def frozen(kind: Any, model: str, device: str | None = None, **options: Any) -> Any:
-    """A class of transformers loaded from a hub id or folder for inference, in float32.
+def frozen(
+    kind: Any, model: str, device: str | None = None, dtype: str = "float32", **options: Any
+) -> Any:
+    """A class of transformers loaded from a hub id or folder for inference.
 
     device: a GPU where there is one, unless told. The network's `device` says which it was. options: more of
     from_pretrained's. Raises ParetuneError for weights in pickles, and for any that are missing or damaged.
@@ -28,7 +30,7 @@ def frozen(kind: Any, model: str, device: str | None = None, **options: Any) -> 
     try:
         network, info = load(
             kind, model, f"reward model {model}",
-            dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options,
+            dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options,
         )  # fmt: skip
     except OSError as error:
         if "safetensors" not in str(error):
@@ -40,11 +42,14 @@ def frozen(kind: Any, model: str, device: str | None = None, **options: Any) -> 
     return network.eval().requires_grad_(False).to(wanted)
 
 
-def processor_settings(name: str) -> dict[str, Any]:
-    """The settings of a hub id's or folder's image processor, read without making one (torchvision)."""
+def processor_settings(name: str, **options: Any) -> dict[str, Any]:
+    """The settings of a hub id's or folder's image processor, read without making one (torchvision).
+
+    options: more of from_pretrained's, `revision` for one.
+    """
     from transformers.image_processing_base import ImageProcessingMixin
 
-    return ImageProcessingMixin.get_image_processor_dict(name)[0]
+    return ImageProcessingMixin.get_image_processor_dict(name, **options)[0]
 
 
 def normalised(pictures: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
