@@ -32,7 +32,6 @@ from paretune.rewards.photo.geneval import (
     photo_score,
     relations,
 )
-from paretune.rewards.photo.ocr import text_score, wanted_text
 from paretune.rewards.photo.pickscore import PickScore
 from paretune.samples.files import save_sample
 from paretune.types import ParetuneError, Prompt
@@ -109,23 +108,6 @@ def test_pictures_are_resized_and_cropped_as_clip_does() -> None:
 
 
 # ---------------------------------------------------------------- text
-
-
-@pytest.mark.parametrize(
-    ("read", "score"),
-    [("hello", 1.0), ("ohhellothere", 1.0), ("helo", 0.8), ("he", 0.4), ("", 0.0), ("xyzxyzxyz", 0.0)],
-)
-def test_containment_counts_as_found(read: str, score: float) -> None:
-    assert text_score(read, "hello") == pytest.approx(score)
-
-
-def test_the_wanted_text_is_the_records_or_the_quoted() -> None:
-    assert wanted_text(Prompt('a sign "New  York" by "me"')) == "newyork"
-    assert wanted_text(Prompt("a sign “Open”")) == "open"
-    assert wanted_text(Prompt('a sign "a"', {"text": "B c"})) == "bc"
-    for prompt in (Prompt("a red dog"), Prompt('a sign " "'), Prompt("a", {"text": ""})):
-        with pytest.raises(ValueError, match="ocr needs the wanted text"):
-            wanted_text(prompt)
 
 
 def test_scene_ocr_reads_a_picture() -> None:
