@@ -2,14 +2,12 @@
 
 import json
 import math
-import string
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import (
-    CLIPConfig,
     CLIPModel,
     CLIPTokenizer,
     Mask2FormerConfig,
@@ -20,6 +18,7 @@ from transformers import (
 from paretune.rewards import RewardError, load_reward, score_samples
 from paretune.rewards.base import applies_to
 from paretune.rewards.hub import normalised
+from paretune.rewards.photo.clip import Clip, squared
 from paretune.rewards.photo.geneval import (
     COLORS,
     ColorNamer,
@@ -33,43 +32,18 @@ from paretune.rewards.photo.geneval import (
     photo_score,
     relations,
 )
-from paretune.rewards.photo.ocr import text_score, wanted_text
-from paretune.rewards.photo.pickscore import Clip, PickScore, squared
+from paretune.rewards.photo.pickscore import PickScore
 from paretune.samples.files import save_sample
 from paretune.types import ParetuneError, Prompt
+from tests.photo_models import MEAN, STD, make_clip, photographs
 
-MEAN, STD = [0.5, 0.4, 0.3], [0.3, 0.25, 0.2]
 LABELS = ("diningtable", "dog", "mouse")
-
-
-def photographs(count: int, height: int = 40, width: int = 52) -> torch.Tensor:
-    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A random CLIP of 32 pixels, with a tokenizer of single letters."""
-    folder = tmp_path_factory.mktemp("clip")
-    letters = [*string.ascii_lowercase, *(f"{c}</w>" for c in string.ascii_lowercase)]
-    vocabulary = {t: i for i, t in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "CLIPTokenizer", "pad_token": "<|endoftext|>"})
-    )
-    tiny = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = CLIPConfig(
-        text_config={
-            **tiny, "vocab_size": len(vocabulary), "max_position_embeddings": 12,
-            "bos_token_id": len(vocabulary) - 2, "eos_token_id": len(vocabulary) - 1,
-        },
-        vision_config={**tiny, "image_size": 32, "patch_size": 16},
-        projection_dim=8,
-    )  # fmt: skip
-    torch.manual_seed(1)
-    CLIPModel(config).save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": MEAN, "image_std": STD}))
-    return str(folder)
+    return make_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
@@ -134,23 +108,6 @@ def test_pictures_are_resized_and_cropped_as_clip_does() -> None:
 
 
 # ---------------------------------------------------------------- text
-
-
-@pytest.mark.parametrize(
-    ("read", "score"),
-    [("hello", 1.0), ("ohhellothere", 1.0), ("helo", 0.8), ("he", 0.4), ("", 0.0), ("xyzxyzxyz", 0.0)],
-)
-def test_containment_counts_as_found(read: str, score: float) -> None:
-    assert text_score(read, "hello") == pytest.approx(score)
-
-
-def test_the_wanted_text_is_the_records_or_the_quoted() -> None:
-    assert wanted_text(Prompt('a sign "New  York" by "me"')) == "newyork"
-    assert wanted_text(Prompt("a sign “Open”")) == "open"
-    assert wanted_text(Prompt('a sign "a"', {"text": "B c"})) == "bc"
-    for prompt in (Prompt("a red dog"), Prompt('a sign " "'), Prompt("a", {"text": ""})):
-        with pytest.raises(ValueError, match="ocr needs the wanted text"):
-            wanted_text(prompt)
 
 
 def test_scene_ocr_reads_a_picture() -> None:

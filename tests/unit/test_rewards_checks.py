@@ -55,6 +55,9 @@ RECORDS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
 ANY = {"pictures.preference", "pictures.preference_judge", "pictures.vqa", "pickscore", "text_model",
        "length", "repetition", "positivity", "reading_ease", "brevity", "distinct", "clean",
        "perplexity"}  # fmt: skip
+PHOTO = {"hpsv2", "clipscore", "aesthetic", "imagereward", "mps", "hpsv3", "vqascore", "unified_reward",
+         "diversity"}  # fmt: skip
+ANY |= PHOTO
 
 
 def test_every_reward_is_here() -> None:
@@ -84,7 +87,7 @@ def test_a_reward_applies_to_what_it_can_score_alone(name: str) -> None:
     assert score_samples(reward, samples, [Prompt("well", good)]).shape == (1,)
 
 
-@pytest.mark.parametrize("name", sorted(ANY - {"pickscore", "text_model", "perplexity"}))
+@pytest.mark.parametrize("name", sorted(ANY - PHOTO - {"pickscore", "text_model", "perplexity"}))
 def test_the_others_apply_to_every_prompt(name: str) -> None:
     assert applies_to(load_reward(name), Prompt("words alone"))
 

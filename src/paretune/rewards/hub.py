@@ -42,11 +42,14 @@ def frozen(
     return network.eval().requires_grad_(False).to(wanted)
 
 
-def processor_settings(name: str) -> dict[str, Any]:
-    """The settings of a hub id's or folder's image processor, read without making one (torchvision)."""
+def processor_settings(name: str, **options: Any) -> dict[str, Any]:
+    """The settings of a hub id's or folder's image processor, read without making one (torchvision).
+
+    options: more of from_pretrained's, `revision` for one.
+    """
     from transformers.image_processing_base import ImageProcessingMixin
 
-    return ImageProcessingMixin.get_image_processor_dict(name)[0]
+    return ImageProcessingMixin.get_image_processor_dict(name, **options)[0]
 
 
 def normalised(pictures: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

@@ -37,7 +37,7 @@ from paretune.types import Prompt
 from ..checks import Checked
 from ..hub import frozen, normalised, processor_settings
 from ..records import Known, check_geneval, geneval_record
-from .pickscore import Clip
+from .clip import Clip, shared_clip
 
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 TEMPLATES = (
@@ -92,7 +92,7 @@ class GenEvalPhoto(Checked):
         self.strict = strict
         self._threshold, self._counting_threshold = threshold, counting_threshold
         self._detector = InstanceDetector(detector, device)
-        self._colors = ColorNamer(Clip(clip, clip, device))
+        self._colors = ColorNamer(shared_clip(clip, clip, device))
         self.check = self._check_classes
 
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:

@@ -15,7 +15,7 @@ from paretune.inputs.pictures import KEY, open_picture
 from paretune.types import ParetuneError, Prompt
 
 from ..checks import Checked
-from .pickscore import Clip
+from .clip import shared_clip
 
 
 class Likeness(Checked):
@@ -29,7 +29,7 @@ class Likeness(Checked):
     higher_is_better = True
 
     def __init__(self, model: str = "openai/clip-vit-large-patch14", device: str | None = None) -> None:
-        self._clip = Clip(model, model, device)
+        self._clip = shared_clip(model, model, device)
 
     @staticmethod
     def check(prompts: Sequence[Prompt]) -> None:

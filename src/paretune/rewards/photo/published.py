@@ -1,0 +1,18 @@
+"""Which commit of a published model is read, where nobody says another."""
+
+from __future__ import annotations
+
+# Commits of the hub whose files are known to be safetensors. A model that is not listed is read as it is on
+# the hub now, unless a reward's `revision` says which commit.
+PINNED = {
+    "openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": "1c2b8495b28150b8a4922ee1c8edee224c284c0c",
+    "yuvalkirstain/PickScore_v1": "a4e4367c6dfa7288a00c550414478f865b875800",
+    "Qwen/Qwen2.5-VL-7B-Instruct": "cc594898137f460bfe9f0759e9844b3ce807cfb5",
+}
+
+
+def pinned(model: str, revision: str | None = None) -> dict[str, str]:
+    """from_pretrained's keyword for the commit to read; none for a folder or an unlisted model."""
+    commit = revision or PINNED.get(model)
+    return {} if commit is None else {"revision": commit}
