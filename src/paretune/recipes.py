@@ -215,7 +215,9 @@ def count_keys() -> int:
 def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     """The dotted names of the keys whose values differ, without those that change nothing but rounding."""
     harmless = {
-        "executor.kind", "executor.workers", "executor.reward_timeout", "train.checkpoint_every", "name",
+        "executor.kind", "executor.workers", "executor.reward_timeout", "executor.address",
+        "executor.devices_per_expert", "executor.cpus_per_expert", "executor.retries",
+        "train.checkpoint_every", "name",
     }  # fmt: skip
     free = [c.rounding_keys(needs_whole_batches(c.objective)) for c in (old, new)]
     harmless |= free[0] & free[1]

@@ -143,5 +143,11 @@ class ExecutorConfig(Section):
     threads: Processes = Field(1, gt=0, description="CPU threads of each process; results depend on it")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     reward_timeout: PositiveReal = Field(120.0, description="seconds that scoring a batch may take")
+    devices_per_expert: Annotated[Positive, Field(le=1024)] = Field(
+        1, description="devices that train one expert together, a process each; on a CPU, processes"
+    )
+    address: Line = Field("auto", description="of the Ray cluster: auto, HOST:PORT, or local: a new one")
+    cpus_per_expert: Processes = Field(0, ge=0, description="CPUs of a task in Ray; 0: what it has threads")
+    retries: Whole = Field(3, description="how often a task goes on after its worker died in Ray")
 
 

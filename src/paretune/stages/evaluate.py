@@ -37,6 +37,7 @@ from ..reward_tokens.spec import TokenUse
 from ..rewards.base import applies_to, score_samples
 from ..samples.media import medium_of
 from ..types import ParetuneError, Prompt, Reward, Samples, Stopped, take
+from .luggage import Job
 from .scorers import Scale, evaluate_inputs, named, recorded, scale_of, scorers_of
 from .shown_inputs import shown_prompts
 
@@ -75,7 +76,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class EvaluateJob:
+class EvaluateJob(Job):
     """What a worker needs to measure one subject. base_fingerprint: identifies the base model."""
 
     config: RunConfig
@@ -88,6 +89,16 @@ class EvaluateJob:
     def title(self) -> str:
         """See `executors.base.Task`."""
         return f"measuring {self.subject.name}"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `luggage.Job`."""
+        return (*self.subject.adapters, *(f"tokens/{use.name}" for use in self.subject.tokens))
+
+    @property
+    def writes(self) -> str:
+        """See `luggage.Job`."""
+        return self.subject.folder
 
 
 def evaluate_subject(

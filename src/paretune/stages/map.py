@@ -23,11 +23,12 @@ from ..training.mixture import Mixture, PromptSet
 from ..training.objectives.flat_keys import digest_form
 from ..training.objectives.settings import needs_whole_batches
 from ..training.preferences.file_lists import file_digest
+from .luggage import Job
 from .scorers import named
 
 
 @dataclass(frozen=True)
-class MapJob:
+class MapJob(Job):
     """What a worker needs to train one expert. base_fingerprint: identifies the base model."""
 
     config: RunConfig
@@ -40,6 +41,17 @@ class MapJob:
     def title(self) -> str:
         """See `executors.base.Task`."""
         return f"training {self.task.folder}"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `luggage.Job`."""
+        earlier = (self.task.continues,) if self.task.continues else ()
+        return (*self.task.parents, *earlier)
+
+    @property
+    def writes(self) -> str:
+        """See `luggage.Job`."""
+        return self.task.folder
 
 
 def train_expert(

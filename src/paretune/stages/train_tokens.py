@@ -24,6 +24,7 @@ from ..records.manifest import METRICS, below, finished, read_manifest, write_ma
 from ..rewards.base import load_reward
 from ..training.objectives.settings import needs_whole_batches
 from ..types import ParetuneError
+from .luggage import Job
 from .scorers import named
 from .subjects import expert_round
 
@@ -31,7 +32,7 @@ FINAL = "final/tokens"
 
 
 @dataclass(frozen=True)
-class TokenJob:
+class TokenJob(Job):
     """What a worker needs to train one token. base_fingerprint: identifies the base model."""
 
     config: RunConfig
@@ -44,6 +45,16 @@ class TokenJob:
     def title(self) -> str:
         """See `executors.base.Task`."""
         return f"training {self.task.folder}"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `luggage.Job`."""
+        return self.task.teacher
+
+    @property
+    def writes(self) -> str:
+        """See `luggage.Job`."""
+        return self.task.folder
 
 
 def token_tasks(config: RunConfig, plan: Plan) -> tuple[TokenTask, ...]:
