@@ -35,12 +35,21 @@ def describe(config: RunConfig, model_path: str, device: str) -> dict[str, Any]:
         "model_fingerprint": fingerprint(model_path),
         "seed": config.seed,
         "device": device,
-        "gpu": torch.cuda.get_device_name(0) if device == "cuda" else None,
+        # An executor may compute on other machines' GPUs.
+        "gpu": torch.cuda.get_device_name(0) if device == "cuda" and torch.cuda.is_available() else None,
         "cpus": os.cpu_count(),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": versions,
     }
+
+
+def own_version() -> str:
+    """The version of paretune; "unknown" where it is not installed as a package."""
+    try:
+        return version("paretune")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def fingerprint(model_path: str) -> str:
@@ -55,6 +64,16 @@ def fingerprint(model_path: str) -> str:
         if p.suffix in {".safetensors", ".json"}
     ]  # fmt: skip
     return digest(facts)
+
+
+def hub_revision(model_path: str) -> str | None:
+    """The commit of a hub id that this machine's cache holds as its newest; None for any other path."""
+    if Path(model_path).exists() or model_path.count("/") != 1:
+        return None
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    ref = Path(HF_HUB_CACHE) / f"models--{model_path.replace('/', '--')}" / "refs" / "main"
+    return ref.read_text().strip() if ref.is_file() else None
 
 
 def choose_device(wanted: str) -> str:

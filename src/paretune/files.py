@@ -94,7 +94,7 @@ def partial_folder(target: Path) -> Path:
     prefix, suffix = f".{target.name}.", ".partial"
     for left in target.parent.glob(f"{glob.escape(prefix)}*{suffix}"):
         number = left.name[len(prefix) : -len(suffix)]
-        if number.isdecimal() and (int(number) == os.getpid() or not _alive(int(number))):
+        if number.isdecimal() and (int(number) == os.getpid() or not alive(int(number))):
             shutil.rmtree(left, ignore_errors=True)
     return target.with_name(f"{prefix}{os.getpid()}{suffix}")
 
@@ -131,7 +131,8 @@ def publish(partial: Path, target: Path) -> None:
     os.replace(partial, target)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether this machine has a process of that number."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -217,7 +217,8 @@ def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     """The dotted names of the keys whose values differ, without those that change nothing but rounding."""
     harmless = {
         "executor.kind", "executor.workers", "executor.reward_timeout", "executor.overlap",
-        "executor.devices_per_expert", "executor.shard", "train.checkpoint_every", "name",
+        "executor.devices_per_expert", "executor.shard", "executor.address", "executor.cpus_per_expert",
+        "executor.retries", "train.checkpoint_every", "name",
     }  # fmt: skip
     free = [c.rounding_keys(needs_whole_batches(c.objective)) for c in (old, new)]
     harmless |= free[0] & free[1]

@@ -38,8 +38,8 @@ MAY: dict[str, set[str]] = {
     "samples": MODELS | {"samples"},
     "planning": MODELS | {"samples", "data", "training", "planning"},  # training: the costs of objectives
     "training": MAP,
-    "executors": {"environment", "executors", "foreign"} | LEAF,
-    "stages": STAGES,
+    "executors": {"environment", "executors", "foreign", "files"} | LEAF,  # files: what comes back is written
+    "stages": STAGES | {"environment"},  # each machine compares its base model
     "report": FILES | {"ops", "types", "report"},
     "run": RUN,
     "commands": RUN | {"run", "commands", "yaml_text"},  # yaml_text: a recipe to edit is written
@@ -49,7 +49,7 @@ MAY: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 HEAVY = {"diffusers", "transformers", "peft", "trl", "datasets"}
-OPTIONAL = {"rapidocr_onnxruntime", "torchao", "av", "gradio", "fastapi", "uvicorn", "starlette"}
+OPTIONAL = {"rapidocr_onnxruntime", "torchao", "av", "gradio", "fastapi", "uvicorn", "starlette", "ray"}
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def test_a_wrong_import_is_seen() -> None:
         "rewards/ocr.py": "from paretune.data.prompts import load_prompts",
         "rewards/base.py": "from ..models import sd3",
         "adapters/merge.py": "from ..stages.map import MapJob",
-        "executors/local.py": "from ..files import digest",
+        "executors/local.py": "from ..stages.map import train_expert",
         "report/page.py": "from ..run import run",
         "training/expert.py": "import diffusers.models",
         "training/trainers.py": "import trl",

@@ -121,7 +121,7 @@ def advise(
     begin(pilot, out)
     pilot = hold_out(pilot, prompts, out / "prompts")
     means, errors = train_and_measure(pilot, out / "pilot", report, others=True)
-    agreement = _agreement(pilot, out / "agreement", report)
+    agreement = _agreement(pilot, out, report)
     cosines = read_diagnostics(out / "pilot" / "round-1" / "merged" / DIAGNOSTICS)["cosines"]
     evidence = Evidence(
         _pairs(agreement["agreement"]), _pairs(cosines), _taxes(pilot, means, errors),
@@ -135,12 +135,12 @@ def advise(
     return advice
 
 
-def _agreement(config: RunConfig, folder: Path, report: Report) -> dict[str, Any]:
+def _agreement(config: RunConfig, out: Path, report: Report) -> dict[str, Any]:
     asked = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"samples": SAMPLES})})
     executor = open_executor(config, usual=1)
     with executor:
         environment = describe(config, resolve_path(config.model.path), executor.device)
-        job = AgreementJob(asked, folder, environment["model_fingerprint"])
+        job = AgreementJob(asked, out, environment["model_fingerprint"])
         return executor.map(measure_agreement, [job], report)[0]
 
 

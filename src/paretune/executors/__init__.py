@@ -17,7 +17,7 @@ from .base import Executor
 
 GROUP = "paretune.executors"
 # `executor.kind` of a recipe -> file of this folder : class
-EXECUTORS: dict[str, str] = {"local": "local:LocalExecutor"}
+EXECUTORS: dict[str, str] = {"local": "local:LocalExecutor", "ray": "ray.driver:RayExecutor"}
 
 
 def open_executor(config: RunConfig, usual: int, most: int | None = None) -> Executor:
@@ -28,7 +28,11 @@ def open_executor(config: RunConfig, usual: int, most: int | None = None) -> Exe
     """
     settings, make = config.executor, find_executor(config.executor.kind)
     workers = settings.workers or usual
-    return make(workers if most is None else min(workers, most), settings.threads, settings.device)
+    workers = workers if most is None else min(workers, most)
+    # One that reads more than three settings says so by this function.
+    from_settings = getattr(make, "from_settings", None)
+    return from_settings(workers, settings) if from_settings else \
+        make(workers, settings.threads, settings.device)  # fmt: skip
 
 
 def find_executor(kind: str) -> Callable[[int, int, str], Executor]:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+
+from ..types import ParetuneError
+
+
+class WorkerDied(ParetuneError):
+    """The process of a task was killed. What the task had saved is there, and it may be run again."""
 
 
 class Task(Protocol):
@@ -18,6 +26,42 @@ class Task(Protocol):
     @property
     def devices(self) -> int:
         """How many devices it needs, 1 or more. Tasks share a CPU, so there any number means the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Luggage:
+    """The files of a task, for an executor whose tasks run where the run's folder is not.
+
+    root: the run's folder. reads: paths of folders that the task reads, below `root` or absolute. writes: the
+    folder that it writes, below `root`. files: the files that the recipe names, as the recipe names them:
+    absolute, or relative to the folder where the command was given. own: what every machine has of its own at
+    that name, the base model. revision: the commit of a base model of the hub, None where it is unknown or
+    the model is a folder.
+    """
+
+    root: Path
+    reads: tuple[str, ...]
+    writes: str
+    files: tuple[str, ...]
+    own: tuple[str, ...] = ()
+    revision: str | None = None
+
+
+@runtime_checkable
+class Movable(Protocol):
+    """A task that can run on a machine that does not see the run's folder."""
+
+    def luggage(self) -> Luggage:
+        """What it reads and writes."""
+        ...
+
+    def moved(self, root: Path) -> Any:
+        """The same task for a copy of the run's folder."""
+        ...
+
+    def check_here(self, revision: str | None) -> None:
+        """Raise ParetuneError if this machine does not have the base model that the run began with."""
         ...
 
 

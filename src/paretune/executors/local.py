@@ -27,7 +27,7 @@ from typing import Any, Self
 
 from ..environment import choose_device
 from ..types import ParetuneError, Stopped
-from .base import Event, R, Report, T, Task, TaskFunction
+from .base import Event, R, Report, T, Task, TaskFunction, WorkerDied
 from .devices import Leases
 from .doing import Doing
 
@@ -117,6 +117,10 @@ class LocalExecutor:
             self._raise(future)
         return [f.result() for f in futures]
 
+    def stop(self) -> None:
+        """Ask the running tasks to stop at their next checkpoint; `map` then raises types.Stopped."""
+        self._stop.set()
+
     def _halt(self, futures: Sequence[Future[Any]]) -> None:
         self._stop.set()
         for future in futures:
@@ -133,7 +137,7 @@ class LocalExecutor:
     def _raise(self, future: Future[Any]) -> None:
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
-            raise ParetuneError(
+            raise WorkerDied(
                 f"a worker process died{self._death()}; resume, or set executor.workers lower"
             ) from error
         assert error is not None

@@ -23,17 +23,19 @@ from ..rewards.identity import options_identity
 from ..training.mixture import Mixture, PromptSet
 from ..types import Samples, Stopped
 from .evaluate import draw
+from .luggage import Job
 from .scorers import evaluate_inputs, named
 
+PLACE = "agreement"  # the folder of the result
 FILE = "agreement.json"
 
 
 @dataclass(frozen=True)
-class AgreementJob:
+class AgreementJob(Job):
     """What a worker needs. base_fingerprint: identifies the base model."""
 
     config: RunConfig
-    folder: Path
+    run_folder: Path
     base_fingerprint: str
     devices: int = 1
 
@@ -41,6 +43,21 @@ class AgreementJob:
     def title(self) -> str:
         """See `executors.base.Task`."""
         return "asking all rewards about the base model's samples"
+
+    @property
+    def folder(self) -> Path:
+        """Where the result is written."""
+        return self.run_folder / PLACE
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `luggage.Job`."""
+        return ()
+
+    @property
+    def writes(self) -> str:
+        """See `luggage.Job`."""
+        return PLACE
 
 
 def measure_agreement(
@@ -72,7 +89,7 @@ def measure_agreement(
         with memory_errors(to_measure, config):
             seed = derive_seed(config.seed, "agreement", name)
             parts.append(draw(policy, config, list(own.prompts), seed))
-        report({"folder": job.folder.name, "update": done, "epochs": len(sets)})
+        report({"folder": PLACE, "update": done, "epochs": len(sets)})
     index = torch.arange(len(mixture.prompts))
     scores = mixture.score(_joined(parts), index, config.executor.reward_timeout)
     found = {
@@ -80,7 +97,7 @@ def measure_agreement(
         "agreement": agreement(mixture.oriented(scores), scores.applies),
     }  # fmt: skip
     write_json(job.folder / FILE, found)
-    write_manifest(job.folder, "agreement", inputs, [FILE], place=job.folder.name)
+    write_manifest(job.folder, "agreement", inputs, [FILE], place=PLACE)
     return found
 
 

@@ -27,12 +27,13 @@ from ..records.manifest import METRICS, finished, read_manifest, write_manifest
 from ..samples.media import medium_of
 from ..training.distillation.lesson import Pupils
 from ..types import ParetuneError
+from .luggage import Job
 
 STUDENT = "distil"
 
 
 @dataclass(frozen=True)
-class DistilJob:
+class DistilJob(Job):
     """What a worker needs to distil the experts of a round. base_fingerprint: identifies the base model."""
 
     config: RunConfig
@@ -45,6 +46,16 @@ class DistilJob:
     def title(self) -> str:
         """See `executors.base.Task`."""
         return f"distilling the experts of {self.round.merged}"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `luggage.Job`."""
+        return (*(t.folder for t in self.round.tasks), *(p for t in self.round.tasks for p in t.parents))
+
+    @property
+    def writes(self) -> str:
+        """See `luggage.Job`."""
+        return self.place
 
     @property
     def place(self) -> str:

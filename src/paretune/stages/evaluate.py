@@ -38,6 +38,7 @@ from ..rewards.base import applies_to, score_samples
 from ..rewards.identity import options_identity
 from ..samples.media import medium_of
 from ..types import ParetuneError, Prompt, Reward, Samples, Stopped, take
+from .luggage import Job
 from .scorers import Scale, evaluate_inputs, named, recorded, scale_of, scorers_of
 from .shown_inputs import shown_prompts
 
@@ -76,7 +77,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class EvaluateJob:
+class EvaluateJob(Job):
     """What a worker needs to measure one subject. base_fingerprint: identifies the base model."""
 
     config: RunConfig
@@ -89,6 +90,16 @@ class EvaluateJob:
     def title(self) -> str:
         """See `executors.base.Task`."""
         return f"measuring {self.subject.name}"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `luggage.Job`."""
+        return (*self.subject.adapters, *(f"tokens/{use.name}" for use in self.subject.tokens))
+
+    @property
+    def writes(self) -> str:
+        """See `luggage.Job`."""
+        return self.subject.folder
 
 
 def evaluate_subject(

@@ -29,11 +29,12 @@ from ..training.objectives.settings import needs_whole_batches
 from ..training.preferences.file_lists import file_digest
 from ..training.together.crew import ALONE, Crew
 from ..training.together.launch import run_together
+from .luggage import Job
 from .scorers import named
 
 
 @dataclass(frozen=True)
-class MapJob:
+class MapJob(Job):
     """What a worker needs to train one expert. base_fingerprint: identifies the base model."""
 
     config: RunConfig
@@ -46,6 +47,17 @@ class MapJob:
     def title(self) -> str:
         """See `executors.base.Task`."""
         return f"training {self.task.folder}"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `luggage.Job`."""
+        earlier = (self.task.continues,) if self.task.continues else ()
+        return (*self.task.parents, *earlier)
+
+    @property
+    def writes(self) -> str:
+        """See `luggage.Job`."""
+        return self.task.folder
 
 
 def train_expert(

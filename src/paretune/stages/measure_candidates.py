@@ -34,6 +34,7 @@ from ..rewards.identity import options_identity
 from ..rewards.table import identity
 from ..types import Prompt, Reward, Stopped
 from .evaluate import draw
+from .luggage import Job
 from .scorers import evaluate_inputs
 from .volumes import space_of
 
@@ -42,7 +43,7 @@ Weights = tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class SearchJob:
+class SearchJob(Job):
     """What a worker needs to measure candidates.
 
     candidates: weights of the round's experts. base_fingerprint: identifies the base model.
@@ -59,6 +60,16 @@ class SearchJob:
     def title(self) -> str:
         """See `executors.base.Task`."""
         return f"measuring the candidates of {self.round.merged}"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `luggage.Job`."""
+        return (*(task.folder for task in self.round.tasks), *self.round.tasks[0].parents)
+
+    @property
+    def writes(self) -> str:
+        """See `luggage.Job`."""
+        return self.round.beside("search")
 
     @property
     def folder(self) -> Path:

@@ -20,13 +20,14 @@ from ..ops.outer import scaled
 from ..planning.plan import Round
 from ..records.manifest import finished
 from ..records.read import read_candidates
+from .luggage import Job
 from .measure_candidates import ROWS, means_with, measured, measuring_inputs, validation_of
 
 DIRECTION = "direction"
 
 
 @dataclass(frozen=True)
-class StepJob:
+class StepJob(Job):
     """What a worker needs to measure steps. base_fingerprint: identifies the base model."""
 
     config: RunConfig
@@ -40,6 +41,16 @@ class StepJob:
     def title(self) -> str:
         """See `executors.base.Task`."""
         return f"measuring the steps of {self.round.merged}"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `luggage.Job`."""
+        return (self.round.beside(DIRECTION), *self.round.tasks[0].parents)
+
+    @property
+    def writes(self) -> str:
+        """See `luggage.Job`."""
+        return self.round.beside("steps")
 
     @property
     def folder(self) -> Path:

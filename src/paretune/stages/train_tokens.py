@@ -25,6 +25,7 @@ from ..rewards.base import load_reward
 from ..rewards.identity import options_identity
 from ..training.objectives.settings import needs_whole_batches
 from ..types import ParetuneError
+from .luggage import Job
 from .scorers import named
 from .subjects import expert_round
 
@@ -32,7 +33,7 @@ FINAL = "final/tokens"
 
 
 @dataclass(frozen=True)
-class TokenJob:
+class TokenJob(Job):
     """What a worker needs to train one token. base_fingerprint: identifies the base model."""
 
     config: RunConfig
@@ -45,6 +46,16 @@ class TokenJob:
     def title(self) -> str:
         """See `executors.base.Task`."""
         return f"training {self.task.folder}"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `luggage.Job`."""
+        return self.task.teacher
+
+    @property
+    def writes(self) -> str:
+        """See `luggage.Job`."""
+        return self.task.folder
 
 
 def token_tasks(config: RunConfig, plan: Plan) -> tuple[TokenTask, ...]:

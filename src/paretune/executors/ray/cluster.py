@@ -1,0 +1,112 @@
+"""Connecting to a Ray cluster, and what its machines have. Ray is told to be quiet and to report nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...config import ExecutorConfig
+from ...types import ParetuneError
+
+PATIENCE = 5.0  # seconds until an address counts as one where nobody answers
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one task takes of a machine."""
+
+    cpus: int
+    gpus: int
+
+    def __str__(self) -> str:
+        """In words, for messages."""
+        return f"{self.gpus} GPUs and {self.cpus} CPUs" if self.gpus else f"{self.cpus} CPUs"
+
+
+def connect(address: str) -> bool:
+    """Connect this process to the cluster; whether it was not connected before.
+
+    Raises ParetuneError, one line, where Ray is not installed and where there is no cluster.
+    """
+    # Ray reads this when it is imported. What the user has set is kept.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ParetuneError(f'executor.kind: ray needs Ray ({error}): pip install "paretune[ray]"') from error
+    if ray.is_initialized():
+        return False
+    if address not in ("auto", "local"):
+        _check_answers(address)
+    settings: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(
+            address=address, logging_level=logging.ERROR, log_to_driver=False, configure_logging=False,
+            **settings,
+        )  # fmt: skip
+    except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and others
+        reason = " ".join(str(error).split()).partition(". ")[0][:200]
+        raise ParetuneError(
+            f"executor.address: there is no Ray cluster at {address} ({reason}); start one with `ray start "
+            "--head`, or set executor.address to local"
+        ) from error
+    return True
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address where nothing answers: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ParetuneError(f"executor.address: {address} is not auto, local, or HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except OSError as error:
+        raise ParetuneError(
+            f"executor.address: nobody answers at {address} ({error.strerror or error}); start the cluster "
+            f"with `ray start --head --port {port}` there, or set executor.address to local"
+        ) from error
+
+
+def machines() -> list[Mapping[str, Any]]:
+    """The machines of the cluster that are alive, as Ray describes them."""
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def device_of(settings: ExecutorConfig) -> str:
+    """"cpu" or "cuda", by the recipe and what the cluster has; never by what the driver's machine has."""
+    gpus = sum(node["Resources"].get("GPU", 0) for node in machines())
+    if settings.device == "cuda" and not gpus:
+        raise ParetuneError(
+            "executor.device is cuda, but no machine of the Ray cluster has a GPU; set it to cpu or auto"
+        )
+    return "cuda" if settings.device != "cpu" and gpus else "cpu"
+
+
+def request_of(settings: ExecutorConfig, device: str) -> Request:
+    """What a task takes. Raises ParetuneError where no machine of the cluster has as much."""
+    devices = settings.devices_per_expert
+    cpus = settings.cpus_per_expert or settings.threads * (1 if device == "cuda" else devices)
+    request = Request(cpus, devices if device == "cuda" else 0)
+    for kind, wanted in (("GPU", request.gpus), ("CPU", request.cpus)):
+        most, name = max((n["Resources"].get(kind, 0), n["NodeManagerHostname"]) for n in machines())
+        if wanted > most:
+            key = "devices_per_expert" if kind == "GPU" or not settings.cpus_per_expert else "cpus_per_expert"
+            key = "threads" if key == "devices_per_expert" and kind == "CPU" and devices == 1 else key
+            raise ParetuneError(
+                f"executor.{key}: one task takes {wanted} {kind}s of one machine, and the largest machine of "
+                f"the cluster, {name}, has {most:g}"
+            )
+    if not any(_fits(node, request) for node in machines()):
+        raise ParetuneError(f"executor: a task takes {request}, and no machine of the cluster has both")
+    return request
+
+
+def _fits(node: Mapping[str, Any], request: Request) -> bool:
+    has = node["Resources"]
+    return has.get("GPU", 0) >= request.gpus and has.get("CPU", 0) >= request.cpus

@@ -1,0 +1,156 @@
+"""The actor on a machine of the cluster. It takes one task at a time, and is asked for news all the while.
+
+The task runs in a process of `executors.local`, with the same threads and the same environment as there, so
+that both give the same bits, and so that a death of that process is told by the actor, which lives on.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...environment import own_version
+from ...files import alive
+from ...foreign.cache import cache_folder
+from ...types import ParetuneError, Stopped
+from ..local import LocalExecutor
+from .parcels import Parcel, Unpacked, run_unpacked, unpack
+from .watching import Changes, Watch
+
+LOOK = 0.5  # seconds between two looks at what a task has written
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a worker tells of itself. machine: its host's name, with the node's id where they share a host."""
+
+    machine: str
+    version: str
+
+
+@dataclass(frozen=True)
+class News:
+    """What happened since the last poll. ended: pickled, ("done", result) or ("failed", error), or None."""
+
+    events: tuple[dict[str, Any], ...] = ()
+    changes: Changes | None = None
+    ended: bytes | None = None
+
+
+class Worker:
+    """Runs tasks on the machine where Ray has put it. Its methods are called from several threads."""
+
+    def __init__(self, threads: int, device: str) -> None:
+        """threads, device: as of `LocalExecutor`."""
+        self._threads, self._device = threads, device
+        self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._executor: LocalExecutor | None = None
+        self._stopping = threading.Event()
+        self._watch: Watch | None = None
+        self._ended: bytes | None = None
+        self._home = _new_home()
+
+    def hello(self) -> Hello:
+        """Where it is, and which paretune it has."""
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        return Hello(f"{socket.gethostname()} (node {node[:8]})", own_version())
+
+    def sees(self, probe: str, word: str) -> bool:
+        """Whether this machine sees a file that the driver has just written."""
+        try:
+            return Path(probe).read_text() == word
+        except OSError:
+            return False
+
+    def start(self, parcel: Parcel, sees_root: bool) -> None:
+        """Begin a task. What becomes of it is told by `poll`."""
+        self._stopping.clear()
+        self._ended, self._watch = None, None
+        threading.Thread(target=self._run, args=(parcel, sees_root), daemon=True).start()
+
+    def poll(self) -> News:
+        """What is new, at once if there is something, otherwise after LOOK seconds.
+
+        The news of the end come with the last files.
+        """
+        events: list[dict[str, Any]] = []
+        ended = None
+        end = time.monotonic() + LOOK
+        while ended is None and (left := end - time.monotonic()) > 0:
+            try:
+                event = self._events.get(timeout=0.02 if events else left)
+            except queue.Empty:
+                break
+            if event is None:
+                ended = self._ended
+            else:
+                events.append(event)
+        return News(tuple(events), self._watch.look() if self._watch else None, ended)
+
+    def stop(self) -> None:
+        """Ask the task to stop at its next checkpoint."""
+        self._stopping.set()
+        if self._executor is not None:
+            self._executor.stop()
+
+    def close(self) -> None:
+        """End the process of the tasks and remove what was sent."""
+        self._leave()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _run(self, parcel: Parcel, sees_root: bool) -> None:
+        try:
+            outcome = ("done", self._result(parcel, sees_root))
+        except (ParetuneError, Stopped, RuntimeError) as error:
+            outcome = ("failed", error)
+        except BaseException as error:
+            outcome = ("failed", RuntimeError("".join(traceback.format_exception(error))))
+        if outcome[0] == "failed":
+            self._leave()  # after a failure the executor takes no more tasks
+        self._ended = pickle.dumps(outcome)
+        self._events.put(None)
+
+    def _result(self, parcel: Parcel, sees_root: bool) -> Any:
+        import ray
+
+        def take(data: Any) -> bytes:
+            return ray.get(data)
+
+        root = unpack(parcel, self._home, take, sees_root)
+        if root is not None and not sees_root:
+            self._watch = Watch(root / parcel.writes)
+        if self._executor is None:
+            self._executor = LocalExecutor(1, self._threads, self._device).__enter__()
+        if self._stopping.is_set():
+            raise Stopped
+        report: Callable[[dict[str, Any]], None] = self._events.put
+        return self._executor.map(run_unpacked, [Unpacked(parcel, self._home, root)], report)[0]
+
+    def _leave(self) -> None:
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.__exit__(None, None, None)
+
+
+def _new_home() -> Path:
+    """A new folder in the cache of this machine. Those of workers that were killed are removed."""
+    folder = cache_folder("ray")
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.iterdir():
+        number = left.name.partition("-")[0]
+        if number.isdecimal() and not alive(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=folder))
