@@ -37,7 +37,7 @@ from ..reward_tokens.spec import TokenUse
 from ..rewards.base import applies_to, score_samples
 from ..samples.media import medium_of
 from ..types import ParetuneError, Prompt, Reward, Samples, Stopped, take
-from .scorers import Scale, evaluate_inputs, named, recorded, scale_of, scorers_of
+from .scorers import Scale, besides, evaluate_inputs, named, recorded, scale_of, scorers_of
 from .shown_inputs import shown_prompts
 
 SHOWN = 6  # samples a prompt set that the report shows
@@ -154,6 +154,7 @@ def _inputs(job: EvaluateJob) -> str:
                 name: [
                     named(r.reward), r.judge and named(r.judge), r.options,
                     [record_identity(p) for p in load_prompts(r.eval_prompts)],
+                    *besides(r),
                 ]
                 for name, r in config.rewards.items()
             },
