@@ -27,7 +27,7 @@ from ..models.memory import memory_errors, to_draw
 from ..models.whole import add_changes
 from ..ops.preference_losses import agreement, win_rates
 from ..planning.plan import derive_seed
-from ..rewards.base import applies_to, load_reward, oriented, score_samples
+from ..rewards.base import applies_to, oriented, reward_of, score_samples
 from ..samples.media import medium_of
 from ..samples.stamped import restored
 from ..stages.claim import check
@@ -73,7 +73,7 @@ def make_pairs(
     check(config)
     prompts = load_prompts(config.rewards[drawing.reward].prompts)
     prompts = prompts[: drawing.limit] if drawing.limit else prompts
-    rewards = [load_reward(r.reward, name=name, **r.options) for name, r in config.rewards.items()]
+    rewards = [reward_of(r, name) for name, r in config.rewards.items()]
     medium = medium_of(config.model)
     policy = open_policy(config.model, choose_device(config.executor.device))
     if drawing.adapter is not None:

@@ -143,6 +143,7 @@ class RewardConfig(Section):
     judge: Line | None = Field(None, description="an independent reward that nothing is trained on")
     weight: NonNegative = Field(1.0, description="its weight in the average")
     options: RewardOptions = Field(default_factory=dict)
+    head: Line | None = Field(None, description="of a reward that gives several values in one pass: which")
     kl: NonNegative | None = Field(None, description="overrides objective.kl")
     epochs: Epochs | None = Field(None, description="overrides train.epochs")
     lean: Unit | None = Field(None, description="overrides map.lean")

@@ -35,6 +35,8 @@ class RewardApart:
         self.name: str = facts["name"]
         self.range: tuple[float, float] = (facts["range"][0], facts["range"][1])
         self.higher_is_better: bool = facts["higher_is_better"]
+        if facts.get("heads") is not None:
+            self.heads: dict[str, tuple[float, float] | None] = facts["heads"]
         for method in facts["methods"]:
             setattr(self, method, partial(self._call, method))
         weakref.finalize(self, self._process().drop, self._spec.number)
@@ -49,6 +51,15 @@ class RewardApart:
         plain = samples.detach().cpu().contiguous() if isinstance(samples, torch.Tensor) else samples
         answer = self._ask("score", plain, list(prompts), prompt=prompt, seconds=seconds)
         return torch.tensor(answer, dtype=torch.float32)
+
+    def scored_heads(
+        self, samples: Samples, prompts: Sequence[Prompt], seconds: float
+    ) -> dict[str, torch.Tensor]:
+        """Of a reward of several heads: head -> float32 [B], checked. Raises as `scored` does."""
+        prompt = prompts[0] if prompts else None
+        plain = samples.detach().cpu().contiguous() if isinstance(samples, torch.Tensor) else samples
+        answer = self._ask("score_heads", plain, list(prompts), prompt=prompt, seconds=seconds)
+        return {head: torch.tensor(values, dtype=torch.float32) for head, values in answer.items()}
 
     def _call(self, method: str, *arguments: Any) -> Any:
         """One of the methods that a reward may have, `applies` for one."""

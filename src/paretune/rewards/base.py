@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from paretune.config import RewardConfig
 from paretune.types import ParetuneError, Prompt, Reward, Samples
 
 from .apart import RewardApart, find_apart
@@ -21,6 +22,7 @@ from .checks import applies_to
 from .deadline import Late, within
 from .errors import LATE, RewardError, RewardTimeout, one_line
 from .errors import failure as _line
+from .heads import HeadReward, Scorer, Values, checked_heads, declared_heads, shared_scorer
 from .importing import Modules, neighbours, resolve
 from .printing import prints_to_stderr
 from .scores import checked_scores, own_prompts, own_samples
@@ -42,7 +44,9 @@ __all__ = [
     "one_line",
     "oriented",
     "reward_file",
+    "reward_of",
     "score_all",
+    "score_heads",
     "score_samples",
 ]
 
@@ -60,6 +64,30 @@ def load_reward(spec: str, name: str | None = None, **options: Any) -> Reward:
     Raises ParetuneError for an unknown name, a missing file or module, unfit options, or what is no reward.
     """
     return RewardApart(spec, name, options) if is_own(spec) else build_reward(spec, name, options)
+
+
+def reward_of(own: RewardConfig, name: str) -> Reward:
+    """The reward `name` of a recipe: what its section names, and of that the head that it names, if any.
+
+    Rewards with a head share their scorer (`heads`). Raises ParetuneError as `load_reward` does, for a head
+    that does not exist, and for a reward of several heads of which none is named.
+    """
+    if own.head is None:
+        reward = load_reward(own.reward, name=name, **own.options)
+        if (heads := declared_heads(reward)) is not None:
+            raise ParetuneError(
+                f"rewards.{name}: {own.reward} gives several values; say which by rewards.{name}.head: one "
+                f"of {', '.join(heads)}"
+            )
+        return reward
+
+    def load() -> Scorer:
+        inner = load_reward(own.reward, **own.options)
+        if isinstance(inner, RewardApart):
+            return Scorer(inner, inner.scored_heads)
+        return Scorer(inner, lambda samples, prompts, seconds: score_heads(inner, samples, prompts, seconds))
+
+    return HeadReward(shared_scorer(own.reward, own.options, load), own.head, name)
 
 
 def is_own(spec: str) -> bool:
@@ -133,13 +161,24 @@ def score_samples(
     for start in range(0, len(prompts), batch_size):
         chunk = prompts[start : start + batch_size]
         part = samples[start : start + batch_size]
-        if isinstance(reward, RewardApart):  # what crosses to its process is a copy, and comes back checked
+        # What crosses to another process is a copy, and comes back checked.
+        if isinstance(reward, RewardApart | HeadReward):
             parts.append(reward.scored(part, chunk, math.inf if timeout is None else timeout))
             continue
         with prints_to_stderr():
             value = _call(reward, own_samples(part), own_prompts(chunk), timeout)
             parts.append(checked_scores(reward, value, chunk))
     return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def score_heads(
+    reward: Reward, samples: Samples, prompts: Sequence[Prompt], timeout: float | None
+) -> Values:
+    """Score one batch by a reward of several heads: head -> float32 [B]. Raises as `score_samples` does."""
+    limit = None if timeout == math.inf else timeout
+    with prints_to_stderr():
+        value = _call(reward, own_samples(samples), own_prompts(prompts), limit)
+        return checked_heads(reward, value, prompts)
 
 
 def score_all(

@@ -25,7 +25,8 @@ import torch
 
 from paretune.types import ParetuneError, Prompt, Reward, Samples
 
-from .base import build_reward, find_reward, one_line, reward_file, score_samples
+from .base import build_reward, find_reward, one_line, reward_file, score_heads, score_samples
+from .heads import declared_heads
 from .importing import Modules, neighbours
 from .process import Spec
 
@@ -99,6 +100,7 @@ class Host:
             "name": str(reward.name),
             "range": [float(low), float(high)],
             "higher_is_better": bool(reward.higher_is_better),
+            "heads": declared_heads(reward),
             "methods": [name for name in OPTIONAL if callable(getattr(reward, name, None))],
         }
         self._rewards[spec.number] = reward
@@ -116,6 +118,14 @@ class Host:
         reward = self._rewards[spec.number]
         with self._neighbours(spec):
             return score_samples(reward, samples, prompts, len(prompts), timeout=None).tolist()
+
+    def score_heads(
+        self, spec: Spec, samples: Samples, prompts: Sequence[Prompt]
+    ) -> dict[str, list[float]]:
+        """One batch of a reward of several heads; the parent looks at the clock."""
+        with self._neighbours(spec):
+            found = score_heads(self._rewards[spec.number], samples, prompts, timeout=None)
+            return {head: values.tolist() for head, values in found.items()}
 
     def call(self, spec: Spec, method: str, *arguments: Any) -> Any:
         """One of the optional methods. What it returns is a truth, or nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,11 @@ def checked_scores(reward: Reward, value: Any, prompts: Sequence[Prompt]) -> tor
     wanted = f"{len(prompts)} numbers"
     if inspect.iscoroutine(value):
         value.close()  # otherwise Python warns that nobody waited for it
+    if isinstance(value, Mapping):
+        keys = ", ".join(map(str, value))
+        told = f"returned a {type(value).__name__}, not {wanted}; "
+        told += f"where its keys ({keys}) are heads, name one by rewards.NAME.head"
+        raise RewardError(failure(reward, told, prompts[0]))
     try:
         scores = torch.as_tensor(value).detach()
         if scores.layout != torch.strided:

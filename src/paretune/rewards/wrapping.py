@@ -37,6 +37,8 @@ class FunctionReward:
         self.name = name
         self.range = (-math.inf, math.inf)
         self.higher_is_better = True
+        if (heads := getattr(function, "heads", None)) is not None:
+            self.heads = heads
         self._function = functools.partial(function, **options)
 
     def score(self, samples: Samples, prompts: Sequence[Prompt]) -> torch.Tensor:

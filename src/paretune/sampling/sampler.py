@@ -29,7 +29,7 @@ from ..planning.plan import derive_seed
 from ..records.manifest import finished, read_manifest
 from ..reward_tokens.pipelines import resolve
 from ..reward_tokens.spec import format_tokens
-from ..rewards.base import RewardError, applies_to, load_reward, score_samples
+from ..rewards.base import RewardError, applies_to, reward_of, score_samples
 from ..rewards.trust import NOT_TRUSTED
 from ..samples.stamped import restored
 from ..stages.menu import Mixed
@@ -127,9 +127,7 @@ class Sampler:
                 owned = self.source.config.rewards if self.source.config else {}
                 held = self.source.unscored
                 self._rewards = [
-                    load_reward(r.reward, name=name, **r.options)
-                    for name, r in owned.items()
-                    if name not in held
+                    reward_of(r, name) for name, r in owned.items() if name not in held
                 ]
             return self._rewards
 

@@ -18,13 +18,13 @@ from ..models.memory import memory_errors, to_measure
 from ..ops.agreement import agreement
 from ..planning.plan import derive_seed
 from ..records.manifest import finished, write_manifest
-from ..rewards.base import load_reward
+from ..rewards.base import reward_of
 from ..rewards.identity import options_identity
 from ..training.mixture import Mixture, PromptSet
 from ..types import Samples, Stopped
 from .evaluate import draw
 from .luggage import Job
-from .scorers import evaluate_inputs, named
+from .scorers import besides, evaluate_inputs, named
 
 PLACE = "agreement"  # the folder of the result
 FILE = "agreement.json"
@@ -78,7 +78,7 @@ def measure_agreement(
     if finished(job.folder, "agreement", inputs):
         return read_json(job.folder / FILE)
     sets = [
-        PromptSet(load_reward(r.reward, name=n, **r.options), load_prompts(r.eval_prompts))
+        PromptSet(reward_of(r, n), load_prompts(r.eval_prompts))
         for n, r in config.rewards.items()
     ]
     mixture, parts = Mixture(sets, "all"), list[Samples]()
@@ -118,7 +118,7 @@ def _inputs(job: AgreementJob) -> str:
             "rewards": {
                 name: [
                     named(r.reward), options_identity(r.reward, r.options),
-                    [p.text for p in load_prompts(r.eval_prompts)],
+                    [p.text for p in load_prompts(r.eval_prompts)], *besides(r),
                 ]
                 for name, r in config.rewards.items()
             },

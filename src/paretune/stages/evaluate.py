@@ -39,7 +39,7 @@ from ..rewards.identity import options_identity
 from ..samples.media import medium_of
 from ..types import ParetuneError, Prompt, Reward, Samples, Stopped, take
 from .luggage import Job
-from .scorers import Scale, evaluate_inputs, named, recorded, scale_of, scorers_of
+from .scorers import Scale, besides, evaluate_inputs, named, recorded, scale_of, scorers_of
 from .shown_inputs import shown_prompts
 
 SHOWN = 6  # samples a prompt set that the report shows
@@ -166,6 +166,7 @@ def _inputs(job: EvaluateJob) -> str:
                 name: [
                     named(r.reward), r.judge and named(r.judge), options_identity(r.reward, r.options),
                     [record_identity(p) for p in load_prompts(r.eval_prompts)],
+                    *besides(r),
                 ]
                 for name, r in config.rewards.items()
             },

@@ -20,7 +20,7 @@ from ..models.memory import memory_errors, to_load, to_train
 from ..ops.lowrank import Changes, LowRank
 from ..planning.plan import ExpertTask
 from ..records.manifest import METRICS, finished, write_manifest
-from ..rewards.base import load_reward
+from ..rewards.base import reward_of
 from ..rewards.identity import options_identity
 from ..samples.media import medium_of
 from ..training.mixture import Mixture, PromptSet
@@ -30,7 +30,7 @@ from ..training.preferences.file_lists import file_digest
 from ..training.together.crew import ALONE, Crew
 from ..training.together.launch import run_together
 from .luggage import Job
-from .scorers import named
+from .scorers import besides, named
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
     prompt_sets = []
     for name in (*task.rewards, *task.others):
         reward_config, own = config.rewards[name], name in task.rewards
-        reward = load_reward(reward_config.reward, name=name, **reward_config.options)
+        reward = reward_of(reward_config, name)
         kl = config.objective.kl if reward_config.kl is None else reward_config.kl
         prompts = load_prompts(reward_config.prompts) if own else ()
         weight = reward_config.weight if own else task.lean * reward_config.weight
@@ -179,4 +179,5 @@ def _reward_inputs(config: RunConfig, name: str) -> list[Any]:
     r = config.rewards[name]
     prompts = digest([record_identity(p) for p in load_prompts(r.prompts)])
     known: list[Any] = [named(r.reward), options_identity(r.reward, r.options), r.kl, r.weight, prompts]
-    return known if r.pairs is None else [*known, file_digest(r.pairs)]
+    known += [] if r.pairs is None else [file_digest(r.pairs)]
+    return [*known, *besides(r)]

@@ -29,13 +29,13 @@ from ..ops.merging import PROMPTS, Experts, merge_experts
 from ..planning.plan import Round, derive_seed
 from ..records.manifest import finished, write_manifest
 from ..records.read import read_candidates
-from ..rewards.base import load_reward, score_samples
+from ..rewards.base import reward_of, score_samples
 from ..rewards.identity import options_identity
 from ..rewards.table import identity
 from ..types import Prompt, Reward, Stopped
 from .evaluate import draw
 from .luggage import Job
-from .scorers import evaluate_inputs
+from .scorers import besides, evaluate_inputs
 from .volumes import space_of
 
 ROWS = "candidates.jsonl"
@@ -216,7 +216,7 @@ def validation_of(config: RunConfig, count: int = PROMPTS) -> dict[str, Validati
     """For each reward its first `count` prompts, and noise that neither training nor evaluation uses."""
     return {
         name: Validation(
-            load_reward(reward_config.reward, name=name, **reward_config.options),
+            reward_of(reward_config, name),
             load_prompts(reward_config.prompts)[:count],
             derive_seed(config.seed, "search", name),
         )
@@ -261,7 +261,7 @@ def measuring_inputs(
         "evaluate": evaluate_inputs(config.evaluate),
         "threads": config.executor.threads,
         "rewards": {
-            name: [identity(r.reward), options_identity(r.reward, r.options)]
+            name: [identity(r.reward), options_identity(r.reward, r.options), *besides(r)]
             for name, r in config.rewards.items()
         },
         "prompts": {

@@ -19,7 +19,7 @@ from ..data.sets import PREFIX as SET
 from ..inputs.pictures import first_unreadable, picture_of
 from ..models.detect import family_of
 from ..models.family import misfit
-from ..rewards.base import check_spec, find_reward, is_own, load_reward, reward_file
+from ..rewards.base import check_spec, find_reward, is_own, load_reward, reward_file, reward_of
 from ..rewards.checks import Check, applies_to, first_refused, refusal
 from ..rewards.trust import is_code
 from ..training.trainers import objective_check
@@ -35,7 +35,7 @@ def check_prompts(config: RunConfig) -> None:
     Every input picture is read, too.
     """
     check_media(config)
-    rewards = {n: load_reward(r.reward, name=n, **r.options) for n, r in config.rewards.items()}
+    rewards = {n: reward_of(r, n) for n, r in config.rewards.items()}
     files = [file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts)]
     check_pictures(config, files)
     for file in dict.fromkeys(files):

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from ..config import EvaluateConfig, RunConfig
+from ..config import EvaluateConfig, RewardConfig, RunConfig
 from ..files import sha256
 from ..records.manifest import MANIFEST, read_manifest
 from ..records.read import checked
-from ..rewards.base import load_reward
+from ..rewards.base import load_reward, reward_of
 from ..rewards.importing import files_of
 from ..rewards.table import identity
 from ..types import Reward
@@ -50,7 +50,7 @@ _SCALES = TypeAdapter(list[Scale])
 def scorers_of(config: RunConfig, prompt_set: str) -> Iterator[tuple[Kind, Reward]]:
     """Load the scorers of one prompt set: its reward, its judge, and the untargeted rewards."""
     reward_config = config.rewards[prompt_set]
-    yield "reward", load_reward(reward_config.reward, name=prompt_set, **reward_config.options)
+    yield "reward", reward_of(reward_config, prompt_set)
     if reward_config.judge and config.evaluate.judges:
         yield "judge", load_reward(reward_config.judge)
     for spec in config.evaluate.untargeted:
@@ -63,6 +63,11 @@ def named(spec: str) -> str | list[str]:
     if place.endswith(".py") and Path(place).is_file():
         return [spec, *(sha256(file) for file in files_of(Path(place)))]
     return identity(spec)
+
+
+def besides(own: RewardConfig) -> list[Any]:
+    """What digests know of a reward beside its name and options: its head, nothing where it has none."""
+    return [] if own.head is None else [{"head": own.head}]
 
 
 def evaluate_inputs(settings: EvaluateConfig) -> dict[str, Any]:

@@ -21,12 +21,12 @@ from ..inputs.pictures import record_identity
 from ..models.memory import memory_errors, to_load, to_train
 from ..planning.plan import Plan, TokenTask, derive_seed
 from ..records.manifest import METRICS, below, finished, read_manifest, write_manifest
-from ..rewards.base import load_reward
+from ..rewards.base import reward_of
 from ..rewards.identity import options_identity
 from ..training.objectives.settings import needs_whole_batches
 from ..types import ParetuneError
 from .luggage import Job
-from .scorers import named
+from .scorers import besides, named
 from .subjects import expert_round
 
 FINAL = "final/tokens"
@@ -98,7 +98,7 @@ def train_token(
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     reward_config = job.config.rewards[job.task.reward]
-    reward = load_reward(reward_config.reward, name=job.task.reward, **reward_config.options)
+    reward = reward_of(reward_config, job.task.reward)
     expert = load_delta([job.run_folder / a for a in job.task.teacher])
     with memory_errors(to_load, job.config.model):
         trainer = TokenTrainer(
@@ -140,7 +140,7 @@ def token_inputs(job: TokenJob) -> str:
             "tokens": config.tokens.model_dump(mode="json"),
             "train": [train.micro_batch, train.max_grad_norm, train.autocast],
             "sampling": [evaluate.steps, evaluate.guidance_scale, evaluate.batch_size],
-            "reward": [named(reward_config.reward), known, digest(prompts)],
+            "reward": [named(reward_config.reward), known, digest(prompts), *besides(reward_config)],
         }
     )
 

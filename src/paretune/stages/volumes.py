@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import RunConfig
 from ..ops.indicators import Axis
-from ..rewards.base import load_reward
+from ..rewards.base import reward_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Space:
 
 def space_of(config: RunConfig) -> Space:
     """The space of the ranges and directions that a run's rewards declare."""
-    rewards = {n: load_reward(r.reward, name=n, **r.options) for n, r in config.rewards.items()}
+    rewards = {n: reward_of(r, n) for n, r in config.rewards.items()}
     return Space(
         {name: (reward.range[0], reward.range[1]) for name, reward in rewards.items()},
         {name: reward.higher_is_better for name, reward in rewards.items()},

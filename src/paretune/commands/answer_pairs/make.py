@@ -29,7 +29,7 @@ from ...models.memory import memory_errors, to_draw
 from ...models.text_encoder import TextEncoder
 from ...ops.lowrank import LowRank
 from ...planning.plan import derive_seed
-from ...rewards.base import load_reward
+from ...rewards.base import reward_of
 from ...stages.claim import check
 from ...types import ParetuneError, Prompt
 from ..make_pairs import Drawing, agreements
@@ -110,7 +110,7 @@ def _draw_all(
     prompts: Sequence[Prompt], others: dict[str, list[Any]], say: Say,
 ) -> _Made:  # fmt: skip
     """The records of all prompts."""
-    rewards = [load_reward(r.reward, name=name, **r.options) for name, r in config.rewards.items()]
+    rewards = [reward_of(r, name) for name, r in config.rewards.items()]
     score = scorer_of(config, rewards)
     order, owner = drawing.reward, config
     if options.through is not None:

@@ -12,7 +12,7 @@ from ...models.flow import Sampling
 from ...models.loading import open_policy
 from ...models.memory import memory_errors, to_draw
 from ...planning.plan import derive_seed
-from ...rewards.base import load_reward
+from ...rewards.base import reward_of
 from ...samples.media import medium_of
 from ...samples.stamped import restored
 from ...stages.claim import check
@@ -33,7 +33,7 @@ def picture_scorer(config: RunConfig, seed: int) -> Scorer:
         raise ParetuneError(f"--through: {config.name} draws {medium.name}; give a recipe of pictures")
     check(config)
     policy = open_policy(config.model, choose_device(config.executor.device))
-    rewards = [load_reward(r.reward, name=name, **r.options) for name, r in config.rewards.items()]
+    rewards = [reward_of(r, name) for name, r in config.rewards.items()]
     sampling = Sampling(config.model.steps, config.model.guidance_scale, batch=1)
 
     def score(prompt: Prompt, texts: Sequence[str]) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
