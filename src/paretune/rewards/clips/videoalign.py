@@ -29,12 +29,13 @@ from paretune.types import ParetuneError, Prompt
 from ..checks import Checked
 from ..loaded import check_loaded
 from ..once import known_head, shared
+from ..pinned import pinned
 from .qwen2vl import frame_numbers, patches, resized
 
 HEADS = ("VQ", "MQ", "TA")
 TOKENS = tuple(f"<|{head}_reward|>" for head in HEADS)
 OVERALL = "overall"  # their sum, as the authors' code has it
-BASE, BASE_REVISION = "Qwen/Qwen2-VL-2B-Instruct", "895c3a49bc3fa70a340399125c650a463535e71c"
+BASE = "Qwen/Qwen2-VL-2B-Instruct"
 TEMPLATE = files(__package__).joinpath("videoalign_prompt.txt").read_text(encoding="utf-8")
 # Qwen2-VL's own chat template, for one turn of the user that holds a clip and a text.
 CHAT = (
@@ -97,13 +98,12 @@ class VideoReward:
 
         folder = converted_folder(model) if model in CONVERTED else Path(model)
         self._settings = _settings(folder)
-        pinned = {"revision": BASE_REVISION} if base == BASE else {}
-        self._tokenizer: Any = load(AutoTokenizer, base, f"videoalign: {base}", **pinned)
+        self._tokenizer: Any = load(AutoTokenizer, base, f"videoalign: {base}", **pinned(base))
         self._tokenizer.add_special_tokens({"additional_special_tokens": list(TOKENS)})
         self._ids = [self._tokenizer.convert_tokens_to_ids(token) for token in TOKENS]
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         kind = getattr(torch, dtype)
-        self._network, self._reward = _networks(folder, base, pinned, self._settings, self._ids)
+        self._network, self._reward = _networks(folder, base, self._settings, self._ids)
         self._network.eval().requires_grad_(False).to(self.device, kind)
         self._reward.requires_grad_(False).to(self.device, torch.float32)
         self._rate, self._normalise = rate, normalise
@@ -164,7 +164,7 @@ def new_name(name: str) -> str:
 
 
 def _networks(
-    folder: Path, base: str, pinned: dict[str, str], settings: dict[str, Any], ids: Sequence[int]
+    folder: Path, base: str, settings: dict[str, Any], ids: Sequence[int]
 ) -> tuple[nn.Module, nn.Module]:
     """Qwen2-VL with its adapters, and the linear head, with the checkpoint's weights."""
     from accelerate import init_empty_weights
@@ -173,7 +173,7 @@ def _networks(
     from transformers import AutoConfig, Qwen2VLModel
 
     where = f"videoalign: {folder}"
-    config: Any = load(AutoConfig, base, f"videoalign: {base}", **pinned)
+    config: Any = load(AutoConfig, base, f"videoalign: {base}", **pinned(base))
     tensors = {new_name(name): value for name, value in load_file(folder / "model.safetensors").items()}
     tensors.pop("lm_head.weight", None)  # it makes words, which are not asked for
     words = tensors.get("language_model.embed_tokens.weight")
