@@ -36,7 +36,7 @@ HEADS = ("VQ", "MQ", "TA")
 TOKENS = tuple(f"<|{head}_reward|>" for head in HEADS)
 OVERALL = "overall"  # their sum, as the authors' code has it
 BASE = "Qwen/Qwen2-VL-2B-Instruct"
-TEMPLATE = files(__package__).joinpath("videoalign_prompt.txt").read_text(encoding="utf-8")
+TEMPLATE = files("paretune.rewards.clips").joinpath("videoalign_prompt.txt").read_text(encoding="utf-8")
 # Qwen2-VL's own chat template, for one turn of the user that holds a clip and a text.
 CHAT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>{clip}"
@@ -104,6 +104,7 @@ class VideoReward:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         kind = getattr(torch, dtype)
         self._network, self._reward = _networks(folder, base, self._settings, self._ids)
+        self._merge: int = self._network.config.vision_config.spatial_merge_size
         self._network.eval().requires_grad_(False).to(self.device, kind)
         self._reward.requires_grad_(False).to(self.device, torch.float32)
         self._rate, self._normalise = rate, normalise
@@ -121,7 +122,7 @@ class VideoReward:
         data = self._settings["data_config"]
         seen = frame_numbers(len(clip), self._rate, data.get("fps") or 2.0, data.get("num_frames"))
         pixels, grid = patches(resized(clip[seen].to(self.device), data["max_frame_pixels"]))
-        merged = grid[0] * grid[1] * grid[2] // self._network.config.vision_config.spatial_merge_size**2
+        merged = grid[0] * grid[1] * grid[2] // self._merge**2
         text = CHAT.format(clip=CLIP_TOKEN * merged, text=TEMPLATE.format(text_prompt=prompt))
         ids = self._tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
         states = self._network(
@@ -165,7 +166,7 @@ def new_name(name: str) -> str:
 
 def _networks(
     folder: Path, base: str, settings: dict[str, Any], ids: Sequence[int]
-) -> tuple[nn.Module, nn.Module]:
+) -> tuple[Any, nn.Module]:
     """Qwen2-VL with its adapters, and the linear head, with the checkpoint's weights."""
     from accelerate import init_empty_weights
     from peft import LoraConfig, inject_adapter_in_model
