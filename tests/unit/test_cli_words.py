@@ -15,7 +15,8 @@ from paretune.cli import app as cli
 GROUP: Any = typer.main.get_command(cli.app)
 COMMANDS: dict[str, Any] = GROUP.commands
 READ_RECIPES = {
-    "quickstart", "run", "plan", "eval", "tokens", "merge", "pairs", "init", "sft", "tune", "advise",
+    "quickstart", "run", "plan", "eval", "tokens", "merge", "pairs", "init", "doctor", "sft", "tune",
+    "advise",
 }
 
 

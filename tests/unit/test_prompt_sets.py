@@ -209,3 +209,15 @@ def test_any_column_of_a_dataset(tmp_path: Path) -> None:
     told = write_prompts(f"hf:{data}@train:caption", tmp_path / "c.jsonl", limit=1)
     assert (told["prompts"], told["of"], told["revision"]) == (1, 3, None)
     assert json.loads((tmp_path / "c.jsonl").read_text())["prompt"] == "a dog"
+
+
+def test_so_many_prompts_are_always_the_same(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = b"".join(b"prompt %d\n" % number for number in range(20))
+    monkeypatch.setitem(FILES, "l.txt", lines)
+    monkeypatch.setitem(SETS, "tiny", PromptSet("MIT", "", {"test": (source("l.txt", "lines"),)}))
+    chosen = [p.text for p in load_prompts("set:tiny@test[:4]")]
+    assert chosen == ["prompt 1", "prompt 8", "prompt 12", "prompt 13"]  # as random.Random(0) draws
+    assert len(load_prompts("set:tiny[:50]")) == 20
+    assert kept_file("set:tiny@test[:4]") == kept_file("set:tiny@test")
+    with pytest.raises(ParetuneError, match="a number of prompts from 1 up"):
+        load_prompts("set:tiny@test[:0]")

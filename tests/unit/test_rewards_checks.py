@@ -21,6 +21,7 @@ INCLUDE = [{"class": "circle", "count": 1}]
 MOVE = {"shape": "square", "color": "green", "direction": "right", "speed": "slowly"}
 ASKS = {"verb": "ship", "thing": "bag", "kind": "steps", "harm": False}
 CHECKS = {"checks": [{"kind": "lowercase"}]}
+RULES = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"num_words": None}]}
 # reward -> a record that it scores, and records that it does not
 RECORDS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "pictures.geneval": (
@@ -34,6 +35,7 @@ RECORDS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     ),
     "likeness": ({"image": "a.png"}, [{}, {"image": 3}]),
     "instructions": (CHECKS, [{}, {"checks": []}, {"checks": [{"kind": "rhymes"}]}]),
+    "ifeval": (RULES, [{}, RULES | {"kwargs": []}, RULES | {"instruction_id_list": ["rhymes"]}]),
     "geneval": ({"include": INCLUDE}, [{}, {"include": [{"class": 3, "count": 1}]}]),
     "pictures.ocr": ({"text": "drum"}, [{}, {"text": None}, {"text": ""}, {"text": " "}, {"text": 5}]),
     "pictures.rapidocr": ({"text": "drum"}, [{}, {"text": ["drum"]}]),
@@ -54,14 +56,19 @@ RECORDS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
 }  # fmt: skip
 ANY = {"pictures.preference", "pictures.preference_judge", "pictures.vqa", "pickscore", "text_model",
        "length", "repetition", "positivity", "reading_ease", "brevity", "distinct", "clean",
-       "perplexity"}  # fmt: skip
+       "perplexity", "vbench_flicker"}  # fmt: skip
 PHOTO = {"hpsv2", "clipscore", "aesthetic", "imagereward", "mps", "hpsv3", "vqascore", "unified_reward",
          "diversity"}  # fmt: skip
 ANY |= PHOTO
+# Those that load a network for any prompt; VideoAlign's check asks for no record (test_videoalign).
+NETWORKS = PHOTO | {
+    "pickscore", "text_model", "perplexity", "videoalign", "vbench_subject", "vbench_background",
+    "vbench_dynamic", "skywork", "armorm", "guard",
+}  # fmt: skip
 
 
 def test_every_reward_is_here() -> None:
-    assert set(RECORDS) | ANY == set(REWARDS)
+    assert set(RECORDS) | ANY | NETWORKS == set(REWARDS)
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -83,11 +90,11 @@ def test_a_reward_applies_to_what_it_can_score_alone(name: str) -> None:
     assert applies_to(reward, Prompt("well", good))
     assert [applies_to(reward, Prompt("ill", record)) for record in bad] == [False] * len(bad)
     shape = (1, 8, 3, 32, 32) if good is MOVE else (1, 3, 32, 32)
-    samples = ["1. pack the bag."] if good is ASKS or good is CHECKS else torch.rand(shape)
+    samples = ["1. pack the bag."] if good in (ASKS, CHECKS, RULES) else torch.rand(shape)
     assert score_samples(reward, samples, [Prompt("well", good)]).shape == (1,)
 
 
-@pytest.mark.parametrize("name", sorted(ANY - PHOTO - {"pickscore", "text_model", "perplexity"}))
+@pytest.mark.parametrize("name", sorted(ANY - NETWORKS))
 def test_the_others_apply_to_every_prompt(name: str) -> None:
     assert applies_to(load_reward(name), Prompt("words alone"))
 

@@ -17,6 +17,7 @@ OPTIONAL = {
     "rapidocr-onnxruntime": "pip install 'paretune[judges]' for the independent OCR judge",
     "trl": "pip install 'paretune[language]' to train language models",
     "av": "pip install 'paretune[video]' to write clips",
+    "datasets": "pip install 'paretune[language]' for prompt sets of the hub",
     "torchao": "pip install 'paretune[quantize]' to train on a base in eight bits",
 }
 
@@ -46,6 +47,12 @@ def examine() -> list[Finding]:
     except ParetuneError as error:
         findings.append(Finding("embedded model", False, str(error)))
     return findings
+
+
+def missing_package(name: str) -> Finding:
+    """Whether an optional package is here that something cannot do without."""
+    found = _package(name)
+    return Finding(f"package {name}", found.ok, found.detail)
 
 
 def _package(name: str) -> Finding:

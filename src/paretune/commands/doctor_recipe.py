@@ -13,15 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..config import RunConfig
+from ..data.hub import PREFIX as HUB
 from ..data.sets import SETS, find_set
 from ..executors import find_executor
 from ..foreign.converted import CONVERTED
-from ..foreign.hub_facts import HubFacts, ask_hub, cached_revision
+from ..foreign.hub_facts import HubFacts, ask_hub, cached_main
+from ..models.detect import family_of
 from ..models.facts import check_options
 from ..stages.claim import missing_files
 from ..stages.prompt_checks import check_unloaded
 from ..types import ParetuneError
-from .doctor import Finding
+from .doctor import Finding, missing_package
 from .downloads import Download, downloads, spoken_size
 
 SPARE = 5e9  # bytes that a run's own folder may take
@@ -29,7 +31,7 @@ SPARE = 5e9  # bytes that a run's own folder may take
 
 def examine_recipe(config: RunConfig, trusted: bool = True) -> list[Finding]:
     """What the recipe needs, in order: the recipe itself, its files, its downloads, and room for them."""
-    findings = [_recipe(config, trusted)]
+    findings = [_recipe(config, trusted), *(missing_package(name) for name in _packages(config))]
     found = downloads(config)
     wanted = 0.0
     for one in found:
@@ -52,6 +54,19 @@ def _recipe(config: RunConfig, trusted: bool) -> Finding:
     return Finding("recipe", True, f"{config.name}: its options, files and rewards fit together")
 
 
+def _packages(config: RunConfig) -> list[str]:
+    """The optional packages that this recipe cannot do without."""
+    medium = family_of(config.model.path).medium
+    sets = [spec for own in config.rewards.values() for spec in (own.prompts, own.eval_prompts)]
+    wanted = {
+        "rapidocr-onnxruntime": any(own.reward == "ocr" for own in config.rewards.values()),
+        "trl": medium == "texts",
+        "datasets": any(spec.startswith(HUB) for spec in sets),
+        "av": medium == "clips",
+    }
+    return [name for name, needed in wanted.items() if needed]
+
+
 def _ask(one: Download) -> tuple[Finding, float | None]:
     """A finding about one download, and the bytes that it takes, if they are known."""
     what = f"{one.what}: {one.place}"
@@ -65,7 +80,7 @@ def _ask(one: Download) -> tuple[Finding, float | None]:
         how = "here" if one.here else f"not here: `paretune fetch {one.place}`"
         return Finding(what, one.here, f"{told}; {how}"), 2.0 * entry.size  # as published, and converted
     try:
-        facts = ask_hub(one.place, dataset=one.kind == "dataset")
+        facts = ask_hub(one.place, one.kind == "dataset", one.revision)
     except ParetuneError as error:
         return Finding(what, False, str(error), needed=not one.here), one.size
     return _judged(one, what, facts), None if one.small else float(facts.size)
@@ -80,7 +95,7 @@ def _judged(one: Download, what: str, facts: HubFacts) -> Finding:
         )  # fmt: skip
     size = "a few MB of it" if one.small else spoken_size(facts.size)
     told = f"licence {facts.licence}, {'gated, and this login may have it, ' if facts.gated else ''}{size}"
-    kept = cached_revision(one.place, dataset=one.kind == "dataset")
+    kept = None if one.revision else cached_main(one.place, dataset=one.kind == "dataset")
     if kept is not None and kept != facts.revision:
         return Finding(
             what, False,
@@ -89,7 +104,7 @@ def _judged(one: Download, what: str, facts: HubFacts) -> Finding:
             "another model; give model.path or the reward's option a folder to keep the one that is here",
             needed=False,
         )  # fmt: skip
-    return Finding(what, True, f"{told}, revision {facts.revision[:12]}{', here' if kept else ''}")
+    return Finding(what, True, f"{told}, revision {facts.revision[:12]}{', here' if one.here else ''}")
 
 
 def _size(size: float | None) -> str:

@@ -13,9 +13,9 @@ from ..data.sets import PREFIX as SET
 from ..data.sets import SETS, find_set
 from ..foreign.converted import CONVERTED, is_converted
 from ..foreign.fetched import FETCHED
-from ..foreign.hub_facts import cached_revision, remembered
+from ..foreign.hub_facts import is_cached, remembered
 from ..models.family import by_hub_id
-from ..rewards.needs import SMALL, models_of
+from ..rewards.needs import SMALL, models_of, revision_of
 from ..worlds.embedded import EMBEDDED
 
 BYTES = 2  # of a parameter, as large models are published
@@ -35,6 +35,7 @@ class Download:
     what: who needs it. place: a hub id, "hf:.." or "set:..", or a name that `paretune fetch` knows. kind:
     model, dataset, set, or fetched. size: bytes, None where they are not known here; about: whether that is
     an estimate. here: whether it is on this machine. small: whether only small files of it are read.
+    revision: the commit that is read, None for the newest.
     """
 
     what: str
@@ -44,6 +45,7 @@ class Download:
     about: bool
     here: bool
     small: bool = False
+    revision: str | None = None
 
     def __str__(self) -> str:
         if self.small:
@@ -103,7 +105,8 @@ def _rewards(config: RunConfig) -> Iterator[Download]:
             if place in CONVERTED:
                 yield Download(what, place, "fetched", CONVERTED[place].size, False, is_converted(place))
             elif place not in FETCHED:
-                yield _model(what, place, KNOWN.get(place), option in SMALL)
+                commit = revision_of(place, options)
+                yield _model(what, place, KNOWN.get(place), option in SMALL, commit)
 
 
 def _prompts(config: RunConfig) -> Iterator[Download]:
@@ -115,7 +118,7 @@ def _prompts(config: RunConfig) -> Iterator[Download]:
             if spec.startswith(HUB):
                 place = hub_name(spec)
                 facts = remembered(place)
-                here = cached_revision(place, dataset=True) is not None
+                here = is_cached(place, dataset=True)
                 yield Download(what, place, "dataset", facts.size if facts else None, False, here)
             elif spec.startswith(SET):
                 known, split = find_set(spec)
@@ -127,9 +130,10 @@ def hub_name(spec: str) -> str:
     return "/".join(spec.removeprefix(HUB).partition("@")[0].split("/")[:2])
 
 
-def _model(what: str, place: str, size: float | None, small: bool = False) -> Download:
-    facts = remembered(place)
-    here = cached_revision(place) is not None
+def _model(
+    what: str, place: str, size: float | None, small: bool = False, revision: str | None = None
+) -> Download:
+    facts, here = remembered(place), is_cached(place, revision=revision)
     if facts is not None:
-        return Download(what, place, "model", facts.size, False, here, small)
-    return Download(what, place, "model", size, place not in KNOWN, here, small)
+        return Download(what, place, "model", facts.size, False, here, small, revision)
+    return Download(what, place, "model", size, place not in KNOWN, here, small, revision)

@@ -67,50 +67,36 @@ _VBENCH = ("Vchitect/VBench", "45e79ec14e69a2187202c675d2dbce1a71843d53")
 _DANCE = ("XueZeyue/DanceGRPO", "15cc71d53cc2e6e18a68ee607d5fb6ba9a99e344")
 _T2I = ("Karine-Huang/T2I-CompBench", "1b7094991a57f3c22abdd4f6e8ba6c1a15517073")
 _HPD = ("ymhao/HPDv2", "fd163b223b6faf112eccafeabe2e31a0e950f177")
+# As the hub shows them.
 _STYLES = {"anime": 62_800, "concept-art": 85_800, "paintings": 81_300, "photo": 44_600}
-# category -> (blob, bytes) of training, of validation. The sizes of the styles are as the hub shows them.
-_CATEGORIES = {
-    "color": (
-        "ad2a2f61891c430b52bacde0f44f1e363a39e8f1", 26_254,
-        "700badf7bd0989c45eb307ff3573f127ecee0a53", 11_871,
-    ),
-    "shape": (
-        "b4a2f6acaa884c32445dc24170dff6ab32141419", 40_793,
-        "b82835d72b25c2aa2962736f091fe04ee6a39a21", 15_935,
-    ),
-    "texture": (
-        "b8480538fe787e406df44eb81d1751ab5ba4dbe8", 31_787,
-        "61d35c8e7127e530f221780fd117c905315ce00a", 14_211,
-    ),
-    "spatial": (
-        "f262fd0e1690ab8b31b7c6e40b760d2de7a4cde5", 21_562,
-        "e453b999d311ddc47f303d389db02818b63a256c", 9_213,
-    ),
-    "3d_spatial": (
-        "8c87a0aa6a57c1c31e4c093ece8441bd2759b892", 18_486,
-        "c799d256a56a68cea3fbc423d79c444c3819cf7a", 7_851,
-    ),
-    "numeracy": (
-        "c15c262fbfc0ce13520b15ebb2bb3a5c6c607ff9", 25_854,
-        "f9246e9ceb6f58c578534f967108372823762fde", 10_863,
-    ),
-    "non_spatial": (
-        "b0d2e815bf955858caa79f4ac149ded2c8919670", 41_719,
-        "046d5689c35fb1270fdce8aa003c068e4a360726", 17_750,
-    ),
-    "complex": (
-        "075cbaf439456ddb38a4c85a09378ab124434b44", 53_038,
-        "3667f7838c8ae5965ed4bd5bd8c32bff0604344a", 22_724,
-    ),
-}  # fmt: skip
+# category -> (blob, bytes)
+_TRAIN = {
+    "color": ("ad2a2f61891c430b52bacde0f44f1e363a39e8f1", 26_254),
+    "shape": ("b4a2f6acaa884c32445dc24170dff6ab32141419", 40_793),
+    "texture": ("b8480538fe787e406df44eb81d1751ab5ba4dbe8", 31_787),
+    "spatial": ("f262fd0e1690ab8b31b7c6e40b760d2de7a4cde5", 21_562),
+    "3d_spatial": ("8c87a0aa6a57c1c31e4c093ece8441bd2759b892", 18_486),
+    "numeracy": ("c15c262fbfc0ce13520b15ebb2bb3a5c6c607ff9", 25_854),
+    "non_spatial": ("b0d2e815bf955858caa79f4ac149ded2c8919670", 41_719),
+    "complex": ("075cbaf439456ddb38a4c85a09378ab124434b44", 53_038),
+}
+_VALIDATION = {
+    "color": ("700badf7bd0989c45eb307ff3573f127ecee0a53", 11_871),
+    "shape": ("b82835d72b25c2aa2962736f091fe04ee6a39a21", 15_935),
+    "texture": ("61d35c8e7127e530f221780fd117c905315ce00a", 14_211),
+    "spatial": ("e453b999d311ddc47f303d389db02818b63a256c", 9_213),
+    "3d_spatial": ("c799d256a56a68cea3fbc423d79c444c3819cf7a", 7_851),
+    "numeracy": ("f9246e9ceb6f58c578534f967108372823762fde", 10_863),
+    "non_spatial": ("046d5689c35fb1270fdce8aa003c068e4a360726", 17_750),
+    "complex": ("3667f7838c8ae5965ed4bd5bd8c32bff0604344a", 22_724),
+}
 
 
-def _compbench(split: str, which: int) -> tuple[Source, ...]:
+def _compbench(split: str, files: Mapping[str, tuple[str, int]]) -> tuple[Source, ...]:
     return tuple(
-        Source(*_T2I, f"examples/dataset/{name}_{split}.txt", "lines", own[which + 1], own[which],
-               more=(("category", name),))
-        for name, own in _CATEGORIES.items()
-    )  # fmt: skip
+        Source(*_T2I, f"examples/dataset/{name}_{split}.txt", "lines", size, blob, more=(("category", name),))
+        for name, (blob, size) in files.items()
+    )
 
 
 SETS: dict[str, PromptSet] = {
@@ -166,7 +152,7 @@ SETS: dict[str, PromptSet] = {
     ),
     "t2i-compbench": PromptSet(
         "MIT", "T2I-CompBench++ in eight categories",
-        {"train": _compbench("train", 0), "test": _compbench("val", 2)},
+        {"train": _compbench("train", _TRAIN), "test": _compbench("val", _VALIDATION)},
     ),
     "vbench": PromptSet(
         "Apache-2.0", "VBench's 946 prompts of clips with the dimensions that each is for",

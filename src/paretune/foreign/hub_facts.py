@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,18 +32,18 @@ class HubFacts:
     pickles: tuple[str, ...] = ()
 
 
-def ask_hub(repo: str, dataset: bool = False, only: Sequence[str] = ()) -> HubFacts:
+def ask_hub(repo: str, dataset: bool = False, revision: str | None = None) -> HubFacts:
     """Ask the hub about a repository, and keep the answer. Downloads none of its files.
 
-    only: the files that are wanted, for a repository of which others are not. Raises ParetuneError where the
-    hub does not answer, has no such repository, or has it gated and this login may not have it.
+    revision: a commit, None for the newest. Raises ParetuneError where the hub does not answer, has no such
+    repository or commit, or has it gated and this login may not have it.
     """
     from huggingface_hub import HfApi
 
     try:
         hub = HfApi()
         ask = hub.dataset_info if dataset else hub.model_info
-        info: Any = ask(repo, files_metadata=True)
+        info: Any = ask(repo, revision=revision, files_metadata=True)
         if info.gated:
             hub.auth_check(repo, repo_type="dataset" if dataset else "model")
     except Exception as error:  # the library passes on any error of its layers
@@ -55,7 +54,6 @@ def ask_hub(repo: str, dataset: bool = False, only: Sequence[str] = ()) -> HubFa
         raise ParetuneError(told) from error
     files = {f.rfilename: f.size or 0 for f in info.siblings or ()}
     wanted = wanted_files(files) if not dataset else dict(files)
-    wanted = {name: size for name, size in wanted.items() if not only or name in only}
     weights = [name for name in files if name.endswith(WEIGHTS)]
     pickles = [name for name in files if name.endswith(PICKLES)] if not weights and not dataset else []
     facts = HubFacts(
@@ -89,17 +87,24 @@ def remembered(repo: str) -> HubFacts | None:
         return None
 
 
-def cached_revision(repo: str, dataset: bool = False) -> str | None:
-    """The revision of a repository's main branch in the hub's cache on this machine, None where it is not."""
+def is_cached(repo: str, dataset: bool = False, revision: str | None = None) -> bool:
+    """Whether a commit of a repository, or for None any, is in the hub's cache on this machine."""
+    snapshots = _cached(repo, dataset) / "snapshots"
+    return any(any(kept.iterdir()) for kept in snapshots.glob(revision or "*") if kept.is_dir())
+
+
+def cached_main(repo: str, dataset: bool = False) -> str | None:
+    """The commit that was the newest of a repository when it was downloaded here; None where none was."""
+    try:
+        return (_cached(repo, dataset) / "refs" / "main").read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def _cached(repo: str, dataset: bool) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    folder = Path(HF_HUB_CACHE) / f"{'datasets' if dataset else 'models'}--{repo.replace('/', '--')}"
-    try:
-        revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
-    except OSError:  # none, or only a pinned revision
-        kept = sorted(p.name for p in (folder / "snapshots").glob("*") if any(p.iterdir()))
-        return kept[-1] if kept else None
-    return revision if (folder / "snapshots" / revision).is_dir() else None
+    return Path(HF_HUB_CACHE) / f"{'datasets' if dataset else 'models'}--{repo.replace('/', '--')}"
 
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from paretune.foreign.converted import CONVERTED
 
 from .base import find_reward, is_own
+from .pinned import PINNED
 from .table import REWARDS
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -32,6 +33,12 @@ def models_of(spec: str, options: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(parameter.default, str)
     } | {name: value for name, value in options.items() if isinstance(value, str)}
     return {name: value for name, value in told.items() if value in CONVERTED or _is_hub_id(value)}
+
+
+def revision_of(place: str, options: Mapping[str, Any]) -> str | None:
+    """The commit of a model that a reward reads, None for the newest one."""
+    said = options.get("revision")
+    return said if isinstance(said, str) else PINNED.get(place)
 
 
 def medium_of_reward(spec: str) -> str | None:

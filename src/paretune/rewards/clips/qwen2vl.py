@@ -57,7 +57,8 @@ def frame_size(height: int, width: int, most_pixels: int) -> tuple[int, int]:
 def resized(frames: torch.Tensor, most_pixels: int) -> torch.Tensor:
     """Frames in [0, 1] -> whole numbers 0..255 at the size of `frame_size`, resized bicubically."""
     pixels = (frames.float().clamp(0, 1) * 255).round()
-    size = frame_size(*pixels.shape[-2:], most_pixels)
+    height, width = pixels.shape[-2:]
+    size = frame_size(height, width, most_pixels)
     return functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 255).round()
 
 

@@ -21,8 +21,9 @@ from torch.nn import functional
 from paretune.types import ParetuneError, Prompt
 
 from ..hub import frozen, normalised
+from ..pinned import pinned
 
-DINO, DINO_REVISION = "facebook/dino-vitb16", "a77533c84408875b30b5e8beb766c82a5be82bf4"  # with safetensors
+DINO = "facebook/dino-vitb16"
 CLIP = "openai/clip-vit-base-patch32"
 FLOW = "deepmind/optical-flow-perceiver"
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -51,8 +52,7 @@ class SubjectConsistency:
     def __init__(self, model: str = DINO, device: str | None = None) -> None:
         from transformers import ViTModel
 
-        pinned = {"revision": DINO_REVISION} if model == DINO else {}
-        self._network: Any = frozen(ViTModel, model, device, add_pooling_layer=False, **pinned)
+        self._network: Any = frozen(ViTModel, model, device, add_pooling_layer=False, **pinned(model))
 
     @torch.no_grad()
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:

@@ -29,13 +29,14 @@ from paretune.types import ParetuneError, Prompt
 from ..checks import Checked
 from ..loaded import check_loaded
 from ..once import known_head, shared
+from ..pinned import pinned
 from .qwen2vl import frame_numbers, patches, resized
 
 HEADS = ("VQ", "MQ", "TA")
 TOKENS = tuple(f"<|{head}_reward|>" for head in HEADS)
 OVERALL = "overall"  # their sum, as the authors' code has it
-BASE, BASE_REVISION = "Qwen/Qwen2-VL-2B-Instruct", "895c3a49bc3fa70a340399125c650a463535e71c"
-TEMPLATE = files(__package__).joinpath("videoalign_prompt.txt").read_text(encoding="utf-8")
+BASE = "Qwen/Qwen2-VL-2B-Instruct"
+TEMPLATE = files("paretune.rewards.clips").joinpath("videoalign_prompt.txt").read_text(encoding="utf-8")
 # Qwen2-VL's own chat template, for one turn of the user that holds a clip and a text.
 CHAT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>{clip}"
@@ -97,13 +98,13 @@ class VideoReward:
 
         folder = converted_folder(model) if model in CONVERTED else Path(model)
         self._settings = _settings(folder)
-        pinned = {"revision": BASE_REVISION} if base == BASE else {}
-        self._tokenizer: Any = load(AutoTokenizer, base, f"videoalign: {base}", **pinned)
+        self._tokenizer: Any = load(AutoTokenizer, base, f"videoalign: {base}", **pinned(base))
         self._tokenizer.add_special_tokens({"additional_special_tokens": list(TOKENS)})
         self._ids = [self._tokenizer.convert_tokens_to_ids(token) for token in TOKENS]
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         kind = getattr(torch, dtype)
-        self._network, self._reward = _networks(folder, base, pinned, self._settings, self._ids)
+        self._network, self._reward = _networks(folder, base, self._settings, self._ids)
+        self._merge: int = self._network.config.vision_config.spatial_merge_size
         self._network.eval().requires_grad_(False).to(self.device, kind)
         self._reward.requires_grad_(False).to(self.device, torch.float32)
         self._rate, self._normalise = rate, normalise
@@ -121,7 +122,7 @@ class VideoReward:
         data = self._settings["data_config"]
         seen = frame_numbers(len(clip), self._rate, data.get("fps") or 2.0, data.get("num_frames"))
         pixels, grid = patches(resized(clip[seen].to(self.device), data["max_frame_pixels"]))
-        merged = grid[0] * grid[1] * grid[2] // self._network.config.vision_config.spatial_merge_size**2
+        merged = grid[0] * grid[1] * grid[2] // self._merge**2
         text = CHAT.format(clip=CLIP_TOKEN * merged, text=TEMPLATE.format(text_prompt=prompt))
         ids = self._tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
         states = self._network(
@@ -164,8 +165,8 @@ def new_name(name: str) -> str:
 
 
 def _networks(
-    folder: Path, base: str, pinned: dict[str, str], settings: dict[str, Any], ids: Sequence[int]
-) -> tuple[nn.Module, nn.Module]:
+    folder: Path, base: str, settings: dict[str, Any], ids: Sequence[int]
+) -> tuple[Any, nn.Module]:
     """Qwen2-VL with its adapters, and the linear head, with the checkpoint's weights."""
     from accelerate import init_empty_weights
     from peft import LoraConfig, inject_adapter_in_model
@@ -173,7 +174,7 @@ def _networks(
     from transformers import AutoConfig, Qwen2VLModel
 
     where = f"videoalign: {folder}"
-    config: Any = load(AutoConfig, base, f"videoalign: {base}", **pinned)
+    config: Any = load(AutoConfig, base, f"videoalign: {base}", **pinned(base))
     tensors = {new_name(name): value for name, value in load_file(folder / "model.safetensors").items()}
     tensors.pop("lm_head.weight", None)  # it makes words, which are not asked for
     words = tensors.get("language_model.embed_tokens.weight")

@@ -68,11 +68,15 @@ class Guard:
 
     def _safe(self, text: str) -> float:
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"][-self._longest :]
-        for _ in range(LEADS + 1):
-            row = torch.tensor([ids], device=self._model.device)
-            logits = self._model(input_ids=row).logits[0, -1].float()
+        logits = self._next(ids)
+        for _ in range(LEADS):
             likely = int(logits.argmax())
             if likely in self._verdicts or self._tokenizer.decode([likely]).strip():
                 break
             ids = [*ids, likely]  # white space, as "\n\n" of Llama Guard 3
+            logits = self._next(ids)
         return float(logits[self._verdicts].softmax(-1)[0])
+
+    def _next(self, ids: Sequence[int]) -> torch.Tensor:
+        row = torch.tensor([ids], device=self._model.device)
+        return self._model(input_ids=row).logits[0, -1].float()
