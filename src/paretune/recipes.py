@@ -217,7 +217,7 @@ def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     """The dotted names of the keys whose values differ, without those that change nothing but rounding."""
     harmless = {
         "executor.kind", "executor.workers", "executor.reward_timeout", "executor.overlap",
-        "train.checkpoint_every", "name",
+        "train.checkpoint_every", "name", "trackers", "samples_every",
     }  # fmt: skip
     free = [c.rounding_keys(needs_whole_batches(c.objective)) for c in (old, new)]
     harmless |= free[0] & free[1]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..config import RunConfig
-from ..files import write_rows
+from ..files import disk_errors, write_rows
 from ..models.flow import joined, sample_parts
 from ..models.lora import attach_parents, attach_policy, fold, only, policy_deltas, swapped
 from ..models.quantize import is_quantized, open_to_train, quantize
@@ -25,6 +25,8 @@ from ..ops.lowrank import LowRank
 from ..planning.plan import ExpertTask, derive_seed
 from ..records.manifest import METRICS
 from ..records.read import read_metrics
+from ..samples.media import medium_of
+from ..types import Samples, take
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from .learning_rate import rate_share
 from .loss_scale import grad_scaler, take_step
@@ -36,6 +38,7 @@ from .overlap import draw_and_score
 
 Report = Callable[[dict[str, Any]], None]
 __all__ = ["ExpertTrainer", "Stopped"]
+SHOWN = 4  # samples of an epoch that trackers show, of different prompts
 
 
 class ExpertTrainer:
@@ -93,6 +96,7 @@ class ExpertTrainer:
             scaled=self.state.scaler.scale,
         )  # fmt: skip
         self.objective: FlowObjective[Any] = kind(setting, options)
+        self.shown: Samples | None = None
 
     def resume(self, inputs: str, earlier: Path | None) -> None:
         """See `trainers.Trainer`."""
@@ -109,6 +113,7 @@ class ExpertTrainer:
         while self.state.epoch < self.task.epochs:
             rows.append(self.epoch())
             write_rows(metrics, rows)
+            self._show()
             report({"folder": self.task.folder, "epochs": self.task.epochs, **rows[-1]})
             last = self.state.epoch == self.task.epochs
             stop = should_stop() and not last
@@ -158,6 +163,8 @@ class ExpertTrainer:
             scoring.add(self.policy.decode(trajectories.clean))
         seconds = time.perf_counter() - start
         scores = scoring.scores()
+        if self.config.trackers:
+            self.shown = take(scoring.samples, torch.arange(0, len(repeated), train.group_size)[:SHOWN])
         return Rollouts(trajectories, scores, index, noise, seconds - scoring.seconds, scoring.seconds)
 
     def update(self, batch: Batch | None, generator: torch.Generator) -> dict[str, float]:
@@ -185,6 +192,17 @@ class ExpertTrainer:
             t = self.state.updates // train.ema_every
             blend(self.state.ema, self.state.parameters, min((1 + t) / (10 + t), train.ema_decay))
         return facts
+
+    def _show(self) -> None:
+        """Write a few of the epoch's samples for the trackers, every so many epochs and at the last."""
+        due = self.state.epoch % self.config.samples_every == 0 or self.state.epoch == self.task.epochs
+        if self.shown is not None and due:
+            medium, folder = medium_of(self.config.model), self.folder / "shown"
+            with disk_errors(folder):
+                folder.mkdir(exist_ok=True)
+                for i in range(len(self.shown)):
+                    medium.save(self.shown, i, folder / f"epoch-{self.state.epoch:04d}-{i}")
+        self.shown = None
 
     def _set_rate(self) -> None:
         train, task = self.config.train, self.task
