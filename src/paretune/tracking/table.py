@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,7 @@ def _trackio(run: str, number: str, folder: Path) -> dict[str, Any]:
 
 def _mlflow(run: str, number: str, folder: Path) -> dict[str, Any]:
     """The run of this id, which MLflow itself numbers: it is found again by its tag."""
-    import mlflow
-
-    found: Any = mlflow.search_runs(
+    found: Any = import_module("mlflow").search_runs(
         experiment_names=[PROJECT], filter_string=f"tags.paretune = '{number}'", output_format="list"
     )
     known = {"run_id": found[0].info.run_id} if found else {}
@@ -110,9 +109,8 @@ def _on_swanlab(tracker: Any, name: str, files: Sequence[Path], step: int) -> No
 
 
 def _on_trackio(tracker: Any, name: str, files: Sequence[Path], step: int) -> None:
-    import trackio
-
-    tracker.log({f"{name}/{i}": trackio.Image(str(file)) for i, file in enumerate(files)}, step=step)
+    picture = import_module("trackio").Image
+    tracker.log({f"{name}/{i}": picture(str(file)) for i, file in enumerate(files)}, step=step)
 
 
 def _on_mlflow(tracker: Any, name: str, files: Sequence[Path], step: int) -> None:

@@ -113,7 +113,7 @@ class ExpertTrainer:
         while self.state.epoch < self.task.epochs:
             rows.append(self.epoch())
             write_rows(metrics, rows)
-            self._show()
+            self._write_shown()
             report({"folder": self.task.folder, "epochs": self.task.epochs, **rows[-1]})
             last = self.state.epoch == self.task.epochs
             stop = should_stop() and not last
@@ -163,8 +163,7 @@ class ExpertTrainer:
             scoring.add(self.policy.decode(trajectories.clean))
         seconds = time.perf_counter() - start
         scores = scoring.scores()
-        if self.config.trackers:
-            self.shown = take(scoring.samples, torch.arange(0, len(repeated), train.group_size)[:SHOWN])
+        self.show(scoring.samples, train.group_size)
         return Rollouts(trajectories, scores, index, noise, seconds - scoring.seconds, scoring.seconds)
 
     def update(self, batch: Batch | None, generator: torch.Generator) -> dict[str, float]:
@@ -193,8 +192,13 @@ class ExpertTrainer:
             blend(self.state.ema, self.state.parameters, min((1 + t) / (10 + t), train.ema_decay))
         return facts
 
-    def _show(self) -> None:
-        """Write a few of the epoch's samples for the trackers, every so many epochs and at the last."""
+    def show(self, samples: Samples, group: int) -> None:
+        """See `Learner.show`: some samples, each of another prompt."""
+        if self.config.trackers:
+            self.shown = take(samples, torch.arange(0, len(samples), group)[:SHOWN])
+
+    def _write_shown(self) -> None:
+        """Write the samples that were kept, every so many epochs and at the last."""
         due = self.state.epoch % self.config.samples_every == 0 or self.state.epoch == self.task.epochs
         if self.shown is not None and due:
             medium, folder = medium_of(self.config.model), self.folder / "shown"

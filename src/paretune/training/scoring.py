@@ -104,5 +104,5 @@ class Scoring:
                 size = (self._total, *samples.shape[1:])
                 self.samples = torch.empty(size, dtype=samples.dtype, memory_format=order)
             self.samples[begin : self._came] = samples
-        else:
+        elif not isinstance(self.samples, torch.Tensor):
             self.samples = [*self.samples, *samples]
