@@ -77,8 +77,10 @@ def test_a_resumed_run_doubles_no_step_and_catches_up(tmp_path: Path) -> None:
         report(epoch(2))
         report(epoch(4))
         report({"folder": OCR, "epochs": 5, "update": 5})  # finished already
+        report({"stage": "reduce", "method": "soup", "round": 1})
         report({"folder": "evaluation/base", "epochs": 1, "update": 1})
     assert told(tmp_path)[f"{OCR}/reward"] == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0), (5, 1.25)]
+    assert told(tmp_path)["rounds/soup/ocr"] == [(1, 1.25)]
     assert read_json(tmp_path / "trackers.json")["id"] == first
     written = list((tmp_path / "trackers").rglob("hparams.yml"))
     assert len(written) == 1  # the recipe, once

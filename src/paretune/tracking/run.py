@@ -44,7 +44,9 @@ class Tracking:
 
         def told(event: Event) -> None:
             report(event)
-            if "folder" in event:
+            if event.get("stage") == "map":
+                self._rewards.clear()
+            elif "folder" in event:
                 self._progress(event)
             elif event.get("stage") == "reduce":
                 self._round(event)
@@ -80,6 +82,8 @@ class Tracking:
 
     def _progress(self, event: Event) -> None:
         folder, update = event["folder"], event["update"]
+        if (reward := self._reward(event)) is not None:
+            self._rewards[folder] = reward
         done = self._state["told"].get(folder, 0)
         if update <= done:
             return
@@ -94,11 +98,15 @@ class Tracking:
         if rows:
             self._keep(folder, update)
 
+    def _reward(self, event: Event) -> float | None:
+        """The training reward that an expert has reached; of one that was finished before, by its file."""
+        if not _scalars(event) and (rows := read_metrics(self._out / event["folder"] / METRICS)):
+            return _numbers(rows[-1]).get("reward")
+        return _numbers(event).get("reward")
+
     def _tell_epoch(self, folder: str, values: dict[str, float], update: int) -> None:
         assert self._board is not None
         self._board.scalars(folder, values, update)
-        if "reward" in values:
-            self._rewards[folder] = values["reward"]
         files = sorted((self._out / folder / SHOWN).glob(f"epoch-{update:04d}-*.png"))
         self._board.pictures(f"{folder}/samples", files, update)
 
@@ -108,8 +116,7 @@ class Tracking:
         name, round_ = f"rounds/{event['method']}", event["round"]
         if self._state["told"].get(name, 0) >= round_:
             return
-        ends = f"round-{round_}/"
-        reached = {f.rpartition("/")[2]: v for f, v in self._rewards.items() if ends in f"{f}/"}
+        reached = {folder.rpartition("/")[2]: reward for folder, reward in self._rewards.items()}
         cosines = {f"cosine-{i}": c for i, c in enumerate(event.get("cosines", []))}
         told = {"spread": event.get("spread"), "contraction": event.get("contraction")}
         self._board.scalars(name, _numbers({**reached, **cosines, **told}), round_)
