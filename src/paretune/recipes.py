@@ -218,7 +218,7 @@ def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     harmless = {
         "executor.kind", "executor.workers", "executor.reward_timeout", "executor.overlap",
         "executor.devices_per_expert", "executor.shard", "executor.address", "executor.cpus_per_expert",
-        "executor.retries", "train.checkpoint_every", "name",
+        "executor.retries", "train.checkpoint_every", "name", "trackers", "samples_every",
     }  # fmt: skip
     free = [c.rounding_keys(needs_whole_batches(c.objective)) for c in (old, new)]
     harmless |= free[0] & free[1]

@@ -52,6 +52,8 @@ from .stages.reduce_whole import reduce_whole, write_final_whole
 from .stages.subjects import subjects_of
 from .stages.summarise import summarise
 from .stages.train_tokens import TokenJob, token_tasks, train_token, write_final_tokens
+from .tracking.run import tracked
+from .tracking.table import check_trackers
 from .types import ParetuneError
 
 
@@ -74,12 +76,13 @@ def run(
         ParetuneError: for a mistake of the user.
         types.Stopped: when the user stopped the run. In both cases finished work is kept.
     """
+    check_trackers(config.trackers)
     plan = counted(config, build_plan(config), set_sizes(config))
     executor = open_executor(config, usual=len(config.rewards))
     claim(config, plan, out, resume)
     reward_process().kill()  # it checked the rewards in `claim`; each worker starts one for itself
-    with lock(out) as held:
-        report = held.watching(report)
+    with lock(out) as held, tracked(config, out) as tracking:
+        report = tracking.watching(held.watching(report))
         base = resolve_path(config.model.path)
         seal.begin(out, Path(base), verify)
         environment = describe(config, base, executor.device)
@@ -99,8 +102,10 @@ def run(
 
         rows = collect(config, out, stages.subjects)
         summary = summarise(config, plan, out, rows, clock.seconds())
+        tracking.front(summary)
         report({"stage": "report"})
         write_report(out)
+        tracking.plots()
         held.check()
         stages.check_whole()
         seal.finish(out)

@@ -34,3 +34,10 @@ def test_overlap_gives_the_same_bits(tiny_sd3: Path, tmp_path: Path, objective: 
     assert values[0][0] == values[1][0]
     assert torch.equal(values[0][1], values[1][1])
     assert calls == [64, 8] * 2
+
+
+def test_samples_for_trackers_are_written_every_so_many_epochs(tiny_sd3: Path, tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, tiny_sd3, trackers=["tensorboard"], samples_every=2, train={"epochs": 3})
+    trainer.run(lambda event: None, lambda: False)
+    written = sorted(file.name for file in (tmp_path / "shown").iterdir())
+    assert written == [f"epoch-000{epoch}-{i}.png" for epoch in (2, 3) for i in range(2)]

@@ -14,7 +14,7 @@ FILES = {"files", "records"}
 MODELS = FILES | {"ops", "foreign", "adapters", "reward_tokens", "worlds", "models"} | LEAF
 MAP = MODELS | {"planning", "rewards", "data", "samples", "training", "recipes"}
 STAGES = MAP | {"stages", "executors"}
-RUN = STAGES | {"report", "environment"}
+RUN = STAGES | {"report", "environment", "tracking"}
 
 # room -> the rooms it may import from, lazily too. A new room needs a line here.
 MAY: dict[str, set[str]] = {
@@ -41,6 +41,7 @@ MAY: dict[str, set[str]] = {
     "executors": {"environment", "executors", "foreign", "files"} | LEAF,  # files: what comes back is written
     "stages": STAGES | {"environment"},  # each machine compares its base model
     "report": FILES | {"ops", "types", "report"},
+    "tracking": FILES | {"tracking"} | LEAF,  # what workers report, and files that they wrote
     "run": RUN,
     "commands": RUN | {"run", "commands", "yaml_text"},  # yaml_text: a recipe to edit is written
     "sampling": RUN | {"commands", "sampling"},
@@ -49,7 +50,8 @@ MAY: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 HEAVY = {"diffusers", "transformers", "peft", "trl", "datasets"}
-OPTIONAL = {"rapidocr_onnxruntime", "torchao", "av", "gradio", "fastapi", "uvicorn", "starlette", "ray"}
+OPTIONAL = {"rapidocr_onnxruntime", "torchao", "av", "gradio", "fastapi", "uvicorn", "starlette", "ray", "wandb",
+            "swanlab", "trackio", "mlflow"}  # fmt: skip
 
 
 @dataclass(frozen=True)

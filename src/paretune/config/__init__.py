@@ -31,6 +31,7 @@ from .training import (
     ObjectiveConfig,
     RewardConfig,
     Section,
+    TrackerName,
     TrainConfig,
 )
 
@@ -59,6 +60,8 @@ class RunConfig(Section):
     tokens: TokensConfig | None = Field(None, description="if given, trains a token a reward")
     evaluate: EvaluateConfig = EvaluateConfig()
     executor: ExecutorConfig = ExecutorConfig()
+    trackers: tuple[TrackerName, ...] = Field((), description="what shows the running job")
+    samples_every: Positive = Field(10, description="epochs between sample pictures in trackers")
 
     @model_validator(mode="before")
     @classmethod

@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 
 from ..config import RunConfig
-from ..files import write_rows
+from ..files import disk_errors, write_rows
 from ..models.flow import joined, sample_parts
 from ..models.lora import swapped
 from ..models.quantize import open_to_train
@@ -25,6 +25,8 @@ from ..ops.lowrank import Changes, LowRank
 from ..planning.plan import ExpertTask, derive_seed
 from ..records.manifest import METRICS
 from ..records.read import read_metrics
+from ..samples.media import medium_of
+from ..types import Samples, take
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from .decay import optimiser_of
 from .learning_rate import rate_share
@@ -41,6 +43,7 @@ from .trained import train_adapter, train_whole
 
 Report = Callable[[dict[str, Any]], None]
 __all__ = ["ExpertTrainer", "Stopped"]
+SHOWN = 4  # samples of an epoch that trackers show, of different prompts
 
 
 class ExpertTrainer:
@@ -97,6 +100,7 @@ class ExpertTrainer:
             scaled=self.state.scaler.scale,
         )  # fmt: skip
         self.objective: FlowObjective[Any] = kind(setting, options)
+        self.shown: Samples | None = None
 
     def resume(self, inputs: str, earlier: Path | None) -> None:
         """See `trainers.Trainer`."""
@@ -114,6 +118,7 @@ class ExpertTrainer:
             rows.append(self.epoch())
             if self.crew.leader:
                 write_rows(metrics, rows)
+                self._write_shown()
             report({"folder": self.task.folder, "epochs": self.task.epochs, **rows[-1]})
             last = self.state.epoch == self.task.epochs
             stop = self.crew.agreed(should_stop()) and not last
@@ -168,6 +173,7 @@ class ExpertTrainer:
             scoring.add(self.policy.decode(drawn.clean))
         seconds = time.perf_counter() - start
         own = scoring.scores().raw.transpose(0, 1)
+        self.show(scoring.samples, size)
         scores = self.mixture.joined(self.crew.gather(own, 1, len(index)), index)
         trajectories = drawn.map(lambda x: self.crew.gather(x, size, len(index)))
         return Rollouts(trajectories, scores, index, noise, seconds - scoring.seconds, scoring.seconds)
@@ -203,6 +209,22 @@ class ExpertTrainer:
             t = self.state.updates // train.ema_every
             blend(self.state.ema, self.state.parameters, min((1 + t) / (10 + t), train.ema_decay))
         return facts
+
+    def show(self, samples: Samples, group: int) -> None:
+        """See `Learner.show`: some samples, each of another prompt."""
+        if self.config.trackers:
+            self.shown = take(samples, torch.arange(0, len(samples), group)[:SHOWN])
+
+    def _write_shown(self) -> None:
+        """Write the samples that were kept, every so many epochs and at the last."""
+        due = self.state.epoch % self.config.samples_every == 0 or self.state.epoch == self.task.epochs
+        if self.shown is not None and due:
+            medium, folder = medium_of(self.config.model), self.folder / "shown"
+            with disk_errors(folder):
+                folder.mkdir(exist_ok=True)
+                for i in range(len(self.shown)):
+                    medium.save(self.shown, i, folder / f"epoch-{self.state.epoch:04d}-{i}")
+        self.shown = None
 
     def _set_rate(self) -> None:
         train, task = self.config.train, self.task

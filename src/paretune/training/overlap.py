@@ -8,7 +8,7 @@ that autoencoders decode.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TypeVar
@@ -50,7 +50,7 @@ def _decoded(
         yield decode(rest)
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
+def _ahead(items: Iterator[T]) -> Generator[T, None, None]:
     """The items, each made in another thread while the caller works on the one before."""
     end = object()
     threads = torch.get_num_threads()  # arithmetic on the CPU depends on it, and each thread has its own

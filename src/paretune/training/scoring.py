@@ -53,7 +53,7 @@ class Scoring:
     """Scores P groups of G samples: `add` takes the samples in order, `scores` returns the scores of all.
 
     chosen: for each reward. shape: (P, G). applies, told: see `Scores`. timeout: seconds that one call of a
-    reward may take. seconds: what scoring has taken so far.
+    reward may take. seconds: what scoring has taken so far. samples: those that have come.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Scoring:
         self.chosen, self.shape, self.applies, self.told = chosen, shape, applies, told
         self.timeout, self.seconds = timeout, 0.0
         self._total, self._came = shape[0] * shape[1], 0
-        self._samples: Samples = []
+        self.samples: Samples = []
         self._values: list[list[torch.Tensor]] = [[] for _ in chosen]
         self._done = [0] * len(chosen)
 
@@ -83,7 +83,7 @@ class Scoring:
                 ready -= (ready - self._done[i]) % BATCH
             if ready > self._done[i] or self._came == self._total:
                 part = slice(self._done[i], ready)
-                wanted = take(self._samples, own.rows[part])
+                wanted = take(self.samples, own.rows[part])
                 scored = score_samples(own.reward, wanted, own.prompts[part], BATCH, self.timeout)
                 self._values[i].append(scored)
                 self._done[i] = ready
@@ -102,13 +102,13 @@ class Scoring:
         """Put the samples to those that came before. The layout in memory stays, by which rewards round."""
         begin, self._came = self._came, self._came + len(samples)
         if len(samples) == self._total:
-            self._samples = samples
+            self.samples = samples
         elif isinstance(samples, torch.Tensor):
-            if not isinstance(self._samples, torch.Tensor):
+            if not isinstance(self.samples, torch.Tensor):
                 last = samples.dim() == 4 and not samples.is_contiguous()
                 order = torch.channels_last if last else torch.contiguous_format
                 size = (self._total, *samples.shape[1:])
-                self._samples = torch.empty(size, dtype=samples.dtype, memory_format=order)
-            self._samples[begin : self._came] = samples
-        else:
-            self._samples = [*self._samples, *samples]
+                self.samples = torch.empty(size, dtype=samples.dtype, memory_format=order)
+            self.samples[begin : self._came] = samples
+        elif not isinstance(self.samples, torch.Tensor):
+            self.samples = [*self.samples, *samples]

@@ -185,6 +185,7 @@ def main(handle: int, package: str) -> None:
             body = line.recv_bytes()
         except (EOFError, OSError):
             os.killpg(0, signal.SIGKILL)
+            return
         line.send_bytes(json.dumps(host.answer(body)).encode())
 
 

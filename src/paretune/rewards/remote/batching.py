@@ -136,5 +136,5 @@ def _joined(samples: Sequence[Samples]) -> Samples:
     """Samples of one kind as one batch."""
     tensors = [s for s in samples if isinstance(s, torch.Tensor)]
     if not tensors:
-        return [text for own in samples for text in own]
+        return [text for own in samples for text in own if isinstance(text, str)]
     return torch.cat(tensors) if len(tensors) > 1 else tensors[0]

@@ -20,6 +20,7 @@ from ...config import ModelConfig, ObjectiveConfig, RunConfig, TrainConfig
 from ...models.flow import Conditions, FlowPolicy, Sampling, Trajectories
 from ...ops.advantages import best_and_worst, informative_groups
 from ...planning.plan import ExpertTask
+from ...types import Samples
 from ..checkpoint import TrainState
 from ..mixture import Mixture, Scores
 from ..together.crew import Crew
@@ -118,6 +119,10 @@ class Learner(Protocol):
 
     def rollout(self, generator: torch.Generator) -> Rollouts:
         """Draw `prompts_per_epoch` groups with the objective's `sampling`, and score them."""
+        ...
+
+    def show(self, samples: Samples, group: int) -> None:
+        """Keep a few samples for the trackers. group: samples of a prompt, which follow each other."""
         ...
 
 

@@ -136,6 +136,7 @@ class TreeGRPO(FlowObjective[TreeGRPOOptions]):
         sampled = time.perf_counter()
         scores = learner.mixture.score(pixels, index, learner.config.executor.reward_timeout)
         scored = time.perf_counter()
+        learner.show(pixels, self.options.leaves)
         wide = noise.repeat_interleave(self.options.leaves, 0)
         return Rollouts(trajectories, scores, index, wide, sampled - start, scored - sampled)
 

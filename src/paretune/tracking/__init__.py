@@ -1,0 +1,1 @@
+"""What a running job shows: scalars, samples and the front, through the trackers of accelerate."""
