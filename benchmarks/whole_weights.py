@@ -47,8 +47,8 @@ def main() -> None:
             for kind, sets in kinds.items():
                 overrides = [*options.overrides, *sets, f"seed={seed}", "executor.workers=1"]
                 out = place / f"{kind.replace(', ', '-').replace(' ', '-')}-seed-{seed}"
-                print(json.dumps({"seed": seed, "trained": kind, **run_apart(options.recipe, out, overrides)}),
-                      flush=True)  # fmt: skip
+                told = {"seed": seed, "trained": kind, **run_apart(options.recipe, out, overrides)}
+                print(json.dumps(told), flush=True)
 
 
 def run_apart(recipe: str, out: Path, overrides: Sequence[str]) -> dict[str, Any]:
