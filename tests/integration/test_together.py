@@ -20,6 +20,7 @@ from paretune.training.expert import ExpertTrainer
 from paretune.training.mixture import Mixture, PromptSet
 from paretune.training.together.crew import ALONE, Crew
 from paretune.training.together.launch import run_together
+from paretune.training.together.shard import blocks_of
 from paretune.training.together.updates import accumulate_together, shares
 from paretune.types import ParetuneError, Prompt, Stopped
 from tests.conftest import tiny_recipe
@@ -96,6 +97,18 @@ def test_a_divided_base_gives_the_same_adapter(tiny_sd3: Path, tmp_path: Path) -
         for kind in (tmp_path / "none", tmp_path / "full")
     )
     assert first == second
+
+
+def test_blocks_are_the_members_of_the_outermost_lists() -> None:
+    def block() -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.ModuleList([torch.nn.Linear(1, 1)]), torch.nn.Linear(1, 1))
+
+    model = torch.nn.Module()
+    model.blocks = torch.nn.ModuleList([block(), block()])
+    model.mixed = torch.nn.ModuleList([torch.nn.Linear(1, 1), torch.nn.SiLU()])
+    model.part = torch.nn.Module()
+    model.part.single = torch.nn.ModuleList([torch.nn.Linear(1, 1)])
+    assert blocks_of(model) == [*model.blocks, *model.part.single]
 
 
 def test_training_goes_on_with_another_number_of_processes(tiny_sd3: Path, tmp_path: Path) -> None:

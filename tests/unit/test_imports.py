@@ -50,8 +50,8 @@ MAY: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 HEAVY = {"diffusers", "transformers", "peft", "trl", "datasets"}
-OPTIONAL = {"rapidocr_onnxruntime", "torchao", "av", "gradio", "fastapi", "uvicorn", "starlette", "ray", "wandb",
-            "swanlab", "trackio", "mlflow"}  # fmt: skip
+OPTIONAL = {"rapidocr_onnxruntime", "torchao", "av", "gradio", "fastapi", "uvicorn", "starlette", "ray",
+            "wandb", "swanlab", "trackio", "mlflow"}  # fmt: skip
 
 
 @dataclass(frozen=True)
