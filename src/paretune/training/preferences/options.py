@@ -92,7 +92,9 @@ class PreferenceOptions(ForwardOptions):
     eta: tuple[Unit, Unit] = Field(
         default=(0.65, 0.8), description="noise level from which both samples of a pair are drawn again"
     )
-    segment: Positive = Field(default=8, description="frames of a clip that are scored together")
+    segment: Positive | None = Field(
+        default=None, description="frames of a clip that are scored together; default a fifth, at least three"
+    )
     recorded: Positive = Field(default=4, description="states that are kept of each path of the policy")
 
     @classmethod
