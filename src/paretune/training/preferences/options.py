@@ -59,6 +59,7 @@ class PreferenceOptions(ForwardOptions):
     floor: Share = Field(default=0.01, description="least weight of a pair; the greatest is 1 less it")
     temperature: PositiveReal = Field(default=1000.0, description="scale of the errors' ratio")
     good_weight: PositiveReal = Field(default=1.0, description="weight of the desired samples")
+    drop: Unit = Field(default=0.1, description="share of the lists that are trained without a user's token")
     alpha: NonNegative = Field(
         default=1.0, description="how fast a pair's weight falls as its caption leaves the prompt"
     )
