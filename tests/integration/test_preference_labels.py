@@ -14,7 +14,7 @@ import yaml
 from paretune.data.preferences import load_preferences
 from paretune.models.shapes import Shape
 from paretune.planning.methods import build_plan
-from paretune.recipes import load_config
+from paretune.recipes import find_recipe, load_config
 from paretune.samples.files import write_clip
 from paretune.stages.map import mixture_of
 from paretune.stages.summarise import file_orders
@@ -164,3 +164,19 @@ def test_scores_in_a_file_tell_how_rewards_agree(tiny_sd3: Path, tmp_path: Path)
     }}  # fmt: skip
     plain = load_config(recipe(tmp_path / "plain", tiny_sd3, make_pairs(tmp_path / "pairs")))
     assert file_orders(plain, {}) == {}
+
+
+def test_frames_of_the_clips_world_have_scores_of_their_own(tmp_path: Path) -> None:
+    """Where half of a clip is better and the other half worse, the labels say both."""
+    small = ["train.prompts_per_epoch=2", "train.group_size=2", "train.updates_per_epoch=1"]
+    config = load_config(find_recipe("clips"), ["objective.name=dense_dpo", *small])
+    task = next(t for t in build_plan(config).methods[0].rounds[0].tasks if t.reward == "motion_quality")
+    of = ExpertTrainer(config, task, tmp_path, mixture_of(config, task), None, "cpu")
+    row = of.epoch()
+    assert row["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert isinstance(of.objective, PreferenceObjective)
+    score = of.objective.lists.lists(of.objective.lists.score)  # [2, 2, 8]
+    sign = (score[:, 0] - score[:, 1]).sign()
+    assert score.shape == (2, 2, 8)
+    assert (sign.amax(1) > 0).any()
+    assert (sign.amin(1) < 0).any()

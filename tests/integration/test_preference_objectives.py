@@ -27,6 +27,7 @@ PROMPTS = [Prompt("a red circle"), Prompt("two blue squares"), Prompt("a sign sa
 LOG2 = math.log(2)
 AT_REFERENCE: dict[str, float | None] = {
     "diffusion_dpo": LOG2, "rank_dpo": None, "smpo": LOG2, "inversion_dpo": LOG2, "spo": LOG2, "d3po": LOG2,
+    "ppd": LOG2,
     "patch_dpo": None, "dro": 0.001, "dcpo": LOG2, "tpo": LOG2, "tkto": 0.5, "madpo": None, "adpo": None,
     "pnapo": LOG2, "dgpo": LOG2, "lpo_list": math.log(6), "linear_dpo": None, "diffusion_kto": 0.5,
     "mapo": None,
@@ -109,7 +110,7 @@ def test_a_preset_begins_at_the_reference_and_trains(tiny_sd3: Path, tmp_path: P
 # What a pair, or a list of three, or a step costs in forward passes of a sample; a backward pass is two.
 COSTS: dict[str, tuple[float, dict[str, Any]]] = {
     "diffusion_dpo": (8, {}), "pnapo": (8, {}), "linear_dpo": (8, {}), "madpo": (8, {}), "dcpo": (8, {}),
-    "tpo": (8, {}), "tkto": (8, {}),
+    "tpo": (8, {}), "tkto": (8, {}), "ppd": (8, {}),
     "rank_dpo": (12, {}), "adpo": (12, {}), "lpo_list": (12, {}), "dgpo": (12, {}),
     "patch_dpo": (6, {}), "mapo": (6, {}), "diffusion_kto": (12, {}), "d3po": (8, {}), "dro": (8, {}),
     "smpo": (8, {}), "spo": (4, {"threshold": 0.0}),

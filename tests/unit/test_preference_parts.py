@@ -140,6 +140,8 @@ def test_segments_lie_around_their_frames_and_within_the_clip() -> None:
     assert segments(9, 3, 3) == [(0, 3), (2, 5), (6, 9)]  # latent frames of 1, 4 and 4 frames
     assert segments(9, 3, 100) == [(0, 9)] * 3
     assert segments(1, 1, 8) == [(0, 1)]
+    assert segments(8, 8, None) == [(0, 3), (0, 3), (1, 4), (2, 5), (3, 6), (4, 7), (5, 8), (5, 8)]
+    assert {b - a for a, b in segments(129, 33, None)} == {26}
 
 
 # ---------------------------------------------------------------- captions, patches, candidates, weights

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from paretune.types import ParetuneError
+
+
+def check_text(text: str, where: str) -> None:
+    """Raise ParetuneError, with the line, for a text that no encoder takes: with a control character, or half
+    of a surrogate pair."""
+    for character in text:
+        if unicodedata.category(character) in {"Cc", "Cs"} and character not in "\n\t":
+            code = f"U+{ord(character):04X}"
+            raise ParetuneError(f"{where}: a text holds the control character {code}, which no model reads")
 
 
 def judged_of(answers: Any) -> dict[str, tuple[float, ...]]:

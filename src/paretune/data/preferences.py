@@ -27,7 +27,7 @@ from typing import Any, cast
 from paretune.types import ParetuneError
 
 from .hub import PREFIX
-from .part_labels import judged_of, read_patches, read_segments
+from .part_labels import check_text, judged_of, read_patches, read_segments
 
 Media = Path | bytes
 LARGEST = 2**30  # bytes of a file, which is read at once
@@ -98,6 +98,8 @@ def read_record(record: Mapping[str, Any], where: str, folder: Path) -> Preferen
         else tuple(float(len(samples) - i) for i in range(len(samples)))  # fmt: skip
     if captions is not None and not all(isinstance(c, str) and c.strip() for c in captions):
         raise ParetuneError(f"{where}: a caption is a text that is not empty")
+    for text in (prompt, *(captions or ())):
+        check_text(text, where)
     told = None if captions is None else tuple(captions)
     return Preference(
         prompt, media, numbers, told, where, judged_of(record.get("answers")),

@@ -62,7 +62,8 @@ def fit_choices(chosen: np.ndarray, rejected: np.ndarray, prior: float = 1.0) ->
     error = np.std([on_simplex(draw) for draw in draws], axis=0)
     margin = gaps @ w
     explained = float((margin > 0).sum() + (margin == 0).sum() / 2)
-    return Fit(*(tuple(v.tolist()) for v in (on_simplex(w), error, w)), explained)
+    shares, errors, weights = (tuple(v.tolist()) for v in (on_simplex(w), error, w))
+    return Fit(shares, errors, weights, explained)
 
 
 def on_simplex(w: np.ndarray) -> np.ndarray:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig, RunConfig
+from ..data.preferences import Preference, load_preferences
 from ..data.prompts import load_prompts
 from ..data.remote import is_remote
 from ..foreign.loading import load
@@ -37,7 +39,20 @@ def cut_notices(config: RunConfig, hub: bool = True) -> list[str]:
         except ParetuneError:  # whoever needs the file reports it
             continue
         lines += [f"{file}: {line}" for line in cuts(config.model, prompts)]
+    for spec, records in pair_files(config, hub).items():
+        texts = dict.fromkeys(text for r in records for text in (r.prompt, *(r.captions or ())))
+        lines += [f"{spec}: {line}" for line in cuts(config.model, list(texts))]
     return lines
+
+
+def pair_files(config: RunConfig, hub: bool) -> dict[str, tuple[Preference, ...]]:
+    """The records of every file of pairs of a recipe that can be read; whoever needs another reports it."""
+    found: dict[str, tuple[Preference, ...]] = {}
+    for own in config.rewards.values():
+        if own.pairs and (hub or not is_remote(own.pairs)):
+            with suppress(ParetuneError):
+                found[own.pairs] = load_preferences(own.pairs)
+    return found
 
 
 def cuts(model: ModelConfig, prompts: Sequence[str]) -> list[str]:

@@ -76,16 +76,15 @@ def fit_scores(chosen: Sequence[Scores], rejected: Sequence[Scores], sampler: Sa
     """
     names = sampler.source.rewards
     costs = {reward.name for reward in sampler.rewards() if not reward.higher_is_better}
-    sides = [
+    first, second = (
         np.array([[(-1 if name in costs else 1) * row.get(name, math.nan) for name in names] for row in rows])
         for rows in (chosen, rejected)
-    ]
-    gaps = sides[0] - sides[1]
-    if not np.any(np.nan_to_num(gaps) != 0):
+    )
+    if not np.any(np.nan_to_num(first - second) != 0):
         raise ParetuneError(
             "the choices show no preference: no reward of the run scores two samples of one differently"
         )
-    return fit_choices(*sides)
+    return fit_choices(first, second)
 
 
 def shown_fit(fit: Fit, choices: int, names: Sequence[str]) -> dict[str, Any]:

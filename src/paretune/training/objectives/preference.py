@@ -24,7 +24,7 @@ from ...ops.policy_losses import velocity_kl
 from ...ops.preference_losses import coefficients, comparable
 from ..mixture import Mixture
 from ..preferences.builders import Maker
-from ..preferences.captions import changed_all
+from ..preferences.captions import changed_all, with_user
 from ..preferences.cells import cell_errors
 from ..preferences.compare import COMPARE, Lists, reduced, softened
 from ..preferences.file_lists import file_captions
@@ -66,9 +66,11 @@ class PreferenceObjective(PreferenceBase):
 
     @classmethod
     def captions(cls, options: Any, mixture: Mixture) -> Sequence[str]:
-        """The prompts; then, where the lists need them, their changed captions, or those of the files."""
+        """The prompts; then, where the lists need them, changed ones, those of users, or those of files."""
         prompts = [p.text for p in mixture.prompts]
         changed = changed_all(prompts) if cls.preset.builder == "captions" else []
+        if cls.preset.builder == "users":
+            changed = [with_user(s.reward.name, text) for s in mixture.prompt_sets for text in prompts]
         of_file = [] if mixture.pairs is None else file_captions(mixture.pairs, cls.preset)
         return [*prompts, *changed, *of_file]
 

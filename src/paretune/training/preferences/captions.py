@@ -40,6 +40,12 @@ def changed(prompt: str) -> str | None:
     return None
 
 
+def with_user(user: str, prompt: str) -> str:
+    """A prompt with a user's token before it. An input picture stays that of the prompt."""
+    text = f"{user}: {prompt}"
+    return Pictured(text, prompt.image) if isinstance(prompt, Pictured) else text
+
+
 def changed_all(prompts: Sequence[str]) -> list[str]:
     """A wrong caption for each prompt; see the module. If all prompts are equal, nothing differs: ""."""
     captions: list[str] = []

@@ -98,15 +98,15 @@ def frame_scores(
     return torch.stack([scored[span] for span in spans], 1)
 
 
-def segments(length: int, frames: int, segment: int) -> list[tuple[int, int]]:
+def segments(length: int, frames: int, segment: int | None) -> list[tuple[int, int]]:
     """For each latent frame the frames [first, last) of the clip that are scored for it.
 
     Args:
         length: frames of a clip.
         frames: latent frames: the first is one frame of the clip, the others share the rest evenly.
-        segment: frames that are scored together, centred where they fit.
+        segment: frames that are scored together, centred where they fit; None: a fifth, at least three.
     """
-    width = min(segment, length)
+    width = min(segment or max(3, round(length / 5)), length)
     each = (length - 1) / max(frames - 1, 1)
     centres = [0.5] + [1 + (j - 0.5) * each for j in range(1, frames)]
     begins = [min(max(round(c - width / 2), 0), length - width) for c in centres]

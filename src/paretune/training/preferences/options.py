@@ -59,6 +59,7 @@ class PreferenceOptions(ForwardOptions):
     floor: Share = Field(default=0.01, description="least weight of a pair; the greatest is 1 less it")
     temperature: PositiveReal = Field(default=1000.0, description="scale of the errors' ratio")
     good_weight: PositiveReal = Field(default=1.0, description="weight of the desired samples")
+    drop: Unit = Field(default=0.1, description="share of the lists that are trained without a user's token")
     alpha: NonNegative = Field(
         default=1.0, description="how fast a pair's weight falls as its caption leaves the prompt"
     )
@@ -92,7 +93,9 @@ class PreferenceOptions(ForwardOptions):
     eta: tuple[Unit, Unit] = Field(
         default=(0.65, 0.8), description="noise level from which both samples of a pair are drawn again"
     )
-    segment: Positive = Field(default=8, description="frames of a clip that are scored together")
+    segment: Positive | None = Field(
+        default=None, description="frames of a clip that are scored together; default a fifth, at least three"
+    )
     recorded: Positive = Field(default=4, description="states that are kept of each path of the policy")
 
     @classmethod

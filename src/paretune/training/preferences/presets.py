@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Builder = Literal["rollouts", "captions", "guided", "candidates", "paths", "patches", "file"]
+Builder = Literal["rollouts", "captions", "guided", "candidates", "paths", "patches", "users", "file"]
 Compare = Literal[
     "pair", "smooth", "dcg", "anchored", "plackett", "group", "kto", "hinge", "linear", "fit", "mapo"
 ]
@@ -109,6 +109,9 @@ PRESETS: dict[str, Composition] = {
     "tkto": Composition(
         "kto", ("beta", "good_weight"), builder="captions", targets=("fresh",), files=False, half=False,
         defaults={"beta": 1000.0},
+    ),
+    "ppd": Composition(
+        builder="users", reads=("beta", "loser", "drop"), targets=("fresh",), files=False
     ),
     "madpo": Composition(reads=("beta", "pairs", "loser", *_MARGIN), weight="margin"),
     "adpo": Composition(

@@ -15,6 +15,7 @@ from .file_lists import lists_from_file
 from .guided import guided_pairs
 from .patches import patch_lists
 from .sets import PreferenceSet, forget_sets, load_set, save_set
+from .users import user_lists
 
 BUILDERS: dict[str, Builder] = {
     "rollouts": from_rollouts,
@@ -23,6 +24,7 @@ BUILDERS: dict[str, Builder] = {
     "candidates": step_candidates,
     "paths": policy_paths,
     "patches": patch_lists,
+    "users": user_lists,
 }
 Held = tuple[int, PreferenceSet | None]  # the epoch that a set was made in, and the set
 
