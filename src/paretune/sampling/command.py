@@ -79,6 +79,14 @@ def sample_folder(
         Request(text, chosen, preference, read_seed(seed), tokens.strip(), image, beams, revisions)
         for text, image in zip(texts, read_images(images, len(texts)), strict=True)
     ]
+    _check(source, requests, count, say)
+    return sample_to(Sampler(source), requests, count, out)
+
+
+def _check(
+    source: ModelSource, requests: Sequence[Request], count: int, say: Callable[[str], None]
+) -> None:
+    """Raise ParetuneError for a request that the source cannot serve; say what is worth knowing."""
     for request in requests:
         source.mixed(request)
         source.check_picture(request)
@@ -86,7 +94,6 @@ def sample_folder(
         say(f"note: {line}")
     if source.unscored:
         say(left_out(list(source.unscored.values())))
-    return sample_to(Sampler(source), requests, count, out)
 
 
 def _rewards(source: ModelSource) -> tuple[str, ...]:
