@@ -63,14 +63,7 @@ def supervise(
     except ImportError as error:
         raise ParetuneError(f"TRL is not there ({error}); pip install 'paretune[language]'") from error
 
-    if out.exists():
-        raise ParetuneError(f"{out} exists; give a new folder")
-    if medium_of(config.model).name != "texts":
-        raise ParetuneError(f"model.path: {config.model.path} is no language model")
-    if not math.isfinite(epochs) or epochs <= 0 or limit < 0:
-        raise ParetuneError("--epochs must be above 0, and --limit from 0 up")
-    if side not in SIDES:
-        raise ParetuneError(f"--answers: {side} is none of {', '.join(SIDES)}")
+    _check(config, out, epochs, limit, side)
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     policy = cast(CausalLMPolicy, open_policy(config.model, device))
     check_targets(policy.transformer, config.lora.targets or policy.targets)
@@ -104,6 +97,18 @@ def supervise(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return len(rows)
+
+
+def _check(config: RunConfig, out: Path, epochs: float, limit: int, side: str) -> None:
+    """Raise ParetuneError for words that do not fit."""
+    if out.exists():
+        raise ParetuneError(f"{out} exists; give a new folder")
+    if medium_of(config.model).name != "texts":
+        raise ParetuneError(f"model.path: {config.model.path} is no language model")
+    if not math.isfinite(epochs) or epochs <= 0 or limit < 0:
+        raise ParetuneError("--epochs must be above 0, and --limit from 0 up")
+    if side not in SIDES:
+        raise ParetuneError(f"--answers: {side} is none of {', '.join(SIDES)}")
 
 
 def _answer(prompt: Prompt, side: str) -> str:
