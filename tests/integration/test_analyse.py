@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from paretune.adapters.store import save_delta
 from paretune.commands.analyse.make import Asked, analyse
@@ -118,8 +119,10 @@ def test_a_run_tells_lengths_kl_and_what_its_experts_learned(
         tmp_path, tiny_llama, rounds=1, objective={"name": "list_dpo"},
         train={"epochs": 1, "updates_per_epoch": 1, "learning_rate": 0.05}, evaluate={"prompts": 1},
     )  # fmt: skip
-    words = [w for name in ("yes", "no") for w in ("--set", f"rewards.{name}.prompts={pairs}")]
-    done = call("run", path, "--out", tmp_path / "run", "--quiet", *words)
+    raw = yaml.safe_load(path.read_text())
+    raw["rewards"] = {"yes": {**raw["rewards"]["yes"], "prompts": str(pairs)}}
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    done = call("run", path, "--out", tmp_path / "run", "--quiet")
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = analyse("run", str(tmp_path / "run"), Asked())["reports"]
     assert {"answers of base", "answers of expert:yes", "answers of merged"} <= found.keys()

@@ -21,6 +21,8 @@ from paretune.models.causal_lm.policy import CausalLMPolicy
 from paretune.models.lora import folded
 from paretune.ops.lowrank import LowRank
 from paretune.recipes import load_config
+from paretune.training.language.supervised import supervise
+from paretune.training.trainers import check_objective
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 from tests.language import language_recipe, make_llama
@@ -218,16 +220,42 @@ def test_an_option_for_answers_is_refused_for_pictures(
 
 
 def test_a_run_learns_from_what_pairs_wrote(tiny_llama: Path, tmp_path: Path) -> None:
-    """The whole: draw lists for each reward by the command, then run a loss on lists."""
+    """The whole: draw and score lists, then a run whose expert learns from them by a loss on lists."""
     path = language_recipe(tmp_path, tiny_llama, rounds=1, train={"epochs": 1}, evaluate={"prompts": 1})
     raw = yaml.safe_load(path.read_text())
     raw["objective"] = {"name": "adpo_text", "options": {"score": "yes"}}
-    for name in ("yes", "no"):
-        made(path, tmp_path / f"{name}.jsonl", Drawing(name, 24, "list"))
-        raw["rewards"][name]["prompts"] = str(tmp_path / f"{name}.jsonl")
+    made(path, tmp_path / "yes.jsonl", Drawing("yes", 24, "list"))
+    raw["rewards"] = {"yes": {**raw["rewards"]["yes"], "prompts": str(tmp_path / "yes.jsonl")}}
     path.write_text(yaml.safe_dump(raw, sort_keys=False))
     done = call("run", path, "--out", tmp_path / "run", "--quiet")
     assert done.returncode == 0, done.stderr
     metrics = rows(tmp_path / "run" / "round-1" / "experts" / "yes" / "metrics.jsonl")
-    assert metrics[-1]["accuracy"] >= 0
+    assert metrics[-1]["grad_norm"] > 0
     assert "expert:yes" in json.loads((tmp_path / "run" / "summary.json").read_text())["methods"]
+
+
+def test_two_adapters_of_supervised_answers_make_a_contrast(
+    recipe: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    """The whole of cDPO: pairs, an adapter of each side, contrasts of their tokens."""
+    made(recipe, tmp_path / "pairs.jsonl", Drawing("yes", 24))
+    words = [f"rewards.{name}.prompts={tmp_path / 'pairs.jsonl'}" for name in ("yes", "no")]
+    config = load_config(recipe, words)
+    for side in ("chosen", "rejected"):
+        assert supervise(config, tmp_path / side, 1.0, side=side, adapter_alone=True) > 0
+        assert (tmp_path / side / "adapter_config.json").exists()
+    sides = str(tmp_path / "chosen"), str(tmp_path / "rejected")
+    for row in made(recipe, tmp_path / "c.jsonl", Drawing("yes", 24), contrast=sides):
+        for answer in row["answers"]:
+            assert all(0 <= weight <= 1 for weight in answer["token_weights"])
+    with pytest.raises(ParetuneError, match="--answers: best is none of chosen, rejected"):
+        supervise(config, tmp_path / "more", side="best")
+
+
+def test_a_written_margin_serves_a_loss_that_needs_log_odds(recipe: Path, tmp_path: Path) -> None:
+    made(recipe, tmp_path / "pairs.jsonl", Drawing("yes", 24))
+    words = [f"rewards.{name}.prompts={tmp_path / 'pairs.jsonl'}" for name in ("yes", "no")]
+    words += ['objective={"name": "madpo_text", "options": {}}', "rewards.yes.options.squash=true"]
+    check_objective(load_config(recipe, words))
+    with pytest.raises(ParetuneError, match=r"rewards\.yes\.options\.squash: madpo_text reads margins"):
+        check_objective(load_config(recipe, words[1:]))

@@ -85,9 +85,10 @@ def test_at_the_start_it_is_adam_and_v_is_over_all_entries() -> None:
 
 def test_the_recipe_chooses_the_optimiser() -> None:
     p = [torch.nn.Parameter(torch.zeros(1))]
-    assert isinstance(optimiser_of(TrainConfig(decay="start"), p), AdamR)
-    assert not isinstance(optimiser_of(TrainConfig(), p), AdamR)
-    assert not isinstance(optimiser_of(TrainConfig(decay="start", weight_decay=0.0), p), AdamR)
+    assert isinstance(optimiser_of(TrainConfig.model_validate({"decay": "start"}), p), AdamR)
+    assert not isinstance(optimiser_of(TrainConfig.model_validate({}), p), AdamR)
+    none = TrainConfig.model_validate({"decay": "start", "weight_decay": 0.0})
+    assert not isinstance(optimiser_of(none, p), AdamR)
 
 
 # ---------------------------------------------------------------- q: search

@@ -24,6 +24,9 @@ NewFile = Annotated[Path | None, typer.Option("--out", help="A new file; by defa
 Epochs = Annotated[float, typer.Option("--epochs", help="How often each answer is read.")]
 Limit = Annotated[int, typer.Option("--limit", help="Answers of each reward's set; 0: all.")]
 
+Side = Annotated[str, typer.Option("--answers", help="Which answers are learned: chosen or rejected.")]
+AdapterOnly = Annotated[bool, typer.Option("--adapter-only", help="Write the adapter, not the model.")]
+
 
 @commands.command()
 def plan(
@@ -112,6 +115,8 @@ def sft(
     set_: Set = None,
     epochs: Epochs = 1.0,
     limit: Limit = 0,
+    answers: Side = "chosen",
+    adapter_only: AdapterOnly = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -121,9 +126,12 @@ def sft(
     """
     from ..training.language.supervised import supervise
 
-    answers = supervise(load_config(find_recipe(recipe), set_ or ()), out, epochs, limit=limit)
+    config = load_config(find_recipe(recipe), set_ or ())
+    learned = supervise(config, out, epochs, limit=limit, side=answers, adapter_alone=adapter_only)
     if as_json:
-        print_json({"model": str(out), "answers": answers})
+        print_json({"adapter" if adapter_only else "model": str(out), "answers": learned})
         return
-    typer.echo(f"model: {out} (fine-tuned on {answers:,} answers)")
+    typer.echo(f"{'adapter' if adapter_only else 'model'}: {out} (fine-tuned on {learned:,} answers)")
+    if adapter_only:
+        return
     speaker(quiet)(f"now: paretune run {recipe} --set model.path={out}")

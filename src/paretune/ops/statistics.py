@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ def mean_figure(values: Tensor, group: Tensor, seed: int = 0) -> Figure:
     if not len(values):
         return Figure(math.nan, 0, math.nan, math.nan)
     numbers = values.double()
-    _, place = group.unique(return_inverse=True)
+    place = _places(group)[1]
     sums = torch.zeros(int(place.max()) + 1, dtype=torch.float64).index_add(0, place, numbers)
     counts = torch.zeros_like(sums).index_add(0, place, torch.ones_like(numbers))
     drawn = _drawn(len(sums), RESAMPLES, seed)
@@ -48,16 +49,21 @@ def figure(group: Tensor, statistic: Statistic, seed: int = 0) -> Figure:
     """Any statistic of N rows. statistic: the indices of some rows, which may repeat -> a number."""
     if not len(group):
         return Figure(math.nan, 0, math.nan, math.nan)
-    names, place = group.unique(return_inverse=True)
+    names, place = _places(group)
     members = [(place == i).nonzero().flatten() for i in range(len(names))]
     found: list[float] = []
-    for counts in _drawn(len(names), SLOW_RESAMPLES, seed).long():
-        rows = torch.cat([members[i].repeat(int(n)) for i, n in enumerate(counts.tolist()) if n])
+    for counts in _drawn(len(names), SLOW_RESAMPLES, seed):
+        rows = torch.cat([members[i].repeat(int(counts[i])) for i in range(len(names))])
         value = statistic(rows)
         if not math.isnan(value):  # a draw may hold one side alone
             found.append(value)
     low, high = _interval(torch.tensor(found, dtype=torch.float64))
     return Figure(statistic(torch.arange(len(group))), len(group), low, high)
+
+
+def _places(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct values in order, and the number of each row's value among them."""
+    return cast("tuple[Tensor, Tensor]", torch.unique(values, return_inverse=True))
 
 
 def _drawn(groups: int, resamples: int, seed: int) -> Tensor:
@@ -72,15 +78,15 @@ def _drawn(groups: int, resamples: int, seed: int) -> Tensor:
 def _interval(values: Tensor) -> tuple[float, float]:
     if not len(values):
         return math.nan, math.nan
-    low, high = values.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
+    ends = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=torch.float64))
+    return float(ends[0]), float(ends[1])
 
 
 def ranks(values: Tensor) -> Tensor:
     """The ranks of N values from 1; equal values share the mean of their ranks."""
-    _, place, counts = values.unique(return_inverse=True, return_counts=True)
-    last = counts.cumsum(0).double()
-    return (last - (counts.double() - 1) / 2)[place]
+    names, place = _places(values)
+    counts = torch.bincount(place, minlength=len(names)).double()
+    return (counts.cumsum(0) - (counts - 1) / 2)[place]
 
 
 def rank_correlation(x: Tensor, y: Tensor) -> float:
@@ -103,18 +109,18 @@ def held_out_scores(x: Tensor, y: Tensor, group: Tensor, folds: int = 5, ridge: 
         folds: at most so many; fewer where there are fewer prompts.
         ridge: the weight of the squared coefficients.
     """
-    _, place = group.unique(return_inverse=True)
+    place = _places(group)[1]
     fold = place % min(folds, int(place.max()) + 1) if len(place) else place
     scores = torch.zeros(len(x), dtype=torch.float64)
-    for k in fold.unique().tolist():
+    for k in range(folds):
         train, test = (fold != k).nonzero().flatten(), (fold == k).nonzero().flatten()
-        if not len(train):
+        if not len(train) or not len(test):
             continue  # one prompt alone: nothing to train on
         seen, sides = x[train].double(), y[train].double()
         mean, spread = seen.mean(0), seen.std(0, unbiased=False).clamp(min=1e-9)
         a = (seen - mean) / spread
-        coefficients = torch.linalg.solve(a.T @ a + ridge * torch.eye(a.shape[1], dtype=a.dtype),
-                                          a.T @ (sides - sides.mean()))  # fmt: skip
+        square = a.T @ a + ridge * torch.eye(a.shape[1], dtype=a.dtype)
+        coefficients: Tensor = torch.linalg.solve(square, a.T @ (sides - sides.mean()))
         scores[test] = ((x[test].double() - mean) / spread) @ coefficients
     return scores
 

@@ -180,7 +180,7 @@ def _safety(target: str, asked: Asked) -> tuple[Reports, dict[str, Any]]:
         sides = [Side("base", policy), Side("merged", policy, load_delta([final]))]
     else:
         sides = [Side(target, open_text_model(settings_for(target)))]
-    made = {f"safety of {side.name}": _safety_of(side, prompts, asked, config) for side in sides}
+    made: Reports = {f"safety of {side.name}": _safety_of(side, prompts, asked, config) for side in sides}
     return made, _before_and_after(Path(target), config) if config else {}
 
 

@@ -16,7 +16,7 @@ import torch
 
 from ...adapters.inputs import measurable, open_adapter
 from ...adapters.store import load_delta
-from ...config import RunConfig
+from ...config import ObjectiveConfig, RunConfig
 from ...data.answer_forms import FORMS, STEPS, Judging, Record, Scored, distinct
 from ...data.prompts import load_prompts
 from ...environment import choose_device
@@ -69,7 +69,7 @@ def make_answer_pairs(
         in characters of the best and of the worst answers, who wrote them, and the rewards' agreement.
     """
     check_words(config, drawing, options, out)
-    check(config.model_copy(update={"objective": type(config.objective)(name="grpo")}))
+    check(config.model_copy(update={"objective": ObjectiveConfig.model_validate({"name": "grpo"})}))
     others = read_others(options.answers)
     prompts = load_prompts(config.rewards[drawing.reward].prompts)
     prompts = prompts[: drawing.limit] if drawing.limit else prompts

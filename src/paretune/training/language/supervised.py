@@ -3,9 +3,10 @@
     paretune sft llama2-7b --out models/llama2-7b-sft
     paretune run llama2-7b --set model.path=models/llama2-7b-sft
 
-The prompts and answers are the records of the recipe's training sets that have a `chosen` answer. A LoRA of
-the recipe's rank is trained and folded into the model, and the model is written with its tokenizer as a
-folder that transformers loads.
+The prompts and answers are the records of the recipe's training sets that have a `chosen` answer, or a list
+of answers, whose first is taken. A LoRA of the recipe's rank is trained and folded into the model, and the
+model is written with its tokenizer as a folder that transformers loads. The LoRA alone can be written too,
+and it can learn the `rejected` answers: cDPO compares two such adapters (`paretune pairs --contrast`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, cast
 import torch
 
 from ...config import RunConfig
+from ...data.answer_lists import read_answers
 from ...data.prompts import load_prompts
 from ...files import disk_errors, partial_folder, publish
 from ...models.causal_lm.policy import CausalLMPolicy
@@ -28,14 +30,17 @@ from ...models.lora import check_targets
 from ...models.memory import memory_errors, to_train
 from ...models.peft_adapters import lora_config
 from ...samples.media import medium_of
-from ...types import ParetuneError, turns_of
+from ...types import ParetuneError, Prompt, turns_of
 from .chats import check_chats
 from .settings import on_device
 
+SIDES = ("chosen", "rejected")
+
 
 def supervise(
-    config: RunConfig, out: Path, epochs: float = 1.0, rate: float = 2e-4, batch: int = 16, limit: int = 0
-) -> int:
+    config: RunConfig, out: Path, epochs: float = 1.0, rate: float = 2e-4, batch: int = 16, limit: int = 0,
+    side: str = "chosen", adapter_alone: bool = False,
+) -> int:  # fmt: skip
     """Train on the recipe's preferred answers and write the model to a new folder.
 
     Args:
@@ -45,6 +50,8 @@ def supervise(
         rate: the learning rate.
         batch: answers in one optimiser step.
         limit: how many answers of each reward's training set are used; 0 for all.
+        side: the answers to learn: chosen or rejected.
+        adapter_alone: write the adapter, not the model that it makes.
 
     Returns:
         The number of answers.
@@ -56,16 +63,11 @@ def supervise(
     except ImportError as error:
         raise ParetuneError(f"TRL is not there ({error}); pip install 'paretune[language]'") from error
 
-    if out.exists():
-        raise ParetuneError(f"{out} exists; give a new folder")
-    if medium_of(config.model).name != "texts":
-        raise ParetuneError(f"model.path: {config.model.path} is no language model")
-    if not math.isfinite(epochs) or epochs <= 0 or limit < 0:
-        raise ParetuneError("--epochs must be above 0, and --limit from 0 up")
+    _check(config, out, epochs, limit, side)
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     policy = cast(CausalLMPolicy, open_policy(config.model, device))
     check_targets(policy.transformer, config.adapter.targets or policy.targets)
-    rows = _rows(config, policy, limit)
+    rows = _rows(config, policy, limit, side)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_folder(out)
@@ -85,8 +87,11 @@ def supervise(
             )  # fmt: skip
             trainer.train()
         with disk_errors(out):
-            trainer.model.merge_and_unload().save_pretrained(partial)
-            policy.tokenizer.save_pretrained(partial)
+            if adapter_alone:
+                trainer.model.save_pretrained(partial)
+            else:
+                trainer.model.merge_and_unload().save_pretrained(partial)
+                policy.tokenizer.save_pretrained(partial)
             shutil.rmtree(partial / "unused", ignore_errors=True)
             publish(partial, out)
     finally:
@@ -94,23 +99,44 @@ def supervise(
     return len(rows)
 
 
-def _rows(config: RunConfig, policy: CausalLMPolicy, limit: int) -> list[dict[str, Any]]:
-    """Prompts with their preferred answers. Prompts that do not fit into the context are left out."""
+def _check(config: RunConfig, out: Path, epochs: float, limit: int, side: str) -> None:
+    """Raise ParetuneError for words that do not fit."""
+    if out.exists():
+        raise ParetuneError(f"{out} exists; give a new folder")
+    if medium_of(config.model).name != "texts":
+        raise ParetuneError(f"model.path: {config.model.path} is no language model")
+    if not math.isfinite(epochs) or epochs <= 0 or limit < 0:
+        raise ParetuneError("--epochs must be above 0, and --limit from 0 up")
+    if side not in SIDES:
+        raise ParetuneError(f"--answers: {side} is none of {', '.join(SIDES)}")
+
+
+def _answer(prompt: Prompt, side: str) -> str:
+    """The answer of a record on one side, "" if it has none."""
+    record = prompt.metadata
+    if record.get(side) is None and record.get("answers"):
+        return read_answers(prompt).answers[0 if side == "chosen" else -1].text
+    answer = str(record.get(side) or "")
+    return answer if answer.strip() else ""
+
+
+def _rows(config: RunConfig, policy: CausalLMPolicy, limit: int, side: str) -> list[dict[str, Any]]:
+    """Prompts with their answers on one side. Prompts that do not fit into the context are left out."""
     room = policy.context - policy.settings.max_tokens
     rows: list[dict[str, Any]] = []
     for reward_config in config.rewards.values():
         prompts = load_prompts(reward_config.prompts)
-        prompts = [p for p in prompts if str(p.metadata.get("chosen") or "").strip()]
+        prompts = [p for p in prompts if _answer(p, side)]
         for prompt in prompts[: limit or None]:
             if len(policy.tokenizer(prompt.text)["input_ids"]) < room:
-                answer = prompt.metadata["chosen"]
+                answer = _answer(prompt, side)
                 if policy.chats:  # ended as the chat template ends a turn
                     said = [{"role": "assistant", "content": answer}]
                     rows.append({"prompt": turns_of(prompt.text), "completion": said})
                 else:
                     rows.append({"prompt": policy.render([prompt.text])[0], "completion": answer})
     if not rows:
-        raise ParetuneError('no training prompt of the recipe has a "chosen" answer to learn from')
+        raise ParetuneError(f'no training prompt of the recipe has a "{side}" answer to learn from')
     if policy.chats:
         check_chats(policy.tokenizer, rows, f"model.path: {config.model.path}")
     return rows

@@ -223,9 +223,12 @@ class ListLoss(TrlObjective):
 
 
 def refuse_squashed(config: RunConfig) -> None:
-    """Raise ParetuneError if a reward of the recipe is squashed to a share, where log-odds are needed."""
+    """Raise ParetuneError if a reward is squashed to a share where log-odds are needed and none are given."""
     for name, reward in config.rewards.items():
-        if reward.options.get("squash"):
+        if not reward.options.get("squash"):
+            continue
+        # `paretune pairs` undoes the squashing where it writes a margin.
+        if not all(prompt.metadata.get("margin") is not None for prompt in load_prompts(reward.prompts)):
             raise ParetuneError(
                 f"rewards.{name}.options.squash: {config.objective.name} reads margins in log-odds, and a "
                 "squashed reward has none: set it to false, and score the records again"
