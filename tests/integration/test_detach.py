@@ -55,7 +55,7 @@ def test_a_finished_run_and_names_that_it_does_not_train(whole: Path, tmp_path: 
     assert [row["update"] for row in logs(whole, "red")] == [1, 2]
     shown = call("logs", whole, "round-1/experts/dark")
     assert [line.split("  ")[0] for line in shown.stdout.splitlines()] == ["update 1", "update 2"]
-    with pytest.raises(ParetuneError, match="trains no blue; it trains red, dark, or give a folder such as"):
+    with pytest.raises(ParetuneError, match="trains no blue; it trains red, dark, or give a"):
         list(logs(whole, "blue"))
-    with pytest.raises(ParetuneError, match="holds no run: config.yaml is missing"):
+    with pytest.raises(ParetuneError, match="holds no run"):
         status(tmp_path)

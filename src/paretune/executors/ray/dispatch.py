@@ -16,7 +16,7 @@ from .watching import put
 from .worker import News
 
 TURN = 0.5  # seconds that the driver waits for news before it looks around
-PATIENCE = 20.0  # seconds after which it says that the cluster has no place
+PATIENCE = 60.0  # seconds after which it says that the cluster has no place
 STARTS = 3  # workers, beside the retries, that may die before they have a task
 
 
@@ -90,8 +90,10 @@ class Dispatch:
         except RayActorError as error:  # it died while it had nothing to do
             self._died(hand, str(error))
             return
-        hand.actor.start.remote(self._packer.pack(self._function, task, sees), sees)
-        hand.task, hand.waiting = number, hand.actor.poll.remote()
+        parcel = self._packer.pack(self._function, task, sees)
+        hand.ticket += 1
+        hand.actor.start.remote(hand.ticket, parcel, sees)
+        hand.task, hand.waiting = number, hand.actor.poll.remote(hand.ticket)
         self._todo.popleft()
 
     def _take(self, hand: Hand) -> None:
@@ -120,7 +122,7 @@ class Dispatch:
         for event in news.events:
             self._report(event)
         if news.ended is None:
-            hand.waiting = hand.actor.poll.remote()
+            hand.waiting = hand.actor.poll.remote(hand.ticket)
             return
         kind, value = pickle.loads(news.ended)
         number, hand.waiting = hand.task, None
@@ -173,13 +175,13 @@ class Dispatch:
         self._todo.clear()
         for hand in self._crew.hands:
             if hand.task is not None:
-                hand.actor.stop.remote()
+                hand.actor.stop.remote(hand.ticket)
 
     def _tell_of_waiting(self) -> None:
         placed = any(hand.machine for hand in self._crew.hands)
         if not placed and not self._told and time.monotonic() - self._begun > PATIENCE:
             self._told = True
-            self._report({"notice": f"waiting until a machine of the cluster has {self._crew.request} free"})
+            self._report({"notice": f"waiting for a worker: it takes {self._crew.request} of one machine"})
 
 
 def _placed(error: BaseException, machine: str) -> BaseException:
