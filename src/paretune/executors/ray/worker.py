@@ -113,10 +113,10 @@ class Worker:
 
     def stop(self, ticket: int) -> None:
         """Ask a task to stop at its next checkpoint."""
-        work = self._works[ticket]
+        work, executor = self._works[ticket], self._executor
         work.stopping.set()
-        if work.ended is None and self._executor is not None:
-            self._executor.stop()
+        if work.ended is None and executor is not None:
+            executor.stop()
 
     def close(self) -> None:
         """End the process of the tasks and remove what was sent."""
