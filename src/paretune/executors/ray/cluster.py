@@ -32,8 +32,9 @@ def connect(address: str) -> bool:
 
     Raises ParetuneError, one line, where Ray is not installed and where there is no cluster.
     """
-    # Ray reads this when it is imported. What the user has set is kept.
+    # Ray reads these when it is imported. What the user has set is kept.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     try:
         import ray
     except ImportError as error:
@@ -51,8 +52,9 @@ def connect(address: str) -> bool:
     except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and others
         reason = " ".join(str(error).split()).partition(". ")[0][:200]
         raise ParetuneError(
-            f"executor.address: there is no Ray cluster at {address} ({reason}); start one with `ray start "
-            "--head`, or set executor.address to local"
+            f"executor.address: there is no Ray cluster at {address} that takes this process ({reason}); start "
+            "one with `ray start --head`, set executor.address to local, or, where the cluster asks for a "
+            "token, RAY_AUTH_MODE=token in the environment"
         ) from error
     return True
 
