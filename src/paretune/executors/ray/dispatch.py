@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -193,7 +194,8 @@ def _placed(error: BaseException, machine: str) -> BaseException:
 
 
 def _start_failure(reason: str) -> str:
+    errors = re.findall(r"\w+Error: [^\n]*", reason)
     return (
         "the workers do not start; has every machine of the cluster the same paretune in the Python that Ray "
-        f"was started with? Ray says: {reason[-300:]}"
+        f"was started with? Ray says: {(errors or [reason])[-1][-300:]}"
     )
