@@ -2,7 +2,8 @@
 
     python benchmarks/scaling.py workers     three experts on two Ray workers, and on one: a round's wall time
     python benchmarks/scaling.py overhead    a round of a short quickstart by `local` and by `ray`, one worker
-    python benchmarks/scaling.py deaths      12 experts on 4 nodes of 2 workers, a node killed in each round
+    python benchmarks/scaling.py deaths [NODES WORKERS]
+                                             12 experts on 4 nodes of 2 workers, a node killed in each round
 
 All nodes are made on this machine by `ray.cluster_utils.Cluster`, and none may use the run's folder. Workers
 start before the clock does. Each part prints one JSON object and exits with 1 if two adapters that must be
@@ -132,11 +133,12 @@ def many(rounds: int) -> RunConfig:
 
 
 def deaths(place: Path) -> dict[str, Any]:
-    """In each round the node of the first expert that has an epoch done is killed, and another one joins."""
+    """In each round, when the first expert has an epoch done, a node is killed and another one joins."""
     config, killed, notices = many(rounds=2), set[int](), list[str]()
     undisturbed = place / "undisturbed"
-    with cluster(nodes=4, cpus=2) as made:
-        train(config, undisturbed, on_ray(8), 8)
+    nodes, each = map(int, sys.argv[2:4] or (4, 2))
+    with cluster(nodes, each) as made:
+        train(config, undisturbed, on_ray(nodes * each), nodes * each)
 
         def kill(event: Event) -> None:
             notices.extend([event["notice"]] if "notice" in event else [])
@@ -146,12 +148,15 @@ def deaths(place: Path) -> dict[str, Any]:
             if number not in killed:
                 killed.add(number)
                 made.remove_node(next(iter(made.worker_nodes)), allow_graceful=False)
-                made.add_node(num_cpus=2)
+                made.add_node(num_cpus=each)
 
-        train(config, place / "killed", on_ray(8), 8, kill)
+        train(config, place / "killed", on_ray(nodes * each), nodes * each, kill)
     same = final(undisturbed) == final(place / "killed")
     gone = [notice for notice in notices if "goes on" in notice]
-    return {"experts": 12, "nodes_killed": len(killed), "tasks_that_went_on": len(gone), "same_bits": same}
+    return {
+        "experts": 12, "workers": nodes * each, "nodes_killed": len(killed), "tasks_that_went_on": len(gone),
+        "same_bits": same,
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -159,7 +164,7 @@ def main() -> None:
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
         "workers": workers, "overhead": overhead, "deaths": deaths,
     }  # fmt: skip
-    if len(sys.argv) != 2 or sys.argv[1] not in parts:
+    if len(sys.argv) not in (2, 4) or sys.argv[1] not in parts:
         sys.exit(f"give one of {', '.join(parts)}")
     with tempfile.TemporaryDirectory() as place:
         found = parts[sys.argv[1]](Path(place))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,3 +128,13 @@ def test_a_machine_with_another_paretune_is_a_line() -> None:
         f"host (node 1) has paretune 0.0.7, and this machine has {own_version()}: install the same version "
         "on every machine of the cluster"
     )
+
+
+@pytest.mark.slow
+def test_twelve_experts_whose_nodes_are_killed_in_each_round() -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "scaling.py"
+    done = subprocess.run([sys.executable, script, "deaths", "2", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["nodes_killed"], found["same_bits"]) == (2, True)
+    assert found["tasks_that_went_on"] >= 1
