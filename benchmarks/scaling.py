@@ -174,4 +174,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Workers import the functions of their tasks by the name of this file.
+    import_module("scaling").main()

@@ -7,6 +7,7 @@ folder, so they work for every run, and on every machine that sees the folder.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -49,7 +50,7 @@ def detach(words: Sequence[str], out: Path) -> Detached:
             start = file.tell()
             child = subprocess.Popen(
                 [sys.executable, "-m", "paretune", *words], stdin=subprocess.DEVNULL, stdout=file,
-                stderr=subprocess.STDOUT, start_new_session=True,
+                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_interruptible,
             )  # fmt: skip
     while last_holder(out) != str(child.pid) and child.poll() is None:
         time.sleep(LOOK)
@@ -61,3 +62,8 @@ def detach(words: Sequence[str], out: Path) -> Detached:
     if not begun:
         os.replace(log, out / LOG)
     return Detached(out / LOG, child.pid)
+
+
+def _interruptible() -> None:
+    """Take SIGINT, which a command that a script starts in the background ignores."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
