@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +12,10 @@ from typing import Any
 import pytest
 
 from paretune.config import ExecutorConfig, RunConfig
-from paretune.environment import fingerprint
+from paretune.environment import fingerprint, own_version
 from paretune.executors.ray import crew, dispatch
 from paretune.executors.ray.driver import RayExecutor
+from paretune.executors.ray.worker import Hello
 from paretune.planning.methods import build_plan
 from paretune.recipes import load_config
 from paretune.run import Clock, Stages
@@ -51,7 +54,7 @@ def train(config: RunConfig, out: Path, executor: Any, report: Callable[[dict[st
     """The rounds of a recipe's first method, and final/; without evaluation."""
     plan = build_plan(config)
     claim(config, plan, out, resume=True)
-    with lock(out), executor:
+    with lock(out):
         base = fingerprint(config.model.path)
         stages = Stages(config, plan, (), out, base, executor, report, Clock(out))
         stages.map_and_reduce(plan.methods[0])
@@ -71,7 +74,8 @@ def test_two_nodes_of_which_one_dies_give_the_bits_of_local(
             cluster.add_node(num_cpus=1)
         events.append(event)
 
-    train(load_config(recipe), out, RayExecutor(2, settings(cluster)), report)
+    with RayExecutor(2, settings(cluster)) as executor:
+        train(load_config(recipe), out, executor, report)
     notices = [event["notice"] for event in events if "notice" in event]
     assert len(notices) == 1
     assert "goes on from its last checkpoint; on " in notices[0]
@@ -86,37 +90,51 @@ def test_one_worker_that_is_stopped_and_goes_on_gives_the_same(
     cluster: Any, recipe: Path, whole: Path, tmp_path: Path
 ) -> None:
     """Its machine sees the run's folder, which is therefore used directly."""
-    out = tmp_path / "run"
+    out, events = tmp_path / "run", Events()
 
     def interrupt(event: dict[str, Any]) -> None:
-        if event.get("update") == 1:
+        if event.get("update") == 1 and not events:
+            events.append(event)
             raise KeyboardInterrupt
 
-    with pytest.raises(Stopped):
-        train(load_config(recipe), out, RayExecutor(1, settings(cluster)), interrupt)
-    assert not (out / FINAL).exists()
-    assert len(list(out.glob("round-1/experts/*/checkpoints/epoch-*"))) == 1
-    train(load_config(recipe), out, RayExecutor(1, settings(cluster)), lambda _: None)
+    with RayExecutor(1, settings(cluster)) as executor:
+        with pytest.raises(Stopped):
+            train(load_config(recipe), out, executor, interrupt)
+        assert not (out / FINAL).exists()
+        assert len(list(out.glob("round-1/experts/*/checkpoints/epoch-*"))) == 1
+        train(load_config(recipe), out, executor, lambda _: None)
     assert (out / FINAL).read_bytes() == (whole / FINAL).read_bytes()
 
 
-def test_deaths_failures_and_other_versions_are_lines(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    sys.path.insert(0, str(Path(__file__).parents[2]))
+def test_a_task_whose_process_dies_is_tried_again_as_often_as_the_recipe_says(cluster: Any) -> None:
     events = Events()
     with RayExecutor(1, settings(cluster, retries=1)) as executor:
         assert executor.device == "cpu"
         made = executor.map(do, [Deed("a"), Deed("b", devices=2)], events.append)
         assert made == [["a", "cpu"], ["b", "cpu", "cpu"]]
-        assert events == [{"did": "a"}, {"did": "b"}]
-        with pytest.raises(RuntimeError, match="SystemExit: 0"):
-            executor.map(do, [Deed("exit")], events.append)
+        assert [event for event in events if "notice" not in event] == [{"did": "a"}, {"did": "b"}]
         with pytest.raises(ParetuneError) as caught:
             executor.map(do, [Deed("die")], events.append)
-        told = str(caught.value)
-        assert told.startswith("doing die: its worker died 2 times, at last on ")
-        assert "a worker process died by SIGKILL, perhaps out of memory, while doing die" in told
-        assert told.endswith("; resume, or set executor.retries higher")
-    monkeypatch.setattr(crew, "own_version", lambda: "0.0.7")
-    with RayExecutor(1, settings(cluster)) as executor, pytest.raises(ParetuneError) as caught:
-        executor.map(do, [Deed("a")], events.append)
-    assert "and this machine has 0.0.7: install the same version on every machine" in str(caught.value)
+    told = str(caught.value)
+    assert told.startswith("doing die: its worker died 2 times, at last on ")
+    assert "a worker process died by SIGKILL, perhaps out of memory, while doing die" in told
+    assert told.endswith("; resume, or set executor.retries higher")
+
+
+def test_a_machine_with_another_paretune_is_a_line() -> None:
+    with pytest.raises(ParetuneError) as caught:
+        crew.Hand(None, None).welcome(Hello("host (node 1)", "0.0.7"))
+    assert str(caught.value) == (
+        f"host (node 1) has paretune 0.0.7, and this machine has {own_version()}: install the same version "
+        "on every machine of the cluster"
+    )
+
+
+@pytest.mark.slow
+def test_twelve_experts_whose_nodes_are_killed_in_each_round() -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "scaling.py"
+    done = subprocess.run([sys.executable, script, "deaths", "2", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["nodes_killed"], found["same_bits"]) == (2, True)
+    assert found["tasks_that_went_on"] >= 1

@@ -26,6 +26,8 @@ from .results import only_results
 from .serving import commands as serving_commands
 from .stopping import stoppable
 from .usage import USAGE_ERROR, usage_line
+from .watching import commands as watch_commands
+from .watching import detached
 
 app = typer.Typer(
     help="Align a generative model to several rewards at once.\n\n"
@@ -72,13 +74,22 @@ def run(
     quiet: Quiet = False,
     as_json: AsJson = False,
     verify: Verify = False,
+    apart: Annotated[
+        bool, typer.Option("--detach", help="Work on when this terminal ends; see `paretune status`.")
+    ] = False,
 ) -> None:
     """Run a recipe: K rounds of Map and Reduce, evaluation, report.
 
     Ctrl-C stops at the next checkpoint; the same command with --resume goes on, bit for bit.
     """
     config = load_config(find_recipe(recipe), set_ or ())
-    _run(config, out or Path("runs") / config.name, resume, quiet, as_json, verify)
+    place = out or Path("runs") / config.name
+    if not apart:
+        _run(config, place, resume, quiet, as_json, verify)
+        return
+    words = ["run", recipe, "--out", str(place), *(f"--set={item}" for item in set_ or ())]
+    words += [word for word, given in (("--resume", resume), ("--verify", verify)) if given]
+    detached(words, place, quiet, as_json)
 
 
 def _run(
@@ -278,6 +289,7 @@ app.add_typer(choose_commands)
 app.add_typer(model_commands)
 app.add_typer(adapter_commands)
 app.add_typer(serving_commands)
+app.add_typer(watch_commands)
 
 
 if __name__ == "__main__":

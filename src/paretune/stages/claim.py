@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from ..types import ParetuneError
 from .prompt_checks import check_prompts
 
 LOCK = ".lock"
+LOOKS = 3  # how often a lock that is taken is tried again
 
 
 def check(config: RunConfig) -> None:
@@ -161,8 +163,37 @@ def lock(out: Path) -> Iterator[Held]:
     with disk_errors(out):
         file = os.fdopen(os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ParetuneError(f"another process is working in {out}; wait for it or stop it") from error
+        for left in range(LOOKS, -1, -1):  # `holder` takes the lock for a moment
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if not left:
+                    told = f"another process is working in {out}; wait for it or stop it"
+                    raise ParetuneError(told) from error
+                time.sleep(0.02)
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
         yield Held(out, file)
+
+
+def last_holder(out: Path) -> str:
+    """The number of the process that has worked in a folder last, or does so; "" if none has."""
+    try:
+        return (out / LOCK).read_text().strip()
+    except OSError:
+        return ""
+
+
+def holder(out: Path) -> str | None:
+    """The number, on its machine, of the process that works in a folder; None if none does."""
+    try:
+        with (out / LOCK).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return last_holder(out) or "of an earlier version"
+    except OSError:  # no process has begun a run there
+        return None
+    return None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,17 +46,34 @@ def connect(address: str) -> bool:
         _check_answers(address)
     settings: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(
-            address=address, logging_level=logging.ERROR, log_to_driver=False, configure_logging=False,
-            **settings,
-        )  # fmt: skip
+        with _silence():
+            ray.init(
+                address=address, logging_level=logging.ERROR, log_to_driver=False, configure_logging=False,
+                **settings,
+            )  # fmt: skip
     except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and others
         reason = " ".join(str(error).split()).partition(". ")[0][:200]
         raise ParetuneError(
-            f"executor.address: there is no Ray cluster at {address} ({reason}); start one with `ray start "
-            "--head`, or set executor.address to local"
+            f"executor.address: there is no Ray cluster at {address} that takes this process ({reason}); "
+            "start one with `ray start --head`, set executor.address to local, or, where the cluster asks "
+            "for a token, RAY_AUTH_MODE=token in the environment"
         ) from error
     return True
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing on standard error: Ray's C++ writes a warning for each second that it cannot connect."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _check_answers(address: str) -> None:

@@ -20,14 +20,15 @@ CLOSING = 10.0  # seconds that workers have to end
 class Hand:
     """One worker. waiting: the call whose answer is awaited: `hello`, or `poll` while it has a task.
 
-    machine: where it is; "" until it has a place in the cluster. task: the number of its task. sees: folder
-    of a run -> whether its machine sees that folder.
+    machine: where it is; "" until it has a place in the cluster. task: the number of its task. ticket: of the
+    attempt, another for each. sees: folder of a run -> whether its machine sees that folder.
     """
 
     actor: Any
     waiting: Any
     machine: str = ""
     task: int | None = None
+    ticket: int = 0
     sees: dict[Path, bool] = field(default_factory=dict[Path, bool])
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from .watching import put
 from .worker import News
 
 TURN = 0.5  # seconds that the driver waits for news before it looks around
-PATIENCE = 20.0  # seconds after which it says that the cluster has no place
+PATIENCE = 60.0  # seconds after which it says that the cluster has no place
 STARTS = 3  # workers, beside the retries, that may die before they have a task
 
 
@@ -90,8 +91,10 @@ class Dispatch:
         except RayActorError as error:  # it died while it had nothing to do
             self._died(hand, str(error))
             return
-        hand.actor.start.remote(self._packer.pack(self._function, task, sees), sees)
-        hand.task, hand.waiting = number, hand.actor.poll.remote()
+        parcel = self._packer.pack(self._function, task, sees)
+        hand.ticket += 1
+        hand.actor.start.remote(hand.ticket, parcel, sees)
+        hand.task, hand.waiting = number, hand.actor.poll.remote(hand.ticket)
         self._todo.popleft()
 
     def _take(self, hand: Hand) -> None:
@@ -120,7 +123,7 @@ class Dispatch:
         for event in news.events:
             self._report(event)
         if news.ended is None:
-            hand.waiting = hand.actor.poll.remote()
+            hand.waiting = hand.actor.poll.remote(hand.ticket)
             return
         kind, value = pickle.loads(news.ended)
         number, hand.waiting = hand.task, None
@@ -173,13 +176,13 @@ class Dispatch:
         self._todo.clear()
         for hand in self._crew.hands:
             if hand.task is not None:
-                hand.actor.stop.remote()
+                hand.actor.stop.remote(hand.ticket)
 
     def _tell_of_waiting(self) -> None:
         placed = any(hand.machine for hand in self._crew.hands)
         if not placed and not self._told and time.monotonic() - self._begun > PATIENCE:
             self._told = True
-            self._report({"notice": f"waiting until a machine of the cluster has {self._crew.request} free"})
+            self._report({"notice": f"waiting for a worker: it takes {self._crew.request} of one machine"})
 
 
 def _placed(error: BaseException, machine: str) -> BaseException:
@@ -191,7 +194,8 @@ def _placed(error: BaseException, machine: str) -> BaseException:
 
 
 def _start_failure(reason: str) -> str:
+    errors = re.findall(r"\w+Error: [^\n]*", reason)
     return (
         "the workers do not start; has every machine of the cluster the same paretune in the Python that Ray "
-        f"was started with? Ray says: {reason[-300:]}"
+        f"was started with? Ray says: {(errors or [reason])[-1][-300:]}"
     )

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,17 +49,28 @@ class News:
     ended: bytes | None = None
 
 
+class _Work:
+    """One attempt of a task. stopping: set before it begins or while it works. ended: as of `News`."""
+
+    def __init__(self) -> None:
+        self.events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()  # None: it has ended
+        self.stopping = threading.Event()
+        self.watch: Watch | None = None
+        self.ended: bytes | None = None
+
+
 class Worker:
-    """Runs tasks on the machine where Ray has put it. Its methods are called from several threads."""
+    """Runs tasks on the machine where Ray has put it.
+
+    Its methods run in several threads, and Ray does not keep their order: a call names the attempt that it is
+    about by its ticket, a number that the driver gives.
+    """
 
     def __init__(self, threads: int, device: str) -> None:
         """threads, device: as of `LocalExecutor`."""
         self._threads, self._device = threads, device
-        self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._works: defaultdict[int, _Work] = defaultdict(_Work)
         self._executor: LocalExecutor | None = None
-        self._stopping = threading.Event()
-        self._watch: Watch | None = None
-        self._ended: bytes | None = None
         self._home = _new_home()
 
     def hello(self) -> Hello:
@@ -75,55 +87,55 @@ class Worker:
         except OSError:
             return False
 
-    def start(self, parcel: Parcel, sees_root: bool) -> None:
+    def start(self, ticket: int, parcel: Parcel, sees_root: bool) -> None:
         """Begin a task. What becomes of it is told by `poll`."""
-        self._stopping.clear()
-        self._ended, self._watch = None, None
-        threading.Thread(target=self._run, args=(parcel, sees_root), daemon=True).start()
+        threading.Thread(
+            target=self._run, args=(self._works[ticket], parcel, sees_root), daemon=True
+        ).start()
 
-    def poll(self) -> News:
+    def poll(self, ticket: int) -> News:
         """What is new, at once if there is something, otherwise after LOOK seconds.
 
         The news of the end come with the last files.
         """
-        events: list[dict[str, Any]] = []
-        ended = None
+        work, events, ended = self._works[ticket], list[dict[str, Any]](), None
         end = time.monotonic() + LOOK
         while ended is None and (left := end - time.monotonic()) > 0:
             try:
-                event = self._events.get(timeout=0.02 if events else left)
+                event = work.events.get(timeout=0.02 if events else left)
             except queue.Empty:
                 break
             if event is None:
-                ended = self._ended
+                ended = work.ended
             else:
                 events.append(event)
-        return News(tuple(events), self._watch.look() if self._watch else None, ended)
+        return News(tuple(events), work.watch.look() if work.watch else None, ended)
 
-    def stop(self) -> None:
-        """Ask the task to stop at its next checkpoint."""
-        self._stopping.set()
-        if self._executor is not None:
-            self._executor.stop()
+    def stop(self, ticket: int) -> None:
+        """Ask a task to stop at its next checkpoint."""
+        work, executor = self._works[ticket], self._executor
+        work.stopping.set()
+        if work.ended is None and executor is not None:
+            executor.stop()
 
     def close(self) -> None:
         """End the process of the tasks and remove what was sent."""
         self._leave()
         shutil.rmtree(self._home, ignore_errors=True)
 
-    def _run(self, parcel: Parcel, sees_root: bool) -> None:
+    def _run(self, work: _Work, parcel: Parcel, sees_root: bool) -> None:
         try:
-            outcome = ("done", self._result(parcel, sees_root))
+            outcome = ("done", self._result(work, parcel, sees_root))
         except (ParetuneError, Stopped, RuntimeError) as error:
             outcome = ("failed", error)
         except BaseException as error:
             outcome = ("failed", RuntimeError("".join(traceback.format_exception(error))))
-        if outcome[0] == "failed":
-            self._leave()  # after a failure the executor takes no more tasks
-        self._ended = pickle.dumps(outcome)
-        self._events.put(None)
+        work.ended = pickle.dumps(outcome)
+        if outcome[0] == "failed" or work.stopping.is_set():
+            self._leave()  # after a failure, or when it was asked to stop, the executor takes no more tasks
+        work.events.put(None)
 
-    def _result(self, parcel: Parcel, sees_root: bool) -> Any:
+    def _result(self, work: _Work, parcel: Parcel, sees_root: bool) -> Any:
         import ray
 
         def take(data: Any) -> bytes:
@@ -131,12 +143,12 @@ class Worker:
 
         root = unpack(parcel, self._home, take, sees_root)
         if root is not None and not sees_root:
-            self._watch = Watch(root / parcel.writes)
+            work.watch = Watch(root / parcel.writes)
         if self._executor is None:
             self._executor = LocalExecutor(1, self._threads, self._device).__enter__()
-        if self._stopping.is_set():
+        if work.stopping.is_set():
             raise Stopped
-        report: Callable[[dict[str, Any]], None] = self._events.put
+        report: Callable[[dict[str, Any]], None] = work.events.put
         return self._executor.map(run_unpacked, [Unpacked(parcel, self._home, root)], report)[0]
 
     def _leave(self) -> None:
