@@ -23,6 +23,8 @@ REWARDS: dict[str, str] = {
     "hpsv2": f"{_HERE}.photo.hpsv2:HPSv2",
     "clipscore": f"{_HERE}.photo.clipscore:ClipScore",
     "aesthetic": f"{_HERE}.photo.aesthetic:Aesthetic",
+    "imagereward": f"{_HERE}.photo.imagereward:ImageReward",
+    "mps": f"{_HERE}.photo.mps:MPS",
     "likeness": f"{_HERE}.photo.likeness:Likeness",
     "text_model": f"{_HERE}.text.reward_models:TextModelReward",
     "length": f"{_HERE}.text.reward_models:LengthPenalty",
