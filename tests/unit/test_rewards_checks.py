@@ -12,7 +12,7 @@ import torch
 from paretune.data.prompts import load_prompts
 from paretune.rewards.base import REWARDS, applies_to, find_reward, load_reward, score_samples
 from paretune.rewards.checks import first_refused, refusal
-from paretune.rewards.photo.geneval import Found, is_correct, partial_score
+from paretune.rewards.photo.geneval_rules import Found, is_correct, partial_score
 from paretune.rewards.worlds.detector import Detection
 from paretune.rewards.worlds.geneval import score_record
 from paretune.types import ParetuneError, Prompt

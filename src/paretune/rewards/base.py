@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +130,9 @@ def score_samples(
             f"reward {reward.name!r}: {len(samples)} samples but {len(prompts)} prompts"
         )
     parts = []
-    for start in range(0, len(prompts), batch_size):
-        chunk = prompts[start : start + batch_size]
-        part = samples[start : start + batch_size]
+    for start, end in _batches(reward, prompts, batch_size):
+        chunk = prompts[start:end]
+        part = samples[start:end]
         if isinstance(reward, RewardApart):  # what crosses to its process is a copy, and comes back checked
             parts.append(reward.scored(part, chunk, math.inf if timeout is None else timeout))
             continue
@@ -140,6 +140,21 @@ def score_samples(
             value = _call(reward, own_samples(part), own_prompts(chunk), timeout)
             parts.append(checked_scores(reward, value, chunk))
     return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _batches(reward: Reward, prompts: Sequence[Prompt], size: int) -> Iterator[tuple[int, int]]:
+    """Where each batch begins and ends.
+
+    A reward with `groups` compares the samples of a prompt, so that its batches are longer where they would
+    part samples of one prompt that follow each other.
+    """
+    start, whole = 0, getattr(reward, "groups", False) is True
+    while start < len(prompts):
+        end = min(start + size, len(prompts))
+        while whole and end < len(prompts) and prompts[end].text == prompts[end - 1].text:
+            end += 1
+        yield start, end
+        start = end
 
 
 def score_all(

@@ -27,6 +27,7 @@ REWARDS: dict[str, str] = {
     "mps": f"{_HERE}.photo.mps:MPS",
     "hpsv3": f"{_HERE}.photo.hpsv3:HPSv3",
     "vqascore": f"{_HERE}.photo.vqascore:VqaScore",
+    "diversity": f"{_HERE}.photo.diversity:Diversity",
     "unified_reward": f"{_HERE}.photo.unified_reward:UnifiedReward",
     "likeness": f"{_HERE}.photo.likeness:Likeness",
     "text_model": f"{_HERE}.text.reward_models:TextModelReward",

@@ -25,6 +25,7 @@ from paretune.types import Prompt
 from ..hub import normalised
 from .clip import squared
 from .open_clip import read_into, weights_file
+from .published import pinned
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the authors' validation scores
 PIXEL_MEAN, PIXEL_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -80,7 +81,7 @@ class ImageReward:
         read_into(self._network, named, f"reward model {model}")
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._network.eval().requires_grad_(False).to(self._device)
-        self._tokenizer: Any = load(AutoTokenizer, tokenizer, f"reward model {tokenizer}")
+        self._tokenizer: Any = load(AutoTokenizer, tokenizer, f"reward model {tokenizer}", **pinned(tokenizer))
 
     @torch.no_grad()
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
