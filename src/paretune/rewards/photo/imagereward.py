@@ -81,7 +81,8 @@ class ImageReward:
         read_into(self._network, named, f"reward model {model}")
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._network.eval().requires_grad_(False).to(self._device)
-        self._tokenizer: Any = load(AutoTokenizer, tokenizer, f"reward model {tokenizer}", **pinned(tokenizer))
+        where = f"reward model {tokenizer}"
+        self._tokenizer: Any = load(AutoTokenizer, tokenizer, where, **pinned(tokenizer))
 
     @torch.no_grad()
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:

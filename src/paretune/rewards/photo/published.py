@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Commits of the hub, as public repositories that pin them agree on; they were not looked up on the hub itself.
-# A model that is not listed is read as it is on the hub now, unless a reward's `revision` says which commit.
+# Commits of the hub, as public repositories that pin them agree on; nobody looked them up on the hub.
+# A model that is not listed is read as it is on the hub now, unless a reward's `revision` names a commit.
 PINNED = {
     "openai/clip-vit-large-patch14": "32bd64288804d66eefd0ccbe215aa642df71cc41",
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": "1c2b8495b28150b8a4922ee1c8edee224c284c0c",
