@@ -43,6 +43,7 @@ from .geneval_rules import (
     surest_color,
     threshold_of,
 )
+from .published import pinned
 
 TEMPLATES = (
     "a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object",
@@ -58,7 +59,7 @@ class GenEvalPhoto(Checked):
     detector, clip: hub ids or folders of a Mask2Former for instances and of a CLIP with its tokenizer.
     threshold: objects less sure than this are not there; counting_threshold: in records tagged
     "counting"; overlap: an object that covers a surer one of its class this much is not there, 1 for all
-    are. device: "cuda" where there is one, unless told.
+    are. device: "cuda" where there is one, unless told. revision: the commit of `detector`.
     """
 
     name = "geneval_photo"
@@ -74,10 +75,11 @@ class GenEvalPhoto(Checked):
         counting_threshold: float = COUNTING_THRESHOLD,
         overlap: float = NO_LIMIT,
         device: str | None = None,
+        revision: str | None = None,
     ) -> None:
         self.strict = strict
         self._threshold, self._counting_threshold, self._overlap = threshold, counting_threshold, overlap
-        self._detector = InstanceDetector(detector, device)
+        self._detector = InstanceDetector(detector, device, revision)
         self._colors = ColorNamer(shared_clip(clip, clip, device))
         self.check = self._check_classes
 
@@ -114,13 +116,14 @@ class GenEvalPhoto(Checked):
 class InstanceDetector:
     """A Mask2Former for instances: pictures to objects with boxes and masks."""
 
-    def __init__(self, model: str, device: str | None = None) -> None:
+    def __init__(self, model: str, device: str | None = None, revision: str | None = None) -> None:
         from transformers import AutoModelForUniversalSegmentation
 
-        self._network = frozen(AutoModelForUniversalSegmentation, model, device)
+        commit = pinned(model, revision)
+        self._network = frozen(AutoModelForUniversalSegmentation, model, device, **commit)
         labels = self._network.config.id2label
         self.names = [class_name(labels[i]) for i in range(len(labels))]
-        self._settings = processor_settings(model)
+        self._settings = processor_settings(model, **commit)
 
     @torch.no_grad()
     def detect(
