@@ -56,7 +56,7 @@ ANY = {"pictures.preference", "pictures.preference_judge", "pictures.vqa", "pick
        "length", "repetition", "positivity", "reading_ease", "brevity", "distinct", "clean",
        "perplexity"}  # fmt: skip
 PHOTO = {"hpsv2", "clipscore", "aesthetic", "imagereward", "mps", "hpsv3", "vqascore", "unified_reward",
-         "diversity"}  # fmt: skip
+         "diversity", "geneval2"}  # fmt: skip
 ANY |= PHOTO
 
 

@@ -18,6 +18,7 @@ _HERE = __name__.rpartition(".")[0]
 
 REWARDS: dict[str, str] = {
     "geneval": f"{_HERE}.photo.geneval:GenEvalPhoto",
+    "geneval2": f"{_HERE}.photo.geneval2:GenEval2",
     "ocr": f"{_HERE}.photo.ocr:SceneOcr",
     "pickscore": f"{_HERE}.photo.pickscore:PickScore",
     "hpsv2": f"{_HERE}.photo.hpsv2:HPSv2",
