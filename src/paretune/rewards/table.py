@@ -18,7 +18,6 @@ _HERE = __name__.rpartition(".")[0]
 
 REWARDS: dict[str, str] = {
     "geneval": f"{_HERE}.photo.geneval:GenEvalPhoto",
-    "geneval2": f"{_HERE}.photo.geneval2:GenEval2",
     "ocr": f"{_HERE}.photo.ocr:SceneOcr",
     "pickscore": f"{_HERE}.photo.pickscore:PickScore",
     "hpsv2": f"{_HERE}.photo.hpsv2:HPSv2",
@@ -28,6 +27,7 @@ REWARDS: dict[str, str] = {
     "mps": f"{_HERE}.photo.mps:MPS",
     "hpsv3": f"{_HERE}.photo.hpsv3:HPSv3",
     "vqascore": f"{_HERE}.photo.vqascore:VqaScore",
+    "geneval2": f"{_HERE}.photo.geneval2:GenEval2",
     "diversity": f"{_HERE}.photo.diversity:Diversity",
     "unified_reward": f"{_HERE}.photo.unified_reward:UnifiedReward",
     "likeness": f"{_HERE}.photo.likeness:Likeness",

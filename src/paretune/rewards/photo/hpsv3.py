@@ -27,7 +27,7 @@ from .qwen import patches, question_ids, refuse_tokens, resized
 
 TOKEN = "<|Reward|>"
 PIXELS = 256 * 28 * 28
-TEMPLATE = files(__package__).joinpath("hpsv3_prompt.txt").read_text(encoding="utf-8")
+TEMPLATE = files("paretune.rewards.photo").joinpath("hpsv3_prompt.txt").read_text(encoding="utf-8")
 FILE = "HPSv3.safetensors"
 HEAD = {"0": 1024, "3": 16, "5": 2}  # the outputs of the linear layers, by their places
 

@@ -19,7 +19,7 @@ from paretune.types import Prompt
 from ..checks import Checked
 from .qwen import refuse_tokens, shared_qwen
 
-QUESTION = files(__package__).joinpath("unified_reward_prompt.txt").read_text(encoding="utf-8")
+QUESTION = files("paretune.rewards.photo").joinpath("unified_reward_prompt.txt").read_text(encoding="utf-8")
 SIDE = 512
 _SCORE = re.compile(r"Final Score:\s*([1-5](?:\.\d+)?)")
 
