@@ -207,3 +207,16 @@ def test_weights_that_do_not_fit_are_named(clip: str, hps: str, tmp_path: Path) 
         load_reward("hpsv2", model=str(tmp_path), base=clip)
     with pytest.raises(ParetuneError, match="holds no layers of LAION's predictor"):
         Aesthetic(str(tmp_path), clip)
+
+
+def test_a_file_that_the_hub_does_not_give_is_one_line(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gated model, a revision that is gone, no network: the library's own first line, and which reward."""
+
+    def gone(model: str, file: str, revision: str) -> str:
+        raise OSError(f"{revision} is not a valid git identifier\nfor {model}, {file}")
+
+    monkeypatch.setattr("transformers.utils.hub.cached_file", gone)
+    with pytest.raises(ParetuneError) as told:
+        load_reward("hpsv2", model="RE-N-Y/hpsv21", base=clip, revision="0" * 40)
+    assert "\n" not in str(told.value)
+    assert "RE-N-Y/hpsv21: model.safetensors cannot be read: 0000" in str(told.value)

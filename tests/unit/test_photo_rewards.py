@@ -20,18 +20,14 @@ from paretune.rewards.base import applies_to
 from paretune.rewards.hub import normalised
 from paretune.rewards.photo.clip import Clip, squared
 from paretune.rewards.photo.geneval import (
-    COLORS,
     ColorNamer,
-    Found,
     GenEvalPhoto,
-    class_name,
     detector_size,
     instances,
     mask_box,
     masked_crop,
-    photo_score,
-    relations,
 )
+from paretune.rewards.photo.geneval_rules import COLORS, Found, class_name, kept, photo_score, relations
 from paretune.rewards.photo.pickscore import PickScore
 from paretune.samples.files import save_sample
 from paretune.types import ParetuneError, Prompt
@@ -190,7 +186,8 @@ def test_instances_from_logits() -> None:
     assert instances(classes, masks, ("cat", "dog"), (4, 4), 0.95)[0].name == "dog"
     assert instances(classes, masks, ("cat", "dog"), (4, 4), 0.99) == []
     many = instances(torch.tensor([[5.0, 0]]).repeat(30, 1), masks[:1].repeat(30, 1, 1), ("cat",), (4, 4), 0)
-    assert len(many) == 16
+    assert len(many) == 30
+    assert len(kept(many, 0)) == 16
 
 
 def test_masked_crop_is_grey_outside_of_the_mask() -> None:

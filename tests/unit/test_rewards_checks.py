@@ -12,7 +12,7 @@ import torch
 from paretune.data.prompts import load_prompts
 from paretune.rewards.base import REWARDS, applies_to, find_reward, load_reward, score_samples
 from paretune.rewards.checks import first_refused, refusal
-from paretune.rewards.photo.geneval import Found, is_correct, partial_score
+from paretune.rewards.photo.geneval_rules import Found, is_correct, partial_score
 from paretune.rewards.worlds.detector import Detection
 from paretune.rewards.worlds.geneval import score_record
 from paretune.types import ParetuneError, Prompt
@@ -58,7 +58,7 @@ ANY = {"pictures.preference", "pictures.preference_judge", "pictures.vqa", "pick
        "length", "repetition", "positivity", "reading_ease", "brevity", "distinct", "clean",
        "perplexity", "vbench_flicker"}  # fmt: skip
 PHOTO = {"hpsv2", "clipscore", "aesthetic", "imagereward", "mps", "hpsv3", "vqascore", "unified_reward",
-         "diversity"}  # fmt: skip
+         "diversity", "geneval2"}  # fmt: skip
 ANY |= PHOTO
 # Those that load a network for any prompt; VideoAlign's check asks for no record (test_videoalign).
 NETWORKS = PHOTO | {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +158,9 @@ def score_samples(
             f"reward {reward.name!r}: {len(samples)} samples but {len(prompts)} prompts"
         )
     parts = []
-    for start in range(0, len(prompts), batch_size):
-        chunk = prompts[start : start + batch_size]
-        part = samples[start : start + batch_size]
+    for start, end in _batches(reward, prompts, batch_size):
+        chunk = prompts[start:end]
+        part = samples[start:end]
         # What crosses to another process is a copy, and comes back checked.
         if isinstance(reward, RewardApart | HeadReward):
             parts.append(reward.scored(part, chunk, math.inf if timeout is None else timeout))
@@ -179,6 +179,21 @@ def score_heads(
     with prints_to_stderr():
         value = _call(reward, own_samples(samples), own_prompts(prompts), limit)
         return checked_heads(reward, value, prompts)
+
+
+def _batches(reward: Reward, prompts: Sequence[Prompt], size: int) -> Iterator[tuple[int, int]]:
+    """Where each batch begins and ends.
+
+    A reward with `groups` compares the samples of a prompt, so that its batches are longer where they would
+    part samples of one prompt that follow each other.
+    """
+    start, whole = 0, getattr(reward, "groups", False) is True
+    while start < len(prompts):
+        end = min(start + size, len(prompts))
+        while whole and end < len(prompts) and prompts[end].text == prompts[end - 1].text:
+            end += 1
+        yield start, end
+        start = end
 
 
 def score_all(

@@ -80,7 +80,9 @@ class Scoring:
         for i, own in enumerate(self.chosen):
             ready = int((own.rows < self._came).sum())
             if self._came < self._total:
-                ready -= (ready - self._done[i]) % BATCH
+                # A reward that compares the samples of a prompt waits for all of them.
+                whole = getattr(own.reward, "groups", False) is True
+                ready -= ready - self._done[i] if whole else (ready - self._done[i]) % BATCH
             if ready > self._done[i] or self._came == self._total:
                 part = slice(self._done[i], ready)
                 wanted = take(self.samples, own.rows[part])

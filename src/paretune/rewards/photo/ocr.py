@@ -1,13 +1,13 @@
 """Does a photograph show the wanted text? The OCR reward of Flow-GRPO (arXiv 2505.05470), flow_grpo/ocr.py.
 
 All text that is found is joined in reading order. Blanks (U+0020 alone) go from it and from the wanted text,
-and letters become small; accents, punctuation and every script stay as they are. The score is 1 where the wanted
-text occurs in what was read, else 1 - min(d, n) / n: d the Levenshtein distance of the two, n the length of
-the wanted text, both counted in code points.
+and letters become small; accents, punctuation and every script stay as they are. The score is 1 where the
+wanted text occurs in what was read, else 1 - min(d, n) / n: d the Levenshtein distance of the two, n the
+length of the wanted text, both counted in code points.
 
 The wanted text is what stands after the first straight double quote of the prompt, up to the next one or to
-the end, as there. Curly quotes are read where a prompt has no straight ones, and a record's "text" goes before
-both; Flow-GRPO has neither.
+the end, as there. Curly quotes are read where a prompt has no straight ones, and a record's "text" goes
+before both; Flow-GRPO has neither.
 
 Flow-GRPO reads with PaddleOCR's English networks, we with the same family's Chinese and English ones in ONNX
 (PP-OCRv4 by RapidOCR), whose steps from a picture to lines are RapidOCR's: the formula is the same to the

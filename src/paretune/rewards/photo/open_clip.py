@@ -77,7 +77,7 @@ def read_open_clip(
     """
     from transformers import CLIPConfig, CLIPModel
 
-    network = CLIPModel(load(CLIPConfig, base, f"reward model {base}", **pinned(base)))
+    network: Any = CLIPModel(load(CLIPConfig, base, f"reward model {base}", **pinned(base)))
     found = {
         name.removeprefix(prefix): value.float()
         for name, value in load_file(weights_file(model, revision)).items()
@@ -97,7 +97,7 @@ def weights_file(model: str, revision: str | None = None, file: str = "model.saf
         if (place / file).is_file():
             return place / file
         raise ParetuneError(f"reward model {model} has no {file}")
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     try:
         found = cached_file(model, file, **pinned(model, revision))
