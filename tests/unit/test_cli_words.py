@@ -16,6 +16,7 @@ GROUP: Any = typer.main.get_command(cli.app)
 COMMANDS: dict[str, Any] = GROUP.commands
 READ_RECIPES = {
     "quickstart", "run", "plan", "eval", "tokens", "merge", "pairs", "init", "sft", "tune", "advise",
+    "check-rewards",
 }
 
 

@@ -21,6 +21,7 @@ from .prepare import commands as prepare_commands
 from .printing import console, print_error, print_json, print_line, speaker
 from .progress import make_progress
 from .results import only_results
+from .reward_card import commands as card_commands
 from .stopping import stoppable
 from .usage import USAGE_ERROR, usage_line
 
@@ -253,6 +254,7 @@ def doctor(quiet: Quiet = False, as_json: AsJson = False) -> None:
 
 app.add_typer(prepare_commands)
 app.add_typer(choose_commands)
+app.add_typer(card_commands)
 app.add_typer(model_commands)
 app.add_typer(adapter_commands)
 

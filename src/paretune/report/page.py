@@ -15,6 +15,7 @@ from paretune.records.labels import prompt_key
 from paretune.records.seal import check_run
 
 from .canvas import save
+from .card import reward_card
 from .gains import (
     aligned_method,
     changes,
@@ -62,6 +63,7 @@ def write_report(run_folder: Path, verify: bool = False) -> Path:
         plan=json.dumps(run.plan, indent=2, ensure_ascii=False) if run.plan is not None else "",
         environment=_flat(run.environment),
         samples=_samples(run),
+        card=reward_card(run),
         **_words(run),
     )
     target = run_folder / "report.html"
