@@ -14,6 +14,7 @@ from paretune.ops.reward_card import Scored, card
 from paretune.records.labels import prompt_key
 
 from .gains import higher_is_better, number
+from .palette import method_look
 from .read import Run
 
 
@@ -33,7 +34,7 @@ def reward_card(run: Run) -> dict[str, Any] | None:
         values[row["reward"]][place[key]] = row["value"]
     made = card([_scored(run, name, values[name]) for name in names], groups)
     lines = [_line(name, own) for name, own in made["scorers"].items()]
-    return {**made, "lines": lines, "cells": _cells(made)}
+    return {**made, "lines": lines, "cells": _cells(made), "normalised": _normalised(run)}
 
 
 def _scored(run: Run, name: str, values: np.ndarray) -> Scored:
@@ -50,6 +51,18 @@ def _line(name: str, own: dict[str, Any]) -> dict[str, Any]:
     shares = [own["at_low"], own["at_high"], own["same_groups"], own["within"]]
     cells = [number(own["mean"]), number(own["std"]), *("" if s is None else f"{s:.0%}" for s in shares)]
     return {"name": name, "kind": f"judge of {own['of']}" if own["of"] else own["kind"], "cells": cells}
+
+
+def _normalised(run: Run) -> dict[str, Any] | None:
+    """The table of normalised means, where the recipe normalises rewards."""
+    found = run.summary.get("normalised")
+    if not found:
+        return None
+    lines = [
+        (method_look(method, run.rewards).label, [number(means.get(name)) for name in found["ways"]])
+        for method, means in found["methods"].items()
+    ]
+    return {"ways": list(found["ways"].items()), "lines": lines}
 
 
 def _cells(made: dict[str, Any]) -> list[tuple[str, list[str]]]:

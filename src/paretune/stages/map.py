@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..training.mixture import Mixture, PromptSet
 from ..training.objectives.flat_keys import digest_form
 from ..training.objectives.settings import needs_whole_batches
 from ..training.preferences.file_lists import file_digest
+from .normalise import scales_of
 from .scorers import besides, named
 
 
@@ -69,7 +70,7 @@ def train_expert(
             job.config,
             job.task,
             folder,
-            mixture_of(job.config, job.task),
+            mixture_of(job.config, job.task, job.run_folder),
             _parents(job),
             devices[0],
         )
@@ -88,9 +89,12 @@ def train_expert(
     )  # fmt: skip
 
 
-def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
-    """The prompt sets of an expert, each with its reward. The rewards that it leans on have no prompts."""
-    prompt_sets = []
+def mixture_of(config: RunConfig, task: ExpertTask, run_folder: Path | None = None) -> Mixture:
+    """The prompt sets of an expert, each with its reward. The rewards that it leans on have no prompts.
+
+    run_folder: where the constants of normalised rewards are; None where no reward is normalised.
+    """
+    prompt_sets, scales = [], scales_of(config, task, run_folder)
     for name in (*task.rewards, *task.others):
         reward_config, own = config.rewards[name], name in task.rewards
         reward = reward_of(reward_config, name)
@@ -98,7 +102,7 @@ def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
         prompts = load_prompts(reward_config.prompts) if own else ()
         weight = reward_config.weight if own else task.lean * reward_config.weight
         pairs = reward_config.pairs if own else None
-        prompt_sets.append(PromptSet(reward, prompts, weight, kl, pairs))
+        prompt_sets.append(PromptSet(reward, prompts, weight, kl, pairs, scales.get(name)))
     return Mixture(prompt_sets, task.scoring)
 
 
@@ -112,6 +116,7 @@ def expert_inputs(job: MapJob) -> str:
     """A digest of everything that determines the expert's weights."""
     task = job.task
     config = job.config.without_rounding(needs_whole_batches(job.config.objective))
+    scales = scales_of(config, task, job.run_folder)
     return digest(
         {
             "task": task.inputs(),
@@ -121,6 +126,7 @@ def expert_inputs(job: MapJob) -> str:
             "train": config.train.model_dump(mode="json", exclude={"checkpoint_every"}),
             "rewards": {name: _reward_inputs(config, name) for name in (*task.rewards, *task.others)},
             "threads": config.executor.threads,
+            **({"scales": {n: asdict(s) for n, s in scales.items()}} if scales else {}),
             "parents": [adapter_hash(job.run_folder / p) for p in task.parents],
             "continues": adapter_hash(job.run_folder / task.continues) if task.continues else None,
         }

@@ -28,13 +28,12 @@ class Scoring:
 
     def _function(self, place: int) -> RewardFunction:
         prompt_set = self.mixture.prompt_sets[place]
-        sign = 1.0 if prompt_set.reward.higher_is_better else -1.0
 
         def reward(completions: Sequence[str], index: Sequence[int], **_: Any) -> list[float | None]:
             scores = self._score(completions, index)
             applies = scores.applies[place].repeat_interleave(self.group).tolist()
-            values = scores.raw[place].flatten().tolist()
-            return [sign * v if applied else None for v, applied in zip(values, applies, strict=True)]
+            values = prompt_set.better(scores.raw[place]).flatten().tolist()
+            return [v if applied else None for v, applied in zip(values, applies, strict=True)]
 
         reward.__name__ = prompt_set.reward.name
         return reward
