@@ -78,6 +78,7 @@ def train_expert(
     whole = needs_whole_batches(job.config.objective)
     with memory_errors(to_train, job.config, whole_batches=whole):
         deltas = trainer.run(report, should_stop)
+    stopped = getattr(getattr(trainer, "guard", None), "stopped", "")
     files = save_delta(
         folder, deltas, job.config.model.path, {"reward": job.task.reward},
         component=medium_of(job.config.model).component,
@@ -86,6 +87,7 @@ def train_expert(
         folder, "expert", inputs, files, [METRICS], job.task.folder,
         reward=job.task.reward, round=job.task.round, parents=list(job.task.parents),
         updates=trainer.state.updates, seed=job.task.seed,
+        **({"stopped": stopped} if stopped else {}),
     )  # fmt: skip
 
 
@@ -126,6 +128,7 @@ def expert_inputs(job: MapJob) -> str:
             "train": config.train.model_dump(mode="json", exclude={"checkpoint_every"}),
             "rewards": {name: _reward_inputs(config, name) for name in (*task.rewards, *task.others)},
             "threads": config.executor.threads,
+            **({"stop_when": config.stop_when.model_dump(mode="json")} if config.stop_when else {}),
             **({"scales": {n: asdict(s) for n, s in scales.items()}} if scales else {}),
             "parents": [adapter_hash(job.run_folder / p) for p in task.parents],
             "continues": adapter_hash(job.run_folder / task.continues) if task.continues else None,

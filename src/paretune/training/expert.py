@@ -26,6 +26,7 @@ from ..planning.plan import ExpertTask, derive_seed
 from ..records.manifest import METRICS
 from ..records.read import read_metrics
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
+from .guard import Guard
 from .learning_rate import rate_share
 from .loss_scale import grad_scaler, take_step
 from .mixture import Mixture
@@ -92,6 +93,7 @@ class ExpertTrainer:
             scaled=self.state.scaler.scale,
         )  # fmt: skip
         self.objective: FlowObjective[Any] = kind(setting, options)
+        self.guard = Guard(config.stop_when, task, self.state, config.train.ema_decay > 0)
 
     def resume(self, inputs: str, earlier: Path | None) -> None:
         """See `trainers.Trainer`."""
@@ -105,11 +107,14 @@ class ExpertTrainer:
         metrics = self.folder / METRICS
         rows = [r for r in read_metrics(metrics) if r["update"] <= self.state.epoch]
         every = self.config.train.checkpoint_every
-        while self.state.epoch < self.task.epochs:
+        self.guard.resume(rows)
+        while self.state.epoch < self.task.epochs and not self.guard.stopped:
+            self.guard.begin()
             rows.append(self.epoch())
             write_rows(metrics, rows)
             report({"folder": self.task.folder, "epochs": self.task.epochs, **rows[-1]})
-            last = self.state.epoch == self.task.epochs
+            self.guard.look(rows, report)
+            last = self.state.epoch == self.task.epochs or bool(self.guard.stopped)
             stop = should_stop() and not last
             if last or stop or self.state.epoch % every == 0:
                 save_checkpoint(self.folder, self.state)
@@ -117,7 +122,7 @@ class ExpertTrainer:
                 raise Stopped
         write_rows(metrics, rows)
         values = self.state.ema if self.config.train.ema_decay > 0 else self.state.parameters
-        return policy_deltas(self.policy.transformer, values)
+        return policy_deltas(self.policy.transformer, self.guard.values(values))
 
     def epoch(self) -> dict[str, Any]:
         """Train one epoch: collect samples and update. Returns the row of metrics."""

@@ -15,6 +15,12 @@ from .watch import Watch
 RewardFunction = Callable[..., list[float | None]]
 
 
+def distinct(answers: Sequence[str], group: int) -> float:
+    """The share of different answers within groups that follow each other, a mean over them."""
+    parts = [answers[i : i + group] for i in range(0, len(answers), group)]
+    return sum(len(set(part)) / len(part) for part in parts) / len(parts)
+
+
 class Scoring:
     """Scores the answers of an epoch. The G answers of a group follow each other."""
 
@@ -46,6 +52,7 @@ class Scoring:
         scores = self.mixture.score(list(completions), prompts, self.timeout)
         facts, now = self.watch.facts, time.perf_counter()
         facts.reward, facts.spread = scores.mean(), scores.spread()
+        facts.diversity = distinct(completions, self.group)
         facts.scored_at, facts.seconds_score = now, now - start
         self._last = (completions, scores)
         return scores

@@ -30,6 +30,7 @@ from ...planning.plan import ExpertTask, derive_seed
 from ...reward_tokens.language import as_written
 from ...types import ParetuneError
 from ..checkpoint import Checkpoint, Stopped, TrainState, find_checkpoint, load_checkpoint
+from ..guard import Guard
 from ..learning_rate import rate_share
 from ..mixture import Mixture
 from ..objectives.lists import ListLoss
@@ -71,6 +72,7 @@ class LanguageTrainer:
         if parents:
             fold(self.policy.transformer, parents)
         self.state = TrainState({}, cast(torch.optim.Optimizer, None), {}, {})
+        self.guard = Guard(config.stop_when, task, self.state, config.train.ema_decay > 0)
         self.earlier: Path | None = None
 
     def resume(self, inputs: str, earlier: Path | None) -> None:
@@ -91,8 +93,11 @@ class LanguageTrainer:
         self._take_state(trainer, start, batches.updates)
         watch.after_update = getattr(trainer, "after_update", watch.after_update)
         trainer.remove_callback(PrinterCallback)  # the user reads our progress instead
-        trainer.add_callback(Bridge(watch))
-        if drawn:
+        bridge = Bridge(watch)
+        trainer.add_callback(bridge)
+        watch.guard = self.guard
+        self.guard.resume(bridge.rows)
+        if drawn and not self.guard.stopped:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 trainer.train()
@@ -100,7 +105,7 @@ class LanguageTrainer:
         if watch.stopped:
             raise Stopped
         values = self.state.ema if self.config.train.ema_decay > 0 else self.state.parameters
-        own = {name: value for name, value in values.items() if OF_EXPERT in name}
+        own = {name: v for name, v in self.guard.values(values).items() if OF_EXPERT in name}
         return adapter_deltas(trainer.model, own)
 
     def _draw(self, epoch: int) -> torch.Tensor:
