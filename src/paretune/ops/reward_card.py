@@ -122,7 +122,7 @@ def reliability(first: np.ndarray, variant: np.ndarray) -> dict[str, float | Non
 
 def unreliable(name: str, found: Mapping[str, Mapping[str, float | None]]) -> list[str]:
     """A line for each variant that a scorer should score alike and does not."""
-    told = []
+    told: list[str] = []
     for variant, words in SHOULD_AGREE.items():
         at = found.get(variant, {})
         correlation, change = at.get("correlation"), at.get("change") or 0.0
@@ -138,7 +138,7 @@ def _alone(scored: Scored, found: Mapping[str, Any]) -> list[str]:
         return [f"{name}: it applies to none of the samples"]
     if found["std"] == 0:
         return [f"{name}: all samples of the base score {found['mean']:g}: nothing to learn"]
-    told = []
+    told: list[str] = []
     best, worst = ("at_high", "at_low") if up else ("at_low", "at_high")
     ends = {"at_high": scored.high, "at_low": scored.low}
     if (share := found[best] or 0.0) >= SATURATED:
@@ -153,15 +153,15 @@ def _alone(scored: Scored, found: Mapping[str, Any]) -> list[str]:
 
 
 def _together(scorers: Sequence[Scored], rows: Matrix, within: Matrix) -> list[str]:
-    told = []
+    told: list[str] = []
     for i, first in enumerate(scorers):
         for j, second in enumerate(scorers[:i]):
             over, inside, pair = rows[i][j], within[i][j], f"{second.name} and {first.name}"
-            rewards = first.kind == second.kind == "reward" and inside is not None
+            rewards = first.kind == second.kind == "reward"
             if first.kind == "judge" and first.of == second.name and over is not None and over < DEAF:
                 told.append(f"{first.name}: it hardly follows {second.name}, which it judges ({over:+.2f})")
-            elif rewards and inside <= CONFLICT:
+            elif rewards and inside is not None and inside <= CONFLICT:
                 told.append(f"{pair} conflict within prompts ({inside:+.2f})")
-            elif rewards and inside >= SAME_ORDER:
+            elif rewards and inside is not None and inside >= SAME_ORDER:
                 told.append(f"{pair} order samples alike ({inside:+.2f}): one of them adds nothing")
     return told

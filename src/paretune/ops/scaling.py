@@ -54,7 +54,7 @@ class Scaling:
 def constants(scores: torch.Tensor) -> dict[str, Any]:
     """The constants of one reward's scores [N] on the base's samples, for every way."""
     values = scores.double()
-    points = torch.quantile(values, torch.linspace(0, 1, POINTS, dtype=torch.float64))
+    points: Any = torch.quantile(values, torch.linspace(0, 1, POINTS, dtype=torch.float64))
     return {
         "mean": float(values.mean()), "std": float(values.std(unbiased=False)),
         "quantiles": points.tolist(), "samples": len(values),
