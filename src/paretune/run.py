@@ -47,6 +47,7 @@ from .stages.evaluate import EvaluateJob, Subject, collect, evaluate_subject
 from .stages.map import MapJob, train_expert
 from .stages.measure_candidates import SearchJob, measure_candidates
 from .stages.measure_steps import StepJob, measure_steps
+from .stages.normalise import FOLDER, NormaliseJob, measure_base, normalised
 from .stages.reduce import MeasureCandidates, MeasureSteps, diagnostics, reduce_round, write_final
 from .stages.reduce_whole import reduce_whole, write_final_whole
 from .stages.subjects import subjects_of
@@ -135,6 +136,7 @@ class Stages:
 
     def map_and_reduce(self, method: MethodPlan) -> None:
         """Carry out the rounds of one method: train the experts of a round, then average them."""
+        self.measure_base()
         merged: Path | None = None
         for round_ in method.rounds:
             self.report({"stage": "map", "method": method.name, "round": round_.number})
@@ -151,6 +153,13 @@ class Stages:
             if len(round_.tasks) > 1:
                 agreement = diagnostics(merged)
                 self.report({"stage": "reduce", "method": method.name, "round": round_.number, **agreement})
+
+    def measure_base(self) -> None:
+        """Measure the constants of normalised rewards on the base, where the recipe has any."""
+        if normalised(self.config):
+            with self.clock.phase("normalise"):
+                job = NormaliseJob(self.config, self.out, self.base_fingerprint)
+                self.executor.map(measure_base, [job], self.report)
 
     def map(self, tasks: Sequence[ExpertTask]) -> None:
         """Train the experts of one round in parallel."""
@@ -214,6 +223,7 @@ class Stages:
         folders = [task.folder for r in rounds for task in r.tasks] + [r.merged for r in rounds]
         folders += [r.beside(STUDENT) for r in rounds if r.reduce == DISTIL]
         folders += [task.folder for task in token_tasks(self.config, self.plan)]
+        folders += [FOLDER] if normalised(self.config) else []
         for folder in (*folders, "final", *(s.folder for s in self.subjects)):
             if not (self.out / folder / MANIFEST).is_file():
                 raise ParetuneError(

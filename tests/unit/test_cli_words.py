@@ -16,7 +16,7 @@ GROUP: Any = typer.main.get_command(cli.app)
 COMMANDS: dict[str, Any] = GROUP.commands
 READ_RECIPES = {
     "quickstart", "run", "plan", "eval", "tokens", "merge", "pairs", "init", "doctor", "sft", "tune",
-    "advise",
+    "advise", "check-rewards",
 }
 
 

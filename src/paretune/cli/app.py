@@ -23,6 +23,7 @@ from .printing import console, print_error, print_json, print_line, speaker
 from .progress import make_progress
 from .prompt_sets import commands as prompt_commands
 from .results import only_results
+from .reward_card import commands as card_commands
 from .serving import commands as serving_commands
 from .stopping import stoppable
 from .usage import USAGE_ERROR, usage_line
@@ -286,6 +287,7 @@ app.add_typer(prepare_commands)
 app.add_typer(prompt_commands)
 app.add_typer(preference_commands)
 app.add_typer(choose_commands)
+app.add_typer(card_commands)
 app.add_typer(model_commands)
 app.add_typer(adapter_commands)
 app.add_typer(serving_commands)

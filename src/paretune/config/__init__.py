@@ -20,6 +20,7 @@ from .methods import (
     ExecutorConfig,
     MapConfig,
     ReduceConfig,
+    StopConfig,
     TokenOptions,
     TokensConfig,
 )
@@ -37,8 +38,8 @@ from .training import (
 
 __all__ = [
     "BaselinesConfig", "EvaluateConfig", "ExecutorConfig", "LoraConfig", "MapConfig", "ModelConfig",
-    "ObjectiveConfig", "ReduceConfig", "RewardConfig", "RunConfig", "TokenOptions", "TokensConfig",
-    "TrainConfig",
+    "ObjectiveConfig", "ReduceConfig", "RewardConfig", "RunConfig", "StopConfig", "TokenOptions",
+    "TokensConfig", "TrainConfig",
 ]  # fmt: skip
 
 
@@ -53,6 +54,7 @@ class RunConfig(Section):
     lora: LoraConfig | None = Field(LoraConfig(), description="null: all weights are trained, no adapter")
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
+    stop_when: StopConfig | None = Field(None, description="if given, stops an expert that goes astray")
     rewards: Annotated[dict[FolderName, RewardConfig], Field(min_length=1, max_length=MOST_REWARDS)]
     map: MapConfig = MapConfig()
     reduce: ReduceConfig = ReduceConfig()
@@ -91,6 +93,8 @@ class RunConfig(Section):
             )
         if self.objective.anchor == "average" and not self.train.ema_decay:
             raise ValueError("objective.anchor: average is that of train.ema_decay, which is 0: give one")
+        if self.stop_when is not None and "sequential" in self.methods:
+            raise ValueError("stop_when: sequential goes on from the last epoch of each expert; leave it out")
         if len(set(self.methods)) < len(self.methods):
             raise ValueError("methods names the same method twice")
         if self.tokens is not None and not {"mapreduce", "rewarded_soup"} & set(self.methods):

@@ -102,6 +102,25 @@ class ReduceConfig(Section):
         return self
 
 
+class StopConfig(Section):
+    """When an expert is stopped at its best weights, because it seems to find a way around its reward."""
+
+    diversity: Unit | None = Field(
+        None, description="samples of a prompt differ by less than this share of the first epochs'"
+    )
+    kl: PositiveReal | None = Field(None, description="the KL to the anchor is above this")
+    length: Annotated[PositiveReal, Field(gt=1)] | None = Field(
+        None, description="answers are so many times as long, or as short, as in the first epochs"
+    )
+    patience: Positive = Field(2, description="epochs in a row beyond a limit after which it stops")
+
+    @model_validator(mode="after")
+    def _check(self) -> StopConfig:
+        if self.diversity is None and self.kl is None and self.length is None:
+            raise ValueError("give a limit: diversity, kl or length")
+        return self
+
+
 class BaselinesConfig(Section):
     """How the methods that one recipe compares MapReduce with are run."""
 

@@ -145,6 +145,9 @@ class RewardConfig(Section):
     weight: NonNegative = Field(1.0, description="its weight in the average")
     options: RewardOptions = Field(default_factory=dict)
     head: Line | None = Field(None, description="of a reward that gives several values in one pass: which")
+    normalise: Literal["none", "z", "rank", "minmax"] = Field(
+        "none", description="the scale of its scores beside other rewards', as measured once on the base"
+    )
     kl: NonNegative | None = Field(None, description="overrides objective.kl")
     epochs: Epochs | None = Field(None, description="overrides train.epochs")
     lean: Unit | None = Field(None, description="overrides map.lean")

@@ -43,9 +43,11 @@ def rewarded_soup(config: RunConfig) -> MethodPlan:
 
     If the recipe names it after MapReduce, its experts continue those of MapReduce's first round, K times as
     long in all, with the same seeds and learning rates; so the shared beginning is computed once. An expert
-    of MapReduce that leans on other rewards is not the soup's, whose experts know one reward each.
+    of MapReduce that leans on other rewards is not the soup's, whose experts know one reward each. Nor is
+    one that may be stopped before its last epoch.
     """
-    shared = "mapreduce" in takewhile(lambda name: name != "rewarded_soup", config.methods)
+    earlier = takewhile(lambda name: name != "rewarded_soup", config.methods)
+    shared = config.stop_when is None and "mapreduce" in earlier
     tasks = tuple(
         ExpertTask(
             folder=f"soup/experts/{reward}",

@@ -11,7 +11,9 @@ from .plan import JOINT_METHODS
 
 def described(config: RunConfig) -> list[str]:
     """One sentence for every such change; [] for a recipe that changes nothing."""
-    told = (_leaning(config), _distilling(config), _stepping(config), _joint(config))
+    told = (
+        _leaning(config), _distilling(config), _stepping(config), _joint(config), _normalising(config)
+    )  # fmt: skip
     return [line for line in told if line]
 
 
@@ -44,6 +46,17 @@ def _joint(config: RunConfig) -> str:
         f"The joint policies ({who}) draw {count} times an expert's batch and make as many updates as an "
         "expert: the same samples as all experts together, as the same devices would train one policy."
     )
+
+
+def _normalising(config: RunConfig) -> str:
+    ways = {name: own.normalise for name, own in config.rewards.items() if own.normalise != "none"}
+    joint = JOINT_METHODS & set(config.methods) or (
+        "mapreduce" in config.methods and any(map(config.lean, config.rewards))
+    )
+    if not ways or not joint or len(config.rewards) < 2:
+        return ""
+    told = ", ".join(f"{name} by {way}" for name, way in ways.items())
+    return f"Where several rewards score an expert they are first normalised by the base's scores: {told}."
 
 
 def _leaning(config: RunConfig) -> str:

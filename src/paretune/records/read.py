@@ -101,6 +101,13 @@ class RoundFacts(TypedDict):
     expert_means: NotRequired[dict[Text, Means]]
 
 
+class NormalisedMeans(TypedDict):
+    """summary.json's `normalised`: reward -> how, and method -> reward -> mean."""
+
+    ways: dict[Text, Text]
+    methods: dict[Text, Means]
+
+
 @with_config(ConfigDict(extra="allow"))
 class PairOrders(TypedDict):
     """How often the scorers of a file of pairs order alike; see `ops.orders.Orders`."""
@@ -125,6 +132,7 @@ class Summary(TypedDict):
     reference_point: NotRequired[Means]
     rounds: NotRequired[list[RoundFacts]]
     described: NotRequired[list[Text]]
+    normalised: NotRequired[NormalisedMeans]
     timing: NotRequired[dict[Text, Annotated[Number, Field(ge=0)]]]
     budget: NotRequired[dict[Text, Whole]]
     pairs: NotRequired[dict[Text, PairOrders]]

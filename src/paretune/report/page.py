@@ -16,6 +16,7 @@ from paretune.records.seal import check_run
 
 from .analyses import read_analyses
 from .canvas import save
+from .card import reward_card
 from .gains import (
     aligned_method,
     changes,
@@ -31,6 +32,7 @@ from .palette import css_variables, method_look
 from .plots import all_plots
 from .read import Run, Sample, read_run
 from .samples import first_scores, show
+from .signs import warnings
 
 SAMPLE_PROMPTS = 48  # prompts shown at most, the same number from every set
 
@@ -64,6 +66,7 @@ def write_report(run_folder: Path, verify: bool = False) -> Path:
         environment=_flat(run.environment),
         samples=_samples(run),
         analyses=read_analyses(run_folder),
+        card=reward_card(run),
         **_words(run),
     )
     target = run_folder / "report.html"
@@ -95,7 +98,7 @@ def _words(run: Run) -> dict[str, Any]:
     label = "" if last == "mapreduce" else method_look(last, summary["rewards"]).label
     words["sentence"] = headline(found, label)
     words["verdict"] = "good" if all(change.verdict == "better" for change in found) else "mixed"
-    words["notes"] = [*_judged(run, last), *_against_soup(run, last), *_conflicts(run)]
+    words["notes"] = [*_judged(run, last), *_against_soup(run, last), *_conflicts(run), *warnings(run)]
     words["notes"] += summary.get("described", [])  # a summary of an earlier version has none
     return words
 

@@ -91,7 +91,7 @@ def measure_agreement(
             parts.append(draw(policy, config, list(own.prompts), seed))
         report({"folder": PLACE, "update": done, "epochs": len(sets)})
     index = torch.arange(len(mixture.prompts))
-    scores = mixture.score(_joined(parts), index, config.executor.reward_timeout)
+    scores = mixture.score(joined(parts), index, config.executor.reward_timeout)
     found = {
         "rewards": list(config.rewards), "prompts": len(index), "samples": config.evaluate.samples,
         "agreement": agreement(mixture.oriented(scores), scores.applies),
@@ -101,7 +101,7 @@ def measure_agreement(
     return found
 
 
-def _joined(parts: Sequence[Samples]) -> Samples:
+def joined(parts: Sequence[Samples]) -> Samples:
     """The samples of several prompt sets, one set after the other."""
     pixels = [part for part in parts if isinstance(part, torch.Tensor)]
     return torch.cat(pixels) if pixels else [text for part in parts for text in cast("list[str]", part)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from ..training.preferences.file_lists import file_digest
 from ..training.together.crew import ALONE, Crew
 from ..training.together.launch import run_together
 from .luggage import Job
+from .normalise import scales_of
 from .scorers import besides, named
 
 
@@ -105,7 +106,7 @@ def train_in_crew(
             job.config,
             job.task,
             folder,
-            mixture_of(job.config, job.task),
+            mixture_of(job.config, job.task, job.run_folder),
             _parents(job),
             device,
             crew,
@@ -116,11 +117,13 @@ def train_in_crew(
         deltas = trainer.run(report, should_stop)
     if not crew.leader:
         return {}
+    stopped = getattr(getattr(trainer, "guard", None), "stopped", "")
     files = _save(job, folder, deltas)
     return write_manifest(
         folder, "expert", inputs, files, [METRICS], job.task.folder,
         reward=job.task.reward, round=job.task.round, parents=list(job.task.parents),
         updates=trainer.state.updates, seed=job.task.seed,
+        **({"stopped": stopped} if stopped else {}),
     )  # fmt: skip
 
 
@@ -133,9 +136,12 @@ def _save(job: MapJob, folder: Path, changes: Changes) -> list[str]:
     return save_delta(folder, adapter, model.path, {"reward": job.task.reward}, medium_of(model).component)
 
 
-def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
-    """The prompt sets of an expert, each with its reward. The rewards that it leans on have no prompts."""
-    prompt_sets = []
+def mixture_of(config: RunConfig, task: ExpertTask, run_folder: Path | None = None) -> Mixture:
+    """The prompt sets of an expert, each with its reward. The rewards that it leans on have no prompts.
+
+    run_folder: where the constants of normalised rewards are; None where no reward is normalised.
+    """
+    prompt_sets, scales = [], scales_of(config, task, run_folder)
     for name in (*task.rewards, *task.others):
         reward_config, own = config.rewards[name], name in task.rewards
         reward = reward_of(reward_config, name)
@@ -143,7 +149,7 @@ def mixture_of(config: RunConfig, task: ExpertTask) -> Mixture:
         prompts = load_prompts(reward_config.prompts) if own else ()
         weight = reward_config.weight if own else task.lean * reward_config.weight
         pairs = reward_config.pairs if own else None
-        prompt_sets.append(PromptSet(reward, prompts, weight, kl, pairs))
+        prompt_sets.append(PromptSet(reward, prompts, weight, kl, pairs, scales.get(name)))
     return Mixture(prompt_sets, task.scoring)
 
 
@@ -157,6 +163,7 @@ def expert_inputs(job: MapJob) -> str:
     """A digest of everything that determines the expert's weights."""
     task = job.task
     config = job.config.without_rounding(needs_whole_batches(job.config.objective))
+    scales = scales_of(config, task, job.run_folder)
     train = config.train.model_dump(mode="json", exclude={"checkpoint_every"})
     if train["decay"] == "zero":
         del train["decay"]  # experts of earlier versions keep their digest
@@ -169,6 +176,8 @@ def expert_inputs(job: MapJob) -> str:
             "train": train,
             "rewards": {name: _reward_inputs(config, name) for name in (*task.rewards, *task.others)},
             "threads": config.executor.threads,
+            **({"stop_when": config.stop_when.model_dump(mode="json")} if config.stop_when else {}),
+            **({"scales": {n: asdict(s) for n, s in scales.items()}} if scales else {}),
             "parents": [adapter_hash(job.run_folder / p) for p in task.parents],
             "continues": adapter_hash(job.run_folder / task.continues) if task.continues else None,
         }

@@ -21,6 +21,7 @@ from ..planning.words import described, exchange
 from ..records.labels import apart, labels, prompt_key
 from ..records.read import Row, read_diagnostics
 from .exchanged import exchanged, training_seconds
+from .normalise import normalised, normalised_means
 from .reduce import DIAGNOSTICS
 from .scorers import Scale, read_scales
 from .subjects import expert_round, subjects_of
@@ -81,9 +82,10 @@ def summarise(
         "exchanged": sent,
         "training_seconds": seconds,
     }  # fmt: skip
-    judged = file_orders(config, summary["higher_is_better"])
-    if judged:
+    if judged := file_orders(config, summary["higher_is_better"]):
         summary["pairs"] = judged
+    if scaled := normalised_means(config, run_folder, rows):
+        summary["normalised"] = {"ways": normalised(config), "methods": scaled}
     write_json(run_folder / "summary.json", summary)
     return summary
 

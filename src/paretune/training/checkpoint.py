@@ -33,7 +33,8 @@ class TrainState:
 
     parameters: of the adapter in training. ema, old: averaged copies of them. epoch, updates: how many are
     done. inputs: a digest of everything that determines the result; a checkpoint with another digest is
-    refused. scaler: of the loss; see `loss_scale`.
+    refused. best: the weights to go back to, where training may be stopped; see `guard`. scaler: of the loss;
+    see `loss_scale`.
     """
 
     parameters: dict[str, torch.nn.Parameter]
@@ -43,6 +44,7 @@ class TrainState:
     epoch: int = 0
     updates: int = 0
     inputs: str = ""
+    best: Tensors = field(default_factory=dict[str, torch.Tensor])
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
 
 
@@ -66,6 +68,7 @@ def save_checkpoint(folder: Path, state: TrainState) -> None:
     tensors: Tensors = {f"parameters/{n}": p.data for n, p in state.parameters.items()}
     tensors |= {f"ema/{n}": t for n, t in state.ema.items()}
     tensors |= {f"old/{n}": t for n, t in state.old.items()}
+    tensors |= {f"best/{n}": t for n, t in state.best.items()}
     for name, parameter in state.parameters.items():
         for key, value in state.optimiser.state.get(parameter, {}).items():
             tensors[f"optimiser/{key}/{name}"] = value
@@ -137,7 +140,7 @@ def load_checkpoint(found: Checkpoint, state: TrainState) -> None:
         }
         if moments:
             state.optimiser.state[parameter] = moments
-    for copies, kind in ((state.ema, "ema"), (state.old, "old")):
+    for copies, kind in ((state.ema, "ema"), (state.old, "old"), (state.best, "best")):
         copies.update(_part(tensors, kind, device))
 
 

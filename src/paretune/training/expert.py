@@ -29,6 +29,7 @@ from ..samples.media import medium_of
 from ..types import Samples, take
 from .checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from .decay import optimiser_of
+from .guard import Guard
 from .learning_rate import rate_share
 from .loss_scale import grad_scaler, take_step
 from .mixture import Mixture
@@ -101,6 +102,7 @@ class ExpertTrainer:
         )  # fmt: skip
         self.objective: FlowObjective[Any] = kind(setting, options)
         self.shown: Samples | None = None
+        self.guard = Guard(config.stop_when, task, self.state, config.train.ema_decay > 0)
 
     def resume(self, inputs: str, earlier: Path | None) -> None:
         """See `trainers.Trainer`."""
@@ -114,13 +116,16 @@ class ExpertTrainer:
         metrics = self.folder / METRICS
         rows = [r for r in read_metrics(metrics) if r["update"] <= self.state.epoch]
         every = self.config.train.checkpoint_every
-        while self.state.epoch < self.task.epochs:
+        self.guard.resume(rows)
+        while self.state.epoch < self.task.epochs and not self.guard.stopped:
+            self.guard.begin()
             rows.append(self.epoch())
             if self.crew.leader:
                 write_rows(metrics, rows)
                 self._write_shown()
             report({"folder": self.task.folder, "epochs": self.task.epochs, **rows[-1]})
-            last = self.state.epoch == self.task.epochs
+            self.guard.look(rows, report, self.crew.agreed)
+            last = self.state.epoch == self.task.epochs or bool(self.guard.stopped)
             stop = self.crew.agreed(should_stop()) and not last
             if self.crew.leader and (last or stop or self.state.epoch % every == 0):
                 save_checkpoint(self.folder, self.state)
@@ -129,7 +134,7 @@ class ExpertTrainer:
         if self.crew.leader:
             write_rows(metrics, rows)
         values = self.state.ema if self.config.train.ema_decay > 0 else self.state.parameters
-        return self.trained.result(values)
+        return self.trained.result(dict(self.guard.values(values)))
 
     def epoch(self) -> dict[str, Any]:
         """Train one epoch: collect samples and update. Returns the row of metrics."""

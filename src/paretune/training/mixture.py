@@ -13,6 +13,7 @@ import torch
 from ..config import ObjectiveConfig
 from ..ops.advantages import joint_advantages
 from ..ops.dealing import deal
+from ..ops.scaling import Scaling
 from ..rewards.base import applies_to, oriented
 from ..types import Prompt, Reward, Samples
 from .scoring import Chosen, Scores, Scoring
@@ -26,7 +27,8 @@ class PromptSet:
 
     prompts: none for a reward that an expert only leans on. weight: of the reward in a weighted sum. kl: the
     weight of the anchor for an expert of this reward. pairs: the preferences that an expert of this reward
-    trains on, see `data.preferences`, or None.
+    trains on, see `data.preferences`, or None. scale: puts its scores on a scale beside other rewards', or
+    None.
     """
 
     reward: Reward
@@ -34,6 +36,11 @@ class PromptSet:
     weight: float = 1.0
     kl: float = 0.0
     pairs: str | None = None
+    scale: Scaling | None = None
+
+    def better(self, raw: torch.Tensor) -> torch.Tensor:
+        """Its scores on its scale, with the sign of a cost changed, so that greater is better."""
+        return oriented(self.reward, raw if self.scale is None else self.scale(raw))
 
 
 class Mixture:
@@ -114,9 +121,8 @@ class Mixture:
         return Scores(raw.transpose(0, 1), self._applies[:, index], self._told[:, index])
 
     def oriented(self, scores: Scores) -> torch.Tensor:
-        """The scores with the sign of costs changed, so that greater is better. [R, P, G]."""
-        pairs = zip(self.prompt_sets, scores.raw, strict=True)
-        return torch.stack([oriented(s.reward, raw) for s, raw in pairs])
+        """The scores on their scales, with the sign of costs changed: greater is better. [R, P, G]."""
+        return torch.stack([s.better(raw) for s, raw in zip(self.prompt_sets, scores.raw, strict=True)])
 
     def advantages(self, scores: Scores, settings: ObjectiveConfig) -> torch.Tensor:
         """Group-relative advantages; `settings` say how several rewards are joined. [P, G]."""

@@ -15,6 +15,12 @@ from .watch import Watch
 RewardFunction = Callable[..., list[float | None]]
 
 
+def distinct(answers: Sequence[str], group: int) -> float:
+    """The share of different answers within groups that follow each other, a mean over them."""
+    parts = [answers[i : i + group] for i in range(0, len(answers), group)]
+    return sum(len(set(part)) / len(part) for part in parts) / len(parts)
+
+
 class Scoring:
     """Scores the answers of an epoch. The G answers of a group follow each other."""
 
@@ -28,13 +34,12 @@ class Scoring:
 
     def _function(self, place: int) -> RewardFunction:
         prompt_set = self.mixture.prompt_sets[place]
-        sign = 1.0 if prompt_set.reward.higher_is_better else -1.0
 
         def reward(completions: Sequence[str], index: Sequence[int], **_: Any) -> list[float | None]:
             scores = self._score(completions, index)
             applies = scores.applies[place].repeat_interleave(self.group).tolist()
-            values = scores.raw[place].flatten().tolist()
-            return [sign * v if applied else None for v, applied in zip(values, applies, strict=True)]
+            values = prompt_set.better(scores.raw[place]).flatten().tolist()
+            return [v if applied else None for v, applied in zip(values, applies, strict=True)]
 
         reward.__name__ = prompt_set.reward.name
         return reward
@@ -47,6 +52,7 @@ class Scoring:
         scores = self.mixture.score(list(completions), prompts, self.timeout)
         facts, now = self.watch.facts, time.perf_counter()
         facts.reward, facts.spread = scores.mean(), scores.spread()
+        facts.diversity = distinct(completions, self.group)
         facts.scored_at, facts.seconds_score = now, now - start
         self._last = (completions, scores)
         return scores

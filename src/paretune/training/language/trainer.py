@@ -31,6 +31,7 @@ from ...reward_tokens.language import as_written
 from ...types import ParetuneError
 from ..checkpoint import Checkpoint, Stopped, TrainState, find_checkpoint, load_checkpoint
 from ..decay import AdamR, optimiser_of
+from ..guard import Guard
 from ..learning_rate import rate_share
 from ..mixture import Mixture
 from ..objectives.curriculum import drawn_from
@@ -73,6 +74,7 @@ class LanguageTrainer:
         if parents:
             fold(self.policy.transformer, parents)
         self.state = TrainState({}, cast(torch.optim.Optimizer, None), {}, {})
+        self.guard = Guard(config.stop_when, task, self.state, config.train.ema_decay > 0)
         self.earlier: Path | None = None
 
     def resume(self, inputs: str, earlier: Path | None) -> None:
@@ -93,8 +95,11 @@ class LanguageTrainer:
         self._take_state(trainer, start, batches.updates)
         watch.after_update = getattr(trainer, "after_update", watch.after_update)
         trainer.remove_callback(PrinterCallback)  # the user reads our progress instead
-        trainer.add_callback(Bridge(watch))
-        if drawn:
+        bridge = Bridge(watch)
+        trainer.add_callback(bridge)
+        watch.guard = self.guard
+        self.guard.resume(bridge.rows)
+        if drawn and not self.guard.stopped:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 trainer.train()
@@ -102,7 +107,7 @@ class LanguageTrainer:
         if watch.stopped:
             raise Stopped
         values = self.state.ema if self.config.train.ema_decay > 0 else self.state.parameters
-        own = {name: value for name, value in values.items() if OF_EXPERT in name}
+        own = {name: v for name, v in self.guard.values(values).items() if OF_EXPERT in name}
         return adapter_deltas(trainer.model, own)
 
     def _draw(self, epoch: int) -> torch.Tensor:

@@ -19,6 +19,7 @@ from ...records.manifest import METRICS
 from ...records.read import read_metrics
 from ..checkpoint import TrainState, save_checkpoint
 from ..expert import blend
+from ..guard import Guard
 
 # Key of our metrics -> TRL's names for it; the first of them that TRL logs is taken.
 NAMES = {
@@ -31,10 +32,14 @@ NAMES = {
 
 @dataclass
 class EpochFacts:
-    """What scoring knows of an epoch: the mean reward, the spread within a group, and the seconds."""
+    """What scoring knows of an epoch: the mean reward, the spread within a group, and the seconds.
+
+    diversity: the share of a group's answers that differ from each other.
+    """
 
     reward: float | None = None
     spread: float | None = None
+    diversity: float | None = None
     scored_at: float | None = None
     seconds_score: float = 0.0
 
@@ -55,6 +60,7 @@ class Watch:
     should_stop: Callable[[], bool]
     facts: EpochFacts = field(default_factory=EpochFacts)
     stopped: bool = False
+    guard: Guard | None = None
     after_update: Callable[[int], None] = lambda updates: None
 
 
@@ -75,6 +81,8 @@ class Bridge(TrainerCallback):
             torch.manual_seed(derive_seed(watch.task.seed, watch.state.epoch))
             watch.facts, self.begun = EpochFacts(), time.perf_counter()
             self.sums.clear()
+            if watch.guard is not None:
+                watch.guard.begin()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Update the averaged weights if the recipe asks for them."""
@@ -102,11 +110,15 @@ class Bridge(TrainerCallback):
         self.rows.append(self._row())
         write_rows(self.metrics, self.rows)
         watch.report({"folder": watch.task.folder, "epochs": watch.task.epochs, **self.rows[-1]})
-        last = expert.epoch == watch.task.epochs
+        ended = False
+        if watch.guard is not None:
+            watch.guard.look(self.rows, watch.report)
+            ended = bool(watch.guard.stopped)
+        last = expert.epoch == watch.task.epochs or ended
         watch.stopped = watch.should_stop() and not last
         if last or watch.stopped or expert.epoch % watch.train.checkpoint_every == 0:
             save_checkpoint(watch.folder, expert)
-        if watch.stopped:
+        if watch.stopped or ended:
             control.should_training_stop = True
 
     def _row(self) -> dict[str, Any]:
@@ -116,6 +128,8 @@ class Bridge(TrainerCallback):
         row: dict[str, Any] = {"update": self.watch.state.epoch, "reward": reward, "kl": 0.0, **means}
         if facts.spread is not None:
             row["reward_std"] = facts.spread
+        if facts.diversity is not None:
+            row["diversity"] = facts.diversity
         row["seconds"] = now - self.begun
         if facts.scored_at is not None:
             row["seconds_sample"] = facts.scored_at - facts.seconds_score - self.begun

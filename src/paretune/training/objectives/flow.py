@@ -126,6 +126,15 @@ class Learner(Protocol):
         ...
 
 
+def diversity(clean: torch.Tensor, groups: int) -> float:
+    """How much the samples of a group differ: the standard deviation of their latents, a mean over all.
+
+    clean: [P * G, ..], prompt-major. groups: P.
+    """
+    values = clean.detach().float().reshape(groups, -1, *clean.shape[1:])
+    return float(values.std(dim=1, unbiased=False).mean())
+
+
 class FlowObjective(Objective, Generic[T]):
     """An objective of pictures and clips.
 
@@ -173,6 +182,7 @@ class FlowObjective(Objective, Generic[T]):
         advantages = self.advantages(learner.mixture, rollouts.scores)
         facts = {
             "reward": rollouts.scores.mean(), "reward_std": rollouts.scores.spread(),
+            "diversity": diversity(rollouts.trajectories.clean, len(rollouts.index)),
             "seconds_sample": rollouts.seconds_sample, "seconds_score": rollouts.seconds_score,
         }  # fmt: skip
         kept = informative_groups(advantages)

@@ -1,0 +1,70 @@
+"""The reward card of a run's page: what its rewards and judges said about the base's evaluated samples.
+
+`paretune check-rewards` adds what needs the samples themselves: reliability and cost.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from paretune.ops.reward_card import Scored, card
+from paretune.records.labels import prompt_key
+
+from .gains import higher_is_better, number
+from .palette import method_look
+from .read import Run
+
+
+def reward_card(run: Run) -> dict[str, Any] | None:
+    """The tables and lines of the page; None where the base was not measured."""
+    rows = [row for row in run.evaluation if row["method"] == "base" and not row.get("lattice")]
+    if not rows or not run.summary:
+        return None
+    keys = [(row.get("prompt_set", ""), prompt_key(row), row.get("seed", 0)) for row in rows]
+    place = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    prompts = {key[:2]: None for key in place}
+    number_of = {prompt: i for i, prompt in enumerate(prompts)}
+    groups = np.array([number_of[key[:2]] for key in place])
+    names = list(dict.fromkeys(row["reward"] for row in rows))
+    values = {name: np.full(len(place), math.nan) for name in names}
+    for key, row in zip(keys, rows, strict=True):
+        values[row["reward"]][place[key]] = row["value"]
+    made = card([_scored(run, name, values[name]) for name in names], groups)
+    lines = [_line(name, own) for name, own in made["scorers"].items()]
+    return {**made, "lines": lines, "cells": _cells(made), "normalised": _normalised(run)}
+
+
+def _scored(run: Run, name: str, values: np.ndarray) -> Scored:
+    summary, judged = run.summary, {judge: reward for reward, judge in run.summary["judges"].items()}
+    low, high = summary["ranges"].get(name, (None, None))
+    kind = "reward" if name in summary["rewards"] else "judge" if name in judged else "untargeted"
+    return Scored(
+        name, values, -math.inf if low is None else low, math.inf if high is None else high,
+        higher_is_better(summary, name), kind, judged.get(name, ""),
+    )  # fmt: skip
+
+
+def _line(name: str, own: dict[str, Any]) -> dict[str, Any]:
+    shares = [own["at_low"], own["at_high"], own["same_groups"], own["within"]]
+    cells = [number(own["mean"]), number(own["std"]), *("" if s is None else f"{s:.0%}" for s in shares)]
+    return {"name": name, "kind": f"judge of {own['of']}" if own["of"] else own["kind"], "cells": cells}
+
+
+def _normalised(run: Run) -> dict[str, Any] | None:
+    """The table of normalised means, where the recipe normalises rewards."""
+    found = run.summary.get("normalised")
+    if not found:
+        return None
+    lines = [
+        (method_look(method, run.rewards).label, [number(means.get(name)) for name in found["ways"]])
+        for method, means in found["methods"].items()
+    ]
+    return {"ways": list(found["ways"].items()), "lines": lines}
+
+
+def _cells(made: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    rows = zip(made["names"], made["correlation"], strict=True)
+    return [(name, ["" if v is None else f"{v:+.2f}" for v in row]) for name, row in rows]
