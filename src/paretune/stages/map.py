@@ -30,7 +30,7 @@ from ..training.preferences.file_lists import file_digest
 from ..training.together.crew import ALONE, Crew
 from ..training.together.launch import run_together
 from .luggage import Job
-from .normalise import scales_of
+from .normalise import FOLDER, normalised, scales_of
 from .scorers import besides, named
 
 
@@ -53,7 +53,8 @@ class MapJob(Job):
     def reads(self) -> tuple[str, ...]:
         """See `luggage.Job`."""
         earlier = (self.task.continues,) if self.task.continues else ()
-        return (*self.task.parents, *earlier)
+        scales = (FOLDER,) if normalised(self.config) else ()
+        return (*self.task.parents, *earlier, *scales)
 
     @property
     def writes(self) -> str:

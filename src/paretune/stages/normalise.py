@@ -25,6 +25,7 @@ from ..records.read import Number, checked, read_value
 from ..rewards.base import applies_to, reward_of, score_samples
 from ..types import ParetuneError, Prompt, Samples, Stopped, take
 from .agreement import joined
+from .luggage import Job
 from .evaluate import draw
 from .scorers import besides, evaluate_inputs, named
 
@@ -45,7 +46,7 @@ _CONSTANTS = TypeAdapter(dict[str, Measured])
 
 
 @dataclass(frozen=True)
-class NormaliseJob:
+class NormaliseJob(Job):
     """What a worker needs. base_fingerprint: identifies the base model."""
 
     config: RunConfig
@@ -57,6 +58,16 @@ class NormaliseJob:
     def title(self) -> str:
         """See `executors.base.Task`."""
         return "measuring what the base's samples score"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `luggage.Job`."""
+        return ()
+
+    @property
+    def writes(self) -> str:
+        """See `luggage.Job`."""
+        return FOLDER
 
 
 def normalised(config: RunConfig) -> dict[str, str]:
