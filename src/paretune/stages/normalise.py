@@ -25,8 +25,8 @@ from ..records.read import Number, checked, read_value
 from ..rewards.base import applies_to, reward_of, score_samples
 from ..types import ParetuneError, Prompt, Samples, Stopped, take
 from .agreement import joined
-from .luggage import Job
 from .evaluate import draw
+from .luggage import Job
 from .scorers import besides, evaluate_inputs, named
 
 FOLDER, FILE = "normalise", "constants.json"
