@@ -100,12 +100,12 @@ class Dispatch:
     def _take(self, hand: Hand) -> None:
         """Take the answer of a worker."""
         import ray
-        from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+        from ray.exceptions import ObjectLostError, RayActorError, RayError
 
         answer: Any
         try:
             answer = ray.get(hand.waiting)
-        except (RayActorError, ActorUnavailableError) as error:
+        except (RayActorError, ObjectLostError) as error:  # the answer may be lost with the machine
             self._died(hand, str(error))
             return
         except RayError as error:
