@@ -19,6 +19,14 @@ Beams = Annotated[
 Revise = Annotated[
     int, typer.Option("--revise", help="Of a language model: how often it revises each of its answers.")
 ]
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image",
+        metavar="FILE",
+        help="The input picture, for a model that edits one; once for all prompts, or once a prompt.",
+    ),
+]
 
 
 @commands.command()
@@ -51,14 +59,7 @@ def sample(
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
     steps: Annotated[int | None, typer.Option("--steps", help="Default: the recipe's evaluation.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="Default: the recipe's.")] = None,
-    image: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--image",
-            metavar="FILE",
-            help="The input picture, for a model that edits one; once for all prompts, or once a prompt.",
-        ),
-    ] = None,
+    image: Images = None,
     beams: Beams = 0,
     revise: Revise = 0,
     trust_rewards: TrustRewards = False,

@@ -58,7 +58,7 @@ def sample_folder(
         seed: of the noise.
         steps: sampling steps; None for those of the run's evaluation, or of the model's family.
         guidance: guidance scale; None likewise.
-        images: files of input pictures, for a model that works on one: one for all prompts, or one for each.
+        images: files of input pictures, for a model that edits one: one for all prompts, or one for each.
         beams: answers of a language model by a search with so many beams; 0: drawn.
         revisions: how often each answer is revised.
         trust_rewards: whether the code of rewards that are files or modules may be run.
@@ -69,29 +69,40 @@ def sample_folder(
     Returns:
         The content of sample.json; with `prefer_from`, and `preferred`: see `choices.shown_fit`.
     """
-    if prefer is not None and prefer_from is not None:
-        raise ParetuneError("--prefer and --prefer-from both say a preference: give one of them")
-    check_place(out)
-    read_count(count)
+    _check(prefer, prefer_from, out, count)
     source = _adjusted(open_source(target, trust_rewards, verify), steps, guidance)
     chosen = read_method(method or ("base" if source.run_folder is None else source.methods[0]))
     preference = None if prefer is None else read_preference(prefer, _rewards(source))
     requests = _requests(source, prompts, chosen, preference, seed, tokens, images, beams, revisions)
-    for line in check_decoding(source, requests, count):
-        say(f"note: {line}")
-    records = None if prefer_from is None else read_choices(prefer_from, source)
-    if records is not None:
+    records = None
+    if prefer_from is not None:
+        records = read_choices(prefer_from, source)
         source.mixed(replace(requests[0], preference=source.default_preference))  # whether it takes one
-    if source.unscored:
-        say(left_out(list(source.unscored.values())))
+    _notes(source, requests, count, say)
     sampler = Sampler(source)
     if records is None:
         return sample_to(sampler, requests, count, out)
     fit, choices = preferred_from(records, sampler)
+    preferred = shown_fit(fit, choices, source.rewards)
+    say(_sentence(preferred))
     requests = [replace(request, preference=fit.preference) for request in requests]
-    told = shown_fit(fit, choices, source.rewards)
-    say(_told(told))
-    return sample_to(sampler, requests, count, out, {"preferred": told})
+    return sample_to(sampler, requests, count, out, {"preferred": preferred})
+
+
+def _check(prefer: str | None, prefer_from: Path | None, out: Path, count: int) -> None:
+    """Raise ParetuneError for options that no model takes."""
+    if prefer is not None and prefer_from is not None:
+        raise ParetuneError("--prefer and --prefer-from both say a preference: give one of them")
+    check_place(out)
+    read_count(count)
+
+
+def _notes(source: ModelSource, requests: Sequence[Request], count: int, say: Callable[[str], None]) -> None:
+    """Say what is worth knowing before samples are drawn."""
+    for line in check_decoding(source, requests, count):
+        say(f"note: {line}")
+    if source.unscored:
+        say(left_out(list(source.unscored.values())))
 
 
 def _requests(
@@ -111,7 +122,7 @@ def _requests(
     return requests
 
 
-def _told(fit: dict[str, Any]) -> str:
+def _sentence(fit: dict[str, Any]) -> str:
     """A line that tells what choices show."""
     shares = ", ".join(f"{name} {share:.2f} ± {fit['error'][name]:.2f}"
                         for name, share in fit["preference"].items())  # fmt: skip
