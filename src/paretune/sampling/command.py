@@ -71,9 +71,9 @@ def sample_folder(
     """
     _check(prefer, prefer_from, out, count)
     source = _adjusted(open_source(target, trust_rewards, verify), steps, guidance)
-    chosen = read_method(method or ("base" if source.run_folder is None else source.methods[0]))
-    preference = None if prefer is None else read_preference(prefer, _rewards(source))
-    requests = _requests(source, prompts, chosen, preference, seed, tokens, images, beams, revisions)
+    own = read_method(method or ("base" if source.run_folder is None else source.methods[0]))
+    weights = None if prefer is None else read_preference(prefer, _rewards(source))
+    requests = _requests(source, prompts, own, weights, seed, tokens, images, beams, revisions)
     records = None
     if prefer_from is not None:
         records = read_choices(prefer_from, source)
@@ -83,8 +83,7 @@ def sample_folder(
     if records is None:
         return sample_to(sampler, requests, count, out)
     fit, choices = preferred_from(records, sampler)
-    preferred = shown_fit(fit, choices, source.rewards)
-    say(_sentence(preferred))
+    say(_sentence(preferred := shown_fit(fit, choices, source.rewards)))
     requests = [replace(request, preference=fit.preference) for request in requests]
     return sample_to(sampler, requests, count, out, {"preferred": preferred})
 
