@@ -97,7 +97,7 @@ def test_our_own_classes_may_have_heads_too(monkeypatch: pytest.MonkeyPatch) -> 
             return {"x": torch.ones(len(prompts)), "y": torch.zeros(len(prompts))}
 
     monkeypatch.setattr("paretune.rewards.base.load_reward", lambda *_, **__: Own())
-    section = RewardConfig(reward="own", prompts="a", eval_prompts="b", head="y")
+    section = RewardConfig(reward="length", prompts="a", eval_prompts="b", head="y")
     reward = reward_of(section, "mine")
     assert isinstance(reward, HeadReward)
     assert score_samples(reward, DRAWN, PROMPTS).tolist() == [0, 0, 0, 0]

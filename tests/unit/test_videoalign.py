@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from paretune.rewards.base import RewardError, load_reward, score_samples
+from paretune.recipes import parse_config
+from paretune.rewards.base import RewardError, load_reward, reward_of, score_samples
 from paretune.rewards.clips import videoalign
 from paretune.rewards.clips.qwen2vl import MEAN, STD, frame_numbers, frame_size, patches, resized
 from paretune.rewards.clips.videoalign import TEMPLATE, VideoAlign, VideoReward, new_name
@@ -161,6 +162,23 @@ def test_a_checkpoint_with_a_column_for_each_head(model: tuple[Path, Path], tmp_
     make_video_reward(model[0], tmp_path, outputs=3)
     scores = [reward((model[0], tmp_path), head).score(clips(1), PROMPTS[:1]) for head in videoalign.HEADS]
     assert len({round(float(score), 4) for score in scores}) == 3
+
+
+def test_the_recipe_names_the_head_as_of_any_reward(model: tuple[Path, Path]) -> None:
+    base, folder = model
+    options = {"model": str(folder), "base": str(base), "dtype": "float32"}
+
+    def named(head: str) -> VideoAlign:
+        section = {"reward": "videoalign", "prompts": "p.txt", "eval_prompts": "p.txt", "head": head}
+        config = parse_config({"rewards": {"mine": {**section, "options": options}}}, "x")
+        found = reward_of(config.rewards["mine"], "mine")
+        assert isinstance(found, VideoAlign)
+        return found
+
+    quality = named("VQ").score(clips(1), PROMPTS[:1])
+    assert torch.equal(quality, reward(model, "VQ").score(clips(1), PROMPTS[:1]))
+    with pytest.raises(ParetuneError, match="no head 'quality'; its heads: VQ, MQ, TA, overall"):
+        named("quality")
 
 
 def test_bad_input_is_one_line(model: tuple[Path, Path], tmp_path: Path) -> None:

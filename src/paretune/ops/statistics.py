@@ -63,7 +63,7 @@ def figure(group: Tensor, statistic: Statistic, seed: int = 0) -> Figure:
 
 def _places(values: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct values in order, and the number of each row's value among them."""
-    return cast("tuple[Tensor, Tensor]", torch.unique(values, return_inverse=True))
+    return cast("tuple[Tensor, Tensor]", torch.unique(values, return_inverse=True))  # pyright: ignore[reportUnknownMemberType]
 
 
 def _drawn(groups: int, resamples: int, seed: int) -> Tensor:
@@ -120,8 +120,8 @@ def held_out_scores(x: Tensor, y: Tensor, group: Tensor, folds: int = 5, ridge: 
         mean, spread = seen.mean(0), seen.std(0, unbiased=False).clamp(min=1e-9)
         a = (seen - mean) / spread
         square = a.T @ a + ridge * torch.eye(a.shape[1], dtype=a.dtype)
-        coefficients: Tensor = torch.linalg.solve(square, a.T @ (sides - sides.mean()))
-        scores[test] = ((x[test].double() - mean) / spread) @ coefficients
+        solved = torch.linalg.solve(square, a.T @ (sides - sides.mean()))  # pyright: ignore
+        scores[test] = ((x[test].double() - mean) / spread) @ cast("Tensor", solved)
     return scores
 
 

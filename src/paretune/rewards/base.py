@@ -6,6 +6,7 @@ scores are float32 [B].
 
 from __future__ import annotations
 
+import inspect
 import math
 import signal
 from collections.abc import Iterator, Sequence
@@ -69,7 +70,8 @@ def load_reward(spec: str, name: str | None = None, **options: Any) -> Reward:
 def reward_of(own: RewardConfig, name: str) -> Reward:
     """The reward `name` of a recipe: what its section names, and of that the head that it names, if any.
 
-    Rewards with a head share their scorer (`heads`). Raises ParetuneError as `load_reward` does, for a head
+    Rewards with a head share their scorer (`heads`); some of paretune's own take the head as an option, and
+    share their model themselves (`once`). Raises ParetuneError as `load_reward` does, for a head
     that does not exist, and for a reward of several heads of which none is named.
     """
     if own.head is None:
@@ -80,6 +82,8 @@ def reward_of(own: RewardConfig, name: str) -> Reward:
                 f"of {', '.join(heads)}"
             )
         return reward
+    if not is_own(own.reward) and "head" in inspect.signature(find_reward(own.reward)).parameters:
+        return load_reward(own.reward, name=name, **{**own.options, "head": own.head})
 
     def load() -> Scorer:
         inner = load_reward(own.reward, **own.options)
