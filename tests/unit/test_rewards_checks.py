@@ -60,10 +60,11 @@ ANY = {"pictures.preference", "pictures.preference_judge", "pictures.vqa", "pick
 PHOTO = {"hpsv2", "clipscore", "aesthetic", "imagereward", "mps", "hpsv3", "vqascore", "unified_reward",
          "diversity", "geneval2"}  # fmt: skip
 ANY |= PHOTO
-# Those that load a network for any prompt; VideoAlign's check asks for no record (test_videoalign).
+# Those that load a network or ask a server for any prompt. VideoAlign's check asks for no record.
 NETWORKS = PHOTO | {
     "pickscore", "text_model", "perplexity", "videoalign", "vbench_subject", "vbench_background",
-    "vbench_dynamic", "skywork", "armorm", "guard",
+    "vbench_dynamic", "skywork", "armorm", "guard", "remote",
+    "vlm_judge",
 }  # fmt: skip
 
 

@@ -56,7 +56,8 @@ def commented(config: RunConfig, head: Sequence[str] = ()) -> str:
         elif isinstance(value, BaseModel):
             lines += ["", *_nested(f"{key}:", _section(value), given)]
         elif (kind := _kind(field)) is not None:  # a section that the recipe leaves out
-            lines += ["", *_nested(_told(f"{key}:", field.description), _section(kind()), False)]
+            unset = _section(kind.model_construct())  # its defaults, some of which no recipe may give
+            lines += ["", *_nested(_told(f"{key}:", field.description), unset, False)]
         else:
             lines += _line(key, value, field.description, given)
     return "\n".join(lines) + "\n"
