@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..config import ModelConfig, ObjectiveConfig, RunConfig
@@ -56,11 +56,20 @@ def commented(config: RunConfig, head: Sequence[str] = ()) -> str:
         elif isinstance(value, BaseModel):
             lines += ["", *_nested(f"{key}:", _section(value), given)]
         elif (kind := _kind(field)) is not None:  # a section that the recipe leaves out
-            unset = _section(kind.model_construct())  # its defaults, some of which no recipe may give
-            lines += ["", *_nested(_told(f"{key}:", field.description), unset, False)]
+            lines += ["", *_absent(key, kind, field)]
         else:
             lines += _line(key, value, field.description, given)
     return "\n".join(lines) + "\n"
+
+
+def _absent(key: str, kind: type[BaseModel], field: FieldInfo) -> list[str]:
+    """The lines of a section that a recipe leaves out: its defaults, or one line where these say nothing."""
+    try:
+        unset = kind()
+    except ValidationError:
+        keys = f"{field.description} ({', '.join(kind.model_fields)})"
+        return _line(key, None, keys, False)
+    return _nested(_told(f"{key}:", field.description), _section(unset), False)
 
 
 def _section(section: BaseModel) -> Iterator[str]:
