@@ -61,14 +61,14 @@ def test_what_is_refused_at_the_door(client: Any) -> None:
 
 
 def test_every_value_is_answered_in_one_line(client: Any, number: dict[str, int]) -> None:
-    done = answer_of(client, ["a red circle", "mix", "", 1, 0.5, 0.5], number["_answer"])
+    done = answer_of(client, ["a red circle", "mix", "", 1, 0.5, 0.5], number["answer"])
     assert done["success"]
     assert "data:image/png;base64," in done["output"]["data"][1]
     for told, (prompt, weights, method, tokens, seed) in WRONG:
         values = [prompt, method, tokens, seed, *weights]
         if any(isinstance(v, list) or (isinstance(v, float) and not math.isfinite(v)) for v in values):
             continue  # refused at the door, or no JSON
-        message = answer_of(client, values, number["_answer"])["output"]["data"][0]
+        message = answer_of(client, values, number["answer"])["output"]["data"][0]
         assert told.split("'")[0] in message
         assert message.count("\n") == 0
     strange = answer_of(client, ["a", "mix", "", 0, 1, 1], number["_point"], {"point": "x"})
@@ -84,7 +84,7 @@ def test_a_flood_is_turned_away_at_once_and_a_visitor_is_answered(
 ) -> None:
     slow = run.parent / "tiny-recipe" / "slow"
     slow.touch()
-    sent = {"fn_index": number["_answer"]}
+    sent = {"fn_index": number["answer"]}
     try:
         replies = [
             client.post("/gradio_api/queue/join", json={

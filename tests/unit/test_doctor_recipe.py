@@ -104,7 +104,8 @@ def test_what_a_reward_scores() -> None:
     wanted = {"pickscore": "pictures", "videoalign": "clips", "ifeval": "texts", "pictures.ocr": "pictures",
               "clips.motion_judge": "clips", "assistant.helpful_rules": "texts", "a.py:B": None}  # fmt: skip
     assert {name: medium_of_reward(name) for name in wanted} == wanted
-    assert None not in {medium_of_reward(name) for name in REWARDS}
+    anything = {name for name in REWARDS if medium_of_reward(name) is None}
+    assert anything == {"remote", "vlm_judge"}  # whatever their server scores
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -179,7 +180,7 @@ def _run(app: Any, line: socket.socket, ready: Callable[[], None]) -> None:
                 ready()
 
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
-    try:
+    # uvicorn raises it again after it has stopped, unless the process was started to ignore Ctrl-C.
+    with suppress(KeyboardInterrupt):
         Announced(config).run([line])
-    except KeyboardInterrupt:  # uvicorn raises it again after it has stopped
-        print("stopped", file=sys.stderr)  # noqa: T201
+    print("stopped", file=sys.stderr)  # noqa: T201
