@@ -52,7 +52,8 @@ def test_a_finished_run_and_names_that_it_does_not_train(whole: Path, tmp_path: 
     found = status(whole)
     assert (found.state, found.process) == ("finished", None)
     assert {part.state for part in found.parts} == {"finished"}
-    assert [row["update"] for row in logs(whole, "red")] == [3, 4]  # the soup's, which began in round 1
+    assert [row["update"] for row in logs(whole, "red")] == [1, 2]  # round 2's, though the soup came later
+    assert list(logs(whole, "red")) == list(logs(whole, "round-2/experts/red"))
     shown = call("logs", whole, "round-1/experts/dark")
     assert [line.split("  ")[0] for line in shown.stdout.splitlines()] == ["update 1", "update 2"]
     with pytest.raises(ParetuneError, match="trains no blue; it trains red, dark, or give a"):

@@ -83,7 +83,8 @@ def logs(run: Path, expert: str, follow: bool = False) -> Iterator[dict[str, Any
 
     Args:
         run: the run's folder.
-        expert: the folder of an expert below it, or a reward's name: the last round that has begun.
+        expert: the folder of an expert below it, or a reward's name: its expert that is at work, else that
+            of the last round that has begun. A baseline's comes where there is no round.
         follow: wait for further rows until the expert is finished or no process works on the run.
     """
     folder = _folder_of(run, expert)
@@ -107,7 +108,9 @@ def _folder_of(run: Path, expert: str) -> str:
         raise ParetuneError(f"{run} trains no {expert}; it trains {known}, or give a folder such as "
                             f"{parts[0].folder}")  # fmt: skip
     begun = [part for part in named if part.state != "waiting"]
-    return (begun or named)[-1].folder
+    working = [part for part in begun if part.state != "finished"]
+    rounds = [part for part in begun if part.folder.startswith("round-")]
+    return (working or rounds or begun or named)[-1].folder
 
 
 def _notices(run: Path, folder: str) -> Iterator[dict[str, Any]]:

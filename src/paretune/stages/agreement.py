@@ -50,11 +50,6 @@ class AgreementJob(Job):
         return self.run_folder / PLACE
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """See `luggage.Job`."""
-        return ()
-
-    @property
     def writes(self) -> str:
         """See `luggage.Job`."""
         return PLACE

@@ -34,8 +34,8 @@ class Job:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The folders that it reads, below the run's folder."""
-        raise NotImplementedError
+        """The folders that it reads, below the run's folder. By default none."""
+        return ()
 
     @property
     def writes(self) -> str:

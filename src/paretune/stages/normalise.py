@@ -60,11 +60,6 @@ class NormaliseJob(Job):
         return "measuring what the base's samples score"
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """See `luggage.Job`."""
-        return ()
-
-    @property
     def writes(self) -> str:
         """See `luggage.Job`."""
         return FOLDER
