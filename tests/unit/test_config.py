@@ -64,7 +64,7 @@ def test_at_most_94_keys() -> None:
     own = len(spelled) - len(sections)
     assert count_keys() == own + sum(map(len, sections)) + len(spelled["rewards"]["ocr"])
     # 79 until a run could leave one device. Since then: eight keys for where and how an expert runs (executor,
-    # trackers, samples_every), train.decay, rewards.NAME.head and .normalise, and stop_when with its four.
+    # trackers, samples_every), train.decay, two of a reward (head, normalise), and the four of stop_when.
     assert count_keys() <= 94
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from paretune.cli.app import main
 from paretune.commands.check_rewards import check_rewards
 from paretune.ops.reward_card import Scored, card, figures, ranks, reliability, spearman, unreliable
 from paretune.recipes import load_config
+from paretune.records.labels import prompt_key
 from paretune.report import write_report
+from paretune.report.card import reward_card
+from paretune.report.read import read_run
 from paretune.stages.reward_card import compressed, variants
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
@@ -134,3 +138,16 @@ def test_the_page_has_the_card_of_the_bases_samples(tmp_path: Path) -> None:
     empty.mkdir()
     (empty / "config.yaml").write_text("rounds: 1\n")
     assert "Reward card" not in write_report(empty).read_text()
+
+
+def test_the_card_shows_no_column_that_nothing_fills(tmp_path: Path) -> None:
+    """With one sample a prompt nothing is known of differences within prompts."""
+    run = read_run(write_run(tmp_path / "run"))
+    own = [row for row in run.evaluation if row["method"] == "base"]
+    first = {(row["reward"], prompt_key(row)): row for row in reversed(own)}
+    made = reward_card(replace(run, evaluation=list(first.values())))
+    assert made is not None
+    assert made["alone"]
+    assert not {"same_groups", "within"} & {key for key, *_ in made["columns"]}
+    assert all(len(line["cells"]) == len(made["columns"]) for line in made["lines"])
+    assert "" not in [cell for line in made["lines"] for cell in line["cells"]]

@@ -17,6 +17,14 @@ from .gains import higher_is_better, number
 from .palette import method_look
 from .read import Run
 
+# Of a scorer: its key in the card, the title of its column, and what stands below the title.
+COLUMNS = (
+    ("mean", "mean", ""), ("std", "spread", "std"), ("at_low", "at low", "end of the range"),
+    ("at_high", "at high", "end of the range"), ("same_groups", "same", "prompts without differences"),
+    ("within", "within", "prompts, of the variance"),
+)  # fmt: skip
+NONE = "–"
+
 
 def reward_card(run: Run) -> dict[str, Any] | None:
     """The tables and lines of the page; None where the base was not measured."""
@@ -33,8 +41,12 @@ def reward_card(run: Run) -> dict[str, Any] | None:
     for key, row in zip(keys, rows, strict=True):
         values[row["reward"]][place[key]] = row["value"]
     made = card([_scored(run, name, values[name]) for name in names], groups)
-    lines = [_line(name, own) for name, own in made["scorers"].items()]
-    return {**made, "lines": lines, "cells": _cells(made), "normalised": _normalised(run)}
+    columns = [c for c in COLUMNS if any(own[c[0]] is not None for own in made["scorers"].values())]
+    lines = [_line(name, own, [key for key, *_ in columns]) for name, own in made["scorers"].items()]
+    return {
+        **made, "columns": columns, "lines": lines, "cells": _cells(made), "normalised": _normalised(run),
+        "alone": len(place) == len(prompts),
+    }  # fmt: skip
 
 
 def _scored(run: Run, name: str, values: np.ndarray) -> Scored:
@@ -47,10 +59,13 @@ def _scored(run: Run, name: str, values: np.ndarray) -> Scored:
     )  # fmt: skip
 
 
-def _line(name: str, own: dict[str, Any]) -> dict[str, Any]:
-    shares = [own["at_low"], own["at_high"], own["same_groups"], own["within"]]
-    cells = [number(own["mean"]), number(own["std"]), *("" if s is None else f"{s:.0%}" for s in shares)]
+def _line(name: str, own: dict[str, Any], keys: list[str]) -> dict[str, Any]:
+    cells = [number(own[key]) if key in ("mean", "std") else _share(own[key]) for key in keys]
     return {"name": name, "kind": f"judge of {own['of']}" if own["of"] else own["kind"], "cells": cells}
+
+
+def _share(value: float | None) -> str:
+    return NONE if value is None else f"{value:.0%}"
 
 
 def _normalised(run: Run) -> dict[str, Any] | None:
@@ -67,4 +82,4 @@ def _normalised(run: Run) -> dict[str, Any] | None:
 
 def _cells(made: dict[str, Any]) -> list[tuple[str, list[str]]]:
     rows = zip(made["names"], made["correlation"], strict=True)
-    return [(name, ["" if v is None else f"{v:+.2f}" for v in row]) for name, row in rows]
+    return [(name, [NONE if v is None else f"{v:+.2f}" for v in row]) for name, row in rows]

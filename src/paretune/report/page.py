@@ -126,7 +126,7 @@ def _against_soup(run: Run, last: str) -> list[str]:
     equal = " at the same budget" if pair[0] is not None and pair[0] == pair[1] else ""
     # The volumes of one run have no error here, so the page does not say which of two is better.
     other = f"Rewarded Soup has {number(soup)}{equal}"
-    return [f"{note}; {other} (`paretune compare` tells the error of the difference)."]
+    return [f"{note}; {other} (paretune compare tells the error of the difference)."]
 
 
 def _conflicts(run: Run) -> list[str]:
