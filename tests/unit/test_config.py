@@ -63,7 +63,7 @@ def test_at_most_94_keys() -> None:
     sections = [v for k, v in spelled.items() if isinstance(v, dict) and k != "rewards"]
     own = len(spelled) - len(sections)
     assert count_keys() == own + sum(map(len, sections)) + len(spelled["rewards"]["ocr"])
-    # 79 until a run could leave one device. Since then: eight keys for where and how an expert runs (executor,
+    # 79 until a run could leave one device. Since then: eight keys for where and how experts run (executor,
     # trackers, samples_every), train.decay, two of a reward (head, normalise), and the four of stop_when.
     assert count_keys() <= 94
 
