@@ -28,7 +28,7 @@ def open_tokenizer(place: str, part: str) -> Any:
 
 
 def unreadable_word(model: ModelConfig, texts: Iterable[str]) -> tuple[str, str] | None:
-    """The first text that the model cannot read, and a word of it that no tokenizer knows; None if there is none.
+    """The first text that the model cannot read, and a word of it that no tokenizer knows, or None.
 
     A text cannot be read if half of its words or more have characters that every tokenizer of the model maps
     to its token for the unknown. A tokenizer of bytes knows all characters.
