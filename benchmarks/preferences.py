@@ -1,11 +1,18 @@
 """Which preference objective raises each reward most for the same number of passes through the model?
 
-    python benchmarks/preferences.py --passes 200000 --seeds 3 --out runs/bench-preferences.json
+    python benchmarks/preferences.py --passes 10000 --seeds 0 1 2 --out runs/bench-preferences.jsonl
 
-A pass is one sample through the transformer; a backward pass counts as two more, and drawing samples counts.
-Every (objective, reward, seed) trains from the same base until its passes are spent, then base and result are
-measured on held-out prompts with the same noise. Of each objective the mean gain over seeds is printed, with
-its standard error over seeds and prompts, and the difference to diffusion_dpo on the same seeds and prompts.
+A pass is one sample through the transformer; a backward pass counts as two more, and drawing samples
+counts. Every (objective, reward, seed) trains from the same base until its passes are spent, then base and
+result are measured on held-out prompts with the same noise.
+
+Every objective has the settings of SETS, which were chosen with `--choose`: that measures on training
+prompts with seed 10. Each row is written when it is measured; rows that the file has are not measured
+again, so the command may be stopped, started again, and run by several processes with other objectives
+each.
+
+Of each objective the mean gain over seeds is printed, with its standard error over seeds and prompts, and
+the difference to diffusion_dpo on the same seeds and prompts.
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ from typing import Any
 
 import torch
 
+from paretune.config import RunConfig
 from paretune.data.prompts import load_prompts
 from paretune.models.flow import FlowPolicy, Sampling, sample
 from paretune.models.loading import open_policy
@@ -30,14 +38,24 @@ from paretune.training.mixture import Mixture, PromptSet
 from paretune.training.preferences.presets import PRESETS
 
 AGAINST = "diffusion_dpo"
-SETS: dict[str, list[str]] = {
-    "nft": [], "tree_grpo": ["train.group_size=9", "objective.options.branches=3"],
-    # Left out: frames need clips, and captions a side need a file.
-    **{name: [] for name in PRESETS if name not in ("dense_dpo", "sem_dpo")},
+CHOOSING_SEED = 10
+RATE = "train.learning_rate=1e-3"  # a quarter of NFT's: at that rate the preference objectives break
+BETAS = {
+    "diffusion_dpo": 20, "rank_dpo": 50, "smpo": 20, "inversion_dpo": 20, "dcpo": 20, "tpo": 20, "tkto": 100,
+    "ppd": 20, "madpo": 20, "adpo": 50, "pnapo": 200, "dgpo": 10, "lpo_list": 20, "linear_dpo": 50,
+    "diffusion_kto": 100, "spo": 100,
 }  # fmt: skip
+SETS: dict[str, list[str]] = {
+    "nft": [], "tree_grpo": [RATE, "train.group_size=9", "objective.options.branches=3"],
+    # Left out: frames need clips, and captions a side need a file.
+    **{name: [RATE] for name in PRESETS if name not in ("dense_dpo", "sem_dpo")},
+}  # fmt: skip
+for name, beta in BETAS.items():
+    SETS[name].append(f"objective.options.beta={beta}")
+Row = dict[str, Any]
 
 
-def counted(policy: Any) -> Counter[str]:
+def count_passes(policy: Any) -> Counter[str]:
     """Count the passes of a policy from now on, under "passes"."""
     count, plain = Counter[str](), policy.velocity
 
@@ -49,59 +67,86 @@ def counted(policy: Any) -> Counter[str]:
     return count
 
 
-def measure(
-    recipe: str, objective: str, name: str, seed: int, passes: int, prompts: int, sets: list[str]
-) -> dict[str, Any]:
-    """Train one expert and measure it. `gains`: of each held-out prompt."""
-    changes = [f"objective.name={objective}", *SETS[objective], f"seed={seed}", *sets]
-    config = load_config(find_recipe(recipe), changes)
-    task = next(t for t in build_plan(config).methods[0].rounds[0].tasks if t.reward == name)
-    own = config.rewards[name]
-    reward = load_reward(own.reward, name=name, **own.options)
-    mixture = Mixture([PromptSet(reward, load_prompts(own.prompts))])
-    trainer = ExpertTrainer(config, task, Path("unused"), mixture, None, "cpu")
-    tests = load_prompts(own.eval_prompts)[:prompts]
-    reader: Any = open_policy(config.model, "cpu")  # the trainer's has released its text encoders
-    conditions = reader.encode([p.text for p in tests], config.model.guidance_scale > 1)
+class Exam:
+    """The prompts on which one reward is measured, encoded once, and what the base scores there by the seed.
+
+    Scores: the reward's under "gains", its judge's under "judge_gains"; greater is better.
+    """
+
+    def __init__(self, config: RunConfig, name: str, options: argparse.Namespace) -> None:
+        own = config.rewards[name]
+        self.config = config
+        self.tests = load_prompts(own.prompts if options.choose else own.eval_prompts)[: options.prompts]
+        self.scorers = {"gains": load_reward(own.reward, name=name, **own.options)}
+        if options.judges and own.judge:
+            self.scorers["judge_gains"] = load_reward(own.judge, name=f"{name}.judge")
+        reader: Any = open_policy(config.model, "cpu")
+        self.conditions = reader.encode([p.text for p in self.tests], config.model.guidance_scale > 1)
+        self.of_base: dict[int, dict[str, torch.Tensor]] = {}
 
     @torch.no_grad()
-    def held_out() -> torch.Tensor:
-        policy: FlowPolicy = trainer.policy
-        noise = policy.initial_noise(len(tests), torch.Generator().manual_seed(seed))
-        sampling = Sampling(config.evaluate.steps, config.model.guidance_scale)
-        pictures = policy.decode(sample(policy, conditions, noise, sampling).clean)
-        return oriented(reward, score_samples(reward, pictures, tests))
+    def scores(self, policy: FlowPolicy, seed: int) -> dict[str, torch.Tensor]:
+        """The scores of a policy's samples, which are drawn from the seed's noise."""
+        noise = policy.initial_noise(len(self.tests), torch.Generator().manual_seed(seed))
+        sampling = Sampling(self.config.evaluate.steps, self.config.model.guidance_scale)
+        pictures = policy.decode(sample(policy, self.conditions, noise, sampling).clean)
+        return {k: oriented(one, score_samples(one, pictures, self.tests)) for k, one in self.scorers.items()}
 
-    before, count, epochs = held_out(), counted(trainer.policy), 0
-    while count["passes"] < passes:
+    def before(self, policy: FlowPolicy, seed: int) -> dict[str, torch.Tensor]:
+        """The scores of the base, which a policy is before it is trained."""
+        if seed not in self.of_base:
+            self.of_base[seed] = self.scores(policy, seed)
+        return self.of_base[seed]
+
+
+def measure(objective: str, name: str, seed: int, options: argparse.Namespace, exams: dict[str, Exam]) -> Row:
+    """Train one expert and measure it. `gains`: of each prompt that is measured. exams: those at hand."""
+    changes = changes_of(objective, seed, options)
+    config = load_config(find_recipe(options.recipe), changes)
+    task = next(t for t in build_plan(config).methods[0].rounds[0].tasks if t.reward == name)
+    if name not in exams:
+        exams[name] = Exam(config, name, options)
+    exam = exams[name]
+    mixture = Mixture([PromptSet(exam.scorers["gains"], load_prompts(config.rewards[name].prompts))])
+    trainer = ExpertTrainer(config, task, Path("unused"), mixture, None, "cpu")
+    before, count, epochs = exam.before(trainer.policy, seed), count_passes(trainer.policy), 0
+    while count["passes"] < options.passes:
         trainer.epoch()
         epochs += 1
     spent = count["passes"]
-    gains = held_out() - before
+    gains = {key: after - before[key] for key, after in exam.scores(trainer.policy, seed).items()}
     return {
-        "objective": objective, "reward": name, "seed": seed, "epochs": epochs, "passes": spent,
-        "base": round(float(before.mean()), 4), "gain": round(float(gains.mean()), 4),
-        "gains": [round(g, 6) for g in gains.tolist()],
+        "objective": objective, "reward": name, "seed": seed, "sets": changes, "epochs": epochs,
+        "budget": options.passes, "passes": spent, "base": round(float(before["gains"].mean()), 4),
+        "gain": round(float(gains["gains"].mean()), 4),
+        **{key: [round(g, 6) for g in found.tolist()] for key, found in gains.items()},
     }  # fmt: skip
 
 
-def told(rows: list[dict[str, Any]]) -> list[str]:
+def changes_of(objective: str, seed: int, options: argparse.Namespace) -> list[str]:
+    """What a run changes of the recipe."""
+    return [f"objective.name={objective}", *SETS[objective], f"seed={seed}", *options.sets]
+
+
+def summary(rows: list[Row]) -> list[str]:
     """A line for each objective and reward: its gain, and its difference to AGAINST."""
     lines = []
     for objective, name in dict.fromkeys((row["objective"], row["reward"]) for row in rows):
         own = _gains(rows, objective, name)
         line = f"{objective:>14} {name:>12} {_mean(list(own.values()))}"
         other = _gains(rows, AGAINST, name)
+        if judged := _gains(rows, objective, name, "judge_gains"):
+            line += f"   judge {_mean(list(judged.values()))}"
         if objective != AGAINST and own.keys() == other.keys():
             line += f"   to {AGAINST} {_mean([own[key] - other[key] for key in own])}"
         lines.append(line)
     return lines
 
 
-def _gains(rows: list[dict[str, Any]], objective: str, name: str) -> dict[tuple[int, int], float]:
-    """The gains by seed and prompt."""
+def _gains(rows: list[Row], objective: str, name: str, key: str = "gains") -> dict[tuple[int, int], float]:
+    """The gains by seed and prompt, of the reward or (`judge_gains`) of its judge where it was asked."""
     own = [row for row in rows if (row["objective"], row["reward"]) == (objective, name)]
-    return {(row["seed"], i): gain for row in own for i, gain in enumerate(row["gains"])}
+    return {(row["seed"], i): gain for row in own for i, gain in enumerate(row.get(key, ()))}
 
 
 def _mean(values: list[float]) -> str:
@@ -109,31 +154,50 @@ def _mean(values: list[float]) -> str:
     return f"{statistics.fmean(values):+.4f} ± {error:.4f}"
 
 
+def read_rows(path: Path | None) -> list[Row]:
+    """The rows that were measured before."""
+    lines = path.read_text().splitlines() if path is not None and path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def is_same(row: Row, objective: str, name: str, seed: int, options: argparse.Namespace) -> bool:
+    """Whether a row was measured with these settings."""
+    changes = changes_of(objective, seed, options)
+    wanted = (name, changes, options.prompts, options.passes)
+    same = (row["reward"], row["sets"], len(row["gains"]), row["budget"]) == wanted
+    return same and (not options.judges or "judge_gains" in row)
+
+
 def main() -> None:
-    """Parse, measure, print and write the table."""
+    """Parse, measure what is missing, print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", default="quickstart")
-    parser.add_argument("--passes", type=int, default=200_000)
+    parser.add_argument("--passes", type=int, default=10_000)
     parser.add_argument("--prompts", type=int, default=96)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--objective", action="append", choices=list(SETS))
     parser.add_argument("--reward", action="append")
+    parser.add_argument("--choose", action="store_true", help="measure on training prompts, with seed 10")
+    parser.add_argument("--judges", action="store_true", help="measure the rewards' judges, too")
     parser.add_argument("--set", action="append", default=[], dest="sets")
     parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
-    for objective in args.objective or SETS:
-        for name in args.reward or ("geneval", "ocr", "preference"):
-            for seed in range(args.seeds):
-                rows.append(
-                    measure(args.recipe, objective, name, seed, args.passes, args.prompts, args.sets)
-                )
-                print(json.dumps({k: v for k, v in rows[-1].items() if k != "gains"}), flush=True)
-    print("\n".join(told(rows)))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(rows, indent=1) + "\n")
+    seeds = options.seeds or ([CHOOSING_SEED] if options.choose else [0, 1, 2])
+    rows, exams = list[Row](), dict[str, Exam]()
+    for name in options.reward or ("ocr", "preference", "geneval"):
+        for seed in seeds:
+            for objective in options.objective or SETS:
+                before = read_rows(options.out)
+                known = (row for row in before if is_same(row, objective, name, seed, options))
+                row = next(known, None) or measure(objective, name, seed, options, exams)
+                rows.append(row)
+                print(json.dumps({k: v for k, v in row.items() if not isinstance(v, list)}), flush=True)
+                if options.out and row not in before:
+                    options.out.parent.mkdir(parents=True, exist_ok=True)
+                    with options.out.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+    print("\n".join(summary(rows)))
 
 
 if __name__ == "__main__":

@@ -163,8 +163,11 @@ class Stages:
 
     def map(self, tasks: Sequence[ExpertTask]) -> None:
         """Train the experts of one round in parallel."""
-        devices = self.config.executor.devices_per_expert
-        jobs = [MapJob(self.config, task, self.out, self.base_fingerprint, devices) for task in tasks]
+        config, devices = self.config, self.config.executor.devices_per_expert
+        jobs = [
+            MapJob(config.for_expert(task.rewards), task, self.out, self.base_fingerprint, devices)
+            for task in tasks
+        ]
         self.executor.map(train_expert, jobs, self.report)
 
     def distil(self, round_: Round) -> None:

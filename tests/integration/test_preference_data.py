@@ -160,6 +160,19 @@ def test_pictures_are_refused_by_their_line(tiny_sd3: Path, tmp_path: Path) -> N
     assert refused(made) == f"{path}:2: two sides are the same picture"
 
 
+def test_captions_that_no_tokenizer_of_the_model_knows(tmp_path: Path) -> None:
+    make_pictures(tmp_path, 4)
+    path = write_records(tmp_path / "pairs.jsonl", [
+        {"prompt": "a red circle 红", "chosen": "p0.png", "rejected": "p1.png"},
+        {"prompt": "红色的圆", "chosen": "p2.png", "rejected": "p3.png"},
+    ])  # fmt: skip
+    made = recipe(tmp_path / "run", Path("pictures"), path)
+    assert refused(made) == (
+        f"{path}:2: the model's tokenizer does not know '红色的圆', and as little of the rest of the caption "
+        "'红色的圆'; leave the record out or translate it"
+    )
+
+
 def test_files_that_do_not_fit_the_objective_are_refused(tiny_sd3: Path, tmp_path: Path) -> None:
     pairs, ranked = make_pairs(tmp_path / "a"), make_ranked(tmp_path / "b")
     tied = write_records(tmp_path / "a" / "tied.jsonl", [

@@ -64,7 +64,8 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         f"{objective.advantage_clip:g}{_leaning(config)}",
         "adapter": "none: all weights are trained" if lora is None
         else f"LoRA rank {lora.rank}, alpha {lora.alpha:g}",
-        "optimiser": f"AdamW, {train.lr_scheduler} learning rate {train.learning_rate:g}, "
+        "optimiser": f"AdamW, {train.lr_scheduler} learning rate {train.learning_rate:g}"
+        f"{_own_rates(config)}, "
         f"weight decay {train.weight_decay:g}{' to the start' if train.decay == 'start' else ''}, "
         f"average {train.ema_decay:g} every {train.ema_every}"
         f"{autocast}",
@@ -147,12 +148,18 @@ def _described(config: RunConfig) -> str:
 
 def _own_objectives(config: RunConfig) -> str:
     """The rewards whose experts have an objective or a file of preferences of their own."""
-    told = [
+    lines = [
         f"; {name} by {own.objective or config.objective.name}{f' on {own.pairs}' if own.pairs else ''}"
         for name, own in config.rewards.items()
         if own.objective or own.pairs
     ]
-    return "".join(told)
+    return "".join(lines)
+
+
+def _own_rates(config: RunConfig) -> str:
+    """The learning rates of the experts that have their own."""
+    rates = {name: own.learning_rate for name, own in config.rewards.items() if own.learning_rate is not None}
+    return f" ({', '.join(f'{name} {rate:g}' for name, rate in rates.items())})" if rates else ""
 
 
 def measure_table(table: dict[str, Any]) -> Table:

@@ -52,6 +52,9 @@ class Setting:
             )
         raw["train"]["learning_rate"] = train.learning_rate * self.rate
         raw["train"]["prompts_per_epoch"] = int(prompts)
+        for own in raw["rewards"].values():
+            if own["learning_rate"] is not None:
+                own["learning_rate"] *= self.rate
         for section in (raw["train"], *raw["rewards"].values()):
             if section["epochs"] is not None:
                 section["epochs"] = max(1, round(section["epochs"] / self.batch))
@@ -61,7 +64,12 @@ class Setting:
         """The keys that it sets, for --set."""
         made = self.of(config)
         keys = ("learning_rate", "prompts_per_epoch", "epochs")
-        own = {f"rewards.{n}.epochs": r.epochs for n, r in made.rewards.items() if r.epochs is not None}
+        own = {
+            f"rewards.{name}.{key}": value
+            for name, reward in made.rewards.items()
+            for key, value in (("epochs", reward.epochs), ("learning_rate", reward.learning_rate))
+            if value is not None
+        }
         return {f"train.{key}": getattr(made.train, key) for key in keys} | own
 
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -134,6 +135,13 @@ class RunConfig(Section):
             default = type(sections[name]).model_fields[leaf].default
             sections[name] = sections[name].model_copy(update={leaf: default})
         return self.model_copy(update=sections)
+
+    def for_expert(self, rewards: Sequence[str]) -> RunConfig:
+        """The recipe with the learning rate of an expert of some rewards: one reward may have its own."""
+        own = self.rewards[rewards[0]].learning_rate if len(rewards) == 1 else None
+        if own is None:
+            return self
+        return self.model_copy(update={"train": self.train.model_copy(update={"learning_rate": own})})
 
     def to_yaml(self) -> str:
         """The resolved recipe, with every key spelled out."""

@@ -150,6 +150,9 @@ class RewardConfig(Section):
     )
     kl: NonNegative | None = Field(None, description="overrides objective.kl")
     epochs: Epochs | None = Field(None, description="overrides train.epochs")
+    learning_rate: Rate | None = Field(
+        None, description="overrides train.learning_rate for this expert; joint methods keep that one"
+    )
     lean: Unit | None = Field(None, description="overrides map.lean")
     objective: str | None = Field(
         None, description="overrides objective.name for this expert; its options are in objective.others"

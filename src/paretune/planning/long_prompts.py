@@ -6,19 +6,17 @@ notice. A language model never cuts a prompt; one that is too long is refused.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig, RunConfig
 from ..data.preferences import Preference, load_preferences
 from ..data.prompts import load_prompts
 from ..data.remote import is_remote
-from ..foreign.loading import load
 from ..models.detect import family_of, resolve_path
 from ..models.text_limits import Limit
+from ..models.tokenizers import open_tokenizer
 from ..types import ParetuneError
 
 
@@ -59,7 +57,7 @@ def cuts(model: ModelConfig, prompts: Sequence[str]) -> list[str]:
     """A line for every text encoder that cuts some of the prompts."""
     lines = []
     for limit in family_of(model.path).limits(model):
-        tokenizer = _tokenizer(resolve_path(model.path), limit.tokenizer)
+        tokenizer = open_tokenizer(resolve_path(model.path), limit.tokenizer)
         if tokenizer is None:
             continue
         longest = _longest(tokenizer, limit)
@@ -78,18 +76,3 @@ def cuts(model: ModelConfig, prompts: Sequence[str]) -> list[str]:
 def _longest(tokenizer: Any, limit: Limit) -> int:
     """How many tokens of a text an encoder reads, including those before the prompt."""
     return limit.tokens + limit.before if limit.tokens else int(tokenizer.model_max_length)
-
-
-@functools.lru_cache(maxsize=16)
-def _tokenizer(place: str, part: str) -> Any:
-    """A pipeline's tokenizer; None if it is not on this machine or does not load, which opening reports."""
-    from importlib import import_module
-
-    folder = Path(place)
-    if folder.is_dir() and not (folder / part).is_dir():
-        return None
-    kind = import_module("transformers").AutoTokenizer
-    try:
-        return load(kind, place, place, subfolder=part, local_files_only=True)
-    except Exception:  # a damaged tokenizer may raise anything
-        return None

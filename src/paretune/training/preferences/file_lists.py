@@ -23,6 +23,7 @@ from ...models.detect import family_of
 from ...models.facts import read_shape
 from ...models.latents import cached_latents
 from ...models.shapes import Shape
+from ...models.tokenizers import unreadable_word
 from ...ops.preference_losses import win_rates
 from ...samples.files import CLIPS, SHORTEST_SIDE, read_clip
 from ...types import ParetuneError
@@ -85,6 +86,12 @@ def check_file(
     clips = family_of(config.model.path).medium == "clips"
     for record in records:
         check_labels(record, preset, shape, clips)
+        strange = unreadable_word(config.model, record.captions or (record.prompt,))
+        if strange is not None:
+            raise ParetuneError(
+                f"{record.where}: the model's tokenizer does not know {strange[1]!r}, and as little of the "
+                f"rest of the caption {strange[0][:60]!r}; leave the record out or translate it"
+            )
     if all(tied(record, own.tie, preset) for record in records):
         raise ParetuneError(f"{spec}: all {len(records):,} lists tie, so there is nothing to learn")
     sizes = {len(record.samples) for record in records if not tied(record, own.tie, preset)}
