@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paretune.rewards.base import find_reward
-from paretune.rewards.photo.published import PINNED
+from paretune.rewards.pinned import PINNED
 from paretune.rewards.table import REWARDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "real-rewards.md").read_text(encoding="utf-8")

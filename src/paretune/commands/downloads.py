@@ -24,6 +24,7 @@ KNOWN = {
     "yuvalkirstain/PickScore_v1": 3.94e9,
     "Ray2333/gpt2-large-helpful-reward_model": 3.1e9,
     "facebook/dino-vitb16": 0.343e9,
+    "zhiyuanyou/DeQA-Score-Mix3": 16.41e9,
     "deepmind/optical-flow-perceiver": 0.164e9,
 }
 

@@ -21,8 +21,8 @@ from paretune.types import ParetuneError, Prompt
 
 from ..checks import Checked
 from ..loaded import check_loaded
+from ..pinned import pinned
 from .open_clip import weights_file
-from .published import pinned
 from .qwen import patches, question_ids, refuse_tokens, resized
 
 TOKEN = "<|Reward|>"

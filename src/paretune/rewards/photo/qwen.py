@@ -17,7 +17,7 @@ from paretune.foreign.loading import load
 from paretune.types import ParetuneError
 
 from ..hub import frozen, normalised, processor_settings
-from .published import pinned
+from ..pinned import pinned
 
 PATCH, MERGE, TEMPORAL = 14, 2, 2
 FACTOR = PATCH * MERGE
