@@ -106,7 +106,7 @@ def _rewards(config: RunConfig) -> Iterator[Download]:
             if place in CONVERTED:
                 yield Download(what, place, "fetched", CONVERTED[place].size, False, is_converted(place))
             elif place not in FETCHED:
-                commit = revision_of(place, options)
+                commit = revision_of(spec, option, options)
                 yield _model(what, place, KNOWN.get(place), option in SMALL, commit)
 
 
