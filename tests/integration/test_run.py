@@ -15,6 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from paretune.adapters.store import WEIGHTS
+from paretune.records.read import read_reliability
 from tests.conftest import tiny_recipe
 
 from .commands import call, command
@@ -49,6 +50,14 @@ def test_a_run_leaves_what_the_contract_says(whole: Path) -> None:
         assert [(s["name"], s["kind"], s["low"], s["high"]) for s in scales] == [
             ("red", "reward", None, None), ("dark", "reward", None, None),
         ]  # fmt: skip
+    steady = {e["reward"]: e for e in read_reliability(whole / "evaluation" / "base" / "reliability.json")}
+    assert {name: set(entry["reliability"]) for name, entry in steady.items()} == {
+        name: {"again", "jpeg", "flip"} for name in ("red", "dark")
+    }
+    assert steady["red"]["reliability"]["again"] == {"correlation": pytest.approx(1), "change": 0}
+    assert steady["red"]["seconds"] > 0
+    assert [p.parent.name for p in whole.rglob("reliability.json")] == ["base"]
+    assert "ms a sample" in (whole / "report.html").read_text()
     rows = [json.loads(line) for line in (whole / "evaluation.jsonl").read_text().splitlines()]
     base = [r["value"] for r in rows if r["method"] == "base" and r["reward"] == "red"]
     assert summary["methods"]["base"]["red"] == pytest.approx(sum(base) / 3)

@@ -24,6 +24,7 @@ from paretune.foreign.hub_errors import refusal
 from paretune.foreign.hub_facts import ask_hub, cached_main, is_cached, remembered, wanted_files
 from paretune.recipes import find_recipe, load_config
 from paretune.rewards.needs import medium_of_reward, models_of, revision_of
+from paretune.rewards.pinned import PINNED
 from paretune.rewards.table import REWARDS
 from paretune.types import ParetuneError
 
@@ -96,8 +97,10 @@ def test_the_models_of_a_reward_are_its_options_or_their_defaults() -> None:
         "model": "videoalign", "base": "Qwen/Qwen2-VL-2B-Instruct",
     }  # fmt: skip
     assert models_of("file.py:Mine", {"model": "a/b"}) == {}
-    assert revision_of("facebook/dino-vitb16", {}) == "a77533c84408875b30b5e8beb766c82a5be82bf4"
-    assert revision_of("facebook/dino-vitb16", {"revision": "abc"}) == "abc"
+    assert revision_of("vbench_subject", "model", {}) == "a77533c84408875b30b5e8beb766c82a5be82bf4"
+    assert revision_of("vbench_subject", "model", {"revision": "abc"}) == "abc"
+    own = {"revision": "abc", "model": "folder"}
+    assert revision_of("hpsv3", "base", own) == PINNED["Qwen/Qwen2-VL-7B-Instruct"]  # it is the model's
 
 
 def test_what_a_reward_scores() -> None:
@@ -151,7 +154,8 @@ def test_doctor_asks_for_size_and_licence_and_plan_remembers_them(hub: Hub) -> N
     assert found(findings, "set:ocr@train[:2000]").detail.startswith("licence MIT; is fetched by the run")
     assert found(findings, "recipe").ok
     assert found(findings, "disk for downloads").detail.endswith("4.0 GB to download (HF_HOME says where)")
-    assert not any(revision for _, _, revision in hub.asked)
+    assert all(revision == PINNED.get(place) for _, place, revision in hub.asked)
+    assert ("model", model, None) in hub.asked
     assert f"to download: {model} (the model): 4.0 GB" in missing_lines(downloads(recipe("sd35-medium")))
 
 

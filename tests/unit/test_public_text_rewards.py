@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from paretune.rewards.base import RewardError, load_reward, score_samples
 from paretune.rewards.text import armo
-from paretune.rewards.text.armo import ATTRIBUTES, ArmoRM, GatedModel, last_place
+from paretune.rewards.text.armo import ATTRIBUTES, ArmoRM, last_place
 from paretune.rewards.text.guard import Guard
 from paretune.types import ParetuneError, Prompt
 from tests.language import make_gpt2_reward, make_llama, make_tokenizer
@@ -86,7 +86,7 @@ def test_armorm_is_the_gated_sum_of_its_values(gated: Path) -> None:
     score = (x * (values @ tensors["reward_transform_matrix"])).sum()
 
     def told(head: str) -> float:
-        reward = ArmoRM(head, str(gated), dtype="float32", device="cpu")
+        reward = load_reward("armorm", head=head, model=str(gated), dtype="float32", device="cpu")
         return float(score_samples(reward, ANSWERS, PROMPTS)[0])
 
     assert told("score") == pytest.approx(float(score), abs=1e-4)
@@ -96,13 +96,13 @@ def test_armorm_is_the_gated_sum_of_its_values(gated: Path) -> None:
 
 def test_armorm_scores_an_answer_once_for_all_heads(gated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    own = GatedModel.score_heads
+    own = ArmoRM.score
 
-    def counted(self: GatedModel, samples: list[str], prompts: list[Prompt]) -> torch.Tensor:
+    def counted(self: ArmoRM, samples: list[str], prompts: list[Prompt]) -> dict[str, torch.Tensor]:
         seen.append(len(samples))
         return own(self, samples, prompts)
 
-    monkeypatch.setattr(GatedModel, "score_heads", counted)
+    monkeypatch.setattr(ArmoRM, "score", counted)
     for head in ("score", "beavertails-is_safe", "helpsteer-verbosity"):
         reward = load_reward("armorm", head=head, model=str(gated), dtype="float32", max_length=63)
         reward.score(ANSWERS, PROMPTS)
@@ -112,7 +112,7 @@ def test_armorm_scores_an_answer_once_for_all_heads(gated: Path, monkeypatch: py
 def test_armorm_names_its_heads_and_its_limit(gated: Path) -> None:
     with pytest.raises(ParetuneError, match="armorm has no head 'safe'; its heads: score, helpsteer-helpful"):
         load_reward("armorm", head="safe")
-    short = ArmoRM(model=str(gated), dtype="float32", max_length=4)
+    short = load_reward("armorm", model=str(gated), dtype="float32", max_length=4)
     with pytest.raises(RewardError, match="more than 4 tokens"):
         score_samples(short, ANSWERS[:1], PROMPTS[:1])
     assert [last_place([1, 2, 1, 2, 3], row) for row in ([1, 2], [2, 3], [3, 1])] == [2, 3, None]

@@ -15,8 +15,9 @@ from paretune.rewards import load_reward, score_samples
 from paretune.rewards.base import applies_to
 from paretune.rewards.photo import hpsv3, unified_reward
 from paretune.rewards.photo.hpsv3 import TEMPLATE, HPSv3
-from paretune.rewards.photo.qwen import CHAT, PICTURE, patches, picture_size, resized, shared_qwen
+from paretune.rewards.photo.qwen import LEAST_PIXELS, MOST_PIXELS, PICTURE, shared_qwen
 from paretune.rewards.photo.unified_reward import QUESTION, written_score
+from paretune.rewards.qwen_vision import CHAT, fitting_size, patches, resized
 from paretune.types import ParetuneError, Prompt
 from tests.photo_models import make_clip, make_qwen, make_qwen2_base, photographs
 
@@ -39,7 +40,7 @@ def test_pictures_are_prepared_as_transformers_does(size: tuple[int, int]) -> No
     processor = Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=112 * 112)
     image = (picture * 255).round().byte().permute(1, 2, 0).numpy()
     wanted = processor(images=[np.ascontiguousarray(image)], return_tensors="pt")
-    pixels, grid = patches(resized(picture, 56 * 56, 112 * 112))
+    pixels, grid = patches(resized(picture[None], 56 * 56, 112 * 112))
     assert [grid] == wanted["image_grid_thw"].tolist()
     assert pixels.shape == wanted["pixel_values"].shape
     assert float((pixels - wanted["pixel_values"]).abs().max()) < 2.5 / 255 / 0.26  # PIL rounds twice
@@ -47,12 +48,12 @@ def test_pictures_are_prepared_as_transformers_does(size: tuple[int, int]) -> No
 
 def test_sizes_are_those_of_smart_resize() -> None:
     """qwen-vl-utils: multiples of 28 within limits; HPSv3 sets both limits to 256 * 28 * 28."""
-    assert picture_size(512, 512, 200704, 200704) == (448, 448)
-    assert picture_size(1024, 512, 200704, 200704) == (616, 308)
-    assert picture_size(100, 150, 200704, 200704) == (392, 560)
-    assert picture_size(512, 512, 3136, 12845056) == (504, 504)
+    assert fitting_size(512, 512, 200704, 200704) == (448, 448)
+    assert fitting_size(1024, 512, 200704, 200704) == (616, 308)
+    assert fitting_size(100, 150, 200704, 200704) == (392, 560)
+    assert fitting_size(512, 512, 3136, 12845056) == (504, 504)
     with pytest.raises(ParetuneError, match="too long and narrow"):
-        picture_size(10, 2001, 3136, 12845056)
+        fitting_size(10, 2001, 3136, 12845056)
 
 
 # ---------------------------------------------------------------- VQAScore
@@ -65,9 +66,9 @@ def test_vqascore_is_the_chance_of_yes(qwen: str) -> None:
     scores = score_samples(reward, pictures, PROMPTS)
     network = Qwen2_5_VLForConditionalGeneration.from_pretrained(qwen).eval()
     tokenizer = AutoTokenizer.from_pretrained(qwen)
-    pixels, grid = patches(resized(pictures[0]))
+    pixels, grid = patches(resized(pictures[:1], LEAST_PIXELS, MOST_PIXELS))
     assert grid == [1, 4, 6]
-    text = CHAT.format(picture=PICTURE * 6, text='Does this image show "a dog"?')
+    text = CHAT.format(seen=PICTURE * 6, text='Does this image show "a dog"?')
     asked = tokenizer(text, return_tensors="pt", add_special_tokens=False)
     seen = (asked["input_ids"] == network.config.image_token_id).int()
     with torch.no_grad():
@@ -158,9 +159,9 @@ def test_hpsv3_is_the_mean_at_the_reward_token(
     scores = score_samples(reward, pictures, PROMPTS)
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|Reward|>"]})
-    text = CHAT.format(picture=PICTURE * 6, text=TEMPLATE.format(text_prompt="a dog"))
+    text = CHAT.format(seen=PICTURE * 6, text=TEMPLATE.format(text_prompt="a dog"))
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
-    pixels, grid = patches(resized(pictures[0], 56 * 84, 56 * 84))
+    pixels, grid = patches(resized(pictures[:1], 56 * 84, 56 * 84))
     with torch.no_grad():
         states = network(
             input_ids=ids, position_ids=torch.arange(ids.shape[1]).expand(3, 1, -1), pixel_values=pixels,

@@ -1,4 +1,4 @@
-"""docs/real-rewards.md names every reward of real pictures, with the range and the hub id that it has."""
+"""docs/real-rewards.md names every reward of real pictures, with its range, hub id, licence and commit."""
 
 import inspect
 import re
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from paretune.rewards.base import find_reward
-from paretune.rewards.photo.published import PINNED
+from paretune.rewards.pinned import PINNED
 from paretune.rewards.table import REWARDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "real-rewards.md").read_text(encoding="utf-8")
 ROWS = {
     found[1]: [cell.strip() for cell in found[2].split("|")]
     for found in re.finditer(r"^\| `(\w+)` \| (.+) \|$", PAGE, re.MULTILINE)
-    if found[2].count("|") == 4
+    if found[2].count("|") == 5
 }
 PHOTO = {name for name, place in REWARDS.items() if ".photo." in place}
 
@@ -26,7 +26,8 @@ def test_every_reward_of_pictures_has_a_row() -> None:
 @pytest.mark.parametrize("name", sorted(PHOTO))
 def test_a_row_tells_range_and_model(name: str) -> None:
     made = find_reward(name)
-    _, told, hub, commit, _ = ROWS[name]
+    _, told, hub, licence, commit, _ = ROWS[name]
+    assert licence
     low, high = made.range
     assert told == ("unbounded" if high == float("inf") else f"{low:g}..{high:g}")
     for option, value in inspect.signature(made).parameters.items():

@@ -19,7 +19,7 @@ from paretune.records.labels import prompt_key
 from paretune.report import write_report
 from paretune.report.card import reward_card
 from paretune.report.read import read_run
-from paretune.stages.reward_card import compressed, variants
+from paretune.stages.reliability import compressed, variants
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 
@@ -84,6 +84,7 @@ def test_what_should_agree_and_does_not_is_told() -> None:
     assert found["jpeg"] == {"correlation": pytest.approx(-1), "change": pytest.approx(0.65)}
     told = unreliable("ocr", found)
     assert told == ["ocr: JPEG at quality 75 changes its score by 0.65 on average (correlation -1.00)"]
+    assert unreliable("r", {"again": reliability(first, first + 1e-7)}) == []  # rounding
     assert unreliable("r", {"again": reliability(first, first + 0.1), "flip": found["jpeg"]}) == [
         "r: scoring the same sample again changes its score by 0.1 on average (correlation 1.00)"
     ]

@@ -11,7 +11,7 @@ import torch
 from paretune.config import RewardConfig
 from paretune.planning.methods import build_plan
 from paretune.recipes import parse_config
-from paretune.rewards.base import load_reward, reward_of, score_samples
+from paretune.rewards.base import check_head, load_reward, reward_of, score_samples
 from paretune.rewards.heads import HeadReward
 from paretune.stages.map import MapJob, expert_inputs
 from paretune.stages.prompt_checks import check_prompts
@@ -96,12 +96,37 @@ def test_our_own_classes_may_have_heads_too(monkeypatch: pytest.MonkeyPatch) -> 
         def score(self, samples: Any, prompts: Any) -> dict[str, Any]:
             return {"x": torch.ones(len(prompts)), "y": torch.zeros(len(prompts))}
 
-    monkeypatch.setattr("paretune.rewards.base.load_reward", lambda *_, **__: Own())
+    monkeypatch.setattr("paretune.rewards.base.find_reward", lambda *_: Own)
     section = RewardConfig(reward="length", prompts="a", eval_prompts="b", head="y")
     reward = reward_of(section, "mine")
     assert isinstance(reward, HeadReward)
     assert score_samples(reward, DRAWN, PROMPTS).tolist() == [0, 0, 0, 0]
     assert not reward.higher_is_better
+    with pytest.raises(ParetuneError, match=r"rewards\.mine: length gives several values; say which"):
+        reward_of(section.model_copy(update={"head": None}), "mine")
+    monkeypatch.setattr(Own, "usual_head", "x", raising=False)
+    usual = reward_of(section.model_copy(update={"head": None}), "mine")
+    assert score_samples(usual, DRAWN, PROMPTS).tolist() == [1, 1, 1, 1]
+    assert (usual.name, load_reward("length", head="y").name) == ("mine", "own")
+
+
+def test_a_model_of_ours_outlives_its_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One prompt set's reward is gone before the next one's is made."""
+    made: list[float] = []
+
+    class Own:
+        name, range, higher_is_better, heads, usual_head = "own", (0.0, 1.0), True, ("x", "y"), "x"
+
+        def __init__(self, gain: float = 1.0) -> None:
+            made.append(gain)
+
+        def score(self, samples: Any, prompts: Any) -> dict[str, Any]:
+            return {"x": torch.ones(len(prompts)), "y": torch.zeros(len(prompts))}
+
+    monkeypatch.setattr("paretune.rewards.base.find_reward", lambda *_: Own)
+    for head in ("x", "y", "x"):
+        score_samples(load_reward("length", head=head, gain=3.0), DRAWN, PROMPTS)
+    assert made == [3.0]
 
 
 @pytest.mark.parametrize(
@@ -130,10 +155,19 @@ def test_undeclared_heads_are_told_at_the_first_call(file: Path) -> None:
         score_samples(load_reward(f"{file}:undeclared"), DRAWN, PROMPTS)
 
 
-def test_a_head_of_a_reward_with_one_value_is_one_line() -> None:
-    section = RewardConfig(reward="pictures.contrast", prompts="a", eval_prompts="b", head="x")
-    with pytest.raises(ParetuneError, match="returned a Tensor, not the values of each head by its name"):
-        score_samples(reward_of(section, "x"), torch.rand(1, 3, 32, 32), [Prompt("a red circle")])
+@pytest.mark.parametrize("reward", ["pictures.contrast", "aesthetic"])  # aesthetic has an option head
+def test_a_head_of_a_reward_with_one_value_is_one_line(reward: str) -> None:
+    section = RewardConfig(reward=reward, prompts="a", eval_prompts="b", head="x")
+    with pytest.raises(ParetuneError, match=f"rewards.mine.head: {reward} gives one value and has no heads"):
+        reward_of(section, "mine")
+
+
+def test_a_head_of_ours_is_told_before_its_model_is_loaded() -> None:
+    section = RewardConfig(reward="videoalign", prompts="a", eval_prompts="b", head="vq")
+    told = r"rewards\.mine\.head: videoalign has no head 'vq'; its heads: VQ, MQ, TA, overall"
+    with pytest.raises(ParetuneError, match=told):
+        reward_of(section, "mine")
+    check_head("videoalign", "VQ")
 
 
 def test_the_head_counts_in_digests_and_none_leaves_them_alone(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ ANY = {"pictures.preference", "pictures.preference_judge", "pictures.vqa", "pick
        "length", "repetition", "positivity", "reading_ease", "brevity", "distinct", "clean",
        "perplexity", "vbench_flicker"}  # fmt: skip
 PHOTO = {"hpsv2", "clipscore", "aesthetic", "imagereward", "mps", "hpsv3", "vqascore", "unified_reward",
-         "diversity", "geneval2"}  # fmt: skip
+         "diversity", "geneval2", "deqa"}  # fmt: skip
 ANY |= PHOTO
 # Those that load a network or ask a server for any prompt. VideoAlign's check asks for no record.
 NETWORKS = PHOTO | {

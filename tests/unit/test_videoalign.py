@@ -12,9 +12,11 @@ import torch
 from paretune.recipes import parse_config
 from paretune.rewards.base import RewardError, load_reward, reward_of, score_samples
 from paretune.rewards.clips import videoalign
-from paretune.rewards.clips.qwen2vl import MEAN, STD, frame_numbers, frame_size, patches, resized
-from paretune.rewards.clips.videoalign import TEMPLATE, VideoAlign, VideoReward, new_name
-from paretune.types import ParetuneError, Prompt
+from paretune.rewards.clips.frames import LEAST_PIXELS, frame_numbers
+from paretune.rewards.clips.videoalign import TEMPLATE, VideoAlign, new_name
+from paretune.rewards.heads import HeadReward
+from paretune.rewards.qwen_vision import CHAT, MEAN, STD, fitting_size, patches, resized
+from paretune.types import ParetuneError, Prompt, Reward
 from tests.clip_models import make_qwen_base, make_video_reward
 
 PROMPTS = [Prompt("a dog runs"), Prompt("a dog")]
@@ -32,9 +34,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return base, folder
 
 
-def reward(model: tuple[Path, Path], head: str = "VQ", **options: object) -> VideoAlign:
+def reward(model: tuple[Path, Path], head: str = "VQ", **options: object) -> Reward:
     base, folder = model
-    return VideoAlign(head, model=str(folder), base=str(base), dtype="float32", **options)  # type: ignore[arg-type]
+    return load_reward("videoalign", head=head, model=str(folder), base=str(base), dtype="float32", **options)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +56,12 @@ def test_frames_are_those_of_smart_nframes(total: int, rate: float, expected: li
 
 def test_frame_sizes_are_those_of_smart_resize() -> None:
     """vision_process.py, with the published max_frame_pixels of 200704 and min_pixels of 128 * 28 * 28."""
-    assert frame_size(480, 480, 200704) == (448, 448)
-    assert frame_size(480, 832, 200704) == (336, 588)
-    assert frame_size(240, 416, 200704) == (252, 420)  # 240 / 28 is rounded to 9
-    assert frame_size(100, 100, 200704) == (336, 336)  # too small: enlarged
+    assert fitting_size(480, 480, LEAST_PIXELS, 200704) == (448, 448)
+    assert fitting_size(480, 832, LEAST_PIXELS, 200704) == (336, 588)
+    assert fitting_size(240, 416, LEAST_PIXELS, 200704) == (252, 420)  # 240 / 28 is rounded to 9
+    assert fitting_size(100, 100, LEAST_PIXELS, 200704) == (336, 336)  # too small: enlarged
     with pytest.raises(ParetuneError, match="too long and narrow"):
-        frame_size(10, 3000, 200704)
+        fitting_size(10, 3000, LEAST_PIXELS, 200704)
 
 
 def test_patches_are_those_of_transformers() -> None:
@@ -75,7 +77,7 @@ def test_patches_are_those_of_transformers() -> None:
 
 
 def test_frames_are_whole_numbers_at_their_size() -> None:
-    pixels = resized(clips(1)[0], 200704)
+    pixels = resized(clips(1)[0], LEAST_PIXELS, 200704)
     assert pixels.shape == (9, 3, 252, 420)  # enlarged to 128 * 28 * 28 pixels at least
     assert torch.equal(pixels, pixels.round())
 
@@ -116,9 +118,9 @@ def test_heads_are_read_at_their_tokens_with_adapters_and_plain_positions(model:
     network.load_state_dict(state)
 
     clip = clips(1)
-    pixels, grid = patches(resized(clip[0][frame_numbers(9, 24.0, 2.0)], 200704))
-    text = videoalign.CHAT.format(
-        clip=videoalign.CLIP_TOKEN * (grid[0] * grid[1] * grid[2] // 4),
+    pixels, grid = patches(resized(clip[0][frame_numbers(9, 24.0, 2.0)], LEAST_PIXELS, 200704))
+    text = CHAT.format(
+        seen=videoalign.CLIP_TOKEN * (grid[0] * grid[1] * grid[2] // 4),
         text=TEMPLATE.format(text_prompt="a dog runs"),
     )
     ids = tokenizer(text, return_tensors="pt").input_ids
@@ -140,16 +142,15 @@ def test_heads_are_read_at_their_tokens_with_adapters_and_plain_positions(model:
 
 def test_three_rewards_score_a_clip_once(model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    own = VideoReward._one
+    own = VideoAlign._one
 
-    def counted(self: VideoReward, clip: torch.Tensor, prompt: str) -> torch.Tensor:
+    def counted(self: VideoAlign, clip: torch.Tensor, prompt: str) -> torch.Tensor:
         seen.append(prompt)
         return own(self, clip, prompt)
 
-    monkeypatch.setattr(VideoReward, "_one", counted)
-    scores = {
-        head: reward(model, head, rate=8.0).score(clips(), PROMPTS) for head in ("VQ", "MQ", "TA", "overall")
-    }
+    monkeypatch.setattr(VideoAlign, "_one", counted)
+    rewards = {head: reward(model, head, rate=8.0) for head in ("VQ", "MQ", "TA", "overall")}
+    scores = {head: own.score(clips(), PROMPTS) for head, own in rewards.items()}
     assert seen == ["a dog runs", "a dog"]
     total = scores["VQ"] + scores["MQ"] + scores["TA"]
     torch.testing.assert_close(scores["overall"], total)
@@ -168,15 +169,19 @@ def test_the_recipe_names_the_head_as_of_any_reward(model: tuple[Path, Path]) ->
     base, folder = model
     options = {"model": str(folder), "base": str(base), "dtype": "float32"}
 
-    def named(head: str) -> VideoAlign:
+    def named(head: str | None) -> Reward:
         section = {"reward": "videoalign", "prompts": "p.txt", "eval_prompts": "p.txt", "head": head}
         config = parse_config({"rewards": {"mine": {**section, "options": options}}}, "x")
-        found = reward_of(config.rewards["mine"], "mine")
-        assert isinstance(found, VideoAlign)
-        return found
+        return reward_of(config.rewards["mine"], "mine")
 
-    quality = named("VQ").score(clips(1), PROMPTS[:1])
-    assert torch.equal(quality, reward(model, "VQ").score(clips(1), PROMPTS[:1]))
+    quality = named("VQ")
+    assert isinstance(quality, HeadReward)
+    assert quality.name == "mine"
+    told = quality.score(clips(1), PROMPTS[:1])
+    assert torch.equal(told, reward(model, "VQ").score(clips(1), PROMPTS[:1]))
+    usual, overall = (named(head).score(clips(1), PROMPTS[:1]) for head in (None, "overall"))
+    assert torch.equal(usual, overall)
+    assert not torch.equal(usual, told)
     with pytest.raises(ParetuneError, match="no head 'quality'; its heads: VQ, MQ, TA, overall"):
         named("quality")
 

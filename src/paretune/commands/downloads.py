@@ -24,6 +24,13 @@ KNOWN = {
     "yuvalkirstain/PickScore_v1": 3.94e9,
     "Ray2333/gpt2-large-helpful-reward_model": 3.1e9,
     "facebook/dino-vitb16": 0.343e9,
+    "zhiyuanyou/DeQA-Score-Mix3": 16.41e9,
+    "RE-N-Y/hpsv21": 3.94e9,
+    "RE-N-Y/mpsv1": 4.42e9,
+    "RE-N-Y/ImageReward": 1.79e9,
+    "RE-N-Y/laion-aesthetic": 1.22e9,
+    "facebook/mask2former-swin-small-coco-instance": 0.276e9,
+    "RLHFlow/ArmoRM-Llama3-8B-v0.1": 15.04e9,
     "deepmind/optical-flow-perceiver": 0.164e9,
 }
 
@@ -105,7 +112,7 @@ def _rewards(config: RunConfig) -> Iterator[Download]:
             if place in CONVERTED:
                 yield Download(what, place, "fetched", CONVERTED[place].size, False, is_converted(place))
             elif place not in FETCHED:
-                commit = revision_of(place, options)
+                commit = revision_of(spec, option, options)
                 yield _model(what, place, KNOWN.get(place), option in SMALL, commit)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 SATURATED, AT_WORST, SAME_GROUPS = 0.5, 0.8, 0.5  # shares from which a line says that little can be learned
 FEW_WITHIN = 0.1  # the share of the variance within prompts below which it is said
 UNRELIABLE, SAME_ORDER, CONFLICT, DEAF = 0.8, 0.95, -0.3, 0.2  # correlations
+ROUNDING = 1e-6  # a change of scores up to which it is that of another batch of the same samples
 # Variants of a sample that a reward should score alike; a flip may rightly change sides and words.
 SHOULD_AGREE = {
     "again": "scoring the same sample again", "jpeg": "JPEG at quality 75", "space": "a blank at the end",
@@ -126,7 +127,8 @@ def unreliable(name: str, found: Mapping[str, Mapping[str, float | None]]) -> li
     for variant, words in SHOULD_AGREE.items():
         at = found.get(variant, {})
         correlation, change = at.get("correlation"), at.get("change") or 0.0
-        if change > 1e-9 and (variant == "again" or (correlation is not None and correlation < UNRELIABLE)):
+        loose = correlation is not None and correlation < UNRELIABLE
+        if change > ROUNDING and (variant == "again" or loose):
             by = "" if correlation is None else f" (correlation {correlation:.2f})"
             told.append(f"{name}: {words} changes its score by {change:.3g} on average{by}")
     return told

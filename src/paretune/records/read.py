@@ -166,6 +166,30 @@ class Index(TypedDict):
     prompts: list[Shown]
 
 
+class Change(TypedDict):
+    """How the scores of changed samples follow those of the samples; see `ops.reward_card.reliability`."""
+
+    correlation: Number | None
+    change: Number | None
+
+
+@with_config(ConfigDict(extra="allow"))
+class Steadiness(TypedDict):
+    """A scorer of evaluation/base/reliability.json."""
+
+    prompt_set: Text
+    kind: Text
+    reward: Text
+    seconds: Annotated[Number, Field(ge=0)] | None
+    reliability: dict[Text, Change]
+
+
+class Reliability(TypedDict):
+    """evaluation/base/reliability.json."""
+
+    scorers: list[Steadiness]
+
+
 _MEASURED = TypeAdapter(list[Measured])
 _EPOCHS = TypeAdapter(list[Epoch])
 _CANDIDATES = TypeAdapter(list[Candidate])
@@ -173,6 +197,7 @@ _PHASES = TypeAdapter(list[Phase])
 _SUMMARY = TypeAdapter(Summary)
 _AGREEMENT = TypeAdapter(Agreement)
 _INDEX = TypeAdapter(Index)
+_RELIABILITY = TypeAdapter(Reliability)
 
 
 def read_evaluation(path: Path, torn: Callable[[], None] | None = None) -> list[Row]:
@@ -216,6 +241,11 @@ def read_summary(path: Path, needed: Sequence[str] = ("rewards", "methods")) -> 
 def read_diagnostics(path: Path) -> Row:
     """diagnostics.json of a round: how its experts agree."""
     return _read(_AGREEMENT, path, f"delete {path.parent} and resume to make it again")
+
+
+def read_reliability(path: Path) -> list[Row]:
+    """How reliable each scorer was on the base's samples, and what a sample cost it."""
+    return _read(_RELIABILITY, path, f"delete {path.parent} and resume to make it again")["scorers"]
 
 
 def read_index(path: Path) -> Row:

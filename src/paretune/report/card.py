@@ -1,6 +1,6 @@
 """The reward card of a run's page: what its rewards and judges said about the base's evaluated samples.
 
-`paretune check-rewards` adds what needs the samples themselves: reliability and cost.
+Reliability and cost are those that the run noted when it measured the base (`stages.reliability`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from paretune.ops.reward_card import Scored, card
-from paretune.records.labels import prompt_key
+from paretune.ops.reward_card import Scored, card, unreliable
+from paretune.records.labels import labels, prompt_key
 
 from .gains import higher_is_better, number
 from .palette import method_look
@@ -21,8 +21,11 @@ from .read import Run
 COLUMNS = (
     ("mean", "mean", ""), ("std", "spread", "std"), ("at_low", "at low", "end of the range"),
     ("at_high", "at high", "end of the range"), ("same_groups", "same", "prompts without differences"),
-    ("within", "within", "prompts, of the variance"),
+    ("within", "within", "prompts, of the variance"), ("again", "again", "change of the same sample"),
+    ("jpeg", "JPEG", "correlation after it"), ("flip", "flip", "correlation after it"),
+    ("space", "blank", "correlation after it"), ("ms", "cost", "ms a sample"),
 )  # fmt: skip
+NUMBERS, SHARES = {"mean", "std", "again", "ms"}, {"at_low", "at_high", "same_groups", "within"}
 NONE = "–"
 
 
@@ -41,11 +44,12 @@ def reward_card(run: Run) -> dict[str, Any] | None:
     for key, row in zip(keys, rows, strict=True):
         values[row["reward"]][place[key]] = row["value"]
     made = card([_scored(run, name, values[name]) for name in names], groups)
-    columns = [c for c in COLUMNS if any(own[c[0]] is not None for own in made["scorers"].values())]
+    _steady(run, made)
+    columns = [c for c in COLUMNS if any(own.get(c[0]) is not None for own in made["scorers"].values())]
     lines = [_line(name, own, [key for key, *_ in columns]) for name, own in made["scorers"].items()]
     return {
         **made, "columns": columns, "lines": lines, "cells": _cells(made), "normalised": _normalised(run),
-        "alone": len(place) == len(prompts),
+        "alone": len(place) == len(prompts), "steady": bool(run.reliability),
     }  # fmt: skip
 
 
@@ -59,13 +63,29 @@ def _scored(run: Run, name: str, values: np.ndarray) -> Scored:
     )  # fmt: skip
 
 
+def _steady(run: Run, made: dict[str, Any]) -> None:
+    """Add how reliable scorers are and what they cost, and a line about each that is not reliable."""
+    renamed = labels((row["prompt_set"], row["kind"], row["reward"]) for row in run.reliability)
+    for row in run.reliability:
+        name = renamed.get((row["prompt_set"], row["kind"], row["reward"]), row["reward"])
+        if (own := made["scorers"].get(name)) is None:
+            continue
+        found = row["reliability"]
+        own |= {key: at["correlation"] for key, at in found.items()}
+        own["again"] = found["again"]["change"] if "again" in found else None
+        own["ms"] = None if row["seconds"] is None else 1000 * row["seconds"]
+        made["notes"] += unreliable(name, found)
+
+
 def _line(name: str, own: dict[str, Any], keys: list[str]) -> dict[str, Any]:
-    cells = [number(own[key]) if key in ("mean", "std") else _share(own[key]) for key in keys]
+    cells = [_cell(key, own.get(key)) for key in keys]
     return {"name": name, "kind": f"judge of {own['of']}" if own["of"] else own["kind"], "cells": cells}
 
 
-def _share(value: float | None) -> str:
-    return NONE if value is None else f"{value:.0%}"
+def _cell(key: str, value: float | None) -> str:
+    if value is None:
+        return NONE
+    return number(value) if key in NUMBERS else f"{value:.0%}" if key in SHARES else f"{value:+.2f}"
 
 
 def _normalised(run: Run) -> dict[str, Any] | None:

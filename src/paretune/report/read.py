@@ -16,6 +16,7 @@ from paretune.records.read import (
     read_index,
     read_metrics,
     read_object,
+    read_reliability,
     read_summary,
     read_value,
 )
@@ -47,7 +48,10 @@ class Sample:
 
 @dataclass
 class Run:
-    """The tables of a run. metrics: (stage, reward) -> rows, where a stage is `round-1`, .. or `soup`."""
+    """The tables of a run. metrics: (stage, reward) -> rows, where a stage is `round-1`, .. or `soup`.
+
+    reliability: of each scorer on the base's samples; runs of earlier versions have none.
+    """
 
     name: str
     config: str = ""
@@ -56,6 +60,7 @@ class Run:
     metrics: dict[tuple[str, str], list[Row]] = field(default_factory=dict)
     diagnostics: dict[int, Diagnostics] = field(default_factory=dict)
     evaluation: list[Row] = field(default_factory=list)
+    reliability: list[Row] = field(default_factory=list)
     summary: Summary = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     sample_methods: list[str] = field(default_factory=list)
@@ -83,6 +88,8 @@ def read_run(folder: Path) -> Run:
     rows = folder / "evaluation.jsonl"
     run.evaluation = _read(rows, lambda path: read_evaluation(path, _torn(path, note)), [], note)
     _name_apart(run)
+    if os.path.lexists(steady := folder / "evaluation" / "base" / "reliability.json"):
+        run.reliability = read_reliability(steady)
     for stage in _stages(folder):
         _read_stage(run, stage)
     if not run.metrics:

@@ -6,7 +6,6 @@ scores are float32 [B].
 
 from __future__ import annotations
 
-import inspect
 import math
 import signal
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from .checks import applies_to
 from .deadline import Late, within
 from .errors import LATE, RewardError, RewardTimeout, one_line
 from .errors import failure as _line
-from .heads import HeadReward, Scorer, Values, checked_heads, declared_heads, shared_scorer
+from .heads import HeadReward, Scorer, Values, checked_heads, declared_heads, shared_scorer, unknown_head
 from .importing import Modules, neighbours, resolve
 from .printing import prints_to_stderr
 from .scores import checked_scores, own_prompts, own_samples
@@ -38,12 +37,14 @@ __all__ = [
     "RewardTimeout",
     "applies_to",
     "build_reward",
+    "check_head",
     "check_spec",
     "find_reward",
     "is_own",
     "load_reward",
     "one_line",
     "oriented",
+    "registered_reward",
     "reward_file",
     "reward_of",
     "score_all",
@@ -64,15 +65,29 @@ def load_reward(spec: str, name: str | None = None, **options: Any) -> Reward:
     A reward that is not paretune's own is loaded and called in a process of its own (`apart.RewardApart`).
     Raises ParetuneError for an unknown name, a missing file or module, unfit options, or what is no reward.
     """
-    return RewardApart(spec, name, options) if is_own(spec) else build_reward(spec, name, options)
+    return RewardApart(spec, name, options) if is_own(spec) else registered_reward(spec, name, options)
+
+
+def registered_reward(spec: str, name: str | None, options: dict[str, Any]) -> Reward:
+    """A reward of `REWARDS`, in this process; of one with several heads that which the option `head` names.
+
+    Without that option the usual one.
+    """
+    target = find_reward(spec)
+    usual = getattr(target, "usual_head", None)
+    if usual is None:
+        return build_reward(spec, name, options)
+    rest = {key: value for key, value in options.items() if key != "head"}
+    head = options.get("head", usual)
+    check_head(spec, head)
+    return _head_reward(spec, rest, head, name or target.name)
 
 
 def reward_of(own: RewardConfig, name: str) -> Reward:
     """The reward `name` of a recipe: what its section names, and of that the head that it names, if any.
 
-    Rewards with a head share their scorer (`heads`); some of paretune's own take the head as an option, and
-    share their model themselves (`once`). Raises ParetuneError as `load_reward` does, for a head
-    that does not exist, and for a reward of several heads of which none is named.
+    Rewards with a head share their scorer (`heads`). Raises ParetuneError as `load_reward` does, for a head
+    that does not exist, and for a reward of several heads of which none is named and none is usual.
     """
     if own.head is None:
         reward = load_reward(own.reward, name=name, **own.options)
@@ -82,16 +97,36 @@ def reward_of(own: RewardConfig, name: str) -> Reward:
                 f"of {', '.join(heads)}"
             )
         return reward
-    if not is_own(own.reward) and "head" in inspect.signature(find_reward(own.reward)).parameters:
-        return load_reward(own.reward, name=name, **{**own.options, "head": own.head})
+    if is_own(own.reward):
+        return _head_reward(own.reward, own.options, own.head, name)
+    check_head(own.reward, own.head, f"rewards.{name}.head: ")
+    rest = {key: value for key, value in own.options.items() if key != "head"}
+    return _head_reward(own.reward, rest, own.head, name)
 
+
+def check_head(spec: str, head: Any, where: str = "") -> None:
+    """Raise ParetuneError where a reward of paretune's own has no such head. Loads no model.
+
+    where: begins the message. The heads of a reward of somebody's own are known once it is loaded.
+    """
+    if is_own(spec):
+        return
+    heads = declared_heads(find_reward(spec))
+    if heads is None:
+        raise ParetuneError(f"{where}{spec} gives one value and has no heads: leave the head out")
+    if head not in heads:
+        raise ParetuneError(f"{where}{spec} {unknown_head(head, heads)}")
+
+
+def _head_reward(spec: str, options: dict[str, Any], head: str, name: str) -> HeadReward:
     def load() -> Scorer:
-        inner = load_reward(own.reward, **own.options)
-        if isinstance(inner, RewardApart):
-            return Scorer(inner, inner.scored_heads)
+        if is_own(spec):
+            apart = RewardApart(spec, None, options)
+            return Scorer(apart, apart.scored_heads)
+        inner = build_reward(spec, None, options)
         return Scorer(inner, lambda samples, prompts, seconds: score_heads(inner, samples, prompts, seconds))
 
-    return HeadReward(shared_scorer(own.reward, own.options, load), own.head, name)
+    return HeadReward(shared_scorer(spec, options, load, keep=not is_own(spec)), head, name)
 
 
 def is_own(spec: str) -> bool:

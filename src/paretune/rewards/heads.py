@@ -2,7 +2,8 @@
 
 Such a reward returns {head: B values} instead of B values. It may declare `heads`, a sequence of names or
 {name: (least, greatest)}, so that a wrong name is told before anything is trained. Rewards of a recipe that
-name the same scorer with the same options share it: it is loaded once, and scores a sample once.
+name the same scorer with the same options share it: it is loaded once, and scores a sample once. One of
+paretune's own declares `usual_head` too, which is meant where no head is named.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import math
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,14 +101,22 @@ class HeadReward:
 
 
 _scorers: weakref.WeakValueDictionary[str, Scorer] = weakref.WeakValueDictionary()
+_kept: deque[Scorer] = deque(maxlen=4)  # that outlive their rewards: a model is loaded once in a process
 
 
-def shared_scorer(spec: str, options: Mapping[str, Any], load: Callable[[], Scorer]) -> Scorer:
-    """The scorer of a spec and its options that somebody has already, or a new one."""
+def shared_scorer(
+    spec: str, options: Mapping[str, Any], load: Callable[[], Scorer], keep: bool = False
+) -> Scorer:
+    """The scorer of a spec and its options that somebody has already, or a new one.
+
+    keep: whether a new one outlives the rewards that share it, until a few others came after it.
+    """
     key = json.dumps([spec, options], sort_keys=True, default=str)
     scorer = _scorers.get(key)
     if scorer is None:
         _scorers[key] = scorer = load()
+        if keep:
+            _kept.append(scorer)
     return scorer
 
 

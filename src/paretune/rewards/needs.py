@@ -35,10 +35,15 @@ def models_of(spec: str, options: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for name, value in told.items() if value in CONVERTED or _is_hub_id(value)}
 
 
-def revision_of(place: str, options: Mapping[str, Any]) -> str | None:
-    """The commit of a model that a reward reads, None for the newest one."""
-    said = options.get("revision")
-    return said if isinstance(said, str) else PINNED.get(place)
+def revision_of(spec: str, option: str, options: Mapping[str, Any]) -> str | None:
+    """The commit that a reward reads of the model of one of its options, None for the newest one.
+
+    `revision` is the commit of the model that the reward names first in its signature.
+    """
+    said, first = options.get("revision"), next(iter(models_of(spec, {})), option)
+    if isinstance(said, str) and option == first:
+        return said
+    return PINNED.get(models_of(spec, options).get(option, ""))
 
 
 def medium_of_reward(spec: str) -> str | None:

@@ -30,6 +30,7 @@ REWARDS: dict[str, str] = {
     "geneval2": f"{_HERE}.photo.geneval2:GenEval2",
     "diversity": f"{_HERE}.photo.diversity:Diversity",
     "unified_reward": f"{_HERE}.photo.unified_reward:UnifiedReward",
+    "deqa": f"{_HERE}.photo.deqa:DeQA",
     "likeness": f"{_HERE}.photo.likeness:Likeness",
     "videoalign": f"{_HERE}.clips.videoalign:VideoAlign",
     "vbench_flicker": f"{_HERE}.clips.vbench:Flicker",

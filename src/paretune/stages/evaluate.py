@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..adapters.store import adapter_hash
@@ -34,11 +35,13 @@ from ..records.read import read_evaluation
 from ..reward_tokens.files import read_token
 from ..reward_tokens.pipelines import Scaled, resolve
 from ..reward_tokens.spec import TokenUse
-from ..rewards.base import applies_to, score_samples
+from ..rewards.base import applies_to
 from ..rewards.identity import options_identity
 from ..samples.media import medium_of
 from ..types import ParetuneError, Prompt, Reward, Samples, Stopped, take
 from .luggage import Job
+from .reliability import FILE as RELIABILITY
+from .reliability import Reliability, Scoring, scored
 from .scorers import Scale, besides, evaluate_inputs, named, recorded, scale_of, scorers_of
 from .shown_inputs import shown_prompts
 
@@ -129,6 +132,7 @@ def evaluate_subject(
     rows: list[dict[str, Any]] = []
     scales: list[Scale] = []
     shown: list[str] = []
+    again = Reliability(report) if subject.name == "base" else None
     for done, (name, reward_config) in enumerate(config.rewards.items()):
         if should_stop():
             raise Stopped
@@ -137,12 +141,18 @@ def evaluate_subject(
             samples = draw(policy, config, prompts, derive_seed(config.evaluate.seed, name), tokens)
         for kind, scorer in scorers_of(config, name):
             scales.append(scale_of(name, kind, scorer))
-            rows += _score(job, scales[-1], scorer, prompts, samples)
+            first = _score(job, scales[-1], scorer, prompts, samples)
+            rows += _rows(job, scales[-1], first)
+            if again is not None:
+                again.note(name, kind, scorer, first)
         shown += _save_samples(folder, name, samples, config)
         report({"folder": subject.folder, "update": done + 1, "epochs": len(config.rewards)})
     write_rows(folder / "rows.jsonl", rows)
+    if again is not None:
+        again.write(folder)
     facts = {"subject": asdict(subject), **recorded(scales)}
-    write_manifest(folder, "evaluation", inputs, ["rows.jsonl", *shown], place=subject.folder, **facts)
+    files = ["rows.jsonl", *shown]
+    write_manifest(folder, "evaluation", inputs, files, [RELIABILITY], place=subject.folder, **facts)
     return subject.folder
 
 
@@ -194,16 +204,21 @@ def draw(
 
 def _score(
     job: EvaluateJob, scale: Scale, scorer: Reward, prompts: tuple[Prompt, ...], drawn: Samples
-) -> list[dict[str, Any]]:
-    """The rows of one scorer on one prompt set."""
-    subject, settings = job.subject, job.config
+) -> Scoring:
+    """What one scorer says on one prompt set."""
+    settings = job.config
     samples = settings.evaluate.samples
     fit = [i for i, prompt in enumerate(prompts) if applies_to(scorer, prompt)]
     if scale.kind == "untargeted":  # it was not made for this prompt set and may not apply to some prompts
         prompts = tuple(prompts[i] for i in fit)
         drawn = take(drawn, torch.tensor([i * samples + j for i in fit for j in range(samples)]).long())
     repeated = [p for p in prompts for _ in range(samples)]
-    values = score_samples(scorer, drawn, repeated, timeout=settings.executor.reward_timeout)
+    groups = np.repeat(np.arange(len(prompts)), samples)
+    return scored(scorer, drawn, repeated, groups, settings.executor.reward_timeout)
+
+
+def _rows(job: EvaluateJob, scale: Scale, first: Scoring) -> list[dict[str, Any]]:
+    subject, samples = job.subject, job.config.evaluate.samples
     return [
         {
             "method": subject.method, "round": subject.round, "preference": list(subject.preference),
@@ -212,7 +227,7 @@ def _score(
             **({"lattice": True} if subject.lattice else {}),
             **({"image": picture_hash(image)} if (image := picture_of(prompt.text)) else {}),
         }
-        for i, (prompt, value) in enumerate(zip(repeated, values.tolist(), strict=True))
+        for i, (prompt, value) in enumerate(zip(first.prompts, first.values.tolist(), strict=True))
     ]  # fmt: skip
 
 

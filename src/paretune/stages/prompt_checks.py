@@ -19,7 +19,7 @@ from ..data.sets import PREFIX as SET
 from ..inputs.pictures import first_unreadable, picture_of
 from ..models.detect import family_of
 from ..models.family import misfit
-from ..rewards.base import check_spec, find_reward, is_own, load_reward, reward_file, reward_of
+from ..rewards.base import check_head, check_spec, find_reward, is_own, load_reward, reward_file, reward_of
 from ..rewards.checks import Check, applies_to, first_refused, refusal
 from ..rewards.trust import is_code
 from ..training.trainers import objective_check
@@ -84,6 +84,8 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
             load_prompts(file)  # a file that holds no prompts is refused, whatever its reward checks
     check_pictures(config, [file for file in both if _is_near(file, missing)])
     for name, reward_config in config.rewards.items():
+        if reward_config.head is not None:
+            check_head(reward_config.reward, reward_config.head, f"rewards.{name}.head: ")
         both = [reward_config.prompts, reward_config.eval_prompts]
         scorers = [(f"reward {name}", reward_config.reward, both, reward_config.options)]
         if reward_config.judge and config.evaluate.judges:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import io
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..models.loading import open_policy
 from ..models.memory import memory_errors, to_measure
-from ..ops.reward_card import Scored, card, reliability, unreliable
+from ..ops.reward_card import Scored, card, unreliable
 from ..planning.plan import derive_seed
-from ..rewards.base import applies_to, score_samples
-from ..samples.files import as_bytes
+from ..rewards.base import applies_to
 from ..types import Prompt, Reward, Samples, take
 from .agreement import joined
 from .evaluate import draw
+from .reliability import scored, scored_again
 from .scorers import Kind, scorers_of
 
-QUALITY = 75  # of the JPEG
 CHECKED = 64  # samples of each scorer that are changed and scored again, at most
 Report = Callable[[dict[str, Any]], None]
 
@@ -60,7 +56,13 @@ def reward_card(
     beside: dict[str, dict[str, Any]] = {}
     for done, (kind, of, name, scorer) in enumerate(scorers, start=1):
         rows = [i for i, prompt in enumerate(drawn.prompts) if applies_to(scorer, prompt)]
-        values, seconds, steady = _measured(config, scorer, drawn, rows)
+        values, seconds, steady = np.full(len(drawn.prompts), np.nan), None, {}
+        if rows:
+            chosen, asked = take(drawn.samples, torch.tensor(rows)), [drawn.prompts[i] for i in rows]
+            timeout = config.executor.reward_timeout
+            first = scored(scorer, chosen, asked, drawn.groups[rows], timeout)
+            values[rows] = first.values
+            steady, seconds = scored_again(scorer, first, CHECKED)
         low, high = scorer.range
         found.append(Scored(name, values, low, high, scorer.higher_is_better, kind, of))
         beside[name] = {"seconds": seconds, "reliability": steady}
@@ -99,53 +101,3 @@ def _scorers(config: RunConfig) -> Iterator[tuple[Kind, str, str, Reward]]:
             if name not in names:
                 names.add(name)
                 yield kind, of, name, scorer
-
-
-def _measured(
-    config: RunConfig, scorer: Reward, drawn: Drawn, rows: Sequence[int]
-) -> tuple[np.ndarray, float | None, dict[str, dict[str, float | None]]]:
-    """The scores of all samples, the seconds a sample, and how changed samples are scored."""
-    values = np.full(len(drawn.prompts), np.nan)
-    if not rows:
-        return values, None, {}
-
-    def score(samples: Samples, chosen: Sequence[int]) -> tuple[np.ndarray, float]:
-        start = time.perf_counter()
-        asked = [drawn.prompts[i] for i in chosen]
-        scored = score_samples(scorer, samples, asked, timeout=config.executor.reward_timeout)
-        return scored.numpy().astype(np.float64), (time.perf_counter() - start) / len(chosen)
-
-    index = torch.tensor(rows)
-    values[list(rows)], seconds = score(take(drawn.samples, index), rows)
-    few = rows[:: -(-len(rows) // CHECKED)]  # evenly over the prompts
-    samples, first = take(drawn.samples, torch.tensor(few)), values[list(few)]
-    steady = {}
-    for name, change in variants(samples):
-        again, took = score(change, few)
-        seconds = min(seconds, took)
-        steady[name] = reliability(first, again)
-    return values, seconds, steady
-
-
-def variants(samples: Samples) -> Iterator[tuple[str, Samples]]:
-    """The samples once more, and changed in ways that a reward meets in the world.
-
-    Pictures and clips: after JPEG, and mirrored. Answers: with a blank behind them.
-    """
-    yield "again", samples
-    if isinstance(samples, torch.Tensor):
-        yield "jpeg", compressed(samples)
-        yield "flip", samples.flip(-1)
-    else:
-        yield "space", [f"{text} " for text in samples]
-
-
-def compressed(samples: torch.Tensor) -> torch.Tensor:
-    """Each picture, or each frame of clips, after JPEG. [.., 3, H, W] in [0, 1] -> the same."""
-    frames = as_bytes(samples.flatten(0, -4))
-    made = []
-    for frame in frames.movedim(1, -1).contiguous().numpy():
-        file = io.BytesIO()
-        Image.fromarray(frame).save(file, "JPEG", quality=QUALITY)
-        made.append(torch.from_numpy(np.array(Image.open(file).convert("RGB"))))
-    return torch.stack(made).movedim(-1, 1).float().div(255).view(samples.shape)

@@ -49,10 +49,13 @@ class SubjectConsistency:
 
     name, range, higher_is_better = "vbench_subject", (0.0, 1.0), True
 
-    def __init__(self, model: str = DINO, device: str | None = None) -> None:
+    def __init__(
+        self, model: str = DINO, device: str | None = None, revision: str | None = None
+    ) -> None:
         from transformers import ViTModel
 
-        self._network: Any = frozen(ViTModel, model, device, add_pooling_layer=False, **pinned(model))
+        commit = pinned(model, revision)
+        self._network: Any = frozen(ViTModel, model, device, add_pooling_layer=False, **commit)
 
     @torch.no_grad()
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
@@ -73,10 +76,12 @@ class BackgroundConsistency:
 
     name, range, higher_is_better = "vbench_background", (0.0, 1.0), True
 
-    def __init__(self, model: str = CLIP, device: str | None = None) -> None:
+    def __init__(
+        self, model: str = CLIP, device: str | None = None, revision: str | None = None
+    ) -> None:
         from transformers import CLIPModel
 
-        self._network: Any = frozen(CLIPModel, model, device)
+        self._network: Any = frozen(CLIPModel, model, device, **pinned(model, revision))
 
     @torch.no_grad()
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
@@ -97,11 +102,13 @@ class DynamicDegree:
 
     name, range, higher_is_better = "vbench_dynamic", (0.0, 1.0), True
 
-    def __init__(self, rate: float = 24.0, model: str = FLOW, device: str | None = None) -> None:
+    def __init__(
+        self, rate: float = 24.0, model: str = FLOW, device: str | None = None, revision: str | None = None
+    ) -> None:
         from transformers import PerceiverForOpticalFlow
 
         self._step = max(1, round(rate / SEEN_RATE))
-        self._network: Any = frozen(PerceiverForOpticalFlow, model, device)
+        self._network: Any = frozen(PerceiverForOpticalFlow, model, device, **pinned(model, revision))
 
     @torch.no_grad()
     def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:

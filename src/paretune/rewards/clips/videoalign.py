@@ -28,38 +28,33 @@ from paretune.types import ParetuneError, Prompt
 
 from ..checks import Checked
 from ..loaded import check_loaded
-from ..once import known_head, shared
 from ..pinned import pinned
-from .qwen2vl import frame_numbers, patches, resized
+from ..qwen_vision import CHAT, patches, resized
+from .frames import LEAST_PIXELS, frame_numbers
 
 HEADS = ("VQ", "MQ", "TA")
 TOKENS = tuple(f"<|{head}_reward|>" for head in HEADS)
 OVERALL = "overall"  # their sum, as the authors' code has it
 BASE = "Qwen/Qwen2-VL-2B-Instruct"
 TEMPLATE = files("paretune.rewards.clips").joinpath("videoalign_prompt.txt").read_text(encoding="utf-8")
-# Qwen2-VL's own chat template, for one turn of the user that holds a clip and a text.
-CHAT = (
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>{clip}"
-    "<|vision_end|>{text}<|im_end|>\n<|im_start|>assistant\n"
-)
 CLIP_TOKEN = "<|video_pad|>"
 
 
 class VideoAlign(Checked):
-    """One head of VideoAlign for clips; the model is loaded and a clip is scored once for all heads.
+    """VideoAlign's heads VQ, MQ and TA of clips, and overall, their sum: one pass gives all.
 
-    head: VQ, MQ, TA, or overall, their sum. rate: frames a second that the clips are made for (24 for
-    HunyuanVideo, 16 for Wan). model: "videoalign" for the published checkpoint, which `paretune fetch
-    videoalign` brings, or a folder like it. base: the Qwen2-VL whose configuration and tokenizer it has.
-    normalise: with the checkpoint's means and deviations, so that 0 is the mean of the authors' clips.
+    rate: frames a second that the clips are made for (24 for HunyuanVideo, 16 for Wan). model: "videoalign"
+    for the published checkpoint, which `paretune fetch videoalign` brings, or a folder like it. base: the
+    Qwen2-VL whose configuration and tokenizer it has. normalise: with the checkpoint's means and deviations,
+    so that 0 is the mean of the authors' clips.
     """
 
     name, higher_is_better = "videoalign", True
     range = (-float("inf"), float("inf"))
+    heads, usual_head = (*HEADS, OVERALL), OVERALL
 
     def __init__(
         self,
-        head: str = OVERALL,
         rate: float = 24.0,
         model: str = "videoalign",
         base: str = BASE,
@@ -67,35 +62,10 @@ class VideoAlign(Checked):
         dtype: str = "bfloat16",
         device: str | None = None,
     ) -> None:
-        self.head = known_head(self.name, head, (*HEADS, OVERALL))
-        if rate <= 0:
-            raise ParetuneError("videoalign: rate is a number of frames a second, above 0")
-        self._scored = shared(VideoReward, model, base, float(rate), normalise, dtype, device)
-
-    @staticmethod
-    def check(prompts: Sequence[Prompt]) -> None:
-        """Refuse a prompt that holds a token where the model's scores are read."""
-        for prompt in prompts:
-            if found := next((t for t in (*TOKENS, CLIP_TOKEN) if t in prompt.text), None):
-                raise ParetuneError(f"videoalign: the prompt {prompt.text[:60]!r} holds the token {found}")
-
-    def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """samples: [B, T, 3, H, W] in [0, 1], T from 2. Returns float32 [B]."""
-        if samples.ndim != 5:
-            raise ParetuneError("videoalign scores clips, [B, T, 3, H, W]")
-        return self._scored.score(self.head, samples, prompts)
-
-
-class VideoReward:
-    """The loaded model. See `VideoAlign` for the arguments."""
-
-    heads = (*HEADS, OVERALL)
-
-    def __init__(
-        self, model: str, base: str, rate: float, normalise: bool, dtype: str, device: str | None
-    ) -> None:
         from transformers import AutoTokenizer
 
+        if rate <= 0:
+            raise ParetuneError("videoalign: rate is a number of frames a second, above 0")
         folder = converted_folder(model) if model in CONVERTED else Path(model)
         self._settings = _settings(folder)
         self._tokenizer: Any = load(AutoTokenizer, base, f"videoalign: {base}", **pinned(base))
@@ -107,23 +77,33 @@ class VideoReward:
         self._merge: int = self._network.config.vision_config.spatial_merge_size
         self._network.eval().requires_grad_(False).to(self.device, kind)
         self._reward.requires_grad_(False).to(self.device, torch.float32)
-        self._rate, self._normalise = rate, normalise
+        self._rate, self._normalise = float(rate), normalise
+
+    @staticmethod
+    def check(prompts: Sequence[Prompt]) -> None:
+        """Refuse a prompt that holds a token where the model's scores are read."""
+        for prompt in prompts:
+            if found := next((t for t in (*TOKENS, CLIP_TOKEN) if t in prompt.text), None):
+                raise ParetuneError(f"videoalign: the prompt {prompt.text[:60]!r} holds the token {found}")
 
     @torch.no_grad()
-    def score_heads(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """[B, 4]: VQ, MQ, TA and their sum. One clip at a time."""
+    def score(self, samples: torch.Tensor, prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+        """samples: [B, T, 3, H, W] in [0, 1], T from 2. Returns float32 [B] of each head. One at a time."""
+        if samples.ndim != 5:
+            raise ParetuneError("videoalign scores clips, [B, T, 3, H, W]")
         rows = torch.stack([self._one(c, p.text) for c, p in zip(samples, prompts, strict=True)])
         if self._normalise and (own := self._settings.get("inference_config")):
             mean, std = (rows.new_tensor([own[f"{h}_{what}"] for h in HEADS]) for what in ("mean", "std"))
             rows = (rows - mean) / std
-        return torch.cat([rows, rows.sum(1, keepdim=True)], dim=1)
+        return {**dict(zip(HEADS, rows.T, strict=True)), OVERALL: rows.sum(1)}
 
     def _one(self, clip: torch.Tensor, prompt: str) -> torch.Tensor:
         data = self._settings["data_config"]
         seen = frame_numbers(len(clip), self._rate, data.get("fps") or 2.0, data.get("num_frames"))
-        pixels, grid = patches(resized(clip[seen].to(self.device), data["max_frame_pixels"]))
+        frames = clip[seen].to(self.device)
+        pixels, grid = patches(resized(frames, LEAST_PIXELS, data["max_frame_pixels"]))
         merged = grid[0] * grid[1] * grid[2] // self._merge**2
-        text = CHAT.format(clip=CLIP_TOKEN * merged, text=TEMPLATE.format(text_prompt=prompt))
+        text = CHAT.format(seen=CLIP_TOKEN * merged, text=TEMPLATE.format(text_prompt=prompt))
         ids = self._tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
         states = self._network(
             input_ids=ids.to(self.device),

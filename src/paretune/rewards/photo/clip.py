@@ -20,8 +20,8 @@ from torch.nn import functional
 from paretune.foreign.loading import load
 
 from ..hub import frozen, normalised, processor_settings
+from ..pinned import PINNED, pinned
 from .memo import Memo, digest
-from .published import PINNED, pinned
 
 PREPARED, FEATURES = 256 << 20, 32 << 20  # bytes that are remembered
 # A way to bring pictures to a square: [B, 3, H, W] and a size -> [B, 3, size, size].

@@ -19,8 +19,8 @@ from torch.nn import functional
 from paretune.types import Prompt
 
 from ..hub import frozen, normalised, processor_settings
+from ..pinned import pinned
 from .clip import squared
-from .published import pinned
 
 BATCH = 32
 

@@ -29,6 +29,7 @@ from paretune.types import Prompt
 
 from ..checks import Checked
 from ..hub import frozen, normalised, processor_settings
+from ..pinned import pinned
 from ..records import Known, check_geneval, geneval_record
 from .clip import Clip, shared_clip
 from .geneval_rules import (
@@ -43,7 +44,6 @@ from .geneval_rules import (
     surest_color,
     threshold_of,
 )
-from .published import pinned
 
 TEMPLATES = (
     "a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object",

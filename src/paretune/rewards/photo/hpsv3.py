@@ -21,9 +21,10 @@ from paretune.types import ParetuneError, Prompt
 
 from ..checks import Checked
 from ..loaded import check_loaded
+from ..pinned import pinned
+from ..qwen_vision import patches, resized
 from .open_clip import weights_file
-from .published import pinned
-from .qwen import patches, question_ids, refuse_tokens, resized
+from .qwen import question_ids, refuse_tokens
 
 TOKEN = "<|Reward|>"
 PIXELS = 256 * 28 * 28
@@ -77,7 +78,7 @@ class HPSv3(Checked):
         return torch.stack([self._one(picture, prompt.text) for picture, prompt in pairs]).cpu()
 
     def _one(self, picture: torch.Tensor, prompt: str) -> torch.Tensor:
-        pixels, grid = patches(resized(picture.to(self._device), PIXELS, PIXELS))
+        pixels, grid = patches(resized(picture[None].to(self._device), PIXELS, PIXELS))
         ids = question_ids(self._tokenizer, TEMPLATE.replace("{text_prompt}", prompt), grid)
         states = self._network(
             input_ids=ids.to(self._device),

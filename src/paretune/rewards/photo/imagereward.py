@@ -23,9 +23,9 @@ from paretune.foreign.loading import load
 from paretune.types import Prompt
 
 from ..hub import normalised
+from ..pinned import pinned
 from .clip import squared
 from .open_clip import read_into, weights_file
-from .published import pinned
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the authors' validation scores
 PIXEL_MEAN, PIXEL_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

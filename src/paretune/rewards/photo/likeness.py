@@ -21,15 +21,21 @@ from .clip import shared_clip
 class Likeness(Checked):
     """The cosine of CLIP's features of a sample and of its prompt's input picture.
 
-    model: a CLIP, as a hub id or a folder. device: "cuda" where there is one, unless told.
+    model: a CLIP, as a hub id or a folder. device: "cuda" where there is one, unless told. revision: the
+    commit of `model`.
     """
 
     name = "likeness"
     range = (-1.0, 1.0)
     higher_is_better = True
 
-    def __init__(self, model: str = "openai/clip-vit-large-patch14", device: str | None = None) -> None:
-        self._clip = shared_clip(model, model, device)
+    def __init__(
+        self,
+        model: str = "openai/clip-vit-large-patch14",
+        device: str | None = None,
+        revision: str | None = None,
+    ) -> None:
+        self._clip = shared_clip(model, model, device, revision)
 
     @staticmethod
     def check(prompts: Sequence[Prompt]) -> None:

@@ -25,10 +25,10 @@ from torch.nn import functional
 from paretune.foreign.loading import load
 from paretune.types import Prompt
 
+from ..pinned import pinned
 from .clip import Clip
 from .cross import CrossModel
 from .open_clip import read_into, weights_file
-from .published import pinned
 
 OVERALL = (
     "light, color, clarity, tone, style, ambiance, artistry, shape, face, hair, hands, limbs, structure, "

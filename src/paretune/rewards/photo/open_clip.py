@@ -19,7 +19,7 @@ from paretune.foreign.loading import load
 from paretune.types import ParetuneError
 
 from ..loaded import check_loaded, refuse_pickles
-from .published import pinned
+from ..pinned import pinned
 
 _LAYER = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.(.+)$")
 _INNER = {

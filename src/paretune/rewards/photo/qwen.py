@@ -1,7 +1,6 @@
 """A Qwen2-VL or Qwen2.5-VL of transformers that is shown one picture and asked one question.
 
-Pictures are prepared in torch as transformers' image processor of Qwen2-VL does it with PIL or torchvision,
-which need not be here. Shapes: a picture is [3, H, W] in [0, 1].
+Shapes: a picture is [3, H, W] in [0, 1].
 """
 
 from __future__ import annotations
@@ -11,25 +10,16 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from torch.nn import functional
 
 from paretune.foreign.loading import load
 from paretune.types import ParetuneError
 
-from ..hub import frozen, normalised, processor_settings
-from .published import pinned
+from ..hub import frozen, processor_settings
+from ..pinned import pinned
+from ..qwen_vision import CHAT, MERGE, patches, resized
 
-PATCH, MERGE, TEMPORAL = 14, 2, 2
-FACTOR = PATCH * MERGE
 LEAST_PIXELS, MOST_PIXELS = 56 * 56, 14 * 14 * 4 * 1280  # of transformers' processor
-MOST_RATIO = 200
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 PICTURE = "<|image_pad|>"
-# Qwen2-VL's own chat template, for one turn of the user that holds a picture and a text.
-CHAT = (
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>{picture}"
-    "<|vision_end|>{text}<|im_end|>\n<|im_start|>assistant\n"
-)
 CLASSES = {"qwen2_vl": "Qwen2VLForConditionalGeneration", "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration"}
 _models: WeakValueDictionary[Any, QwenVL] = WeakValueDictionary()
 
@@ -81,7 +71,7 @@ class QwenVL:
 
     def _asked(self, picture: torch.Tensor, question: str) -> dict[str, torch.Tensor]:
         device = self.network.device
-        pixels, grid = patches(resized(picture.to(device), *self._limits))
+        pixels, grid = patches(resized(picture[None].to(device), *self._limits))
         ids = question_ids(self.tokenizer, question, grid)
         seen = ids == self.network.config.image_token_id
         return {
@@ -96,7 +86,7 @@ class QwenVL:
 def question_ids(tokenizer: Any, question: str, grid: list[int]) -> torch.Tensor:
     """The tokens [1, L] of a question about a picture of a grid of patches."""
     merged = math.prod(grid) // MERGE**2
-    text = CHAT.format(picture=PICTURE * merged, text=question)
+    text = CHAT.format(seen=PICTURE * merged, text=question)
     return tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"]
 
 
@@ -105,36 +95,3 @@ def refuse_tokens(name: str, prompt: str, tokens: tuple[str, ...] = ()) -> None:
     special = (PICTURE, "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", *tokens)
     if found := next((token for token in special if token in prompt), None):
         raise ParetuneError(f"{name}: the prompt {prompt[:60]!r} holds the token {found}")
-
-
-def picture_size(height: int, width: int, least: int, most: int) -> tuple[int, int]:
-    """The height and width that a picture is brought to: multiples of 28, with `least` to `most` pixels."""
-    if max(height, width) > MOST_RATIO * min(height, width):
-        raise ParetuneError(f"a picture of {width} x {height} pixels is too long and narrow for Qwen2-VL")
-    sides = [max(FACTOR, round(side / FACTOR) * FACTOR) for side in (height, width)]
-    if sides[0] * sides[1] > most:
-        shrink = math.sqrt(height * width / most)
-        sides = [max(FACTOR, math.floor(side / shrink / FACTOR) * FACTOR) for side in (height, width)]
-    elif sides[0] * sides[1] < least:
-        grow = math.sqrt(least / (height * width))
-        sides = [math.ceil(side * grow / FACTOR) * FACTOR for side in (height, width)]
-    return sides[0], sides[1]
-
-
-def resized(picture: torch.Tensor, least: int = LEAST_PIXELS, most: int = MOST_PIXELS) -> torch.Tensor:
-    """A picture -> whole numbers 0..255 at its `picture_size`, resized bicubically."""
-    pixels = (picture.detach().float().clamp(0, 1) * 255).round()[None]
-    size = picture_size(pixels.shape[-2], pixels.shape[-1], least, most)
-    return functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 255).round()[0]
-
-
-def patches(pixels: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-    """Normalised patches [N, 3 * 2 * 14 * 14] of whole numbers 0..255, and the grid [1, h, w] of patches.
-
-    A picture counts as two equal frames.
-    """
-    frames = normalised(pixels / 255, MEAN, STD)[None].expand(TEMPORAL, -1, -1, -1)
-    high, wide = (side // PATCH for side in pixels.shape[-2:])
-    parts = frames.reshape(TEMPORAL, 3, high // MERGE, MERGE, PATCH, wide // MERGE, MERGE, PATCH)
-    ordered = parts.permute(2, 5, 3, 6, 1, 0, 4, 7)
-    return ordered.reshape(high * wide, 3 * TEMPORAL * PATCH * PATCH), [1, high, wide]

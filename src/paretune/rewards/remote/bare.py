@@ -111,7 +111,8 @@ def build(spec: str, options: dict[str, Any]) -> Any:
                 f"reward {spec!r} is paretune's own and needs {error.name}, which its environment lacks: "
                 "name it in the requirements"
             ) from error
-        return base.build_reward(spec, None, options)
+        own = base.is_own(spec)  # of a package that is installed there
+        return (base.build_reward if own else base.registered_reward)(spec, None, options)
     module = of_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     target = getattr(module, name)
     if inspect.isclass(target):

@@ -32,6 +32,8 @@ class Remote:
     again, where no server answers.
     """
 
+    elsewhere = True  # asking costs somebody's time or money: `stages.reliability` asks no more than needed
+
     def __init__(
         self, url: str | Sequence[str], reward: str, token_env: str = "PARETUNE_TOKEN", patience: float = 60.0
     ) -> None:

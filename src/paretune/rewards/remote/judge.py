@@ -46,6 +46,8 @@ class VlmJudge:
     of paretune. most_refused: the share of refusals in a batch above which the reward fails.
     """
 
+    elsewhere = True  # asking costs somebody's time or money: `stages.reliability` asks no more than needed
+
     def __init__(
         self, url: str, model: str, score: str = "number", template: str | None = None,
         system: str | None = None, range: tuple[float, float] = (0.0, 10.0), higher_is_better: bool = True,

@@ -20,7 +20,7 @@ from paretune.foreign.chat import render_chats
 from paretune.types import ParetuneError, Prompt, turns_of
 
 from ..hub import frozen
-from ..once import known_head, shared
+from ..pinned import pinned
 
 MODEL = "RLHFlow/ArmoRM-Llama3-8B-v0.1"
 SCORE = "score"
@@ -36,58 +36,46 @@ TURN = f"<|eot_id|>{ANSWER}"
 
 
 class ArmoRM:
-    """One value of ArmoRM; the model is loaded and an answer is scored once for all values.
+    """ArmoRM's heads: "score", the gated sum, and its values `ATTRIBUTES`. One pass gives all.
 
-    head: "score", the gated sum, or one of `ATTRIBUTES`, such as beavertails-is_safe. A higher
-    helpsteer-verbosity is a longer answer. max_length: tokens of prompt and answer; longer ones are cut at
-    the beginning.
+    A higher helpsteer-verbosity is a longer answer. max_length: tokens of prompt and answer; longer ones are
+    cut at the beginning. revision: the commit of `model`.
     """
 
     name, higher_is_better = "armorm", True
     range = (-float("inf"), float("inf"))
+    heads, usual_head = (SCORE, *ATTRIBUTES), SCORE
 
     def __init__(
         self,
-        head: str = SCORE,
         model: str = MODEL,
         max_length: int = 4096,
         dtype: str = "bfloat16",
         device: str | None = None,
+        revision: str | None = None,
     ) -> None:
-        self.head = known_head(self.name, head, (SCORE, *ATTRIBUTES))
-        self._scored = shared(GatedModel, model, max_length, dtype, device)
-
-    def score(self, samples: Sequence[str], prompts: Sequence[Prompt]) -> torch.Tensor:
-        """[B]."""
-        return self._scored.score(self.head, list(samples), prompts)
-
-
-class GatedModel:
-    """The loaded model. See `ArmoRM` for the arguments."""
-
-    heads = (SCORE, *ATTRIBUTES)
-
-    def __init__(self, model: str, max_length: int, dtype: str, device: str | None) -> None:
         from transformers import AutoTokenizer
 
         self._what, self._longest = f"reward model {model}", max_length
-        self._tokenizer: Any = foreign.load(AutoTokenizer, model, self._what)
+        commit = pinned(model, revision)
+        self._tokenizer: Any = foreign.load(AutoTokenizer, model, self._what, **commit)
         if not self._tokenizer.chat_template:
             raise ParetuneError(f"{self._what} has no chat template")
         self._turn: list[int] = self._tokenizer(TURN, add_special_tokens=False)["input_ids"]
-        self._network = frozen(_network(), model, device, dtype=dtype)
+        self._network = frozen(_network(), model, device, dtype=dtype, **commit)
         if self._network.config.num_objectives != len(ATTRIBUTES):
             count = self._network.config.num_objectives
             raise ParetuneError(f"{self._what} has {count} values, and ArmoRM has {len(ATTRIBUTES)}")
 
     @torch.no_grad()
-    def score_heads(self, samples: Sequence[str], prompts: Sequence[Prompt]) -> torch.Tensor:
-        """[B, 20]: the score, then the values. One answer at a time."""
+    def score(self, samples: Sequence[str], prompts: Sequence[Prompt]) -> dict[str, torch.Tensor]:
+        """float32 [B] of each head. One answer at a time."""
         turns = [
             [*turns_of(prompt.text), {"role": "assistant", "content": answer}]
             for answer, prompt in zip(samples, prompts, strict=True)
         ]
-        return torch.stack([self._one(text) for text in render_chats(self._tokenizer, turns, self._what)])
+        rows = torch.stack([self._one(text) for text in render_chats(self._tokenizer, turns, self._what)])
+        return dict(zip(self.heads, rows.T, strict=True))
 
     def _one(self, text: str) -> torch.Tensor:
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"][-self._longest :]

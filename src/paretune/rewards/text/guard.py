@@ -17,6 +17,7 @@ from paretune.foreign.chat import render_chats
 from paretune.types import ParetuneError, Prompt, turns_of
 
 from ..hub import frozen
+from ..pinned import pinned
 
 VERDICTS = ("safe", "unsafe")
 LEADS = 2  # tokens of white space that may come before the verdict
@@ -26,7 +27,7 @@ class Guard:
     """P(safe) of an answer to its prompt, 0..1.
 
     model: a folder or a hub id of a causal language model with its own chat template; Llama Guard is gated.
-    max_length: tokens of a conversation that are read, the last ones.
+    max_length: tokens of a conversation that are read, the last ones. revision: the commit of `model`.
     """
 
     name, range, higher_is_better = "guard", (0.0, 1.0), True
@@ -37,17 +38,19 @@ class Guard:
         max_length: int = 4096,
         dtype: str = "bfloat16",
         device: str | None = None,
+        revision: str | None = None,
     ) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self._what, self._longest = f"reward model {model}", max_length
-        self._tokenizer: Any = foreign.load(AutoTokenizer, model, self._what)
+        commit = pinned(model, revision)
+        self._tokenizer: Any = foreign.load(AutoTokenizer, model, self._what, **commit)
         if not self._tokenizer.chat_template:
             raise ParetuneError(f"{self._what} has no chat template, which a guard model is asked with")
         self._verdicts = [self._first(word) for word in VERDICTS]
         if len(set(self._verdicts)) < len(VERDICTS):
             raise ParetuneError(f"{self._what}: its words for safe and unsafe begin alike")
-        self._model = frozen(AutoModelForCausalLM, model, device, dtype=dtype)
+        self._model = frozen(AutoModelForCausalLM, model, device, dtype=dtype, **commit)
 
     def _first(self, word: str) -> int:
         """The first token of a word that stands at the beginning of a line."""

@@ -20,6 +20,7 @@ from paretune.foreign.chat import render_chats
 from paretune.types import ParetuneError, Prompt, turns_of
 
 from ..hub import frozen
+from ..pinned import pinned
 from .length import longest
 
 _PLACES = re.compile(r"\{prompt\}|\{answer\}")
@@ -32,7 +33,8 @@ class TextModelReward:
     model: a folder, a hub id, or WORLD/NAME of an embedded world. template: how the two become one text;
     "chat" for the tokenizer's own. squash: the sigmoid of the score, in 0..1, instead of the score.
     length_penalty: taken off for each word beyond length_limit. repetition_penalty: times the share of
-    repeated word triples. dtype: of the network; bfloat16 takes half the memory.
+    repeated word triples. dtype: of the network; bfloat16 takes half the memory. revision: the commit of
+    `model`.
     """
 
     name = "text_model"
@@ -50,6 +52,7 @@ class TextModelReward:
         repetition_penalty: float = 0.0,
         dtype: str = "float32",
         device: str | None = None,
+        revision: str | None = None,
     ) -> None:
         if template != "chat" and not ("{prompt}" in template and "{answer}" in template):
             raise ParetuneError("option template: chat, or a text that holds {prompt} and {answer}")
@@ -59,7 +62,7 @@ class TextModelReward:
         penalised = length_penalty > 0 or repetition_penalty > 0
         self.range = (-math.inf if penalised or not squash else 0.0, 1.0 if squash else math.inf)
         self._place = model
-        self._model, self._tokenizer = _load(model, device, dtype)
+        self._model, self._tokenizer = _load(model, device, dtype, pinned(model, revision))
         if template == "chat" and not self._tokenizer.chat_template:
             raise ParetuneError(f"reward model {model}: its tokenizer has no chat template; give a template")
         self._tokenizer.truncation_side = "left"  # the answer is at the end
@@ -119,13 +122,13 @@ class TextModelReward:
         return row.float().cpu()
 
 
-def _load(model: str, device: str | None, dtype: str) -> tuple[Any, Any]:
+def _load(model: str, device: str | None, dtype: str, commit: dict[str, str]) -> tuple[Any, Any]:
     """Network and tokenizer, checked for what a reward needs."""
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
     place = _resolve(model)
     try:
-        config: Any = foreign.load(AutoConfig, place, f"reward model {model}")
-        tokenizer: Any = foreign.load(AutoTokenizer, place, f"reward model {model}")
+        config: Any = foreign.load(AutoConfig, place, f"reward model {model}", **commit)
+        tokenizer: Any = foreign.load(AutoTokenizer, place, f"reward model {model}", **commit)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ParetuneError(f"reward model {model} cannot be loaded: {reason}") from error
@@ -145,7 +148,7 @@ def _load(model: str, device: str | None, dtype: str) -> tuple[Any, Any]:
     if config.pad_token_id is None:
         raise ParetuneError(f"reward model {model} has no padding token and no end token; set pad_token_id")
     try:
-        network = frozen(AutoModelForSequenceClassification, place, device, dtype, config=config)
+        network = frozen(AutoModelForSequenceClassification, place, device, dtype, config=config, **commit)
         return network, tokenizer
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]

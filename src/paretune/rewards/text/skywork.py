@@ -11,7 +11,8 @@ from .reward_models import TextModelReward
 class Skywork(TextModelReward):
     """The value that a Skywork-Reward model gives a prompt and its answer.
 
-    model: any of the series, such as Skywork/Skywork-Reward-V2-Llama-3.1-8B. squash: see `TextModelReward`.
+    model: any of the series, such as Skywork/Skywork-Reward-V2-Llama-3.1-8B. squash, revision: see
+    `TextModelReward`.
     """
 
     name = "skywork"
@@ -24,7 +25,8 @@ class Skywork(TextModelReward):
         batch_size: int = 8,
         dtype: str = "bfloat16",
         device: str | None = None,
+        revision: str | None = None,
     ) -> None:
         super().__init__(
-            model, "chat", squash, max_length, batch_size, dtype=dtype, device=device
+            model, "chat", squash, max_length, batch_size, dtype=dtype, device=device, revision=revision
         )
