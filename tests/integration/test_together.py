@@ -58,6 +58,11 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "nft": {"name": "nft", "kl": 0.1},
     "steps": {"name": "flow_grpo", "options": {"clip_range": 0.1}},
     "pairs": {"name": "diffusion_dpo"},
+    "trees": {"name": "tree_grpo", "options": {"pull": 0.1, "clip_low": 0.1, "clip_high": 0.2}},
+    "kto": {"name": "diffusion_kto"},
+    "candidates": {"name": "spo", "options": {"threshold": 0.0}},
+    "paths": {"name": "dro", "options": {"recorded": 2}},
+    "patches": {"name": "patch_dpo"},
 }
 
 
@@ -70,7 +75,7 @@ def test_the_number_of_processes_changes_rounding_alone(
 
     (alone,) = in_crew(1, train, tmp_path)
     assert max(float(p.abs().max()) for n, p in alone.items() if "lora_B" in n) > 1e-3
-    for size in (2, 3) if objective["name"] == "nft" else (2,):
+    for size in (2, 3) if objective["name"] not in ("flow_grpo", "diffusion_dpo") else (2,):
         together = in_crew(size, train, tmp_path / f"results-{size}")
         for made in together:
             assert _far(alone, made) <= 1e-5

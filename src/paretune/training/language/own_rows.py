@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -62,6 +61,4 @@ def own_rows(crew: Crew) -> Iterator[None]:
     """Draw answers within a block; see the module. Every process of the crew enters it."""
     with OwnRows(crew) as mode:
         yield
-    most = torch.tensor([mode.draws])
-    dist.all_reduce(most, dist.ReduceOp.MAX)
-    mode.draw_until(int(most))
+    mode.draw_until(crew.most(mode.draws))

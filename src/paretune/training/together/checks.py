@@ -28,7 +28,13 @@ def check_together(config: RunConfig) -> None:
     chosen = {METHOD_OBJECTIVES[method] for method in config.methods if method in METHOD_OBJECTIVES}
     for name in sorted(filter(None, own | chosen)):
         settings = settings_for(config.objective, name)
-        if not find_objective(name).divisible(read_options(settings)):
+        objective, options = find_objective(name), read_options(settings)
+        if shard == "full" and not objective.shardable(options):
+            raise ParetuneError(
+                f"executor.shard: full: objective {name} with these options needs the whole base on each "
+                "device; leave shard out"
+            )
+        if not objective.divisible(options):
             raise ParetuneError(
                 f"executor.devices_per_expert: {count}: objective {name} with these options trains an expert "
                 "on one device; leave the key out"
