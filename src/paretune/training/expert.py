@@ -207,6 +207,7 @@ class ExpertTrainer:
                 self.crew, self.objective.accumulate, part, self.objective.batch.group, parameters
             )
 
+        self.objective.begin_update(part, self.crew)
         facts = take_step(self.state, accumulate, train.max_grad_norm)
         self.objective.end_update()
         self.state.updates += 1

@@ -150,4 +150,5 @@ class ListTrainer(DPOTrainer):
         model: Any = self.model
         mode = "train" if model.training else "eval"
         for name, value in figures.items():
-            self._metrics[mode][name].append(float(value))
+            # Of several processes, each with as many lists, the mean.
+            self._metrics[mode][name].append(float(self.accelerator.gather(value).mean()))

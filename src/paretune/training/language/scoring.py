@@ -51,11 +51,21 @@ class Scoring:
         prompts = torch.tensor(list(index))[:: self.group]
         scores = self.mixture.score(list(completions), prompts, self.timeout)
         facts, now = self.watch.facts, time.perf_counter()
-        facts.reward, facts.spread = scores.mean(), scores.spread()
-        facts.diversity = distinct(completions, self.group)
+        told = self._of_all(scores, prompts)
+        facts.reward, facts.spread = told.mean(), told.spread()
+        crew = self.watch.crew
+        facts.diversity = crew.sums({"distinct": distinct(completions, self.group)})["distinct"] / crew.size
         facts.scored_at, facts.seconds_score = now, now - start
         self._last = (completions, scores)
         return scores
+
+    def _of_all(self, own: Scores, prompts: torch.Tensor) -> Scores:
+        """The scores of all processes' groups. prompts: this process's, [P / n]."""
+        crew, groups = self.watch.crew, len(prompts) * self.watch.crew.size
+        if crew.size == 1:
+            return own
+        raw = crew.gather(own.raw.transpose(0, 1).contiguous(), 1, groups)
+        return self.mixture.joined(raw, crew.gather(prompts, 1, groups))
 
     def arguments(self, objective: ObjectiveConfig) -> dict[str, Any]:
         """TRL's arguments for joint methods.

@@ -27,15 +27,20 @@ from ..objectives.table import find_objective
 from ..objectives.trl import Batches, TrlObjective
 
 
-def batches_of(config: RunConfig, samples: int) -> Batches:
-    """Divide an epoch of `samples` samples into equal updates and micro-batches."""
+def batches_of(config: RunConfig, samples: int, processes: int = 1) -> Batches:
+    """Divide an epoch's samples into equal updates, and each process's share into micro-batches."""
     updates = config.train.updates_per_epoch
     if samples % updates:
         raise ParetuneError(
             f"train.updates_per_epoch: {updates} does not divide the {samples} samples of an epoch, "
             "which TRL needs"
         )
-    each = samples // updates
+    each, left = divmod(samples // updates, processes)
+    if left:
+        raise ParetuneError(
+            f"executor.devices_per_expert: {processes} does not divide the {samples // updates} samples of "
+            "an update, which TRL needs; change it, or train.prompts_per_epoch"
+        )
     micro = max(d for d in range(1, min(each, config.train.micro_batch) + 1) if each % d == 0)
     return Batches(micro, each // micro, updates)
 
@@ -63,7 +68,7 @@ def trl_objective(name: str) -> type[TrlObjective]:
 
 def trl_arguments(
     config: RunConfig, name: str, kl: float, batches: Batches, device: str, seed: int, folder: Path,
-    extra: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None, alone: bool = True,
 ) -> Any:  # fmt: skip
     """The configuration of an objective's trainer. The recipe's `objective.options` replace its defaults.
 
@@ -76,6 +81,7 @@ def trl_arguments(
         seed: of the expert.
         folder: TRL's output folder.
         extra: arguments about rewards and drawing.
+        alone: whether one process trains the expert.
 
     Raises:
         ParetuneError: for an option that TRL does not have, or that another key of the recipe sets.
@@ -93,7 +99,7 @@ def trl_arguments(
         "gradient_checkpointing": config.model.gradient_checkpointing,
     }  # fmt: skip
     fixed |= objective.fixed(config, kl, batches) | (extra or {})
-    options = {k: _here(k, v) for k, v in (read.model_extra or {}).items()}
+    options = {k: _here(k, v, alone) for k, v in (read.model_extra or {}).items()}
     known = [f.name for f in dataclasses.fields(arguments)]
     for key in options:
         if key in fixed:
@@ -139,8 +145,11 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _here(key: str, value: Any) -> Any:
-    """The value of an option on this machine: `use_vllm: auto` means true if vllm is installed."""
+def _here(key: str, value: Any, alone: bool) -> Any:
+    """The value of an option on this machine: `use_vllm: auto` means true if vllm is installed.
+
+    alone: with several processes it means false, because vllm draws with noise of its own.
+    """
     if key == "use_vllm" and value == "auto":
-        return importlib.util.find_spec("vllm") is not None
+        return alone and importlib.util.find_spec("vllm") is not None
     return value

@@ -39,6 +39,7 @@ from ..objectives.lists import ListLoss
 from ..objectives.preferences import PairLoss, pair_of
 from ..objectives.settings import read_options
 from ..objectives.trl import Batches
+from ..together.crew import ALONE, Crew
 from .chats import check_chats
 from .scoring import Scoring
 from .settings import batches_of, trl_arguments, trl_classes, trl_objective
@@ -60,11 +61,14 @@ class LanguageTrainer:
         mixture: Mixture,
         parents: dict[str, LowRank] | None,
         device: str,
+        crew: Crew = ALONE,
     ) -> None:
         self.config, self.task, self.folder, self.mixture = config, task, folder, mixture
         self.objective = trl_objective(config.objective.name)
-        self.device = device
-        self.policy = cast(CausalLMPolicy, open_policy(config.model, device))
+        self.device, self.crew = device, crew
+        self.divided = config.executor.shard == "full" and crew.size > 1
+        opened = open_policy(config.model, "cpu" if self.divided else device)
+        self.policy = cast(CausalLMPolicy, opened)
         check_targets(self.policy.transformer, config.adapter.targets or self.policy.targets)
         self.texts = self.policy.render([p.text for p in mixture.prompts])
         # A held-out prompt that is too long is reported now, not after the training.
@@ -90,7 +94,7 @@ class LanguageTrainer:
         samples = (drawn or [self._draw(0)])[0]
         batches = self._batches(len(samples))
         watch = Watch(self.task, self.config.train, self.folder, batches.updates, self.state, report,
-                      should_stop)  # fmt: skip
+                      should_stop, crew=self.crew)  # fmt: skip
         trainer = self._trainer(watch, batches, drawn or [samples])
         self._take_state(trainer, start, batches.updates)
         watch.after_update = getattr(trainer, "after_update", watch.after_update)
@@ -103,7 +107,8 @@ class LanguageTrainer:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 trainer.train()
-        shutil.rmtree(self.folder / "trl", ignore_errors=True)
+        if self.crew.leader:
+            shutil.rmtree(self.folder / "trl", ignore_errors=True)
         if watch.stopped:
             raise Stopped
         values = self.state.ema if self.config.train.ema_decay > 0 else self.state.parameters
@@ -120,7 +125,12 @@ class LanguageTrainer:
 
     def _batches(self, prompts: int) -> Batches:
         group = self.config.train.group_size if self.objective.draws else 1
-        return batches_of(self.config, prompts * group)
+        if self.objective.draws and prompts % self.crew.size:
+            raise ParetuneError(
+                f"executor.devices_per_expert: {self.crew.size} does not divide the {prompts} prompts that "
+                "an epoch can draw from these sets; whole groups are dealt evenly"
+            )
+        return batches_of(self.config, prompts * group, self.crew.size)
 
     def _trainer(self, watch: Watch, batches: Batches, drawn: list[torch.Tensor]) -> Any:
         """TRL's trainer with the adapter on the model."""
@@ -146,9 +156,16 @@ class LanguageTrainer:
         # GRPO's prompts are rendered already; TRL itself renders pairs.
         bare = self.policy.chats and self.objective.draws
         tokenizer = as_written(self.policy.tokenizer) if bare else self.policy.tokenizer
+        if self.crew.size > 1:
+            from .dealt import dealt, tell_accelerate
+
+            tell_accelerate(self.crew, self.device)
+            made = dealt(made)
+            extra |= {"crew": self.crew, "divided": self.divided}
         arguments = trl_arguments(
-            config, name, self.mixture.kl, batches, self.device, seed, self.folder / "trl", scored
-        )
+            config, name, self.mixture.kl, batches, self.device, seed, self.folder / "trl", scored,
+            alone=self.crew.size == 1,
+        )  # fmt: skip
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -59,10 +59,11 @@ class TwoPolicyTrainer(ListTrainer):
             for one in (lists, self._lists(slow_outputs.log_probs, reference, inputs))
         ]
         fast, slow = (s[:, 0] - s[:, 1] for s in scores)
-        self.sums += torch.stack([
+        sums = torch.stack([
             pair_link(scores[0].detach(), self.beta).mean(), pair_link(scores[1].detach(), self.beta).mean(),
             torch.ones((), device=fast.device),
-        ]).double().cpu()  # fmt: skip
+        ]).double()  # fmt: skip
+        self.sums += self.accelerator.reduce(sums).cpu()
         share = self.options.alpha
         losses = chase_link(fast, slow, self.beta, share) + chase_link(slow, fast, self.beta, -share)
         return losses, lists, outputs

@@ -20,6 +20,7 @@ from ...records.read import read_metrics
 from ..checkpoint import TrainState, save_checkpoint
 from ..expert import blend
 from ..guard import Guard
+from ..together.crew import ALONE, Crew
 
 # Key of our metrics -> TRL's names for it; the first of them that TRL logs is taken.
 NAMES = {
@@ -49,6 +50,7 @@ class Watch:
     """The state of one expert, which the callback keeps beside TRL's trainer.
 
     updates: of one epoch. after_update: called after every update with the number of the expert's updates.
+    crew: the processes that train it; the leader writes.
     """
 
     task: ExpertTask
@@ -62,6 +64,7 @@ class Watch:
     stopped: bool = False
     guard: Guard | None = None
     after_update: Callable[[int], None] = lambda updates: None
+    crew: Crew = ALONE
 
 
 class Bridge(TrainerCallback):
@@ -108,15 +111,17 @@ class Bridge(TrainerCallback):
         watch, expert = self.watch, self.watch.state
         expert.epoch += 1
         self.rows.append(self._row())
-        write_rows(self.metrics, self.rows)
+        if watch.crew.leader:
+            write_rows(self.metrics, self.rows)
         watch.report({"folder": watch.task.folder, "epochs": watch.task.epochs, **self.rows[-1]})
         ended = False
         if watch.guard is not None:
-            watch.guard.look(self.rows, watch.report)
+            watch.guard.look(self.rows, watch.report, watch.crew.agreed)
             ended = bool(watch.guard.stopped)
         last = expert.epoch == watch.task.epochs or ended
-        watch.stopped = watch.should_stop() and not last
-        if last or watch.stopped or expert.epoch % watch.train.checkpoint_every == 0:
+        watch.stopped = watch.crew.agreed(watch.should_stop()) and not last
+        due = last or watch.stopped or expert.epoch % watch.train.checkpoint_every == 0
+        if due and watch.crew.leader:
             save_checkpoint(watch.folder, expert)
         if watch.stopped or ended:
             control.should_training_stop = True

@@ -83,6 +83,11 @@ class Objective:
         return False
 
     @classmethod
+    def shardable(cls, options: Any) -> bool:
+        """Whether these processes can share the base in pieces: all must call the model equally often."""
+        return True
+
+    @classmethod
     def describe(cls, options: Any) -> str:
         """The options that `paretune plan` shows after the name; "" for none."""
         return ""

@@ -237,6 +237,9 @@ class FlowObjective(Objective, Generic[T]):
                     sums[key] = sums.get(key, 0.0) + value * share
         return sums
 
+    def begin_update(self, part: torch.Tensor, crew: Crew) -> None:
+        """The trainer calls this before every optimiser step, in all processes, with all its samples."""
+
     def end_update(self) -> None:
         """The trainer calls this after every optimiser step."""
 

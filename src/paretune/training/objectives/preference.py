@@ -14,6 +14,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from ...models.flow import Sampling, Trajectories, stochastic_step
 from ...ops.policy_losses import velocity_kl
 from ...ops.preference_losses import coefficients, comparable
 from ..mixture import Mixture
+from ..preferences.baseline import shared_baseline
 from ..preferences.builders import Maker
 from ..preferences.captions import changed_all, with_user
 from ..preferences.cells import cell_errors
@@ -35,6 +37,7 @@ from ..preferences.sets import PreferenceSet
 from ..preferences.sources import lists_of
 from ..preferences.watch import Watch, still_winners, watched
 from ..preferences.weights import WEIGHTS, soft_scores
+from ..together.crew import Crew
 from .base import Options
 from .flow import TRAINER, Batch, Collected, Learner, Setting
 from .preference_base import PreferenceBase
@@ -61,6 +64,8 @@ class PreferenceObjective(PreferenceBase):
         self.watch = Watch()
         self.latents: dict[str, dict[str, torch.Tensor]] = {}
         self.held: tuple[int, PreferenceSet | None] | None = None
+        self.baselines: list[float] = []  # of an update that several processes share, for each slot
+        self.baseline: torch.Tensor | None = None  # of the slot at hand
 
     # ------------------------------------------------------------ samples
 
@@ -182,13 +187,34 @@ class PreferenceObjective(PreferenceBase):
         """Whether the loss of a list depends on the other lists of its update."""
         return self.preset.compare == "kto"
 
+    def begin_update(self, part: torch.Tensor, crew: Crew) -> None:
+        """See `FlowObjective.begin_update`: what lists have in common is computed before they are dealt."""
+        if self.compares_all and crew.size > 1:
+            self.baselines = [
+                shared_baseline(part, self.batch.group, partial(self._rewards, slot=slot), crew)
+                for slot in range(self.slots)
+            ]
+
+    @torch.no_grad()
+    def _rewards(self, index: torch.Tensor, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The implicit rewards of whole lists' samples, and whether each is better than its list's mean."""
+        found = []
+        for rows in index.split(self.setting.train.micro_batch):
+            at = self.view(rows, slot)
+            anchor, own = (self.predicted(at, rows, reference) for reference in (True, False))
+            found.append(self.errors(anchor, at, rows) - self.errors(own, at, rows))
+        score = self.lists.score[index].view(-1, self.lists.size)
+        good = score > score.mean(1, keepdim=True)
+        return torch.cat(found).flatten(), good.flatten().to(found[0].device)
+
     def accumulate(self, part: torch.Tensor) -> dict[str, float]:
         """See `FlowObjective.accumulate`: whole lists at once where they fit, else by coefficients."""
         size, micro = self.lists.size, self.setting.train.micro_batch
         most = micro // size * size
         sums: dict[str, float] = {"kl": 0.0, "ratio": 1.0}
         for slot in range(self.slots):
-            if most == 0 or (self.compares_all and len(part) > most):
+            self.baseline = torch.tensor(self.baselines[slot]) if self.baselines else None
+            if most == 0 or (self.compares_all and self.baseline is None and len(part) > most):
                 self._by_coefficients(part, slot, sums)
                 continue
             for index in part.split(most):
@@ -257,7 +283,7 @@ class PreferenceObjective(PreferenceBase):
         of = Lists(
             softened(_lists(e, size, cells), score, self.own.loser), _lists(reference, size, cells),
             score, soft, torch.ones_like(score) if quality is None else _lists(quality, size, cells),
-            self.scale, self.own, clamp=self.preset.steps, faded=fading,
+            self.scale, self.own, clamp=self.preset.steps, faded=fading, baseline=self.baseline,
         )  # fmt: skip
         fits = self.preset.compare == "fit"  # which needs no order
         valid = torch.ones_like(score[:, 0]) if fits else comparable(score, self.own.tie)
@@ -297,7 +323,7 @@ def _objective(name: str) -> type[PreferenceObjective]:
     preset = PRESETS[name]
     kind = kind_of(name, preset.all_reads, preset.all_defaults)
     own = {"preset": preset, "name": name, "options_kind": kind, "__doc__": f"The system `{name}`.",
-           "shared_noise": name == "d3po", "divides": preset.divides,
+           "shared_noise": name == "d3po", "divides": True,
            "trainers": dict.fromkeys(MEDIA[preset.cells], TRAINER)}  # fmt: skip
     return type(name, (PreferenceObjective,), own)
 

@@ -82,6 +82,7 @@ class TreeGRPO(FlowObjective[TreeGRPOOptions]):
 
     options_kind = TreeGRPOOptions
     overlaps = False  # all trees grow level by level
+    divides = True
 
     def __init__(self, setting: Setting, options: TreeGRPOOptions) -> None:
         super().__init__(setting, options)
@@ -104,6 +105,11 @@ class TreeGRPO(FlowObjective[TreeGRPOOptions]):
             )
         if config.train.keep is not None:
             raise ParetuneError("train.keep: a tree is trained on whole; leave the key out")
+
+    @classmethod
+    def shardable(cls, options: Any) -> bool:
+        """See `Objective.shardable`. As many trees pull as are good enough, in each process others."""
+        return options.pull == 0
 
     @classmethod
     def trained_points(cls, config: RunConfig, options: Any) -> float:
@@ -130,21 +136,37 @@ class TreeGRPO(FlowObjective[TreeGRPOOptions]):
         start = time.perf_counter()
         index = learner.mixture.draw(self.setting.train.prompts_per_epoch, generator)
         noise = self.policy.initial_noise(len(index), generator)
+        crew, leaves = learner.crew, self.options.leaves
+        dealt = crew.deal(len(index))
         with self.setting.sampling_weights():
-            trajectories = self.grown(learner.conditions.select(index), noise, generator)
-        pixels = self.policy.decode(trajectories.clean)
+            grown = self.grown(learner.conditions.select(index[dealt.all]), noise, generator, dealt.all)
+        grown = grown.map(lambda x: x[: len(dealt.own) * leaves])
+        pixels = self.policy.decode(grown.clean) if len(dealt.own) else None
         sampled = time.perf_counter()
-        scores = learner.mixture.score(pixels, index, learner.config.executor.reward_timeout)
+        timeout = learner.config.executor.reward_timeout
+        scoring = learner.mixture.begin_scoring(index[dealt.own], leaves, timeout)
+        if pixels is not None:
+            scoring.add(pixels)
+            learner.show(pixels, leaves)
+        raw = crew.gather(scoring.scores().raw.transpose(0, 1), 1, len(index))
         scored = time.perf_counter()
-        learner.show(pixels, self.options.leaves)
-        wide = noise.repeat_interleave(self.options.leaves, 0)
+        scores = learner.mixture.joined(raw, index)
+        trajectories = grown.map(lambda x: crew.gather(x, leaves, len(index)))
+        wide = noise.repeat_interleave(leaves, 0)
         return Rollouts(trajectories, scores, index, wide, sampled - start, scored - sampled)
 
     def grown(
-        self, conditions: Conditions, noise: torch.Tensor, generator: torch.Generator
+        self, conditions: Conditions, noise: torch.Tensor, generator: torch.Generator, trees: torch.Tensor
     ) -> Trajectories:
-        """The leaves of the trees that grow from the noise [P, ..], as trajectories of P * G samples."""
-        x, leaves = noise, self.options.leaves
+        """The leaves of some of the trees that grow from noise, as trajectories of T * G samples.
+
+        Args:
+            conditions: of these trees' prompts.
+            noise: [P, ..], where all trees begin.
+            generator: draws the noise of all trees.
+            trees: [T], which of them grow here.
+        """
+        x, leaves = noise[trees], self.options.leaves
         first, last = self.sampling.window
         states: list[torch.Tensor] = []
         log_probs: list[torch.Tensor] = []
@@ -155,15 +177,17 @@ class TreeGRPO(FlowObjective[TreeGRPOOptions]):
                 x = euler_step(x, v, self.schedule.dts[number])
                 continue
             if not states:
-                states.append(_wide(x, leaves, len(noise)))
+                states.append(_wide(x, leaves, len(trees)))
             branches = self.options.branches
-            z = torch.randn((len(x) * branches, *x.shape[1:]), generator=generator)
+            nodes = len(x) * branches // len(trees)  # of a tree
+            z = torch.randn((len(noise) * nodes, *x.shape[1:]), generator=generator)
+            z = z.unflatten(0, (len(noise), nodes))[trees].flatten(0, 1)
             x, v = x.repeat_interleave(branches, 0), v.repeat_interleave(branches, 0)
             step = self.step(number, x, v, noise=z)
             x = step.sample
-            states.append(_wide(x, leaves, len(noise)))
-            log_probs.append(_wide(step.log_prob, leaves, len(noise)))
-            means.append(_wide(step.mean, leaves, len(noise)))
+            states.append(_wide(x, leaves, len(trees)))
+            log_probs.append(_wide(step.log_prob, leaves, len(trees)))
+            means.append(_wide(step.mean, leaves, len(trees)))
         return Trajectories(x, *(torch.stack(kept, dim=1) for kept in (states, log_probs, means)))
 
     def _velocity(self, x: torch.Tensor, number: int, conditions: Conditions) -> torch.Tensor:

@@ -16,6 +16,11 @@ from ...types import Prompt
 from .base import Objective, Options
 
 TRAINER = "paretune.training.language.trainer:LanguageTrainer"
+# Options of TRL with which the number of processes would change what is drawn, or what is compared.
+OF_ONE_PROCESS = (
+    "use_vllm", "use_transformers_continuous_batching", "top_entropy_quantile", "entropy_coef",
+    "use_adaptive_entropy", "precompute_ref_log_probs",
+)  # fmt: skip
 
 
 class TrlOptions(Options):
@@ -60,6 +65,13 @@ class TrlObjective(Objective):
     def needs_whole_batches(cls, options: Any) -> bool:
         """True for losses that need them, and for every recipe that gives a `loss_type`."""
         return cls.whole_batches or "loss_type" in (options.model_extra or {})
+
+    @classmethod
+    def divisible(cls, options: Any) -> bool:
+        """See `Objective.divisible`: where a micro-batch of another size changes nothing but rounding."""
+        given = options.model_extra or {}
+        alone = any(given.get(key) not in (None, False, "auto") for key in OF_ONE_PROCESS)
+        return not alone and not cls.needs_whole_batches(options)
 
     @classmethod
     def fixed(cls, config: RunConfig, kl: float, batches: Batches) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from ...models.flow import FlowPolicy, Sampling, Schedule
 from ...ops.advantages import best_and_worst
 from ...ops.flow_sde import euler_step
 from ...ops.preference_losses import comparable, win_rates
+from ...types import Samples
 from ..mixture import Mixture, Scores
 from ..objectives.flow import Learner, Rollouts, Setting, Weights
+from ..together.crew import Dealt
 from .options import PreferenceOptions
 from .presets import Composition
 from .sets import PreferenceSet
@@ -54,12 +56,22 @@ class Maker:
         """A context in which the policy has the weights that draw samples."""
         return self.setting.sampling_weights
 
-    def score(self, latents: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """The scores of P groups of samples, from their latents: greater is better. [P, G]."""
-        mixture = self.learner.mixture
-        pixels = self.policy.decode(latents)
-        scores = mixture.score(pixels, index, self.learner.config.executor.reward_timeout)
-        return group_scores(mixture, scores, self)
+    def scores(self, pixels: Samples | None, group: int, index: torch.Tensor, dealt: Dealt) -> Scores:
+        """The scores of P groups, of which this process has some.
+
+        Args:
+            pixels: the samples of its own groups, None if it has none.
+            group: G, samples of a group.
+            index: [P], the prompts of all groups.
+            dealt: which groups are its own.
+        """
+        mixture, crew = self.learner.mixture, self.learner.crew
+        timeout = self.learner.config.executor.reward_timeout
+        scoring = mixture.begin_scoring(index[dealt.own], group, timeout)
+        if pixels is not None:
+            scoring.add(pixels)
+        raw = scoring.scores().raw.transpose(0, 1)
+        return mixture.joined(crew.gather(raw, 1, len(index)), index)
 
 
 @dataclass(frozen=True)
@@ -208,8 +220,10 @@ def with_paths(
     noise = maker.policy.initial_noise(count, generator)
     xs, us = (torch.empty(count, kept, *noise.shape[1:]) for _ in range(2))
     schedule, ends = maker.schedule, []
+    crew = maker.learner.crew
+    dealt = crew.deal(count)
     with torch.no_grad(), maker.drawing():
-        for index in torch.arange(count).split(maker.sampling.batch):
+        for index in dealt.all.split(maker.sampling.batch):
             x = noise[index].to(maker.policy.device)
             conditions = maker.learner.conditions.select(caption[index])
             for step in range(steps):
@@ -219,7 +233,10 @@ def with_paths(
                 xs[index[row], slot], us[index[row], slot] = x.cpu()[row], v.cpu()[row]
                 x = euler_step(x, v, schedule.dts[step])
             ends.append(x.cpu())
-    clean = torch.stack([demonstrations, torch.cat(ends)], 1).flatten(0, 1)
+    own = dealt.own
+    end = crew.gather(torch.cat(ends)[: len(own)], 1, count)
+    xs, us = (crew.gather(states[own], 1, count) for states in (xs, us))
+    clean = torch.stack([demonstrations, end], 1).flatten(0, 1)
     label = torch.tensor([1.0, 0.0]).repeat(count)[:, None]
     sigmas = torch.tensor(schedule.sigmas)[places]
     return PreferenceSet(

@@ -9,7 +9,7 @@ import torch
 
 from ...models.flow import stochastic_step
 from ...ops.flow_sde import euler_step
-from .builders import Made, Maker, extremes
+from .builders import Made, Maker, extremes, group_scores
 from .sets import PreferenceSet
 
 
@@ -19,26 +19,34 @@ def step_candidates(maker: Maker, generator: torch.Generator) -> Made:
     learner, options, schedule = maker.learner, maker.options, maker.schedule
     index = learner.mixture.draw(maker.setting.train.prompts_per_epoch, generator)
     count, k = len(index), options.candidates
+    crew = learner.crew
+    dealt = crew.deal(count)
+    mine, own = dealt.all, len(dealt.own)
     first, last = maker.sampling.window
-    x = maker.policy.initial_noise(count, generator)
+    x = maker.policy.initial_noise(count, generator)[mine]
     found: list[PreferenceSet] = []
     scores: list[torch.Tensor] = []
     v: torch.Tensor | None = None  # the velocity at x, where the step before has computed it
     with maker.drawing():
         for step in range(last):
             if v is None:
-                v = _velocity(maker, x, step, index)
+                v = _velocity(maker, x, step, index[mine])
             if step < first:
                 x, v = euler_step(x, v, schedule.dts[step]), None
                 continue
             noise = torch.randn((count * k, *x.shape[1:]), generator=generator)
+            noise = noise.unflatten(0, (count, k))[mine].flatten(0, 1)
             wide = x.repeat_interleave(k, 0), v.repeat_interleave(k, 0)
             after = stochastic_step(schedule, step, maker.sampling, *wide, noise=noise).sample
-            ahead = _velocity(maker, after, step + 1, index.repeat_interleave(k))
-            score = maker.score(after - schedule.sigmas[step + 1] * ahead, index)
+            ahead = _velocity(maker, after, step + 1, index[mine].repeat_interleave(k))
+            clean = (after - schedule.sigmas[step + 1] * ahead)[: own * k]
+            pixels = maker.policy.decode(clean) if own else None
+            score = group_scores(learner.mixture, maker.scores(pixels, k, index, dealt), maker)
             scores.append(score)
-            found.append(_pairs(x, after, score, index, step, options.threshold))
-            rows = torch.arange(count) * k + torch.randint(k, (count,), generator=generator)
+            all_x, all_after = crew.gather(x[:own], 1, count), crew.gather(after[: own * k], k, count)
+            found.append(_pairs(all_x, all_after, score, index, step, options.threshold))
+            chosen = torch.randint(k, (count,), generator=generator)
+            rows = torch.arange(len(mine)) * k + chosen[mine]
             x, v = after[rows], ahead[rows]
     reward = torch.stack(scores)
     facts = {"reward": float(reward.mean()), "reward_std": float(reward.std(2).mean())}

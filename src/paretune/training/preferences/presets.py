@@ -46,11 +46,6 @@ class Composition:
         return self.targets == ("step",)
 
     @property
-    def divides(self) -> bool:
-        """See `FlowObjective.divides`: not where lists are compared with each other, or drawn by builders."""
-        return self.builder in ("rollouts", "captions", "file") and self.compare != "kto"
-
-    @property
     def all_reads(self) -> tuple[str, ...]:
         """The options that it reads."""
         common: tuple[str, ...] = ("reuse", "tie")

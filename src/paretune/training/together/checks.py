@@ -20,11 +20,6 @@ def check_together(config: RunConfig) -> None:
         )
     if count == 1:
         return
-    if medium_of(config.model).name == "texts":
-        raise ParetuneError(
-            f"executor.devices_per_expert: {count}: the expert of a language model trains on one device; "
-            "leave the key out"
-        )
     if shard == "full" and config.model.options.get("quantize", "none") != "none":
         raise ParetuneError(
             "executor.shard: full cannot divide a quantised base; leave model.options.quantize out, or shard"
@@ -33,8 +28,39 @@ def check_together(config: RunConfig) -> None:
     chosen = {METHOD_OBJECTIVES[method] for method in config.methods if method in METHOD_OBJECTIVES}
     for name in sorted(filter(None, own | chosen)):
         settings = settings_for(config.objective, name)
-        if not find_objective(name).divisible(read_options(settings)):
+        objective, options = find_objective(name), read_options(settings)
+        if shard == "full" and not objective.shardable(options):
+            raise ParetuneError(
+                f"executor.shard: full: objective {name} with these options needs the whole base on each "
+                "device; leave shard out"
+            )
+        if not objective.divisible(options):
             raise ParetuneError(
                 f"executor.devices_per_expert: {count}: objective {name} with these options trains an expert "
                 "on one device; leave the key out"
             )
+    if medium_of(config.model).name == "texts":
+        _check_texts(config)
+
+
+def _check_texts(config: RunConfig) -> None:
+    """Raise ParetuneError if TRL cannot deal the samples of a language model's updates evenly."""
+    count, train = config.executor.devices_per_expert, config.train
+    draws = find_objective(config.objective.name).draws
+    if draws and train.prompts_per_epoch % count:
+        raise ParetuneError(
+            f"executor.devices_per_expert: {count} does not divide train.prompts_per_epoch: "
+            f"{train.prompts_per_epoch}; the groups of an epoch are dealt evenly to language models' devices"
+        )
+    samples = train.prompts_per_epoch * (train.group_size if draws else 1)
+    if samples % (train.updates_per_epoch * count):
+        raise ParetuneError(
+            f"executor.devices_per_expert: {count} x train.updates_per_epoch: {train.updates_per_epoch} does "
+            f"not divide the {samples} samples of an epoch, as language models need"
+        )
+    moved = getattr(read_options(config.objective), "reference_decay", 0.0)
+    if config.executor.shard == "full" and moved:
+        raise ParetuneError(
+            "objective.options.reference_decay changes the base, which executor.shard: full divides; leave "
+            "one of them out"
+        )

@@ -103,6 +103,14 @@ class Crew:
         names = dict.fromkeys(name for one in told for name in one)
         return {name: sum(one.get(name, 0.0) for one in told) for name in names}
 
+    def most(self, number: int) -> int:
+        """The greatest of a number that each process says."""
+        if self.size == 1:
+            return number
+        told = torch.tensor([number])
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        return int(told)
+
     def agreed(self, flag: bool) -> bool:
         """What the leader says, so that all stop at the same checkpoint."""
         if self.size == 1:

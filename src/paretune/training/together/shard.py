@@ -33,6 +33,22 @@ def shard_base(transformer: nn.Module, crew: Crew, device: torch.device) -> None
     fully_shard(transformer, mesh=mesh, ignored_params=adapters)
 
 
+def shard_blocks(model: nn.Module, crew: Crew, device: torch.device) -> None:
+    """Divide the blocks of a language model over the processes, its trained adapters left out, and move it.
+
+    Embeddings and the head, which may be one tensor, are whole in every process. The arguments are those of
+    `shard_base`.
+    """
+    blocks = blocks_of(model)
+    adapters = {p for n, p in model.named_parameters() if ".lora_" in n}
+    inside = {p for block in blocks for p in block.parameters()} - adapters
+    for tensor in [*({*model.parameters()} - inside), *model.buffers()]:
+        tensor.data = tensor.data.to(device)
+    mesh = init_device_mesh(device.type, (crew.size,))
+    for block in blocks:  # no module holds them all, and by default such a block would stay gathered
+        fully_shard(block, mesh=mesh, ignored_params=adapters, reshard_after_forward=True)
+
+
 def blocks_of(transformer: nn.Module) -> list[nn.Module]:
     """The blocks that follow each other: the members of its outermost lists of one class of modules."""
     found = list[nn.Module]()
