@@ -104,7 +104,7 @@ def group_of(request: Request) -> Any:
         return None
     from ray.util.placement_group import placement_group
 
-    bundle = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
+    bundle: dict[str, float] = {"CPU": request.cpus, **({"GPU": request.gpus} if request.gpus else {})}
     return placement_group([bundle] * request.workers, "PACK" if request.dealt else "STRICT_PACK")
 
 
