@@ -78,8 +78,17 @@ def _system_error(error: Exception) -> OSError | None:
     return OSError(number, os.strerror(number))
 
 
+def check_local(target: Path, hint: str = "a folder of this machine, or one that is mounted there") -> None:
+    """Raise ParetuneError for a URL such as s3://bucket/run, which would become a folder named `s3:`."""
+    scheme = target.parts[0] if len(target.parts) > 1 else ""
+    if re.fullmatch(r"[a-z][a-z0-9+.-]+:", scheme):
+        url = str(target).replace(":/", "://", 1)
+        raise ParetuneError(f"{url} is an address; give {hint}")
+
+
 def check_new(target: Path) -> None:
     """Raise ParetuneError when the output exists already or cannot exist."""
+    check_local(target)
     with disk_errors(target):
         if target.exists() or target.is_symlink():
             raise ParetuneError(f"{target} exists already; choose another output folder")

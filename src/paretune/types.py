@@ -22,6 +22,36 @@ class Stopped(Exception):
     """The user asked the run to stop. Finished work is kept, and the run can be resumed."""
 
 
+class WorkerDied(ParetuneError):
+    """The process of a task was killed. What the task had saved is there, and it may be run again."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The one process that a machine runs of a task whose processes are dealt over several machines.
+
+    rank: of `size`; 0 leads. host, port: of the leader's store, through which they find each other. The
+    leader has port 0: it opens the store, and reports {"meeting": port} once the others may come.
+    """
+
+    rank: int
+    size: int
+    host: str
+    port: int = 0
+
+
+class DealtDevices(tuple[str, ...]):
+    """The devices of such a task, one for each process: "" is a device of another machine."""
+
+    part: Part
+
+    def __new__(cls, part: Part, device: str) -> DealtDevices:
+        """device: of this machine's process, by torch's name."""
+        devices = super().__new__(cls, (device if r == part.rank else "" for r in range(part.size)))
+        devices.part = part
+        return devices
+
+
 class Dialogue(str):
     """A prompt of several turns. People and rewards read it as a text; models read its `turns`.
 

@@ -78,6 +78,10 @@ def run(
     apart: Annotated[
         bool, typer.Option("--detach", help="Work on when this terminal ends; see `paretune status`.")
     ] = False,
+    mirror: Annotated[
+        str | None,
+        typer.Option("--mirror", metavar="URL", help="Keep a copy of the run there, such as s3://BUCKET/RUN."),
+    ] = None,
 ) -> None:
     """Run a recipe: K rounds of Map and Reduce, evaluation, report.
 
@@ -86,19 +90,29 @@ def run(
     config = load_config(find_recipe(recipe), set_ or ())
     place = out or Path("runs") / config.name
     if not apart:
-        _run(config, place, resume, quiet, as_json, verify)
+        _run(config, place, resume, quiet, as_json, verify, mirror)
         return
     words = ["run", recipe, "--out", str(place), *(f"--set={item}" for item in set_ or ())]
     words += [word for word, given in (("--resume", resume), ("--verify", verify)) if given]
+    words += ["--mirror", mirror] if mirror else []
     detached(words, place, quiet, as_json)
 
 
 def _run(
-    config: RunConfig, out: Path, resume: bool, quiet: bool, as_json: bool, verify: bool = False
-) -> None:
+    config: RunConfig, out: Path, resume: bool, quiet: bool, as_json: bool, verify: bool = False,
+    mirror: str | None = None,
+) -> None:  # fmt: skip
     from ..run import run as run_all
 
-    _finish(lambda progress: run_all(config, out, progress, resume, verify), out, quiet, as_json)
+    def work(progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        if mirror is None:
+            return run_all(config, out, progress, resume, verify)
+        from ..commands.mirror import mirrored
+
+        with mirrored(out, mirror, resume, progress) as watched:
+            return run_all(config, out, watched, resume, verify)
+
+    _finish(work, out, quiet, as_json)
 
 
 @app.command()

@@ -8,11 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
-from ..types import ParetuneError
+from ..types import WorkerDied
 
-
-class WorkerDied(ParetuneError):
-    """The process of a task was killed. What the task had saved is there, and it may be run again."""
+__all__ = ["WorkerDied"]
 
 
 class Task(Protocol):

@@ -14,7 +14,7 @@ from ..config import RunConfig
 from ..data.preferences import preference_file
 from ..data.prompts import prompt_file
 from ..executors import find_executor
-from ..files import disk_errors, real, write_json, write_text
+from ..files import check_local, disk_errors, real, write_json, write_text
 from ..models.facts import check_options, read_shape
 from ..planning.budget import check_even, set_sizes
 from ..planning.plan import Plan
@@ -74,6 +74,7 @@ def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> None:
     Raises:
         ParetuneError: if `out` cannot be used, if the recipe differs, or if `check` finds a fault.
     """
+    check_local(out, "--out FOLDER, and the address as --mirror, which keeps a copy of the run there")
     recipe = out / "config.yaml"
     if recipe.exists():
         if not resume:
@@ -110,6 +111,7 @@ def claim_eval(out: Path) -> None:
     Any other folder is refused, because a measurement could replace files of a run, or of the user, that have
     the names that it writes.
     """
+    check_local(out)
     with disk_errors(out):
         if out.exists() and not out.is_dir():
             raise ParetuneError(f"{out} is a file; choose another --out")

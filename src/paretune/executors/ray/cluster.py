@@ -8,25 +8,12 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from ...config import ExecutorConfig
 from ...types import ParetuneError
 
 PATIENCE = 5.0  # seconds until an address counts as one where nobody answers
-
-
-@dataclass(frozen=True)
-class Request:
-    """What one task takes of a machine."""
-
-    cpus: int
-    gpus: int
-
-    def __str__(self) -> str:
-        """In words, for messages."""
-        return f"{self.gpus} GPUs and {self.cpus} CPUs" if self.gpus else f"{self.cpus} CPUs"
 
 
 def connect(address: str) -> bool:
@@ -105,27 +92,3 @@ def device_of(settings: ExecutorConfig) -> str:
             "executor.device is cuda, but no machine of the Ray cluster has a GPU; set it to cpu or auto"
         )
     return "cuda" if settings.device != "cpu" and gpus else "cpu"
-
-
-def request_of(settings: ExecutorConfig, device: str) -> Request:
-    """What a task takes. Raises ParetuneError where no machine of the cluster has as much."""
-    devices = settings.devices_per_expert
-    cpus = settings.cpus_per_expert or settings.threads * (1 if device == "cuda" else devices)
-    request = Request(cpus, devices if device == "cuda" else 0)
-    for kind, wanted in (("GPU", request.gpus), ("CPU", request.cpus)):
-        most, name = max((n["Resources"].get(kind, 0), n["NodeManagerHostname"]) for n in machines())
-        if wanted > most:
-            key = "devices_per_expert" if kind == "GPU" or not settings.cpus_per_expert else "cpus_per_expert"
-            key = "threads" if key == "devices_per_expert" and kind == "CPU" and devices == 1 else key
-            raise ParetuneError(
-                f"executor.{key}: one task takes {wanted} {kind}s of one machine, and the largest machine of "
-                f"the cluster, {name}, has {most:g}"
-            )
-    if not any(_fits(node, request) for node in machines()):
-        raise ParetuneError(f"executor: a task takes {request}, and no machine of the cluster has both")
-    return request
-
-
-def _fits(node: Mapping[str, Any], request: Request) -> bool:
-    has = node["Resources"]
-    return has.get("GPU", 0) >= request.gpus and has.get("CPU", 0) >= request.cpus

@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from ...types import ParetuneError, Stopped
-from ..base import Movable, Report, Task, WorkerDied
-from .crew import Crew, Hand, sees_root
+from ...types import ParetuneError, Part, Stopped, WorkerDied
+from ..base import Movable, Report, Task
+from .crew import Crew, Failed, Hand, sees_root
 from .parcels import Packer
 from .watching import put
 from .worker import News
@@ -19,6 +19,7 @@ from .worker import News
 TURN = 0.5  # seconds that the driver waits for news before it looks around
 PATIENCE = 60.0  # seconds after which it says that the cluster has no place
 STARTS = 3  # workers, beside the retries, that may die before they have a task
+GRACE = 15.0  # seconds in which a death may still be told that made another process fail
 
 
 class Dispatch:
@@ -62,6 +63,7 @@ class Dispatch:
         # The other tasks were stopped because one had failed, so what they raise is not the reason.
         for failure in sorted(self._failures, key=lambda error: isinstance(error, Stopped)):
             raise failure
+        self._release()
         return [self._results[number] for number in range(len(self._tasks))]
 
     def _step(self) -> None:
@@ -74,73 +76,123 @@ class Dispatch:
             for hand in [hand for hand in self._crew.hands if hand.idle]:
                 if self._todo:
                     self._give(hand)
-        awaited = {hand.waiting: hand for hand in self._crew.hands if hand.waiting is not None}
+            self._release()
+        awaited = {
+            member.waiting: (hand, member)
+            for hand in self._crew.hands for member in hand.members if member.waiting is not None
+        }  # fmt: skip
         ready, _ = ray.wait(list(awaited), num_returns=1, timeout=TURN) if awaited else ([], [])
         for reference in ready:
-            self._take(awaited[reference])
+            self._take(*awaited[reference])
+        for hand in list(self._crew.hands):
+            if hand.failed is not None and time.monotonic() > hand.failed.until:
+                self._end(hand, hand.failed.machine, hand.failed.error)
         self._tell_of_waiting()
 
+    def _release(self) -> None:
+        """Give several devices back that no task needs any more. Workers of one wait for the next tasks."""
+        if not self._todo and self._crew.request.devices > 1:
+            self._crew.release([hand for hand in self._crew.hands if hand.task is None])
+
     def _give(self, hand: Hand) -> None:
-        """Give the next task to an idle worker."""
+        """Give the next task to an idle worker. Those that share it begin when it says so (`_meet`)."""
         from ray.exceptions import RayActorError
 
-        number = self._todo[0]
-        task = self._tasks[number]
-        try:
-            sees = not isinstance(task, Movable) or sees_root(hand, task.luggage().root)
-        except RayActorError as error:  # it died while it had nothing to do
-            self._died(hand, str(error))
-            return
-        parcel = self._packer.pack(self._function, task, sees)
         hand.ticket += 1
-        hand.actor.start.remote(hand.ticket, parcel, sees)
-        hand.task, hand.waiting = number, hand.actor.poll.remote(hand.ticket)
-        self._todo.popleft()
+        part = Part(0, len(hand.members), hand.address) if hand.peers else None
+        try:
+            self._start(hand, self._todo[0], hand.ticket, part)
+        except RayActorError as error:  # it died while it had nothing to do
+            self._died(hand, hand, str(error))
+            return
+        hand.task = self._todo.popleft()
 
-    def _take(self, hand: Hand) -> None:
-        """Take the answer of a worker."""
+    def _start(self, member: Hand, number: int, ticket: int, part: Part | None) -> None:
+        """Start a task, or a part of it, on a worker."""
+        task = self._tasks[number]
+        sees = not isinstance(task, Movable) or sees_root(member, task.luggage().root)
+        parcel = self._packer.pack(self._function, task, sees)
+        member.actor.start.remote(ticket, parcel, sees, part)
+        member.waiting = member.actor.poll.remote(ticket)
+
+    def _meet(self, hand: Hand, number: int, port: int) -> None:
+        """Start the other parts of a task, whose leader waits for them at a port."""
+        from ray.exceptions import RayActorError
+
+        for rank, peer in enumerate(hand.peers, start=1):
+            if peer.waiting is not None:  # it was started before Ctrl-C broke the step off
+                continue
+            try:
+                part = Part(rank, len(hand.members), hand.address, port)
+                self._start(peer, number, hand.ticket, part)
+            except RayActorError as error:
+                self._died(hand, peer, str(error))
+                return
+
+    def _take(self, hand: Hand, member: Hand) -> None:
+        """Take the answer of a worker, or of a peer of it."""
         import ray
         from ray.exceptions import ObjectLostError, RayActorError, RayError
 
         answer: Any
         try:
-            answer = ray.get(hand.waiting)
+            answer = ray.get(member.waiting)
         except (RayActorError, ObjectLostError) as error:  # the answer may be lost with the machine
-            self._died(hand, str(error))
+            self._died(hand, member, str(error))
             return
         except RayError as error:
             raise ParetuneError(f"Ray: {' '.join(str(error).split())[-300:]}") from error
-        if hand.task is None:
-            hand.welcome(answer)
-            return
-        self._note(hand, self._tasks[hand.task], answer)
-
-    def _note(self, hand: Hand, task: Task, news: News) -> None:
-        """Write what a task has written, pass on its events, and note its end."""
-        if news.changes and isinstance(task, Movable):
-            luggage = task.luggage()
-            put(luggage.root / luggage.writes, news.changes)
-        for event in news.events:
-            self._report(event)
-        if news.ended is None:
-            hand.waiting = hand.actor.poll.remote(hand.ticket)
-            return
-        kind, value = pickle.loads(news.ended)
-        number, hand.waiting = hand.task, None
-        assert number is not None
-        if kind == "failed" and isinstance(value, WorkerDied) and not self._halted:
-            hand.task = None
-            self._again(number, hand.machine, str(value).partition(";")[0])
-            return
-        hand.task = None
-        if kind == "done":
-            self._results[number] = value
+        if not member.machine:
+            member.welcome(answer)
         else:
-            self._fail(_placed(value, hand.machine))
+            self._note(hand, member, answer)
 
-    def _died(self, hand: Hand, reason: str) -> None:
+    def _note(self, hand: Hand, member: Hand, news: News) -> None:
+        """Write what a task has written, pass on its events, and note its end. Peers only end."""
+        number = hand.task
+        if member is hand and number is not None:
+            task = self._tasks[number]
+            if news.changes and isinstance(task, Movable):
+                luggage = task.luggage()
+                put(luggage.root / luggage.writes, news.changes)
+            for event in news.events:
+                if "meeting" in event:
+                    self._meet(hand, number, event["meeting"])
+                else:
+                    self._report(event)
+        if hand not in self._crew.hands:
+            return
+        if news.ended is None:
+            member.waiting = member.actor.poll.remote(hand.ticket)
+            return
+        member.waiting = None
+        kind, value = pickle.loads(news.ended)
+        if kind == "done" and member is hand and number is not None:
+            hand.task, self._results[number] = None, value
+        elif kind == "failed" and hand.task is not None:
+            self._failed(hand, member, value)
+
+    def _failed(self, hand: Hand, member: Hand, error: BaseException) -> None:
+        """Note that a task's process has failed. One of several fails also because another has died."""
+        if hand.peers and type(error) is RuntimeError:
+            hand.failed = hand.failed or Failed(error, member.machine, time.monotonic() + GRACE)
+        elif member is hand or not isinstance(error, Stopped):  # peers stop with their leader
+            self._end(hand, member.machine, error)
+
+    def _end(self, hand: Hand, machine: str, error: BaseException) -> None:
+        """End the attempt of a task by an error; begin another if a process was killed."""
+        number, hand.task = hand.task, None
+        assert number is not None
+        if hand.peers:
+            self._crew.dismiss(hand)
+        if isinstance(error, WorkerDied) and not self._halted:
+            self._again(number, machine, str(error).partition(";")[0])
+        else:
+            self._fail(_placed(error, machine))
+
+    def _died(self, hand: Hand, member: Hand, reason: str) -> None:
         """Replace a worker that died; its task goes on elsewhere from its last checkpoint."""
-        number, machine = hand.task, hand.machine
+        number, machine = hand.task, member.machine
         self._crew.dismiss(hand)
         reason = " ".join(reason.split())
         if number is None:
@@ -182,7 +234,9 @@ class Dispatch:
         placed = any(hand.machine for hand in self._crew.hands)
         if not placed and not self._told and time.monotonic() - self._begun > PATIENCE:
             self._told = True
-            self._report({"notice": f"waiting for a worker: it takes {self._crew.request} of one machine"})
+            request = self._crew.request
+            where = f"{request.devices} times" if request.dealt else "of one machine"
+            self._report({"notice": f"waiting for a worker: it takes {request} {where}"})
 
 
 def _placed(error: BaseException, machine: str) -> BaseException:

@@ -8,9 +8,10 @@ from typing import Self
 
 from ...config import ExecutorConfig
 from ..base import R, Report, T, TaskFunction
-from .cluster import connect, device_of, request_of
+from .cluster import connect, device_of
 from .crew import Crew
 from .dispatch import Dispatch
+from .placing import one_device, several_devices
 
 
 class RayExecutor:
@@ -25,13 +26,15 @@ class RayExecutor:
                 by this executor alone.
 
         Raises:
-            ParetuneError: Ray or its cluster is missing, or no machine has what one task takes.
+            ParetuneError: Ray or its cluster is missing, or the cluster has not what one task takes.
         """
         self._workers, self._retries = workers, settings.retries
         self._connected = connect(settings.address)
         try:
             self.device = device_of(settings)
-            self._crew = Crew(settings.threads, self.device, request_of(settings, self.device))
+            self._one = one_device(settings, self.device)
+            self._several = several_devices(settings, self.device)
+            self._crew = Crew(settings.threads, self.device, self._one)
         except BaseException:
             self._disconnect()
             raise
@@ -52,6 +55,7 @@ class RayExecutor:
 
     def map(self, function: TaskFunction[T, R], tasks: Sequence[T], report: Report) -> list[R]:
         """See `base.Executor.map`. A task whose worker dies goes on elsewhere, `retries` times at most."""
+        self._crew.change(self._several if any(task.devices > 1 for task in tasks) else self._one)
         return Dispatch(self._crew, function, tasks, report, self._workers, self._retries).run()
 
     def _disconnect(self) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import disk_errors, sha256, write_bytes
-from ...types import ParetuneError
+from ...types import DealtDevices, ParetuneError, Part
 from ..base import Devices, Luggage, Movable, Report, Task
 
 Take = Callable[[Any], bytes]  # what fetches a file's content: `ray.get`
@@ -151,11 +151,15 @@ def _lay(sent: Sent, target: Path, take: Take) -> None:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """A parcel whose files are in place. `executors.local` runs it as its task."""
+    """A parcel whose files are in place. `executors.local` runs it as its task.
+
+    part: the process of the task that is run here, where others run elsewhere.
+    """
 
     parcel: Parcel
     home: Path
     root: Path | None
+    part: Part | None = None
 
     @property
     def title(self) -> str:
@@ -165,7 +169,7 @@ class Unpacked:
     @property
     def devices(self) -> int:
         """See `base.Task`."""
-        return self.parcel.devices
+        return 1 if self.part else self.parcel.devices
 
 
 def run_unpacked(
@@ -177,4 +181,6 @@ def run_unpacked(
     if unpacked.root is not None:
         task = task.moved(unpacked.root)
         task.check_here(unpacked.parcel.revision)
+    if unpacked.part is not None:
+        devices = DealtDevices(unpacked.part, devices[0])
     return function(task, report, should_stop, devices)

@@ -24,8 +24,9 @@ from typing import Any
 from ...environment import own_version
 from ...files import alive
 from ...foreign.cache import cache_folder
-from ...types import ParetuneError, Stopped
+from ...types import ParetuneError, Part, Stopped
 from ..local import LocalExecutor
+from .network import use_own_interface
 from .parcels import Parcel, Unpacked, run_unpacked, unpack
 from .watching import Changes, Watch
 
@@ -34,10 +35,14 @@ LOOK = 0.5  # seconds between two looks at what a task has written
 
 @dataclass(frozen=True)
 class Hello:
-    """What a worker tells of itself. machine: its host's name, with the node's id where they share a host."""
+    """What a worker tells of itself.
+
+    machine: its host's name, with the node's id where they share a host. address: by which others reach it.
+    """
 
     machine: str
     version: str
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,8 @@ class Worker:
         """Where it is, and which paretune it has."""
         import ray
 
-        node = ray.get_runtime_context().get_node_id()
-        return Hello(f"{socket.gethostname()} (node {node[:8]})", own_version())
+        node, address = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+        return Hello(f"{socket.gethostname()} (node {node[:8]})", own_version(), address)
 
     def sees(self, probe: str, word: str) -> bool:
         """Whether this machine sees a file that the driver has just written."""
@@ -87,10 +92,12 @@ class Worker:
         except OSError:
             return False
 
-    def start(self, ticket: int, parcel: Parcel, sees_root: bool) -> None:
-        """Begin a task. What becomes of it is told by `poll`."""
+    def start(self, ticket: int, parcel: Parcel, sees_root: bool, part: Part | None = None) -> None:
+        """Begin a task, or this worker's part of it. What becomes of it is told by `poll`."""
+        if part is not None:
+            use_own_interface()
         threading.Thread(
-            target=self._run, args=(self._works[ticket], parcel, sees_root), daemon=True
+            target=self._run, args=(self._works[ticket], parcel, sees_root, part), daemon=True
         ).start()
 
     def poll(self, ticket: int) -> News:
@@ -123,9 +130,9 @@ class Worker:
         self._leave()
         shutil.rmtree(self._home, ignore_errors=True)
 
-    def _run(self, work: _Work, parcel: Parcel, sees_root: bool) -> None:
+    def _run(self, work: _Work, parcel: Parcel, sees_root: bool, part: Part | None) -> None:
         try:
-            outcome = ("done", self._result(work, parcel, sees_root))
+            outcome = ("done", self._result(work, parcel, sees_root, part))
         except (ParetuneError, Stopped, RuntimeError) as error:
             outcome = ("failed", error)
         except BaseException as error:
@@ -135,7 +142,7 @@ class Worker:
             self._leave()  # after a failure, or when it was asked to stop, the executor takes no more tasks
         work.events.put(None)
 
-    def _result(self, work: _Work, parcel: Parcel, sees_root: bool) -> Any:
+    def _result(self, work: _Work, parcel: Parcel, sees_root: bool, part: Part | None) -> Any:
         import ray
 
         def take(data: Any) -> bytes:
@@ -149,7 +156,7 @@ class Worker:
         if work.stopping.is_set():
             raise Stopped
         report: Callable[[dict[str, Any]], None] = work.events.put
-        return self._executor.map(run_unpacked, [Unpacked(parcel, self._home, root)], report)[0]
+        return self._executor.map(run_unpacked, [Unpacked(parcel, self._home, root, part)], report)[0]
 
     def _leave(self) -> None:
         executor, self._executor = self._executor, None

@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 
-from ...types import ParetuneError, Stopped
+from ...types import DealtDevices, ParetuneError, Stopped, WorkerDied
 from .crew import Crew, Place, joined
 
 J = TypeVar("J")
@@ -44,7 +44,7 @@ def run_together(
     function: CrewFunction[J], job: J, title: str, report: Report, should_stop: Callable[[], bool],
     devices: Sequence[str], start: Literal["spawn", "fork"] = "spawn",
 ) -> Any:  # fmt: skip
-    """Run a job by one process on each device; return what the leader returns.
+    """Run a job by one process on each device; return what the leader returns, None where it is elsewhere.
 
     Args:
         function: runs in every process.
@@ -52,25 +52,34 @@ def run_together(
         title: of the job, for messages.
         report: called with the leader's events.
         should_stop: whether all should stop at their next checkpoint.
-        devices: one for each process, by torch's names; a CPU may be named several times.
+        devices: one for each process, by torch's names; a CPU may be named several times. Of `DealtDevices`
+            the process of this machine is started.
         start: how processes begin. A forked one has loaded torch already, but cannot use a GPU.
 
     Raises:
-        ParetuneError: a process found a user's mistake, or died.
+        ParetuneError: a process found a user's mistake.
+        WorkerDied: a process was killed.
         Stopped: all have stopped, as `should_stop` asked.
     """
     get_context = multiprocessing.get_context
     context = get_context("fork") if start == "fork" else get_context("spawn")
-    store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+    part = devices.part if isinstance(devices, DealtDevices) else None
+    host, port, store = (part.host, part.port, None) if part else (HOST, 0, None)
+    if not port:
+        store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False)
+        host, port = HOST, store.port
+    if part and store:
+        report({"meeting": port})
     told: Queue[tuple[str, Any]] = context.Queue()
     stop, size = context.Event(), len(devices)
     processes = [
         context.Process(
             target=take_part,
-            args=(function, job, Place(rank, size, HOST, store.port), device, told, stop,
+            args=(function, job, Place(rank, size, host, port), device, told, stop,
                   torch.get_num_threads()),
+            name=f"process {rank} of {size}",
         )
-        for rank, device in enumerate(devices)
+        for rank, device in enumerate(devices) if device
     ]  # fmt: skip
     try:
         for process in processes:
@@ -139,13 +148,13 @@ def _reason(
     until, failures = time.monotonic() + GRACE, [(kind, value)] if kind else []
     while all(k != "mistake" for k, _ in failures) and time.monotonic() < until:
         failures += [(k, v) for k, v in _messages(told, WAIT) if k in ("mistake", "failed")]
-        dead = [(rank, p.exitcode) for rank, p in enumerate(processes) if p.exitcode]
+        dead = [(p.name, p.exitcode) for p in processes if p.exitcode]
         if dead:
-            rank, code = dead[0]
+            name, code = dead[0]
             how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             memory = ", perhaps out of memory" if code == -signal.SIGKILL else ""
-            return ParetuneError(
-                f"process {rank} of {len(processes)} died {how}{memory}, while {title}; resume, or take "
+            return WorkerDied(
+                f"{name} died {how}{memory}, while {title}; resume, or take "
                 "fewer devices (executor.devices_per_expert)"
             )
     for kind, value in sorted(failures, key=lambda failure: failure[0] != "mistake"):
