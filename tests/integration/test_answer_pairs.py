@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from paretune.adapters.store import load_delta, save_delta
 from paretune.cli import app as cli
 from paretune.commands.answer_pairs.make import make_answer_pairs
 from paretune.commands.answer_pairs.options import AnswerOptions
+from paretune.commands.guest_adapters import guest_changes
 from paretune.commands.make_pairs import Drawing
 from paretune.config import ModelConfig
 from paretune.models.causal_lm.given_answers import given_answer, log_probs
@@ -48,12 +50,12 @@ def opened(model: Path) -> CausalLMPolicy:
     return CausalLMPolicy(ModelConfig.model_validate({"path": str(model), "options": {"max_tokens": 6}}))
 
 
-def adapter(folder: Path, base: str, seed: int, size: float = 0.5) -> str:
+def adapter(folder: Path, base: str, seed: int, size: float = 0.5, layer: int = 0) -> str:
     """A LoRA on one layer of the tiny model."""
     generator = torch.Generator().manual_seed(seed)
     b, a = torch.randn(16, 2, generator=generator) * size, torch.randn(2, 16, generator=generator) * size
     folder.mkdir(parents=True)
-    save_delta(folder, {"model.layers.0.self_attn.q_proj": LowRank(b, a)}, base, {}, None)
+    save_delta(folder, {f"model.layers.{layer}.self_attn.q_proj": LowRank(b, a)}, base, {}, None)
     return str(folder)
 
 
@@ -193,10 +195,39 @@ def test_wrong_words_are_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_guide_of_another_base_is_one_line(recipe: Path, tiny_llama: Path, tmp_path: Path) -> None:
-    other = make_llama(tmp_path / "other")
-    with pytest.raises(ParetuneError, match=r"--guide .*was trained on .*other, and the recipe's base is"):
-        made(recipe, tmp_path / "a.jsonl", Drawing("yes"), guide=adapter(tmp_path / "g", str(other), 1))
+@pytest.mark.parametrize("option", ["guide", "contrast", "adapter"])
+@pytest.mark.parametrize(
+    ("base", "layer", "told"),
+    [
+        ("{other}", 0, r"was trained on .*other, and the base here is"),
+        ("nobody/other-model", 9, r"changes model\.layers\.9\.self_attn\.q_proj, which .* does not have"),
+        ("assistant", 0, None),
+    ],
+)  # fmt: skip
+def test_an_adapter_of_another_base_is_one_line_before_anything_is_drawn(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, base: str, layer: int,
+    told: str | None,
+) -> None:  # fmt: skip
+    """By its name where that can tell, and otherwise by its shapes: a hub id may be the recipe's folder."""
+    monkeypatch.setattr(CausalLMPolicy, "answer_ids", lambda *_: pytest.fail("it has drawn"))
+    if base == "{other}":
+        base = str(make_llama(tmp_path / "other"))
+    name = adapter(tmp_path / "g", base, 1, layer=layer)
+    given: dict[str, Any] = {"guide": {"guide": name}, "contrast": {"contrast": (name, name)}}.get(option, {})
+    drawing = Drawing("yes", adapter=name) if option == "adapter" else Drawing("yes")
+    with pytest.raises(ParetuneError) as caught:
+        made(recipe, tmp_path / "a.jsonl", drawing, **given)
+    assert re.search(told or "was trained on assistant, and the base here is", str(caught.value))
+    assert str(caught.value).startswith(f"--{option} ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_guide_of_another_hub_model_is_refused_by_its_name(tmp_path: Path, tiny_llama: Path) -> None:
+    policy, guide = opened(tiny_llama), adapter(tmp_path / "g", "owner/one", 1)
+    with pytest.raises(ParetuneError, match=r"was trained on owner/one, and the base here is owner/two"):
+        guest_changes("--guide", guide, "owner/two", policy.transformer, tmp_path)
+    assert guest_changes("--guide", guide, "owner/one", policy.transformer, tmp_path)
+    assert guest_changes("--guide", guide, str(tiny_llama), policy.transformer, tmp_path)
 
 
 def test_answers_to_no_prompt_are_one_line(recipe: Path, tmp_path: Path) -> None:

@@ -14,15 +14,12 @@ from typing import Any, cast
 
 import torch
 
-from ...adapters.inputs import measurable, open_adapter
-from ...adapters.store import load_delta
 from ...config import ObjectiveConfig, RunConfig
 from ...data.answer_forms import FORMS, STEPS, Judging, Record, Scored, distinct
 from ...data.prompts import load_prompts
 from ...environment import choose_device
 from ...files import disk_errors, write_rows
 from ...models.causal_lm.policy import CausalLMPolicy
-from ...models.detect import resolve_path
 from ...models.loading import open_policy
 from ...models.lora import folded
 from ...models.memory import memory_errors, to_draw
@@ -32,6 +29,7 @@ from ...planning.plan import derive_seed
 from ...rewards.base import reward_of
 from ...stages.claim import check
 from ...types import ParetuneError, Prompt
+from ..guest_adapters import guest_changes
 from ..make_pairs import Drawing, agreements
 from .drawing import Scorer, draw_answers, head_of, judge, read_others, scorer_of
 from .numbers import add_contrast, add_drift, add_guide, add_step_weights
@@ -76,9 +74,15 @@ def make_answer_pairs(
     if others and not any(prompt.text in others for prompt in prompts):
         raise ParetuneError(f"--answers {options.answers}: it answers none of the {len(prompts)} prompts")
     policy = cast(CausalLMPolicy, open_policy(config.model, choose_device(config.executor.device)))
-    start = _deltas(config, "--adapter", drawing.adapter, out)
-    passes = [_deltas(config, "--contrast", name, out) for name in options.contrast or ()]
-    guide = _deltas(config, "--guide", options.guide, out)
+
+    def changes(option: str, name: str | None) -> dict[str, LowRank]:
+        if name is None:
+            return {}
+        return guest_changes(option, name, config.model.path, policy.transformer, out.parent)
+
+    start = changes("--adapter", drawing.adapter)
+    passes = [changes("--contrast", name) for name in options.contrast or ()]
+    guide = changes("--guide", options.guide)
     encoder = None if options.embed is None else TextEncoder(options.embed)
     with folded(policy.transformer, start), memory_errors(to_draw, config.model):
         made = _draw_all(policy, config, drawing, options, prompts, others, say)
@@ -170,19 +174,6 @@ def _steps(
     by_judge: StillRight | None = judged if options.judge else None
     worst = max(wrong, key=lambda answer: answer.repeats)
     return step_records(prompt, worst, options.step_mark, goes_on, by_judge)
-
-
-def _deltas(config: RunConfig, option: str, name: str | None, out: Path) -> dict[str, LowRank]:
-    """The changes of an adapter over the recipe's base; {} without one. Another base is refused."""
-    if name is None:
-        return {}
-    base, ours = open_adapter(name).base_model, resolve_path(config.model.path)
-    if base and Path(base).is_dir() and Path(base).resolve() != Path(ours).resolve():
-        raise ParetuneError(
-            f"{option} {name} was trained on {base}, and the recipe's base is {config.model.path}: "
-            "give an adapter of this base"
-        )
-    return load_delta(measurable([name], (), out.parent))
 
 
 def _summary(out: Path, made: _Made) -> dict[str, Any]:
