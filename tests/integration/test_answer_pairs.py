@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 import yaml
 
 from paretune.adapters.store import load_delta, save_delta
@@ -30,6 +31,7 @@ from tests.conftest import tiny_recipe
 from tests.language import language_recipe, make_llama
 
 from .commands import call
+from .test_text_encoder import TEXT, saved
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -137,6 +139,49 @@ def test_a_text_encoder_measures_the_drift(recipe: Path, tiny_llama: Path, tmp_p
         assert 0 < row["drift"] < 2
 
 
+def test_what_the_encoder_cannot_read_is_left_out_and_told(recipe: Path, tmp_path: Path) -> None:
+    """An encoder of eight tokens reads every prompt, and one of the two better answers."""
+    config = transformers.CLIPTextConfig(**{**TEXT, "max_position_embeddings": 8})
+    saved(tmp_path / "encoder", transformers.CLIPTextModel, config)
+    theirs = tmp_path / "theirs.jsonl"
+    texts = {"fix the table": " ".join(["yes"] * 9), "tell me please": "yes"}
+    theirs.write_text("".join(json.dumps({"prompt": p, "text": t}) + "\n" for p, t in texts.items()))
+    options = AnswerOptions(answers=theirs, embed=str(tmp_path / "encoder"))
+    loaded = load_config(recipe)
+    told = make_answer_pairs(loaded, Drawing("yes", 8, "given"), options, tmp_path / "e.jsonl")
+    (row,) = rows(tmp_path / "e.jsonl")
+    assert (row["chosen"], 0 <= row["drift"] <= 2) == ("yes", True)
+    first, second = told["notes"]
+    assert first.startswith("--embed: the records count 0.")
+    assert second.startswith("--embed: 1 of 2 records were left out: their better answers have more than")
+    saved(tmp_path / "short", transformers.CLIPTextModel,
+          transformers.CLIPTextConfig(**{**TEXT, "max_position_embeddings": 4}))  # fmt: skip
+    with pytest.raises(ParetuneError, match=r"the text 'how do i clean the window' has 8 tokens"):
+        made(recipe, tmp_path / "s.jsonl", Drawing("yes", 8), embed=str(tmp_path / "short"))
+
+
+def test_a_ladder_by_the_reference(recipe: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    """Stage 1 has the greatest log-probability gap under the start, whatever the scores say."""
+    found = made(recipe, tmp_path / "l.jsonl", Drawing("yes", 24, "ladder"), ladder_by="reference")
+    policy = opened(tiny_llama)
+
+    def gap(row: dict[str, Any]) -> float:
+        answers = [given_answer(policy, row["prompt"], [a["text"]], a["ends"]) for a in row["answers"]]
+        better, worse = (float(one.sum()) for one in log_probs(policy, answers))
+        return better - worse
+
+    ladders = [[row for row in found if row["prompt"] == text] for text in {row["prompt"] for row in found}]
+    assert max(map(len, ladders)) > 2
+    for ladder in ladders:
+        by_stage = sorted(ladder, key=lambda row: row["stage"])
+        assert [row["stage"] for row in by_stage] == list(range(1, len(ladder) + 1))
+        gaps = [gap(row) for row in by_stage]
+        assert gaps == sorted(gaps, reverse=True)
+    by_score = made(recipe, tmp_path / "s.jsonl", Drawing("yes", 24, "ladder"))
+    assert [row["rejected"] for row in by_score] == [row["rejected"] for row in found]
+    assert [row["stage"] for row in by_score] != [row["stage"] for row in found]
+
+
 def test_single_steps_go_on_a_prefix(recipe: Path, tmp_path: Path) -> None:
     """Right is an answer with a yes. The tiny model says it often enough after any word."""
     options: dict[str, Any] = {"threshold": 0.05, "rollouts": 8, "step_mark": " "}
@@ -177,6 +222,8 @@ def test_a_safety_prompt_asks_again(recipe: Path, tmp_path: Path) -> None:
         (Drawing("yes", form="rewrite"), {}, "--form rewrite and --through RECIPE"),
         (Drawing("yes"), {"contrast": ("a", "b"), "guide": "c"}, "--contrast and --guide both write"),
         (Drawing("yes"), {"steps_like_best": True}, "add --form list"),
+        (Drawing("yes", form="ladder"), {"ladder_by": "x"}, "--ladder-by: x is none of score, reference"),
+        (Drawing("yes"), {"ladder_by": "reference"}, "--ladder-by orders the stages of a ladder"),
         (Drawing("yes"), {"step_mark": ""}, "--step-mark: the text that ends a step is empty"),
         (Drawing("yes"), {"judge": "x"}, "--judge: there is no reward x; the recipe has yes, no"),
         (Drawing("yes"), {"answers": Path("none.jsonl")}, "prompt file none.jsonl does not exist"),
