@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 import yaml
 
 from paretune.adapters.store import load_delta, save_delta
 from paretune.cli import app as cli
 from paretune.commands.answer_pairs.make import make_answer_pairs
 from paretune.commands.answer_pairs.options import AnswerOptions
+from paretune.commands.guest_adapters import guest_changes
 from paretune.commands.make_pairs import Drawing
 from paretune.config import ModelConfig
 from paretune.models.causal_lm.given_answers import given_answer, log_probs
@@ -28,6 +31,7 @@ from tests.conftest import tiny_recipe
 from tests.language import language_recipe, make_llama
 
 from .commands import call
+from .test_text_encoder import TEXT, saved
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -48,12 +52,12 @@ def opened(model: Path) -> CausalLMPolicy:
     return CausalLMPolicy(ModelConfig.model_validate({"path": str(model), "options": {"max_tokens": 6}}))
 
 
-def adapter(folder: Path, base: str, seed: int, size: float = 0.5) -> str:
+def adapter(folder: Path, base: str, seed: int, size: float = 0.5, layer: int = 0) -> str:
     """A LoRA on one layer of the tiny model."""
     generator = torch.Generator().manual_seed(seed)
     b, a = torch.randn(16, 2, generator=generator) * size, torch.randn(2, 16, generator=generator) * size
     folder.mkdir(parents=True)
-    save_delta(folder, {"model.layers.0.self_attn.q_proj": LowRank(b, a)}, base, {}, None)
+    save_delta(folder, {f"model.layers.{layer}.self_attn.q_proj": LowRank(b, a)}, base, {}, None)
     return str(folder)
 
 
@@ -135,6 +139,49 @@ def test_a_text_encoder_measures_the_drift(recipe: Path, tiny_llama: Path, tmp_p
         assert 0 < row["drift"] < 2
 
 
+def test_what_the_encoder_cannot_read_is_left_out_and_told(recipe: Path, tmp_path: Path) -> None:
+    """An encoder of eight tokens reads every prompt, and one of the two better answers."""
+    config = transformers.CLIPTextConfig(**{**TEXT, "max_position_embeddings": 8})
+    saved(tmp_path / "encoder", transformers.CLIPTextModel, config)
+    theirs = tmp_path / "theirs.jsonl"
+    texts = {"fix the table": " ".join(["yes"] * 9), "tell me please": "yes"}
+    theirs.write_text("".join(json.dumps({"prompt": p, "text": t}) + "\n" for p, t in texts.items()))
+    options = AnswerOptions(answers=theirs, embed=str(tmp_path / "encoder"))
+    loaded = load_config(recipe)
+    told = make_answer_pairs(loaded, Drawing("yes", 8, "given"), options, tmp_path / "e.jsonl")
+    (row,) = rows(tmp_path / "e.jsonl")
+    assert (row["chosen"], 0 <= row["drift"] <= 2) == ("yes", True)
+    first, second = told["notes"]
+    assert first.startswith("--embed: the records count 0.")
+    assert second.startswith("--embed: 1 of 2 records were left out: their better answers have more than")
+    saved(tmp_path / "short", transformers.CLIPTextModel,
+          transformers.CLIPTextConfig(**{**TEXT, "max_position_embeddings": 4}))  # fmt: skip
+    with pytest.raises(ParetuneError, match=r"the text 'how do i clean the window' has 8 tokens"):
+        made(recipe, tmp_path / "s.jsonl", Drawing("yes", 8), embed=str(tmp_path / "short"))
+
+
+def test_a_ladder_by_the_reference(recipe: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    """Stage 1 has the greatest log-probability gap under the start, whatever the scores say."""
+    found = made(recipe, tmp_path / "l.jsonl", Drawing("yes", 24, "ladder"), ladder_by="reference")
+    policy = opened(tiny_llama)
+
+    def gap(row: dict[str, Any]) -> float:
+        answers = [given_answer(policy, row["prompt"], [a["text"]], a["ends"]) for a in row["answers"]]
+        better, worse = (float(one.sum()) for one in log_probs(policy, answers))
+        return better - worse
+
+    ladders = [[row for row in found if row["prompt"] == text] for text in {row["prompt"] for row in found}]
+    assert max(map(len, ladders)) > 2
+    for ladder in ladders:
+        by_stage = sorted(ladder, key=lambda row: row["stage"])
+        assert [row["stage"] for row in by_stage] == list(range(1, len(ladder) + 1))
+        gaps = [gap(row) for row in by_stage]
+        assert gaps == sorted(gaps, reverse=True)
+    by_score = made(recipe, tmp_path / "s.jsonl", Drawing("yes", 24, "ladder"))
+    assert [row["rejected"] for row in by_score] == [row["rejected"] for row in found]
+    assert [row["stage"] for row in by_score] != [row["stage"] for row in found]
+
+
 def test_single_steps_go_on_a_prefix(recipe: Path, tmp_path: Path) -> None:
     """Right is an answer with a yes. The tiny model says it often enough after any word."""
     options: dict[str, Any] = {"threshold": 0.05, "rollouts": 8, "step_mark": " "}
@@ -175,6 +222,8 @@ def test_a_safety_prompt_asks_again(recipe: Path, tmp_path: Path) -> None:
         (Drawing("yes", form="rewrite"), {}, "--form rewrite and --through RECIPE"),
         (Drawing("yes"), {"contrast": ("a", "b"), "guide": "c"}, "--contrast and --guide both write"),
         (Drawing("yes"), {"steps_like_best": True}, "add --form list"),
+        (Drawing("yes", form="ladder"), {"ladder_by": "x"}, "--ladder-by: x is none of score, reference"),
+        (Drawing("yes"), {"ladder_by": "reference"}, "--ladder-by orders the stages of a ladder"),
         (Drawing("yes"), {"step_mark": ""}, "--step-mark: the text that ends a step is empty"),
         (Drawing("yes"), {"judge": "x"}, "--judge: there is no reward x; the recipe has yes, no"),
         (Drawing("yes"), {"answers": Path("none.jsonl")}, "prompt file none.jsonl does not exist"),
@@ -193,10 +242,39 @@ def test_wrong_words_are_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_guide_of_another_base_is_one_line(recipe: Path, tiny_llama: Path, tmp_path: Path) -> None:
-    other = make_llama(tmp_path / "other")
-    with pytest.raises(ParetuneError, match=r"--guide .*was trained on .*other, and the recipe's base is"):
-        made(recipe, tmp_path / "a.jsonl", Drawing("yes"), guide=adapter(tmp_path / "g", str(other), 1))
+@pytest.mark.parametrize("option", ["guide", "contrast", "adapter"])
+@pytest.mark.parametrize(
+    ("base", "layer", "told"),
+    [
+        ("{other}", 0, r"was trained on .*other, and the base here is"),
+        ("nobody/other-model", 9, r"changes model\.layers\.9\.self_attn\.q_proj, which .* does not have"),
+        ("assistant", 0, None),
+    ],
+)  # fmt: skip
+def test_an_adapter_of_another_base_is_one_line_before_anything_is_drawn(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, base: str, layer: int,
+    told: str | None,
+) -> None:  # fmt: skip
+    """By its name where that can tell, and otherwise by its shapes: a hub id may be the recipe's folder."""
+    monkeypatch.setattr(CausalLMPolicy, "answer_ids", lambda *_: pytest.fail("it has drawn"))
+    if base == "{other}":
+        base = str(make_llama(tmp_path / "other"))
+    name = adapter(tmp_path / "g", base, 1, layer=layer)
+    given: dict[str, Any] = {"guide": {"guide": name}, "contrast": {"contrast": (name, name)}}.get(option, {})
+    drawing = Drawing("yes", adapter=name) if option == "adapter" else Drawing("yes")
+    with pytest.raises(ParetuneError) as caught:
+        made(recipe, tmp_path / "a.jsonl", drawing, **given)
+    assert re.search(told or "was trained on assistant, and the base here is", str(caught.value))
+    assert str(caught.value).startswith(f"--{option} ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_guide_of_another_hub_model_is_refused_by_its_name(tmp_path: Path, tiny_llama: Path) -> None:
+    policy, guide = opened(tiny_llama), adapter(tmp_path / "g", "owner/one", 1)
+    with pytest.raises(ParetuneError, match=r"was trained on owner/one, and the base here is owner/two"):
+        guest_changes("--guide", guide, "owner/two", policy.transformer, tmp_path)
+    assert guest_changes("--guide", guide, "owner/one", policy.transformer, tmp_path)
+    assert guest_changes("--guide", guide, str(tiny_llama), policy.transformer, tmp_path)
 
 
 def test_answers_to_no_prompt_are_one_line(recipe: Path, tmp_path: Path) -> None:

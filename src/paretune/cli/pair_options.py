@@ -50,5 +50,8 @@ StepsLikeBest = Annotated[
 Through = Annotated[
     str | None, typer.Option("--through", help="rewrite: the recipe of pictures that scores a prompt.")
 ]
+LadderBy = Annotated[
+    str, typer.Option("--ladder-by", help="What orders the stages of a ladder: score, or reference.")
+]
 Limit = Annotated[int, typer.Option("--limit", help="The first so many prompts; 0: all.")]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")]

@@ -33,6 +33,7 @@ from .pair_options import (
     Guide,
     GuideBeta,
     Judge,
+    LadderBy,
     Limit,
     Out,
     Reward,
@@ -69,6 +70,7 @@ def pairs(
     embed: Embed = None,
     steps_like_best: StepsLikeBest = False,
     through: Through = None,
+    ladder_by: LadderBy = "score",
     limit: Limit = 0,
     seed: Seed = 0,
     set_: Set = None,
@@ -84,7 +86,7 @@ def pairs(
     scorer = None if through is None else _trusted(through, None, trust_rewards, quiet)
     options = AnswerOptions(
         answers, threshold, safety_prompt, judge, rollouts, step_mark, contrast, guide, guide_beta, embed,
-        steps_like_best, scorer,
+        steps_like_best, scorer, ladder_by,
     )  # fmt: skip
     _make(config, Drawing(reward, count, form, limit, seed, adapter), options, out, quiet, as_json)
 
@@ -115,6 +117,8 @@ def _make(config: RunConfig, drawing: Any, options: Any, out: Path, quiet: bool,
         print_json(made)
         return
     typer.echo(f"pairs: {out} ({made['lists']:,} lists, {made['ties']:,} ties left out)")
+    for note in made.get("notes", ()):
+        speaker(quiet)(note)
     for row in [] if quiet else made["agreement"]:
         first, second = row["rewards"]
         typer.echo(f"{first} and {second} order {row['alike']:.0%} of {row['pairs']:,} pairs alike")

@@ -162,6 +162,7 @@ def fold(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
 
     Raises ParetuneError for a change of another shape or of a missing module, which is for another model.
     """
+    check_changes(transformer, deltas)
     head = getattr(transformer, "get_output_embeddings", lambda: None)()
     with torch.no_grad():
         for name, delta in deltas.items():
@@ -173,12 +174,21 @@ def fold(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
             change = delta.dense().to(weight.device)
             if isinstance(module, Conv1D | nn.Embedding):  # both keep their weights transposed
                 change = change.T
-            if change.shape != (weight.shape[0], weight[0].numel()):
-                raise ParetuneError(
-                    f"the adapter's change of {name} is {tuple(change.shape)}, the model's weight "
-                    f"{tuple(weight.shape)}: it is for another model"
-                )
             weight.copy_((weight.float() + change.reshape(weight.shape)).to(weight.dtype))
+
+
+def check_changes(transformer: nn.Module, deltas: Mapping[str, LowRank]) -> None:
+    """Raise ParetuneError for a change of another shape or of a missing module: it is for another model."""
+    for name, delta in deltas.items():
+        module = _target(transformer, name)
+        weight, shape = cast(torch.Tensor, module.weight), tuple(delta.shape)
+        if isinstance(module, Conv1D | nn.Embedding):  # both keep their weights transposed
+            shape = shape[::-1]
+        if shape != (weight.shape[0], weight[0].numel()):
+            raise ParetuneError(
+                f"the adapter's change of {name} is {shape}, the model's weight "
+                f"{tuple(weight.shape)}: it is for another model"
+            )
 
 
 def _target(transformer: nn.Module, name: str) -> nn.Module:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from ...adapters.inputs import measurable
 from ...adapters.store import load_delta
 from ...config import ModelConfig, RunConfig
 from ...environment import choose_device
@@ -23,6 +22,7 @@ from ...recipes import find_recipe, load_config
 from ...samples.media import medium_of
 from ...types import ParetuneError
 from ..export import open_final
+from ..guest_adapters import guest_changes
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ def open_sides(model: str, reference: str | None, adapter: str | None) -> tuple[
         settings, deltas = config.model, load_delta([final])
     else:
         settings = settings_for(model)
-        if adapter is not None:
-            deltas = load_delta(measurable([adapter], (), Path()))
     policy = open_text_model(settings)
+    if adapter is not None:
+        deltas = guest_changes("--adapter", adapter, settings.path, policy.transformer, Path())
     if reference is None:
         return Side(model, policy, deltas), Side("base", policy)
     second = open_text_model(settings_for(reference))

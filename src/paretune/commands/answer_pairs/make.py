@@ -14,15 +14,12 @@ from typing import Any, cast
 
 import torch
 
-from ...adapters.inputs import measurable, open_adapter
-from ...adapters.store import load_delta
 from ...config import ObjectiveConfig, RunConfig
 from ...data.answer_forms import FORMS, STEPS, Judging, Record, Scored, distinct
 from ...data.prompts import load_prompts
 from ...environment import choose_device
 from ...files import disk_errors, write_rows
 from ...models.causal_lm.policy import CausalLMPolicy
-from ...models.detect import resolve_path
 from ...models.loading import open_policy
 from ...models.lora import folded
 from ...models.memory import memory_errors, to_draw
@@ -32,9 +29,17 @@ from ...planning.plan import derive_seed
 from ...rewards.base import reward_of
 from ...stages.claim import check
 from ...types import ParetuneError, Prompt
+from ..guest_adapters import guest_changes
 from ..make_pairs import Drawing, agreements
 from .drawing import Scorer, draw_answers, head_of, judge, read_others, scorer_of
-from .numbers import add_contrast, add_drift, add_guide, add_step_weights
+from .numbers import (
+    Deltas,
+    add_contrast,
+    add_drift,
+    add_guide,
+    add_step_weights,
+    order_by_reference,
+)
 from .options import AnswerOptions, check_words
 from .rewriting import picture_scorer
 from .steps import Continued, StillRight, step_records
@@ -62,11 +67,12 @@ def make_answer_pairs(
         drawing: what to make.
         options: more of that.
         out: the new .jsonl file.
-        say: is told the progress and what is worth knowing.
+        say: is told the progress.
 
     Returns:
         The summary: lists, prompts that gave none (`ties`), the mean gap of the scores, the mean length
-        in characters of the best and of the worst answers, who wrote them, and the rewards' agreement.
+        in characters of the best and of the worst answers, who wrote them, the rewards' agreement, and
+        `notes`, lines that are worth knowing.
     """
     check_words(config, drawing, options, out)
     check(config.model_copy(update={"objective": ObjectiveConfig.model_validate({"name": "grpo"})}))
@@ -76,10 +82,19 @@ def make_answer_pairs(
     if others and not any(prompt.text in others for prompt in prompts):
         raise ParetuneError(f"--answers {options.answers}: it answers none of the {len(prompts)} prompts")
     policy = cast(CausalLMPolicy, open_policy(config.model, choose_device(config.executor.device)))
-    start = _deltas(config, "--adapter", drawing.adapter, out)
-    passes = [_deltas(config, "--contrast", name, out) for name in options.contrast or ()]
-    guide = _deltas(config, "--guide", options.guide, out)
+
+    def changes(option: str, name: str | None) -> dict[str, LowRank]:
+        if name is None:
+            return {}
+        return guest_changes(option, name, config.model.path, policy.transformer, out.parent)
+
+    start = changes("--adapter", drawing.adapter)
+    passes = [changes("--contrast", name) for name in options.contrast or ()]
+    guide = changes("--guide", options.guide)
     encoder = None if options.embed is None else TextEncoder(options.embed)
+    if encoder is not None:
+        for prompt in prompts:
+            encoder.check_fits(str(prompt.text))
     with folded(policy.transformer, start), memory_errors(to_draw, config.model):
         made = _draw_all(policy, config, drawing, options, prompts, others, say)
     if not made.records:
@@ -87,22 +102,54 @@ def make_answer_pairs(
             f"--reward {drawing.reward}: none of {len(prompts)} prompts gives a record of the form "
             f"{drawing.form}: draw more answers with -n, or change --threshold"
         )
-    with memory_errors(to_draw, config.model):
-        if passes:
-            add_contrast(policy, made.texts, made.records, *passes)
-        if options.guide is not None:
-            beyond = add_guide(policy, made.texts, made.records, guide, start, options.guide_beta)
-            if beyond:
-                say(f"--guide: {beyond:.1%} of the tokens would count with the opposite sign in tgdpo")
-        if options.steps_like_best:
-            with folded(policy.transformer, start):
-                add_step_weights(policy, made.texts, made.records, options.step_mark)
+    notes: list[str] = []
     if encoder is not None:
-        say(f"--embed: the records count {add_drift(encoder, made.texts, made.records):.3f} in the mean")
+        made, notes = _with_drift(encoder, made)
+    with memory_errors(to_draw, config.model):
+        notes += _add_numbers(policy, made, options, start, passes, guide)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     write_rows(out, made.records)
-    return _summary(out, made)
+    return {**_summary(out, made), "notes": notes}
+
+
+def _with_drift(encoder: TextEncoder, made: _Made) -> tuple[_Made, list[str]]:
+    """The records that the encoder can read, with their drift, and what is worth knowing of them."""
+    here = [encoder.fits(record["answers"][0]["text"]) for record in made.records]
+    records = [record for record, fits in zip(made.records, here, strict=True) if fits]
+    texts = [text for text, fits in zip(made.texts, here, strict=True) if fits]
+    if not records:
+        raise ParetuneError(
+            f"--embed {encoder.place}: it reads {encoder.most} tokens, and every better answer has more"
+        )
+    notes = [f"--embed: the records count {add_drift(encoder, texts, records):.3f} in the mean"]
+    if len(records) < len(here):
+        notes.append(
+            f"--embed: {len(here) - len(records)} of {len(here)} records were left out: their better answers "
+            f"have more than the {encoder.most} tokens that the encoder reads"
+        )
+    return replace(made, records=records, texts=texts), notes
+
+
+def _add_numbers(
+    policy: CausalLMPolicy, made: _Made, options: AnswerOptions, start: Deltas, passes: Sequence[Deltas],
+    guide: Deltas,
+) -> list[str]:  # fmt: skip
+    """Write what some losses read of the records. Returns what is worth knowing."""
+    notes: list[str] = []
+    if passes:
+        add_contrast(policy, made.texts, made.records, *passes)
+    if options.guide is not None:
+        beyond = add_guide(policy, made.texts, made.records, guide, start, options.guide_beta)
+        if beyond:
+            notes.append(f"--guide: {beyond:.1%} of the tokens would count with the opposite sign in tgdpo")
+    if options.steps_like_best:
+        with folded(policy.transformer, start):
+            add_step_weights(policy, made.texts, made.records, options.step_mark)
+    if options.ladder_by == "reference":
+        with folded(policy.transformer, start):
+            order_by_reference(policy, made.texts, made.records)
+    return notes
 
 
 def _draw_all(
@@ -170,19 +217,6 @@ def _steps(
     by_judge: StillRight | None = judged if options.judge else None
     worst = max(wrong, key=lambda answer: answer.repeats)
     return step_records(prompt, worst, options.step_mark, goes_on, by_judge)
-
-
-def _deltas(config: RunConfig, option: str, name: str | None, out: Path) -> dict[str, LowRank]:
-    """The changes of an adapter over the recipe's base; {} without one. Another base is refused."""
-    if name is None:
-        return {}
-    base, ours = open_adapter(name).base_model, resolve_path(config.model.path)
-    if base and Path(base).is_dir() and Path(base).resolve() != Path(ours).resolve():
-        raise ParetuneError(
-            f"{option} {name} was trained on {base}, and the recipe's base is {config.model.path}: "
-            "give an adapter of this base"
-        )
-    return load_delta(measurable([name], (), out.parent))
 
 
 def _summary(out: Path, made: _Made) -> dict[str, Any]:

@@ -4,6 +4,7 @@
     --guide ADAPTER     token_weights: beta times the guide's log-ratio to the start (TGDPO)
     --embed ENCODER     drift: 1 - cos of the prompt and the best answer (Sem-DPO)
     --steps-like-best   steps and step_weights: 1 + cos of a step and the best answer's (tree TPO)
+    --ladder-by reference   stage: by the reference's gap of the two answers (Curry-DPO)
 """
 
 from __future__ import annotations
@@ -82,6 +83,21 @@ def add_guide(
         for answer in record["answers"]:
             answer["scores"]["guide"] = float(next(sums).sum())
     return float((torch.cat(found).abs() > 2).float().mean())
+
+
+def order_by_reference(policy: CausalLMPolicy, texts: Sequence[str], records: Sequence[Record]) -> None:
+    """Give the ladder of every prompt its stages by falling log-probability gap, better less worse answer.
+
+    The model as it stands is the reference. Stage 1 is the pair that it ranks right by most.
+    """
+    sums = [float(row.double().sum()) for row in log_probs(policy, _answers(policy, texts, records))]
+    ladders: dict[str, list[tuple[float, Record]]] = {}
+    for number, (text, record) in enumerate(zip(texts, records, strict=True)):
+        gap = sums[2 * number] - sums[2 * number + 1]
+        ladders.setdefault(str(text), []).append((gap, record))
+    for ladder in ladders.values():
+        for stage, (_, record) in enumerate(sorted(ladder, key=lambda rung: -rung[0]), start=1):
+            record["stage"] = stage
 
 
 def add_drift(encoder: TextEncoder, texts: Sequence[str], records: Sequence[Record]) -> float:

@@ -13,6 +13,7 @@ from ...types import ParetuneError
 from ..make_pairs import Drawing
 
 KNOWN = (*FORMS, STEPS, "wins")
+LADDERS = ("score", "reference")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class AnswerOptions:
     that judges steps, or of the recipe `through` the one that orders. rollouts: answers drawn from a prefix.
     step_mark: what ends a step. contrast: adapters of right and of wrong answers. guide: an adapter, whose
     log-ratio times guide_beta is written. embed: a text encoder for drift. steps_like_best: write weights of
-    steps. through: a recipe of pictures that scores rewritten prompts.
+    steps. through: a recipe of pictures that scores rewritten prompts. ladder_by: what orders a ladder's
+    stages, the gap of "score" or of the "reference"'s log-probabilities.
     """
 
     answers: Path | None = None
@@ -39,6 +41,7 @@ class AnswerOptions:
     embed: str | None = None
     steps_like_best: bool = False
     through: RunConfig | None = None
+    ladder_by: str = "score"
 
     def given(self) -> list[str]:
         """The command's options that differ from their defaults."""
@@ -77,6 +80,10 @@ def check_words(config: RunConfig, drawing: Drawing, options: AnswerOptions, out
         raise ParetuneError("--form steps writes single steps, which take no numbers for their tokens")
     if options.steps_like_best and drawing.form not in {"list", "wins"}:
         raise ParetuneError("--steps-like-best writes weights of whole lists: add --form list")
+    if options.ladder_by not in LADDERS:
+        raise ParetuneError(f"--ladder-by: {options.ladder_by} is none of {', '.join(LADDERS)}")
+    if options.ladder_by != "score" and drawing.form != "ladder":
+        raise ParetuneError("--ladder-by orders the stages of a ladder: add --form ladder")
     if not options.step_mark:
         raise ParetuneError("--step-mark: the text that ends a step is empty")
     if not 1 <= options.rollouts <= 1000:
