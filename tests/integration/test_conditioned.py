@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from paretune.commands.export import export_adapter
 from paretune.config import ModelConfig
+from paretune.demo.answers import Answers
 from paretune.files import read_json, read_rows
 from paretune.models.detect import family_of
 from paretune.models.loading import open_policy
@@ -73,9 +74,8 @@ def test_it_begins_as_its_base_and_then_follows_the_weights(tiny_sd3: Path, tmp_
     assert [n.removeprefix("weights.") for n in own] == [
         "first.weight", "first.bias", "last.weight", "last.bias",
     ]  # fmt: skip
-    for _ in range(2):  # the last layer moves first: before that no gradient goes through it
-        row = trainer.epoch()
-    assert row["kl"] > 0
+    rows = [trainer.epoch() for _ in range(2)]  # the last layer first: before, no gradient comes through it
+    assert rows[-1]["kl"] > 0
     for name, before in own.items():
         assert not torch.equal(trainer.state.parameters[name], before), name
     red, dark, both = (_velocity(trainer, w) for w in (RED, DARK, [RED[0], DARK[0]]))
@@ -165,6 +165,12 @@ def test_a_whole_run_its_front_and_its_samples(
     told = sampler.settings(ask[None])["weights"]
     assert (told["folder"], told["given"]) == (str(CONDITIONED), {"red": 0.5, "dark": 0.5})
     assert "weights" not in sampler.settings(Request("a red circle", "base"))
+    answers = Answers(sampler)
+    drawn_by = {point.name: point.drawn_by for point in answers.front.points}
+    assert drawn_by["conditioned"] == drawn_by["conditioned at another preference"] == "conditioned"
+    page = answers.answer("a red circle", [1.0, 0.0], "conditioned", "", 0)
+    assert "This preference was measured" in page.front
+    assert "given weights" in page.front
     with pytest.raises(ParetuneError, match="which other tools cannot do"):
         export_adapter(out, tmp_path / "exported", None)
     (out / CONDITIONED / FILE).write_bytes(b"damaged")
