@@ -113,9 +113,11 @@ def test_training_that_was_stopped_goes_on_to_the_bit(tiny_sd3: Path, tmp_path: 
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
-def test_two_processes_train_it_together(tiny_sd3: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard", ["none", "full"])
+def test_two_processes_train_it_together(tiny_sd3: Path, tmp_path: Path, shard: str) -> None:
     def train(crew: Crew) -> dict[str, torch.Tensor]:
-        trainer = _trainer(tmp_path / f"of-{crew.size}", tiny_sd3, crew)
+        kind = shard if crew.size > 1 else "none"
+        trainer = _trainer(tmp_path / f"of-{crew.size}", tiny_sd3, crew, executor={"shard": kind})
         trainer.resume("inputs", None)
         trainer.run(lambda event: None, lambda: False)
         return {n: p.detach().clone() for n, p in trainer.state.parameters.items()}
