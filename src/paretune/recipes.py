@@ -224,7 +224,7 @@ def changed_keys(old: RunConfig, new: RunConfig) -> list[str]:
     harmless |= free[0] & free[1]
     for name, reward in new.rewards.items():
         harmless |= {f"rewards.{name}.options.{key}" for key in ELSEWHERE.get(reward.reward, ())}
-    if not {"morl_d", "morl_dr"} & {*old.methods, *new.methods}:
+    if not {"morl_d", "morl_dr", "conditioned"} & {*old.methods, *new.methods}:
         harmless.add("baselines.joint")
     a, b = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
     return sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k) and k not in harmless)

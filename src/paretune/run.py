@@ -198,9 +198,12 @@ class Stages:
 
     def write_final_adapter(self) -> None:
         """Write final/: the model of the recipe's first method as one adapter, or as a whole transformer."""
-        merged = [self.out / folder for folder in self.plan.methods[0].model]
-        write = write_final_whole if self.config.lora is None else write_final
-        write(self.config, merged, self.out / "final")
+        first, final = self.plan.methods[0], self.out / "final"
+        merged = [self.out / folder for folder in first.model]
+        if self.config.lora is None:
+            write_final_whole(self.config, merged, final)
+        else:
+            write_final(self.config, merged, final, self.out / first.weighted if first.weighted else None)
 
     def train_tokens(self) -> None:
         """Train one reward token for each expert, in parallel, where the recipe asks for tokens."""

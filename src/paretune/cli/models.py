@@ -49,7 +49,7 @@ def sample(
         typer.Option(
             "--method",
             help="mapreduce (the default of a run), mix (experts mixed by the preference), rate (reward "
-            "tokens), or base.",
+            "tokens), conditioned (one policy that is given the preference), or base.",
         ),
     ] = None,
     tokens: Annotated[

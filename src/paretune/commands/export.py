@@ -11,6 +11,7 @@ from ..config import RunConfig
 from ..files import new_folder
 from ..models.detect import family_of, resolve_path
 from ..models.loading import open_policy
+from ..models.weighting import FILE as EMBEDDING
 from ..models.whole import add_changes
 from ..recipes import load_config
 from ..records.manifest import finished, read_manifest
@@ -60,6 +61,7 @@ def export_adapter(run: Path, out: Path, rank: int | None, verify: bool = False)
             f"{run} trained all weights, so there is no adapter: {final} is the transformer's folder, which "
             "diffusers loads, and --pipeline writes the whole pipeline"
         )
+    _refuse_weighted(run, final)
     _new(out)
     deltas = load_delta([final])
     error = 0.0 if rank is None else cut_to(deltas, rank)
@@ -87,6 +89,7 @@ def export_pipeline(run: Path, out: Path, verify: bool = False) -> bool:
     none) diffusers loads the folder only with the arguments `text_encoder_3=None, tokenizer_3=None`.
     """
     config, final = open_final(run, verify)
+    _refuse_weighted(run, final)
     _new(out)
     policy = open_policy(config.model)
     add_changes(policy.transformer, [final])
@@ -94,6 +97,15 @@ def export_pipeline(run: Path, out: Path, verify: bool = False) -> bool:
         whole = policy.save_pretrained(made)
         export_tokens(run, made / "tokens")
     return whole
+
+
+def _refuse_weighted(run: Path, final: Path) -> None:
+    """Raise ParetuneError for a model that is given weights, which no adapter or pipeline holds."""
+    if (final / EMBEDDING).is_file():
+        raise ParetuneError(
+            f"{run}: the model of its first method is given weights of the rewards, which other tools cannot "
+            f"do; draw with `paretune sample {run} --prefer ..`, or put another method first"
+        )
 
 
 def _new(out: Path) -> None:

@@ -25,6 +25,7 @@ from ..rewards.trust import code_of, left_out
 from ..stages.claim import missing_files
 from ..stages.prompt_checks import check_unloaded
 from ..training.together.checks import check_together
+from ..training.weighted import check_weighted
 from ..training.whole_checks import check_whole
 from ..types import ParetuneError
 from .downloads import Download, downloads, missing_lines
@@ -89,6 +90,7 @@ def plan_recipe(
     check_options(config.model)
     check_whole(config)
     check_together(config)
+    check_weighted(config)
     missing = missing_files(config)
     trusted = trust_rewards or not in_run(found)
     if not trusted and (code := code_of(config)):

@@ -125,7 +125,7 @@ class BaselinesConfig(Section):
     """How the methods that one recipe compares MapReduce with are run."""
 
     joint: Literal["wide", "long"] = Field(
-        "wide", description="morl_d, morl_dr: N times an expert's batch, or N times its epochs of its batch"
+        "wide", description="joint policies: N times an expert's batch, or N times its epochs of its batch"
     )
 
 

@@ -31,7 +31,7 @@ from ..limits import (
     check_samples,
 )
 
-MethodName = Literal["mapreduce", "rewarded_soup", "morl_d", "morl_dr", "sequential", "selma"]
+MethodName = Literal["mapreduce", "rewarded_soup", "morl_d", "morl_dr", "sequential", "selma", "conditioned"]
 TrackerName = Literal["tensorboard", "wandb", "swanlab", "trackio", "mlflow"]
 # Folders and files are named after a reward, with a few words before and after it; 255 bytes must hold them.
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", max_length=100)]

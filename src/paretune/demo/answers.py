@@ -30,6 +30,7 @@ LABELS = {
     "mapreduce": "MapReduce, last round's experts weighted",
     "mix": "mix of one round's experts",
     "rate": "reward tokens",
+    "conditioned": "one policy that is given the weights",
 }
 
 

@@ -16,7 +16,8 @@ from ..types import ParetuneError
 
 # Measured model -> the method of the page that draws it. `expert:R` and `rate:R` are the models at one
 # reward.
-DRAWN_BY = {"mapreduce": "mapreduce", "rewarded_soup": "mix", "expert": "mix", "rate": "rate"}
+DRAWN_BY = {"mapreduce": "mapreduce", "rewarded_soup": "mix", "expert": "mix", "rate": "rate",
+            "conditioned": "conditioned"}  # fmt: skip
 NEAR = 0.01  # preferences that differ by no more count as the same, because a slider has steps
 
 

@@ -11,7 +11,7 @@ from .markup import shown
 SIDE, LEFT, BOTTOM, TOP = 260, 58, 40, 12
 MOST_PLOTS = 6
 LABELS = {"mapreduce": "MapReduce", "rewarded_soup": "rewarded soup", "expert": "expert", "rate": "token"}
-SHAPES = {"mapreduce": "circle", "mix": "square", "rate": "diamond", None: "cross"}
+SHAPES = {"mapreduce": "circle", "mix": "square", "rate": "diamond", "conditioned": "triangle", None: "cross"}
 
 
 def front_plots(front: Front, place: Place | None, method: str, beside: bool = False) -> str:
@@ -55,7 +55,8 @@ def _in_words(front: Front, place: Place | None, method: str, beside: bool) -> s
 
 
 def _legend(front: Front) -> str:
-    kinds = {"mapreduce": "MapReduce", "mix": "mix of experts", "rate": "reward tokens"}
+    kinds = {"mapreduce": "MapReduce", "mix": "mix of experts", "rate": "reward tokens",
+             "conditioned": "given weights"}  # fmt: skip
     present = [p.drawn_by for p in front.points]
     parts = [_key(SHAPES[k], f"pt-{k}", name) for k, name in kinds.items() if k in present]
     if None in present:
@@ -74,6 +75,7 @@ def _mark(shape: str, kind: str) -> str:
         "circle": '<circle class="{}" r="5.5"/>',
         "square": '<rect class="{}" x="-5" y="-5" width="10" height="10"/>',
         "diamond": '<path class="{}" d="M0-7 7 0 0 7-7 0Z"/>',
+        "triangle": '<path class="{}" d="M0-6.5 6.5 5-6.5 5Z"/>',
         "cross": '<path class="{} pt-line" d="M-4.5-4.5 4.5 4.5M-4.5 4.5 4.5-4.5"/>',
     }
     return drawn[shape].format(kind)

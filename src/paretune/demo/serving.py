@@ -79,7 +79,8 @@ def open_answers(run: Path, trust_rewards: bool = False, verify: bool = False) -
     if source.run_folder is None:
         raise ParetuneError(f"{run} is a model, not a run; `paretune demo` wants a finished run's folder")
     if source.methods == ("base",):
-        raise ParetuneError(f"{run} has no method to weigh: it needs mapreduce, rewarded_soup or tokens")
+        methods = "mapreduce, rewarded_soup, conditioned or tokens"
+        raise ParetuneError(f"{run} has no method to weigh: it needs {methods}")
     check_load(source)
     return Answers(Sampler(source))
 

@@ -59,6 +59,10 @@ def _nothing(model: ModelConfig) -> list[str]:
     return []
 
 
+def _nowhere(index: Mapping[str, Any]) -> str:
+    return ""
+
+
 def _no_more(index: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
@@ -88,6 +92,8 @@ class Family:
     sampling: default steps and guidance, which are those of its pipeline.
     picture: whether a prompt has an input picture: never, always, or as it likes.
     picture_tokens: the number of tokens that an input picture adds to the transformer's sequence.
+    time_embedding: from its model_index.json, the place in the transformer of the module that embeds the
+    time, [B, ..] -> [B, width] for a call with B samples; "" where a model cannot be given weights.
     """
 
     name: str
@@ -116,6 +122,7 @@ class Family:
     sampling: tuple[int, float] = (28, 7.0)
     picture: Literal["none", "required", "optional"] = "none"
     picture_tokens: Callable[[ModelConfig], int] = _zero
+    time_embedding: Callable[[Mapping[str, Any]], str] = _nowhere
 
     def open(self, model: ModelConfig, device: str) -> Any:
         """Load a model of this family. `loading.open_policy` does the same with a type."""

@@ -25,7 +25,7 @@ from ..training.objectives.settings import draws_samples
 from ..types import ParetuneError
 from .plan import ExpertTask, MethodPlan, Plan, Round, derive_seed
 
-JOINT = {"morl_d", "morl_dr"}
+JOINT = {"morl_d", "morl_dr", "conditioned"}
 
 
 class Budget(NamedTuple):

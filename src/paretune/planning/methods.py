@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import takewhile
+from typing import Literal
 
 from ..config import RunConfig
 from .budget import method_plan
@@ -73,6 +74,11 @@ def morl_dr(config: RunConfig) -> MethodPlan:
     return _joint(config, "morl_dr", "all")
 
 
+def conditioned(config: RunConfig) -> MethodPlan:
+    """One policy that is given the weights of the rewards, drawn for each prompt (Golan et al. 2026)."""
+    return _joint(config, "conditioned", "drawn")
+
+
 def sequential(config: RunConfig) -> MethodPlan:
     """One adapter, trained on the first reward, then on the second, and so on in the recipe's order."""
     rounds: list[Round] = []
@@ -133,7 +139,9 @@ def _round_expert(config: RunConfig, number: int, reward: str, parents: tuple[st
     )
 
 
-def _joint(config: RunConfig, name: str, scoring: str) -> MethodPlan:
+def _joint(
+    config: RunConfig, name: str, scoring: Literal["own", "all", "drawn"]
+) -> MethodPlan:
     """One expert of all rewards, with the samples of N experts.
 
     wide: as the same N devices would train it together: an epoch draws N times the prompts, and there are as
@@ -149,7 +157,7 @@ def _joint(config: RunConfig, name: str, scoring: str) -> MethodPlan:
         seed=derive_seed(config.seed, name),
         epochs=-(-epochs // width),
         width=width,
-        scoring="all" if scoring == "all" else "own",
+        scoring=scoring,
     )
     return _one_round(config, name, name, (task,), (1.0,))
 
@@ -172,6 +180,7 @@ METHODS: dict[str, Callable[[RunConfig], MethodPlan]] = {
     "morl_dr": morl_dr,
     "sequential": sequential,
     "selma": selma,
+    "conditioned": conditioned,
 }
 
 

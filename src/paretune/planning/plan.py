@@ -25,7 +25,8 @@ class ExpertTask:
     [first, end) over which the learning rate falls, or None for all epochs of this expert. They are
         numbered as this expert's; they begin before 0 or end after `epochs` where other rounds take part.
     scoring: "own" scores every prompt with the reward of its set, "all" with the weighted sum of all rewards
-    that apply to it, "lean" with the reward of its set and the share `lean` of those of `others` that apply.
+    that apply to it, "lean" with the reward of its set and the share `lean` of those of `others` that apply,
+    "drawn" with all that apply, by weights that are drawn for each prompt and given to the model.
     objective: replaces the recipe's objective. lean, others: see `scoring`; `others` give no prompts. width:
     how many times `train.prompts_per_epoch` prompts an epoch draws.
     """
@@ -38,7 +39,7 @@ class ExpertTask:
     falls: tuple[int, int] | None = None
     parents: tuple[str, ...] = ()
     continues: str | None = None
-    scoring: Literal["own", "all", "lean"] = "own"
+    scoring: Literal["own", "all", "lean", "drawn"] = "own"
     objective: str | None = None
     lean: float = 0.0
     others: tuple[str, ...] = ()
@@ -72,7 +73,7 @@ class ExpertTask:
 # Methods that choose the objective of their experts themselves.
 METHOD_OBJECTIVES = {"selma": "sft"}
 # Methods whose experts train on several rewards at once.
-JOINT_METHODS = frozenset({"morl_d", "morl_dr"})
+JOINT_METHODS = frozenset({"morl_d", "morl_dr", "conditioned"})
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,12 @@ class MethodPlan:
     updates: int
     scores: int = 0
     reduce_samples: int = 0
+
+    @property
+    def weighted(self) -> str:
+        """The folder of the embedding of weights, for a method whose model is given weights; otherwise ""."""
+        task = self.rounds[-1].tasks[0]
+        return task.folder if task.scoring == "drawn" else ""
 
 
 @dataclass(frozen=True)

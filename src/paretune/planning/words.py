@@ -12,7 +12,8 @@ from .plan import JOINT_METHODS
 def described(config: RunConfig) -> list[str]:
     """One sentence for every such change; [] for a recipe that changes nothing."""
     told = (
-        _leaning(config), _distilling(config), _stepping(config), _joint(config), _normalising(config)
+        _leaning(config), _distilling(config), _stepping(config), _joint(config), _conditioned(config),
+        _normalising(config),
     )  # fmt: skip
     return [line for line in told if line]
 
@@ -45,6 +46,16 @@ def _joint(config: RunConfig) -> str:
     return (
         f"The joint policies ({who}) draw {count} times an expert's batch and make as many updates as an "
         "expert: the same samples as all experts together, as the same devices would train one policy."
+    )
+
+
+def _conditioned(config: RunConfig) -> str:
+    if "conditioned" not in config.methods:
+        return ""
+    return (
+        "The policy conditioned is given the weights of the rewards, drawn for each prompt, by a small "
+        "network that is added to its time embedding; each reward is normalised alone in a group, then they "
+        "are summed by the weights drawn (ParetoSlider)."
     )
 
 

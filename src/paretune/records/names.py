@@ -17,7 +17,7 @@ _SAFE = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9_-][A-Za-z0-9._-]*\Z")
 LONGEST = 120  # bytes of a folder's name: file systems take 255, and temporary names are longer
 # Names of a run's models and folders: an adapter with such a name would be mistaken for one of them.
 _RESERVED = re.compile(
-    r"(base|mapreduce|rewarded_soup|morl_dr?|sequential|selma|rate)\b|(round|expert|rate)-"
+    r"(base|mapreduce|rewarded_soup|morl_dr?|sequential|selma|conditioned|rate)\b|(round|expert|rate)-"
 )
 
 

@@ -33,6 +33,7 @@ DARK_OF = {
     "#c4500b": "#f2823f",
     "#4d6a2f": "#a0be7b",
     "#a33a3a": "#e98282",
+    "#2f7a78": "#6cc4c0",
 }
 
 _ROLES = {
@@ -68,6 +69,7 @@ _FIXED = {
     "sequential": Look("sequential", "#4d6a2f", "h"),
     "rate": Look("RaTE, all tokens", "#8f7a00", "*"),
     "selma": Look("SELMA", "#a33a3a", "p"),
+    "conditioned": Look("conditioned", "#2f7a78", "d"),
 }
 _EXPERT_COLORS = ("#00845f", "#b8558f", "#6f52c4", "#8f7a00", "#2b93b8")
 _EXPERT_MARKERS = ("^", "v", "D", "<", ">")

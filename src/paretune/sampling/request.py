@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..inputs.pictures import open_picture
 from ..types import ParetuneError
 
-METHODS = ("mapreduce", "mix", "rate", "base")
+METHODS = ("mapreduce", "mix", "rate", "conditioned", "base")
 MOST_SAMPLES = 1024
 
 

@@ -22,6 +22,7 @@ from ..inputs.pictures import picture_hash, picture_of, with_picture
 from ..models.loading import open_policy
 from ..models.lora import folded
 from ..models.memory import memory_errors, to_draw
+from ..models.weighting import add_embedding, embedding_hash
 from ..models.whole import changed
 from ..ops.lowrank import LowRank
 from ..planning.long_prompts import cuts
@@ -74,7 +75,7 @@ class Sampler:
         seeds = [derive_seed("sample", request.seed, i) for i in range(count)]
         text = self.prompt(request).text
         with self._lock, self._threads(), torch.no_grad(), memory_errors(to_draw, self.source.model), \
-                self._model(mixed):
+                self._model(mixed), self._weighted(mixed):
             if request.beams or request.revisions:
                 return decode(self.policy, text, request, seeds, pattern_of(self.source.config))
             return self.medium.draw_each(self.policy, text, seeds, self.source.sampling, tokens)
@@ -152,8 +153,17 @@ class Sampler:
                 {"folder": folder, "scale": scale, "sha256": adapter_hash(self._checked(folder))}
                 for folder, scale in zip(mixed.adapters, mixed.scales, strict=True)
             ],
+            **self._told_weights(mixed),
             **self.medium.settings(source.model, source.sampling),
         }
+
+    def _told_weights(self, mixed: Mixed) -> dict[str, Any]:
+        """The embedding of weights and what it is given, for `settings`; {} where there is none."""
+        if not mixed.weighted:
+            return {}
+        digest = embedding_hash(self._checked(mixed.weighted))
+        given = dict(zip(self.source.rewards, mixed.weights, strict=True))
+        return {"weights": {"folder": mixed.weighted, "sha256": digest, "given": given}}
 
     @contextmanager
     def _threads(self) -> Iterator[None]:
@@ -174,6 +184,18 @@ class Sampler:
             return changed(transformer, [self._checked(folder) for folder in mixed.adapters], mixed.scales)
         adapters = [self._adapter(folder) for folder in mixed.adapters]
         return folded(transformer, sum_deltas(adapters, mixed.scales))
+
+    @contextmanager
+    def _weighted(self, mixed: Mixed) -> Iterator[None]:
+        """A block in which the policy is given the weights of a model, where it takes any."""
+        if not mixed.weighted:
+            yield
+            return
+        weighting = add_embedding(self.policy, self._checked(mixed.weighted), mixed.weights)
+        try:
+            yield
+        finally:
+            weighting.remove()
 
     def _adapter(self, folder: str) -> dict[str, LowRank]:
         """An adapter of the run. Its files are checked when it is read for the first time."""

@@ -19,7 +19,7 @@ from ..reward_tokens.pipelines import resolve
 from ..reward_tokens.spec import parse_tokens
 from ..rewards.trust import is_code
 from ..samples.media import Medium, medium_of
-from ..stages.menu import Menu, Mixed, token_menu
+from ..stages.menu import Menu, Mixed, menus_of, token_menu
 from ..types import ParetuneError, Prompt
 from .request import Request
 
@@ -32,9 +32,10 @@ TWICE = "rate takes its tokens from the preference or by name (--tokens): give o
 class ModelSource:
     """What a sampler draws from.
 
-    run_folder: the folder of a run, None for a bare model. menus: `mapreduce`, `mix` and `rate`, as far as
-    the run has them. known: the prompts of the run's files, with their records. bank: the run's reward tokens
-    by name. trusted: whether rewards that are files or modules may be loaded; otherwise they give no scores.
+    run_folder: the folder of a run, None for a bare model. menus: `mapreduce`, `mix`, `conditioned` and
+    `rate`, as far as the run has them. known: the prompts of the run's files, with their records. bank: the
+    run's reward tokens by name. trusted: whether rewards that are files or modules may be loaded; otherwise
+    they give no scores.
     """
 
     name: str
@@ -182,9 +183,10 @@ def _menus(config: RunConfig) -> dict[str, Menu]:
     """The menus of a run.
 
     mapreduce: the experts of the last round, on the model of the earlier rounds. mix: the experts of a first
-    round, on the base.
+    round, on the base. conditioned: the policy that is given the preference.
     """
-    rounds = {method.name: method.rounds for method in build_plan(config).methods}
+    plan = build_plan(config)
+    rounds = {method.name: method.rounds for method in plan.methods}
     found: dict[str, Menu] = {}
     if "mapreduce" in rounds:
         last = rounds["mapreduce"][-1].tasks
@@ -192,6 +194,7 @@ def _menus(config: RunConfig) -> dict[str, Menu]:
     experts = rounds.get("rewarded_soup") or rounds.get("mapreduce")
     if experts:
         found["mix"] = Menu("mix", (), tuple(t.folder for t in experts[0].tasks))
+    found |= {menu.method: menu for menu in menus_of(plan) if menu.weighted}
     return found
 
 

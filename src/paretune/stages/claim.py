@@ -24,6 +24,7 @@ from ..rewards.process import PATIENCE
 from ..samples.media import medium_of
 from ..training.together.checks import check_together
 from ..training.trainers import check_experts, check_objective
+from ..training.weighted import check_weighted
 from ..training.whole_checks import check_whole
 from ..types import ParetuneError
 from .prompt_checks import check_prompts
@@ -44,6 +45,7 @@ def check(config: RunConfig) -> None:
     check_objective(config)
     check_whole(config)
     check_together(config)
+    check_weighted(config)
     check_prompts(config)
     check_experts(config)
     if medium_of(config.model).name == "texts":

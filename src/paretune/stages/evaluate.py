@@ -26,6 +26,7 @@ from ..inputs.pictures import picture_hash, picture_of, record_identity
 from ..models.loading import open_policy
 from ..models.memory import memory_errors, to_load, to_measure
 from ..models.policy import Policy
+from ..models.weighting import add_embedding, embedding_hash
 from ..models.whole import add_changes
 from ..planning.plan import derive_seed
 from ..records.labels import apart
@@ -56,7 +57,8 @@ class Subject:
     `scales`. scales: if empty, every factor is 1. prompts: how many prompts of each held-out set are used.
     preference: the weights of the rewards that the model stands for. lattice: whether the model is from the
     grid of preferences rather than the method's model at the recipe's weights. tokens: the run's reward
-    tokens that follow every prompt.
+    tokens that follow every prompt. weighted: the folder of an embedding that gives `preference` to the
+    model, "" for none.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Subject:
     scales: tuple[float, ...] = ()
     lattice: bool = False
     tokens: tuple[TokenUse, ...] = ()
+    weighted: str = ""
 
     def __post_init__(self) -> None:
         if not is_plain(self.name):
@@ -77,6 +80,11 @@ class Subject:
     def folder(self) -> str:
         """The folder of its rows, below the run's folder."""
         return f"evaluation/{self.name.replace(':', '-')}"
+
+    def told(self) -> dict[str, Any]:
+        """Its fields, without `weighted` where it is "", so that older measurements keep their digest."""
+        fields = asdict(self)
+        return fields if self.weighted else {k: v for k, v in fields.items() if k != "weighted"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,8 @@ class EvaluateJob(Job):
     @property
     def reads(self) -> tuple[str, ...]:
         """See `luggage.Job`."""
-        return (*self.subject.adapters, *(f"tokens/{use.name}" for use in self.subject.tokens))
+        tokens = (f"tokens/{use.name}" for use in self.subject.tokens)
+        return (*self.subject.adapters, *filter(None, [self.subject.weighted]), *tokens)
 
     @property
     def writes(self) -> str:
@@ -127,6 +136,8 @@ def evaluate_subject(
         with memory_errors(to_load, config.model):
             folders = [job.run_folder / adapter for adapter in subject.adapters]
             add_changes(policy.transformer, folders, subject.scales)
+    if subject.weighted:
+        add_embedding(policy, job.run_folder / subject.weighted, subject.preference)
     bank = {use.name: read_token(job.run_folder / "tokens" / use.name) for use in subject.tokens}
     tokens = resolve(subject.tokens, bank)
     rows: list[dict[str, Any]] = []
@@ -150,19 +161,21 @@ def evaluate_subject(
     write_rows(folder / "rows.jsonl", rows)
     if again is not None:
         again.write(folder)
-    facts = {"subject": asdict(subject), **recorded(scales)}
+    facts = {"subject": subject.told(), **recorded(scales)}
     files = ["rows.jsonl", *shown]
     write_manifest(folder, "evaluation", inputs, files, [RELIABILITY], place=subject.folder, **facts)
     return subject.folder
 
 
 def _inputs(job: EvaluateJob) -> str:
-    config, subject = job.config.without_rounding(), asdict(job.subject)
+    config, subject = job.config.without_rounding(), job.subject.told()
     tokens = subject.pop("tokens")
-    extra = {}
+    extra = dict[str, list[Any]]()
     if tokens:
         hashes = [read_manifest(job.run_folder / "tokens" / t["name"])["files"] for t in tokens]
         extra = {"tokens": [tokens, hashes]}
+    if job.subject.weighted:
+        extra["weights"] = [embedding_hash(job.run_folder / job.subject.weighted)]
     return digest(
         {
             **extra,

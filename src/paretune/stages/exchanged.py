@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..adapters.store import WEIGHTS
 from ..adapters.whole import whole_weights
+from ..models.weighting import FILE
 from ..planning.plan import JOINT_METHODS, ExpertTask, MethodPlan, Plan
 from ..records.manifest import METRICS
 from ..records.read import read_metrics
@@ -15,15 +16,17 @@ def exchanged(plan: Plan, run_folder: Path) -> dict[str, int]:
     """Method -> the bytes that one device sends in the whole training.
 
     A device that trains an expert sends its adapter once a round. Devices that train one policy together send
-    the gradient of its adapter at every update. Both are as large as the adapter's file. Methods without
-    their files are left out.
+    the gradient of its adapter at every update. Both are as large as the adapter's file, and that of an
+    embedding of weights beside it. Methods without their files are left out.
     """
     sent = {}
     for method in plan.methods:
         folders = [run_folder / round_.tasks[0].folder for round_ in method.rounds]
         files = [folder / (whole_weights(folder) or WEIGHTS) for folder in folders]
         if all(file.is_file() for file in files):
-            sizes = [file.stat().st_size for file in files]
+            beside = run_folder / method.weighted / FILE if method.weighted else None
+            also = beside.stat().st_size if beside and beside.is_file() else 0
+            sizes = [file.stat().st_size + also for file in files]
             sent[method.name] = sizes[0] * method.updates if method.name in JOINT_METHODS else sum(sizes)
     return sent
 

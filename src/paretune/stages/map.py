@@ -17,6 +17,7 @@ from ..executors.base import Devices, Report
 from ..files import digest, disk_errors
 from ..inputs.pictures import record_identity
 from ..models.memory import memory_errors, to_load, to_train
+from ..models.weighting import Weighting, save_embedding, time_embedding
 from ..ops.lowrank import Changes, LowRank
 from ..planning.plan import ExpertTask
 from ..records.manifest import METRICS, finished, write_manifest
@@ -119,7 +120,7 @@ def train_in_crew(
     if not crew.leader:
         return {}
     stopped = getattr(getattr(trainer, "guard", None), "stopped", "")
-    files = _save(job, folder, deltas)
+    files = [*_save(job, folder, deltas), *_save_weighting(job, folder, trainer)]
     return write_manifest(
         folder, "expert", inputs, files, [METRICS], job.task.folder,
         reward=job.task.reward, round=job.task.round, parents=list(job.task.parents),
@@ -135,6 +136,15 @@ def _save(job: MapJob, folder: Path, changes: Changes) -> list[str]:
         return save_changes(folder, cast("dict[str, Tensor]", changes).items(), model.path)
     adapter = cast("dict[str, LowRank]", changes)
     return save_delta(folder, adapter, model.path, {"reward": job.task.reward}, medium_of(model).component)
+
+
+def _save_weighting(job: MapJob, folder: Path, trainer: object) -> list[str]:
+    """Write the embedding of weights, for a policy that is given them. Returns the names of its files."""
+    weighting: Weighting | None = getattr(trainer, "weighting", None)
+    if weighting is None:
+        return []
+    place = time_embedding(job.config.model)
+    return [save_embedding(folder, weighting.embedding, job.task.rewards, place)]
 
 
 def mixture_of(config: RunConfig, task: ExpertTask, run_folder: Path | None = None) -> Mixture:

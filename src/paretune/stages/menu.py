@@ -19,12 +19,15 @@ class Mixed:
     """A model described as a sum over the base.
 
     adapters: folders below the run's folder. scales: the factor of each adapter. tokens: the reward tokens
-    that follow every prompt.
+    that follow every prompt. weighted: the folder of the embedding of weights, "" for none. weights: what it
+    is given.
     """
 
     adapters: tuple[str, ...]
     scales: tuple[float, ...]
     tokens: tuple[TokenUse, ...] = ()
+    weighted: str = ""
+    weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Menu:
     """The models of one method, one for each preference.
 
     fixed: adapters that every model of the menu has. experts, tokens: one for each reward, weighted by the
-    preference; a menu has either of them, or neither. step: how much of the experts' mean is added.
+    preference; a menu has either of them, or neither. step: how much of the experts' mean is added. weighted:
+    the folder of an embedding that gives the preference to the model itself.
     """
 
     method: str
@@ -40,6 +44,7 @@ class Menu:
     experts: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()
     step: float = 1.0
+    weighted: str = ""
 
     def at(self, preference: tuple[float, ...]) -> Mixed:
         """The model for a preference: one weight for each reward, and the weights sum to 1.
@@ -55,6 +60,8 @@ class Menu:
             (*self.fixed, *(e for e, _ in weighted)),
             (*(1.0 for _ in self.fixed), *(p * self.step for _, p in weighted)),
             tuple(TokenUse(t, scale=p / top) for t, p in wanted),
+            self.weighted,
+            preference if self.weighted else (),
         )
 
 
@@ -72,10 +79,10 @@ def token_menu(rewards: tuple[str, ...], fixed: tuple[str, ...] = ()) -> Menu:
 def menus_of(plan: Plan) -> list[Menu]:
     """The menus of those methods of a plan that offer more than one model.
 
-    A method has a menu if its last round trained one expert for each reward. The menu weights these experts
-    by the preference, on the model that the earlier rounds made. A soup has one round, so all its experts are
-    weighted; of MapReduce only those of the last round are. A step that the run has yet to choose counts
-    as 1.
+    A method has a menu if its last round trained one expert for each reward, or if its model is given the
+    preference. The menu weights these experts by the preference, on the model that the earlier rounds made. A
+    soup has one round, so all its experts are weighted; of MapReduce only those of the last round are. A step
+    that the run has yet to choose counts as 1.
     """
     menus = []
     for method in plan.methods:
@@ -84,6 +91,8 @@ def menus_of(plan: Plan) -> list[Menu]:
             experts = tuple(task.folder for task in last.tasks)
             step = last.step if isinstance(last.step, float) else 1.0
             menus.append(Menu(method.name, last.tasks[0].parents, experts, step=step))
+        elif method.weighted:
+            menus.append(Menu(method.name, method.model, weighted=method.weighted))
     return menus
 
 

@@ -121,11 +121,12 @@ def check_pictures(config: RunConfig, files: Sequence[str]) -> None:
 
 
 def _check_crosswise(config: RunConfig, rewards: Mapping[str, Reward]) -> None:
-    """Check every prompt with every reward that applies to it, where morl_dr or map.lean score it so."""
+    """Check every prompt with every reward that applies to it, where one policy or map.lean scores it so."""
+    joint = next((name for name in ("morl_dr", "conditioned") if name in config.methods), None)
     for name, reward in rewards.items():
         for other, reward_config in config.rewards.items():
             leans = "mapreduce" in config.methods and config.lean(other) > 0
-            asking = "morl_dr" if "morl_dr" in config.methods else "map.lean" if leans else None
+            asking = joint or ("map.lean" if leans else None)
             if other != name and asking:
                 complaint = f"reward {name}, which {asking} asks too, cannot score"
                 _refuse(complaint, reward_config.prompts, functools.partial(_first_that_applies, reward))

@@ -12,6 +12,7 @@ import torch
 from ..adapters.store import MOMENTUM, adapter_hash, cut_to, load_delta, save_delta, user_errors
 from ..config import ReduceConfig, RunConfig
 from ..files import digest, write_json
+from ..models.weighting import copy_embedding, embedding_hash
 from ..ops.distilling import DISTIL
 from ..ops.lowrank import LowRank, cosines, distance, gram, spread_of_gram
 from ..ops.merge_weights import simplex_lattice
@@ -235,15 +236,22 @@ def diagnostics(merged: Path) -> dict[str, Any]:
     return {"cosines": pairs, "spread": facts["spread"], "contraction": facts["contraction"]}
 
 
-def write_final(config: RunConfig, merged: Sequence[Path], folder: Path) -> None:
-    """Write one adapter over the original base: the exact sum of all rounds, or that cut to `final_rank`."""
+def write_final(
+    config: RunConfig, merged: Sequence[Path], folder: Path, weighted: Path | None = None
+) -> None:
+    """Write one adapter over the original base: the exact sum of all rounds, or that cut to `final_rank`.
+
+    weighted: the folder of an embedding of weights that belongs to the adapter, which is copied.
+    """
     rank = config.reduce.final_rank
-    inputs = digest({"merged": [adapter_hash(m) for m in merged], "rank": rank})
+    also = {"weights": embedding_hash(weighted)} if weighted else {}
+    inputs = digest({"merged": [adapter_hash(m) for m in merged], "rank": rank, **also})
     if finished(folder, "final", inputs):
         return
     total = load_delta(list(merged))
     error = 0.0 if rank is None else cut_to(total, rank)
     files = _save(config, folder, total, {"compression_error": error})
+    files += [copy_embedding(weighted, folder)] if weighted else []
     write_manifest(
         folder, "final", inputs, files, place=folder.name, compression_error=error,
         rank=max(d.rank for d in total.values()),

@@ -23,7 +23,8 @@ def subjects_of(config: RunConfig, plan: Plan) -> tuple[Subject, ...]:
         subjects += _experts(config, experts, full)
     for method in plan.methods:
         if method.name != "mapreduce":
-            subjects.append(Subject(method.name, method.name, method.model, full, uniform))
+            subject = Subject(method.name, method.name, method.model, full, uniform, weighted=method.weighted)
+            subjects.append(subject)
     for method in plan.methods:
         if method.name == "mapreduce":
             subjects += _mapreduce(config, method, uniform)
@@ -59,7 +60,7 @@ def _lattice(config: RunConfig, plan: Plan) -> list[Subject]:
             subjects.append(
                 Subject(
                     f"{name}~{shares}", name, mixed.adapters, config.evaluate.prompts, preference,
-                    scales=mixed.scales, lattice=True, tokens=mixed.tokens,
+                    scales=mixed.scales, lattice=True, tokens=mixed.tokens, weighted=mixed.weighted,
                 )
             )  # fmt: skip
     return subjects

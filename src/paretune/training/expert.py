@@ -21,6 +21,7 @@ from ..files import disk_errors, write_rows
 from ..models.flow import joined, sample_parts
 from ..models.lora import swapped
 from ..models.quantize import open_to_train
+from ..models.weighting import with_weights
 from ..ops.lowrank import Changes, LowRank
 from ..planning.plan import ExpertTask, derive_seed
 from ..records.manifest import METRICS
@@ -41,6 +42,7 @@ from .together.crew import ALONE, Crew
 from .together.shard import shard_base
 from .together.updates import accumulate_together
 from .trained import train_adapter, train_whole
+from .weighted import take_values, weighting_of
 
 Report = Callable[[dict[str, Any]], None]
 __all__ = ["ExpertTrainer", "Stopped"]
@@ -81,6 +83,7 @@ class ExpertTrainer:
             before, apart = cast("dict[str, LowRank] | None", parents), anchor == "base" and looks
             seed = derive_seed(task.seed, "init")
             self.trained = train_adapter(self.policy, config, seed, before, apart, anchor)
+        self.trained, self.weighting = weighting_of(self.policy, self.trained, task)
         parameters = self.trained.parameters
         if divided:
             shard_base(transformer, crew, self.policy.device)
@@ -134,7 +137,10 @@ class ExpertTrainer:
         if self.crew.leader:
             write_rows(metrics, rows)
         values = self.state.ema if self.config.train.ema_decay > 0 else self.state.parameters
-        return self.trained.result(dict(self.guard.values(values)))
+        values = dict(self.guard.values(values))
+        if self.weighting is not None:
+            take_values(self.weighting.embedding, values)
+        return self.trained.result(values)
 
     def epoch(self) -> dict[str, Any]:
         """Train one epoch: collect samples and update. Returns the row of metrics."""
@@ -155,6 +161,7 @@ class ExpertTrainer:
         """Draw the epoch's groups of samples with the sampling weights, and score them."""
         train, start = self.config.train, time.perf_counter()
         index = self.mixture.draw(train.prompts_per_epoch * self.task.width, generator)
+        weights = self.mixture.draw_weights(index, generator)
         size, dealt = train.group_size, self.crew.deal(len(index))
         repeated = index.repeat_interleave(size)
         if self.settings.shared_noise or self.objective.shared_noise:
@@ -162,10 +169,12 @@ class ExpertTrainer:
             noise = noise.repeat_interleave(train.group_size, dim=0)
         else:
             noise = self.policy.initial_noise(len(repeated), generator)
+        given = None if weights is None else weights.repeat_interleave(size, dim=0)
+        conditions = with_weights(self.conditions.select(repeated), given)
         scoring = self.mixture.begin_scoring(index[dealt.own], size, self.config.executor.reward_timeout)
         with swapped(self.state.parameters, self.state.old):
             parts = sample_parts(
-                self.policy, self.conditions.select(repeated), noise, self.objective.sampling, generator,
+                self.policy, conditions, noise, self.objective.sampling, generator,
                 _members(dealt.all, size),
             )  # fmt: skip
             if self.config.executor.overlap:
@@ -179,7 +188,7 @@ class ExpertTrainer:
         seconds = time.perf_counter() - start
         own = scoring.scores().raw.transpose(0, 1)
         self.show(scoring.samples, size)
-        scores = self.mixture.joined(self.crew.gather(own, 1, len(index)), index)
+        scores = self.mixture.joined(self.crew.gather(own, 1, len(index)), index, weights)
         trajectories = drawn.map(lambda x: self.crew.gather(x, size, len(index)))
         return Rollouts(trajectories, scores, index, noise, seconds - scoring.seconds, scoring.seconds)
 

@@ -13,6 +13,7 @@ import torch
 from ..config import ObjectiveConfig
 from ..ops.advantages import joint_advantages
 from ..ops.dealing import deal
+from ..ops.drawn_weights import draw_weights, weighted_advantages
 from ..ops.scaling import Scaling
 from ..rewards.base import applies_to, oriented
 from ..types import Prompt, Reward, Samples
@@ -47,7 +48,8 @@ class Mixture:
     """Draws prompts evenly from several prompt sets, scores samples, and computes their advantages.
 
     scoring: "own" scores each prompt with the reward of its set, "all" with every reward that applies to it,
-    "lean" with the reward of its set and with every other that applies to it.
+    "lean" with the reward of its set and with every other that applies to it, "drawn" as "all" with weights
+    that are drawn for each prompt.
     """
 
     def __init__(self, prompt_sets: Sequence[PromptSet], scoring: str = "own") -> None:
@@ -94,6 +96,10 @@ class Mixture:
             drawn.append(members[torch.randperm(len(members), generator=generator)[:size]])
         return torch.cat(drawn)
 
+    def draw_weights(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
+        """Weights of the rewards for each of P prompts, [P, R], where they are drawn; otherwise None."""
+        return draw_weights(self._applies[:, index], generator) if self.scoring == "drawn" else None
+
     def score(self, samples: Samples, index: torch.Tensor, timeout: float) -> Scores:
         """Score P groups of G samples.
 
@@ -116,9 +122,14 @@ class Mixture:
             own.append(Chosen(prompt_set.reward, chosen, prompts))
         return Scoring(own, (len(index), group), self._applies[:, index], self._told[:, index], timeout)
 
-    def joined(self, raw: torch.Tensor, index: torch.Tensor) -> Scores:
-        """The scores of P groups from their values, [P, R, G]. index: the prompts of the groups, [P]."""
-        return Scores(raw.transpose(0, 1), self._applies[:, index], self._told[:, index])
+    def joined(
+        self, raw: torch.Tensor, index: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> Scores:
+        """The scores of P groups from their values, [P, R, G]. index: the prompts of the groups, [P].
+
+        weights: those that `draw_weights` gave.
+        """
+        return Scores(raw.transpose(0, 1), self._applies[:, index], self._told[:, index], weights)
 
     def oriented(self, scores: Scores) -> torch.Tensor:
         """The scores on their scales, with the sign of costs changed: greater is better. [R, P, G]."""
@@ -127,6 +138,9 @@ class Mixture:
     def advantages(self, scores: Scores, settings: ObjectiveConfig) -> torch.Tensor:
         """Group-relative advantages; `settings` say how several rewards are joined. [P, G]."""
         better = self.oriented(scores)
+        if scores.weights is not None:
+            scaled = settings.advantage_std, settings.advantage_clip
+            return weighted_advantages(better, scores.weights, scores.applies, *scaled)
         weights = torch.tensor([s.weight for s in self.prompt_sets])
         if not self.joint:  # a prompt has one reward: nothing is summed, nothing is weighted
             weights = torch.ones_like(weights)

@@ -24,12 +24,13 @@ class Scores:
 
     raw: [R, P, G], with the signs that the rewards give, and 0 where a reward does not apply. applies: bool
     [R, P]. told: bool [R, P], the scores of which the metrics tell the mean: without those of rewards that an
-    expert only leans on.
+    expert only leans on. weights: [P, R], drawn for each group; None: those of the prompt sets.
     """
 
     raw: torch.Tensor
     applies: torch.Tensor
     told: torch.Tensor
+    weights: torch.Tensor | None = None
 
     def mean(self) -> float:
         """The mean of all scores that are told."""

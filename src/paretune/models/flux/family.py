@@ -76,6 +76,7 @@ FAMILY = Family(
     pipelines=("FluxPipeline",),
     parts=("transformer", "vae", "text_encoder", "text_encoder_2"),
     transformer="FluxTransformer2DModel",
+    time_embedding=lambda index: "time_text_embed.timestep_embedder",
     shape=shape,
     published={
         "black-forest-labs/FLUX.1-dev": _published(11.90, DEV),

@@ -59,6 +59,7 @@ FAMILY = Family(
     pipelines=("Flux2Pipeline",),
     parts=("transformer", "vae", "text_encoder"),
     transformer="Flux2Transformer2DModel",
+    time_embedding=lambda index: "time_guidance_embed.timestep_embedder",
     shape=shape,
     published={
         # The text encoder is Mistral-Small-3.2-24B.

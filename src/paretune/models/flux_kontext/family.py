@@ -36,6 +36,7 @@ def picture_tokens(model: ModelConfig) -> int:
 FAMILY = replace(
     flux.FAMILY,
     name="flux_kontext",
+    time_embedding=lambda index: "",  # samples beside pictures of other sizes run apart
     policy=f"{__package__}.policy:KontextPolicy",
     options=KontextOptions,
     pipelines=("FluxKontextPipeline",),

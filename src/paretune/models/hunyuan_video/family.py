@@ -105,6 +105,7 @@ FAMILY = Family(
     pipelines=("HunyuanVideoPipeline",),
     parts=("transformer", "vae", "text_encoder", "text_encoder_2"),
     transformer="HunyuanVideoTransformer3DModel",
+    time_embedding=lambda index: "time_text_embed.timestep_embedder",
     shape=shape,
     published={
         "hunyuanvideo-community/HunyuanVideo": Published(

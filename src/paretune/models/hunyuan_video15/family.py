@@ -96,6 +96,7 @@ FAMILY = Family(
     pipelines=("HunyuanVideo15Pipeline",),
     parts=("transformer", "vae", "text_encoder", "text_encoder_2"),
     transformer="HunyuanVideo15Transformer3DModel",
+    time_embedding=lambda index: "time_embed.timestep_embedder",
     shape=shape,
     published={
         "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v": _published(640),

@@ -97,6 +97,7 @@ FAMILY = Family(
     pipelines=("QwenImagePipeline",),
     parts=("transformer", "vae", "text_encoder"),
     transformer="QwenImageTransformer2DModel",
+    time_embedding=lambda index: "time_text_embed.timestep_embedder",
     shape=shape,
     published={"Qwen/Qwen-Image": PUBLISHED, "Qwen/Qwen-Image-2512": PUBLISHED},
     text_tokens=text_tokens,

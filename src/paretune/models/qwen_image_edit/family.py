@@ -62,6 +62,7 @@ def _limits(model: ModelConfig) -> tuple[Limit, ...]:
 FAMILY = replace(
     qwen.FAMILY,
     name="qwen_image_edit",
+    time_embedding=lambda index: "",  # samples beside pictures of other sizes run apart
     policy=f"{__package__}.policy:QwenImageEditPolicy",
     options=QwenEditOptions,
     pipelines=("QwenImageEditPlusPipeline", "QwenImageEditPipeline"),

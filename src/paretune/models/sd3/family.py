@@ -91,6 +91,7 @@ FAMILY = Family(
     pipelines=("StableDiffusion3Pipeline",),
     parts=("transformer", "vae", "text_encoder", "text_encoder_2"),  # T5 may be missing
     transformer="SD3Transformer2DModel",
+    time_embedding=lambda index: "time_text_embed.timestep_embedder",
     shape=shape,
     published={
         "stabilityai/stable-diffusion-3.5-medium": _published(2.24, _MEDIUM),

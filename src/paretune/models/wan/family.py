@@ -62,6 +62,12 @@ def second(index: Mapping[str, Any]) -> tuple[str, ...]:
     return () if index.get("boundary_ratio") is None else ("transformer_2",)
 
 
+def _time_embedding(index: Mapping[str, Any]) -> str:
+    """None of a pipeline with two transformers, nor of one that has a time for every token."""
+    several = bool(second(index)) or bool(index.get("expand_timesteps"))
+    return "" if several else "condition_embedder.time_embedder"
+
+
 def _cut_text(model: ModelConfig) -> int | None:
     return read_options(WanOptions, model).max_sequence_length
 
@@ -95,6 +101,7 @@ FAMILY = Family(
     parts=("transformer", "vae", "text_encoder"),
     more_parts=second,
     transformer="WanTransformer3DModel",
+    time_embedding=_time_embedding,
     shape=shape,
     published={
         "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": _published(_SMALL, 1.42),

@@ -80,6 +80,7 @@ FAMILY = Family(
     pipelines=("ZImagePipeline",),
     parts=("transformer", "vae", "text_encoder"),
     transformer="ZImageTransformer2DModel",
+    time_embedding=lambda index: "t_embedder",
     shape=shape,
     backbone=lambda c: (c["n_layers"] + c["n_refiner_layers"], c["dim"]),
     published={"Tongyi-MAI/Z-Image-Turbo": _SIZES, "Tongyi-MAI/Z-Image": _SIZES},

@@ -88,6 +88,11 @@ class Objective:
         return True
 
     @classmethod
+    def takes_weights(cls) -> bool:
+        """Whether it can train a policy that is given drawn weights of the rewards (method `conditioned`)."""
+        return False
+
+    @classmethod
     def describe(cls, options: Any) -> str:
         """The options that `paretune plan` shows after the name; "" for none."""
         return ""

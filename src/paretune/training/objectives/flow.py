@@ -18,6 +18,7 @@ import torch
 
 from ...config import ModelConfig, ObjectiveConfig, RunConfig, TrainConfig
 from ...models.flow import Conditions, FlowPolicy, Sampling, Trajectories
+from ...models.weighting import with_weights
 from ...ops.advantages import best_and_worst, informative_groups
 from ...planning.plan import ExpertTask
 from ...types import Samples
@@ -171,6 +172,12 @@ class FlowObjective(Objective, Generic[T]):
         common = own == (FlowObjective.collect, FlowObjective.rollouts, FlowObjective.accumulate)
         return common if cls.divides is None else cls.divides
 
+    @classmethod
+    def takes_weights(cls) -> bool:
+        """See `Objective.takes_weights`."""
+        own = (cls.collect, cls.rollouts, cls.advantages)
+        return own == (FlowObjective.collect, FlowObjective.rollouts, FlowObjective.advantages)
+
     def make_sampling(self) -> Sampling:
         """How rollouts are drawn: by default with the model's steps and without added noise."""
         model = self.setting.model
@@ -191,7 +198,11 @@ class FlowObjective(Objective, Generic[T]):
         rows = torch.zeros_like(advantages, dtype=torch.bool)
         rows[kept] = self.chosen(advantages)[kept]
         samples, group = rows.flatten().nonzero().flatten(), advantages.shape[1]
-        conditions = learner.conditions.select(rollouts.index.repeat_interleave(group)[samples])
+        weights = rollouts.scores.weights
+        conditions = with_weights(
+            learner.conditions.select(rollouts.index.repeat_interleave(group)[samples]),
+            None if weights is None else weights.repeat_interleave(group, dim=0)[samples],
+        )
         groups = torch.unique(samples // group, return_inverse=True)[1]
         trajectories = rollouts.trajectories.select(samples)
         return Collected(Batch(trajectories, advantages.flatten()[samples], conditions, groups), facts)
