@@ -69,6 +69,23 @@ def test_choices_with_scores_need_no_files(run: Path, tmp_path: Path) -> None:
     assert table["preferred"]["preference"] == {"red": 0.0, "dark": 1.0}
 
 
+def test_choices_between_answers(tiny_llama: Path, tmp_path: Path) -> None:
+    """Pairs are scored by the run's rewards; lists that `paretune pairs` wrote hold their scores."""
+    run = make_texts_run(tmp_path / "run", tiny_llama)
+    pairs = write_records(tmp_path / "pairs.jsonl", [
+        {"prompt": "fix", "chosen": "yes yes table", "rejected": "table fix the"} for _ in range(5)
+    ])  # fmt: skip
+    found = sample_trusted(str(run), ["fix the table"], tmp_path / "a", prefer_from=pairs, count=1)
+    assert found["preferred"]["preference"] == {"yes": 1.0, "no": 0.0}
+    assert found["preferred"]["explained"] == 5
+    lists = write_records(tmp_path / "lists.jsonl", [{"prompt": "fix", "answers": [
+        {"text": "one", "score": 0.2, "scores": {"yes": 0.9, "no": 0.1 * i}},
+        {"text": "two", "score": 0.8, "scores": {"yes": 0.1, "no": 0.9}},
+    ]} for i in range(4)])  # fmt: skip
+    found = sample_trusted(str(run), ["fix the table"], tmp_path / "b", prefer_from=lists, count=1)
+    assert found["preferred"]["preference"] == {"yes": 0.0, "no": 1.0}
+
+
 GOOD = {"prompt": "p", "chosen": "p0.png", "rejected": "p1.png"}
 
 
@@ -101,8 +118,12 @@ def test_other_mistakes_about_choices(run: Path, tiny_sd3: Path, tiny_llama: Pat
     with pytest.raises(ParetuneError, match="No such file"):
         sample_trusted(str(run), ["p"], out, prefer_from=tmp_path / "none.jsonl")
     texts = open_trusted(str(make_texts_run(tmp_path / "texts", tiny_llama)))
-    with pytest.raises(ParetuneError, match="this model writes answers"):
-        read_choices(path, texts)
+    few = write_records(tmp_path / "few.jsonl", [{"prompt": "p", "chosen": "yes", "rejected": "no"}] * 3)
+    with pytest.raises(ParetuneError, match=r"few\.jsonl: 3 choices; give at least 4"):
+        read_choices(few, texts)
+    none = write_records(tmp_path / "c" / "none.jsonl", [{"prompt": "how are you"}] * 4)
+    with pytest.raises(ParetuneError, match="'how are you' has neither \"answers\" nor"):
+        read_choices(none, texts)
     same = write_records(tmp_path / "c" / "same.jsonl", [{"prompt": "p", "answers": [
         {"file": "a.png", "scores": {"red": 1, "dark": 1}}, {"file": "b.png", "scores": {"red": 1, "dark": 1}}
     ]}] * 4)  # fmt: skip

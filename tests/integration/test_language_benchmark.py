@@ -12,6 +12,7 @@ import pytest
 
 from tests.language import language_recipe
 
+TABLE = ("tree_tpo", "cdpo", "tgdpo", "sem_dpo_text", "madpo_text")
 FILE = Path(__file__).parents[2] / "benchmarks" / "preferences_language.py"
 
 
@@ -28,7 +29,7 @@ def benchmark() -> Any:
 @pytest.mark.parametrize(
     ("words", "labels"),
     [
-        (["table", "--loss", "tree_tpo", "--loss", "cdpo"], ["table", "table"]),
+        (["table", *(f"--loss={name}" for name in TABLE)], ["table"] * len(TABLE)),
         (["grid", "--betas", "0.5,2", "--rates", "1", "--loss", "list_dpo"],
          ["beta-0.5-rate-1", "beta-2-rate-1"]),
         (["sizes", "--shares", "0.34,1", "--loss", "dpo"], ["base-0.34", "base-1"]),
@@ -48,12 +49,17 @@ def test_a_protocol(
     trained = [row for row in rows if "skipped" not in row]
     assert all(row[where]["gain"]["count"] == 2 for row in trained for where in ("in", "out"))
     if words[0] == "table":
-        assert (rows[0]["feedback"], rows[0]["level"]) == ("list", "step")
-        assert 'needs "token_weights"' in rows[1]["skipped"]
+        assert (rows[0]["feedback"], rows[0]["level"], rows[0]["framework"]) == ("list", "step", "offline")
+        assert len(trained) == len(TABLE)
+        assert all(row["in"]["kl"]["value"] >= 0 for row in rows)
+        collapse = "change of a token's log-probability, rejected"
+        assert all(row["data"][collapse]["count"] == 2 for row in rows)
     else:
         assert len(trained) == 2
     if words[0] == "grid":
-        assert "list_dpo (in): best" in capsys.readouterr().out
+        told = capsys.readouterr().out
+        assert "list_dpo (in): best" in told
+        assert "feedback pair: median gain" in told
 
 
 def test_all_losses_have_a_place_in_the_survey(benchmark: Any) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.answer_lists import read_answers
 from ..data.preferences import Preference, load_preferences
+from ..data.prompts import load_prompts
 from ..models.facts import read_shape
 from ..ops.bradley_terry import Fit, fit_choices
 from ..training.preferences.file_lists import check_media, read_media
@@ -29,20 +31,36 @@ Scores = dict[str, float]  # by reward, as they are; one that gives none is left
 
 def read_choices(path: Path, source: ModelSource) -> tuple[Preference, ...]:
     """The records of a file of choices, checked for a run's model. Raises ParetuneError, with the line."""
-    if source.medium.lines:
-        raise ParetuneError("--prefer-from reads choices of pictures and clips; this model writes answers")
     if not source.rewards:
         raise ParetuneError(f"{source.name} is a model, not a run: it has no rewards to prefer")
-    records = load_preferences(str(path))
+    texts = bool(source.medium.lines)
+    records = _of_answers(path) if texts else load_preferences(str(path))
     count = sum(len(ordered(record)) for record in records)
     if count < FEWEST:
         raise ParetuneError(f"--prefer-from {path}: {count} choices; give at least {FEWEST}")
-    shape = read_shape(source.model)
-    for record in records:
+    shape = None if texts else read_shape(source.model)
+    for record in records if shape is not None else ():
         if not known(record, source):
             for media in record.samples:
                 check_media(media, record.where, shape, source.medium.name == "clips")
     return records
+
+
+def _of_answers(path: Path) -> tuple[Preference, ...]:
+    """Choices between answers: pairs, or lists with scores or best first. Samples are texts in UTF-8."""
+    found: list[Preference] = []
+    for prompt in load_prompts(path):
+        answers = read_answers(prompt).answers
+        scores: Sequence[Any] = [e.get("score") for e in prompt.metadata.get("answers") or ({},)]
+        if not all(type(score) in {int, float} for score in scores):
+            scores = range(len(answers), 0, -1)
+        shared = set.intersection(*(set(answer.scores) for answer in answers))
+        found.append(Preference(
+            str(prompt.text), tuple(a.text.encode() for a in answers), tuple(map(float, scores)), None,
+            f"{path}, the prompt {prompt.text[:60]!r}",
+            {name: tuple(a.scores[name] for a in answers) for name in shared},
+        ))  # fmt: skip
+    return tuple(found)
 
 
 def known(record: Preference, source: ModelSource) -> bool:
@@ -101,7 +119,9 @@ def _scores(record: Preference, sampler: Sampler) -> list[Scores]:
     source = sampler.source
     if known(record, source):
         return [{name: record.judged[name][i] for name in source.rewards} for i in range(len(record.samples))]
+    request = Request(read_prompt(record.prompt, source.medium.longest), "base")
+    if source.medium.lines:
+        return list(sampler.scored(request, [m.decode() for m in record.samples if isinstance(m, bytes)]))
     shape = read_shape(source.model)
     pixels = torch.stack([read_media(media, shape) for media in record.samples])
-    text = read_prompt(record.prompt, source.medium.longest)
-    return list(sampler.scored(Request(text, "base"), pixels))
+    return list(sampler.scored(request, pixels))

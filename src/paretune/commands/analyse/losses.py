@@ -31,6 +31,7 @@ def losses() -> list[dict[str, Any]]:
             "loss": name, "paper": kind.paper if kind else "TRL", "formula": kind.formula if kind else "",
             "form": form or "none", "good": None, "bad": None, "ratio": None, "value": None,
             "dimensions": list(kind.dimensions) if kind else [],
+            "framework": kind.framework if kind else "offline",
         }  # fmt: skip
         if name == "symbolic":
             row["form"] = "any: options.good, options.bad"

@@ -14,7 +14,7 @@ from ...adapters.store import load_delta
 from ...config import RunConfig
 from ...data.prompts import load_prompts
 from ...files import check_new, read_json, write_json
-from ...models.causal_lm.given_answers import Given, log_probs
+from ...models.causal_lm.given_answers import Given
 from ...ops.statistics import Figure, mean_figure
 from ...planning.plan import derive_seed
 from ...report import write_report
@@ -26,7 +26,7 @@ from .losses import entailments, losses
 from .measured import measure, read_lists
 from .safety import PHRASES, Answered, harmful, refuses, safety
 from .separability import separability
-from .sides import Side, experts_of, open_sides, open_text_model, settings_for
+from .sides import Side, divergences, experts_of, open_sides, open_text_model, settings_for
 
 Reports = dict[str, Mapping[str, Figure]]
 NAME = "analysis.json"
@@ -155,14 +155,10 @@ def _answers(side: Side, base: Side, prompts: Sequence[str]) -> dict[str, Figure
         asked = policy.text_ids(policy.render(prompts))
         drawn = policy.answer_ids(prompts, derive_seed("analyse", "run"), 16)
         given = [Given(tuple(b), tuple(o)) for b, o in zip(asked, drawn, strict=True) if o]
-        ours = log_probs(policy, given)
-    with base.at_work() as policy:
-        theirs = log_probs(policy, given)
     group = torch.arange(len(drawn))
-    ratio = torch.tensor([float((a - b).double().sum()) for a, b in zip(ours, theirs, strict=True)])
     return {
         "tokens of an answer": mean_figure(torch.tensor([float(len(row)) for row in drawn]), group),
-        "KL to the base, an answer": mean_figure(ratio, torch.arange(len(given))),
+        "KL to the base, an answer": mean_figure(divergences(side, base, given), torch.arange(len(given))),
     }
 
 

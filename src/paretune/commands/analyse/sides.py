@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+import torch
+
 from ...adapters.store import load_delta
 from ...config import ModelConfig, RunConfig
 from ...environment import choose_device
 from ...models.causal_lm.answer_ids import tokenizer_digest
+from ...models.causal_lm.given_answers import Given, distributions
 from ...models.causal_lm.policy import CausalLMPolicy
 from ...models.detect import EMBEDDED, settings_of
 from ...models.loading import open_policy
@@ -23,6 +26,8 @@ from ...samples.media import medium_of
 from ...types import ParetuneError
 from ..export import open_final
 from ..guest_adapters import guest_changes
+
+AT_ONCE = 16  # answers whose distributions over all words are held at a time
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,25 @@ def open_sides(model: str, reference: str | None, adapter: str | None) -> tuple[
             f"--reference {reference} has another tokenizer than {model}: give a model of the same kind"
         )
     return Side(model, policy, deltas), Side(reference, second)
+
+
+def divergences(side: Side, other: Side, answers: Sequence[Given]) -> torch.Tensor:
+    """KL(side || other) of the next word, summed over the tokens of each answer. [N], never negative.
+
+    The mean over answers that `side` drew at temperature 1 is the KL of the answers, with less noise than
+    the mean of their log-ratios.
+    """
+    found: list[float] = []
+    for first in range(0, len(answers), AT_ONCE):
+        part = answers[first : first + AT_ONCE]
+        with side.at_work() as policy:
+            ours = list(distributions(policy, part))
+        with other.at_work() as policy:
+            found += [
+                float((p.double().exp() * (p - q).double()).nan_to_num(0.0).sum())
+                for p, q in zip(ours, distributions(policy, part), strict=True)
+            ]
+    return torch.tensor(found)
 
 
 def settings_for(model: str) -> ModelConfig:

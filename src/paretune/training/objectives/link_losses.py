@@ -212,7 +212,7 @@ class OFSDPO(PairLink):
     given_answers = 4  # two, by two policies
     formula = "dpo(F) + a c(F, S), dpo(S) - a c(F, S), c = -log s(b (m_F - m_S))"
     place = "paretune.training.language.two_policies:TwoPolicyTrainer:DPOConfig"
-    dimensions = ("pair", "sentence", "dynamic")
+    dimensions, framework = ("pair", "sentence", "dynamic"), "online"
 
     @classmethod
     def check(cls, config: RunConfig, options: Any) -> None:

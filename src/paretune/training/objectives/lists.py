@@ -53,7 +53,8 @@ class ListLoss(TrlObjective):
     hold for it: "values" (a score of every answer), "margin", "weight" or "token_weights". answers: which
     answers of a record it trains on: "pair" (the first and the last), "list" (all) or "triple" (the best,
     the second and the worst). reference: whether it looks at the reference. dimensions: its place in the
-    survey's table: feedback, level, and what it constrains.
+    survey's table (2503.11701): feedback, level, and what it constrains. framework: how it learns there:
+    offline, or online where the policy is its own opponent.
     """
 
     options_kind = ListOptions
@@ -65,6 +66,7 @@ class ListLoss(TrlObjective):
     answers: ClassVar[Literal["pair", "list", "triple"]] = "pair"
     reference: ClassVar[bool] = True
     dimensions: ClassVar[tuple[str, str, str]] = ("pair", "sentence", "divergence")
+    framework: ClassVar[Literal["offline", "online"]] = "offline"
 
     # ------------------------------------------------------------ the four choices
 
