@@ -39,7 +39,7 @@ from paretune.training.preferences.presets import PRESETS
 
 AGAINST = "diffusion_dpo"
 CHOOSING_SEED = 10
-# NFT's rate is the recipe's, 4e-3. There pairs break the model; the steadier gradient of lists bears half of it.
+# NFT's rate is the recipe's, 4e-3. There pairs break the model; lists, which are steadier, bear half of it.
 PAIRS, LISTS = ["train.learning_rate=1e-3"], ["train.learning_rate=2e-3", "train.keep=4"]
 OF_LISTS = ("rank_dpo", "adpo", "dgpo", "lpo_list", "diffusion_kto")
 BETAS = {
