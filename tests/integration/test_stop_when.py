@@ -18,10 +18,12 @@ from paretune.recipes import load_config
 from paretune.report.read import Run
 from paretune.report.signs import warnings
 from paretune.rewards.base import FunctionReward
-from paretune.stages.map import MapJob, train_expert
+from paretune.stages.map import MapJob, _limits, train_expert
+from paretune.stages.prompt_checks import check_unloaded
 from paretune.training.checkpoint import Stopped
 from paretune.training.expert import ExpertTrainer
 from paretune.training.guard import beyond
+from paretune.training.judging import Judging
 from paretune.training.language.scoring import distinct
 from paretune.training.mixture import Mixture, PromptSet
 from paretune.training.objectives.flow import diversity
@@ -46,6 +48,21 @@ def test_each_sign_is_told_at_the_epoch_that_shows_it() -> None:
     assert (kl.kind, kl.epoch, kl.text) == ("kl", 9, "KL is 4.7 times what it was 3 epochs before")
     (length,) = signs(rows(length=[10.0, 10, 10, 20, 30, 40]))
     assert (length.epoch, length.text) == (6, "answers are 3 times as long as at first")
+
+
+def test_a_judge_that_falls_while_the_reward_rises_is_a_sign() -> None:
+    """The last three looks of the judge are all below the first three, those of the reward all above."""
+    judge, reward = [0.6, 0.5, 0.55, 0.5, 0.4, 0.45, 0.3], [0.1, 0.2, 0.15, 0.3, 0.4, 0.35, 0.5]
+    none: Any = float("nan")
+    found = [row for pair in zip(judge, reward, strict=True) for row in (pair, (none, none))]
+    told = rows(judge=[j for j, _ in found], judged=[r for _, r in found])
+    (sign,) = signs(told)  # every other epoch has no look; of seven looks, 5 to 7 are the first that show it
+    assert (sign.kind, sign.epoch) == ("judge", 13)
+    assert sign.text == "its judge fell from 0.55 to 0.383 while the reward rose from 0.15 to 0.417"
+    limits = StopConfig(judge=2)
+    assert [beyond(told, i, limits) for i in (11, 13)] == [None, sign.text]
+    assert signs(rows(judge=judge, judged=reward[::-1])) == []  # the reward falls too
+    assert signs(rows(judge=judge[:5], judged=reward[:5])) == []
 
 
 def test_what_is_healthy_short_or_unknown_gives_no_sign() -> None:
@@ -75,9 +92,10 @@ def test_diversity_of_samples_and_of_answers() -> None:
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        (["stop_when.patience=2"], "stop_when: give a limit: diversity, kl or length"),
+        (["stop_when.patience=2"], "stop_when: give a limit: diversity, kl, length or judge"),
         (["stop_when.length=1"], "stop_when.length"),
         (["stop_when.diversty=0.5"], "did you mean diversity"),
+        (["stop_when.judge=0"], "stop_when.judge"),
         (["stop_when.kl=1", "methods=[sequential]"], "stop_when: sequential goes on from the last epoch"),
     ],
 )
@@ -91,6 +109,64 @@ def test_the_soup_shares_no_expert_that_may_be_stopped(tiny_sd3: Path, tmp_path:
     path = tiny_recipe(tmp_path, tiny_sd3)
     plans = [build_plan(load_config(path, keys)).methods[1] for keys in ([], ["stop_when.kl=1"])]
     assert [p.rounds[0].tasks[0].continues for p in plans] == ["round-1/experts/red", None]
+
+
+# ---------------------------------------------------------------- a judge that looks
+
+
+def test_a_judge_that_could_never_look_is_told_before_training(tiny_sd3: Path, tmp_path: Path) -> None:
+    path = tiny_recipe(tmp_path, tiny_sd3)
+    for keys, told in (
+        ([], r"stop_when\.judge: no reward names a judge; give one by rewards\.NAME\.judge"),
+        (["rewards.red.judge=pictures.contrast", "objective.name=dpo"], "objective dpo draws no samples"),
+    ):
+        with pytest.raises(ParetuneError, match=told):
+            check_unloaded(load_config(path, ["stop_when.judge=1", *keys]), [])
+
+
+def test_a_judge_looks_every_few_epochs_and_changes_no_bit(tiny_sd3: Path, tmp_path: Path) -> None:
+    path = tiny_recipe(tmp_path, tiny_sd3, train={"epochs": 3, "prompts_per_epoch": 2, "group_size": 3})
+    judge = f"rewards.red.judge={tmp_path / 'rewards.py'}:dark"
+    adapters, metrics = [], []
+    for name, keys in (("off", ["stop_when.kl=9"]), ("on", ["stop_when.judge=2", "stop_when.kl=9", judge])):
+        config = load_config(path, keys)
+        task = build_plan(config).methods[0].rounds[0].tasks[0]
+        job = MapJob(config, task, tmp_path / name, "b")
+        train_expert(job, lambda _: None, lambda: False, ("cpu",))
+        adapters.append((tmp_path / name / task.folder / "adapter_model.safetensors").read_bytes())
+        written = (tmp_path / name / task.folder / "metrics.jsonl").read_text().splitlines()
+        metrics.append([json.loads(line) for line in written])
+    assert adapters[0] == adapters[1]
+    assert [{"judge", "judged"} <= row.keys() for row in metrics[1]] == [True, False, True]
+    assert all("judge" not in row for row in metrics[0])
+    first = metrics[1][0]
+    assert first["judge"] != first["judged"]
+
+
+def test_the_judge_scores_one_sample_of_each_prompt_costs_turned_around() -> None:
+    judging = Judging("pictures.contrast", 2)
+    asked: list[list[float]] = []
+
+    def cost(images: torch.Tensor, prompts: Any) -> torch.Tensor:
+        asked.append(images[:, 0, 0, 0].tolist())
+        return images.flatten(1).mean(1)
+
+    judging._judge = FunctionReward(cost, "cost")
+    judging._judge.higher_is_better = False
+    mixture = Mixture([PromptSet(FunctionReward(cost, "own"), [Prompt("a"), Prompt("b")])])
+    mixture.judging = judging
+    drawn = torch.arange(6.0).view(-1, 1, 1, 1).expand(-1, 3, 2, 2) / 10
+    for epoch, told in ((0, {"judge": pytest.approx(-0.15), "judged": pytest.approx(0.15)}), (1, {})):
+        judging.begin(epoch)
+        mixture.score(drawn, torch.tensor([0, 1]), 30.0)
+        assert judging.told == told
+    assert asked[1] == pytest.approx([0.0, 0.3])
+
+
+def test_older_limits_keep_their_digest() -> None:
+    known = {"diversity": None, "kl": 1.0, "length": None, "patience": 2}
+    assert _limits(StopConfig(kl=1)) == known
+    assert _limits(StopConfig(kl=1, judge=3)) == {**known, "judge": 3}
 
 
 # ---------------------------------------------------------------- an expert that is stopped
@@ -147,15 +223,17 @@ def test_stopped_by_the_user_it_resumes_to_the_same_bits(tiny_sd3: Path, tmp_pat
 
 def test_the_manifest_says_why_and_a_language_expert_stops_too(tiny_llama: Path, tmp_path: Path) -> None:
     path = language_recipe(
-        tmp_path, tiny_llama, train={"epochs": 5}, stop_when={"length": 1.0001, "patience": 1}
+        tmp_path, tiny_llama, train={"epochs": 5}, stop_when={"length": 1.0001, "patience": 1, "judge": 1}
     )
-    config = load_config(path)
+    reward = next(iter(load_config(path).rewards))
+    config = load_config(path, [f"rewards.{reward}.judge=repetition"])
     task = build_plan(config).methods[0].rounds[0].tasks[0]
     job = MapJob(config, task, tmp_path / "run", "b")
     manifest = train_expert(job, lambda _: None, lambda: False, ("cpu",))
     written = (tmp_path / "run" / task.folder / "metrics.jsonl").read_text().splitlines()
     metrics = [json.loads(line) for line in written]
-    assert {"diversity", "length"} <= metrics[0].keys()
+    assert {"diversity", "length", "judge", "judged"} <= metrics[0].keys()
+    assert -1 <= metrics[0]["judge"] <= 0  # a cost, turned around
     assert manifest["stopped"].startswith(f"stopped after epoch {len(metrics)} of 5 by stop_when: answers")
     assert read_json(tmp_path / "run" / task.folder / "manifest.json")["stopped"] == manifest["stopped"]
 

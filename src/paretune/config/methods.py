@@ -112,12 +112,15 @@ class StopConfig(Section):
     length: Annotated[PositiveReal, Field(gt=1)] | None = Field(
         None, description="answers are so many times as long, or as short, as in the first epochs"
     )
+    judge: Positive | None = Field(
+        None, description="every so many epochs the judge scores samples: it fell while the reward rose"
+    )
     patience: Positive = Field(2, description="epochs in a row beyond a limit after which it stops")
 
     @model_validator(mode="after")
     def _check(self) -> StopConfig:
-        if self.diversity is None and self.kl is None and self.length is None:
-            raise ValueError("give a limit: diversity, kl or length")
+        if self.diversity is None and self.kl is None and self.length is None and self.judge is None:
+            raise ValueError("give a limit: diversity, kl, length or judge")
         return self
 
 

@@ -55,7 +55,27 @@ def _seen(rows: Sequence[Row]) -> list[tuple[str, str]]:
     length = _ratio(last, rows[:WINDOW], "length")
     if length is not None and not 1 / LENGTH < length < LENGTH:
         told.append(("length", f"answers are {length:.2g} times as long as at first"))
+    if (judge := judge_fell(rows)) is not None:
+        told.append(("judge", judge))
     return told
+
+
+def judge_fell(rows: Sequence[Row]) -> str | None:
+    """Whether the judge fell while the reward rose, in words, or None.
+
+    Of the epochs in which a judge looked, each of the last window has the judge below, and the reward on the
+    same samples above, each of the first window.
+    """
+    pairs = [(_number(row, "judge"), _number(row, "judged")) for row in rows]
+    looks = [(judge, reward) for judge, reward in pairs if judge is not None and reward is not None]
+    if len(looks) < 2 * WINDOW:
+        return None
+    judge, reward = zip(*looks[:WINDOW], strict=True)
+    last_judge, last_reward = zip(*looks[-WINDOW:], strict=True)
+    if max(last_judge) >= min(judge) or min(last_reward) <= max(reward):
+        return None
+    means = [sum(values) / WINDOW for values in (judge, last_judge, reward, last_reward)]
+    return "its judge fell from {:.3g} to {:.3g} while the reward rose from {:.3g} to {:.3g}".format(*means)
 
 
 def _ratio(rows: Sequence[Row], others: Sequence[Row], key: str) -> float | None:

@@ -66,6 +66,8 @@ class Epoch(TypedDict):
     kl: NotRequired[Logged | None]
     loss: NotRequired[Logged | None]
     accuracy: NotRequired[Logged | None]
+    judge: NotRequired[Logged | None]
+    judged: NotRequired[Logged | None]
     w_diff: NotRequired[Logged | None]
     l_diff: NotRequired[Logged | None]
     tau_levels: NotRequired[Annotated[list[Logged | None], Field(min_length=4, max_length=4)]]

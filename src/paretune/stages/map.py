@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..adapters.store import adapter_hash, load_delta, save_delta
 from ..adapters.whole import save_changes
-from ..config import RunConfig
+from ..config import RunConfig, StopConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
 from ..files import digest, disk_errors
@@ -24,6 +24,7 @@ from ..records.manifest import METRICS, finished, write_manifest
 from ..rewards.base import reward_of
 from ..rewards.identity import options_identity
 from ..samples.media import medium_of
+from ..training.judging import judging_of
 from ..training.mixture import Mixture, PromptSet
 from ..training.objectives.flat_keys import digest_form
 from ..training.objectives.settings import needs_whole_batches
@@ -104,15 +105,10 @@ def train_in_crew(
 
     folder, inputs = job.run_folder / job.task.folder, expert_inputs(job)
     with memory_errors(to_load, job.config.model):
-        trainer = open_trainer(
-            job.config,
-            job.task,
-            folder,
-            mixture_of(job.config, job.task, job.run_folder),
-            _parents(job),
-            device,
-            crew,
-        )
+        mixture = mixture_of(job.config, job.task, job.run_folder)
+        if crew.leader:  # whose metrics are written, and decide
+            mixture.judging = judging_of(job.config, job.task)
+        trainer = open_trainer(job.config, job.task, folder, mixture, _parents(job), device, crew)
         trainer.resume(inputs, job.run_folder / job.task.continues if job.task.continues else None)
     whole = needs_whole_batches(job.config.objective)
     with memory_errors(to_train, job.config, whole_batches=whole):
@@ -187,12 +183,17 @@ def expert_inputs(job: MapJob) -> str:
             "train": train,
             "rewards": {name: _reward_inputs(config, name) for name in (*task.rewards, *task.others)},
             "threads": config.executor.threads,
-            **({"stop_when": config.stop_when.model_dump(mode="json")} if config.stop_when else {}),
+            **({"stop_when": _limits(config.stop_when)} if config.stop_when else {}),
             **({"scales": {n: asdict(s) for n, s in scales.items()}} if scales else {}),
             "parents": [adapter_hash(job.run_folder / p) for p in task.parents],
             "continues": adapter_hash(job.run_folder / task.continues) if task.continues else None,
         }
     )
+
+
+def _limits(limits: StopConfig) -> dict[str, Any]:
+    """The limits, without one that earlier versions did not have where it is not given."""
+    return limits.model_dump(mode="json", exclude={"judge"} if limits.judge is None else None)
 
 
 def _reward_inputs(config: RunConfig, name: str) -> list[Any]:

@@ -22,6 +22,7 @@ from ..models.family import misfit
 from ..rewards.base import check_head, check_spec, find_reward, is_own, load_reward, reward_file, reward_of
 from ..rewards.checks import Check, applies_to, first_refused, refusal
 from ..rewards.trust import is_code
+from ..training.judging import check_judging
 from ..training.trainers import objective_check
 from ..types import ParetuneError, Prompt, Reward
 from .medium_checks import check_media
@@ -35,6 +36,7 @@ def check_prompts(config: RunConfig) -> None:
     Every input picture is read, too.
     """
     check_media(config)
+    check_judging(config)
     rewards = {n: reward_of(r, n) for n, r in config.rewards.items()}
     files = [file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts)]
     check_pictures(config, files)
@@ -78,6 +80,7 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
         ParetuneError: for the first prompt that is refused.
     """
     check_media(config)
+    check_judging(config)
     both = [file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts)]
     for file in dict.fromkeys(both):
         if _is_near(file, missing):

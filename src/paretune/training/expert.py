@@ -144,7 +144,9 @@ class ExpertTrainer:
 
     def epoch(self) -> dict[str, Any]:
         """Train one epoch: collect samples and update. Returns the row of metrics."""
-        start = time.perf_counter()
+        start, judging = time.perf_counter(), self.mixture.judging
+        if judging is not None:
+            judging.begin(self.state.epoch)
         self._set_rate()
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, self.state.epoch))
         collected = self.objective.collect(self, generator)
@@ -155,7 +157,8 @@ class ExpertTrainer:
         self.state.epoch += 1
         now = time.perf_counter()
         seconds = {"seconds": now - start, "seconds_train": now - begin}
-        return {"update": self.state.epoch, **collected.facts, **losses, **seconds}
+        judged = {} if judging is None else judging.told
+        return {"update": self.state.epoch, **collected.facts, **losses, **judged, **seconds}
 
     def rollout(self, generator: torch.Generator) -> Rollouts:
         """Draw the epoch's groups of samples with the sampling weights, and score them."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..config import StopConfig
-from ..ops.signs import share_of_start, signs
+from ..ops.signs import judge_fell, share_of_start, signs
 from ..planning.plan import ExpertTask
 from .checkpoint import TrainState
 
@@ -95,4 +95,4 @@ def beyond(rows: Rows, index: int, limits: StopConfig) -> str | None:
     length = share_of_start(rows, row, "length")
     if limits.length is not None and length is not None and not 1 / limits.length < length < limits.length:
         return f"answers are {length:.2f} times as long as in the first epochs, beyond {limits.length:g}"
-    return None
+    return None if limits.judge is None else judge_fell(rows[: index + 1])

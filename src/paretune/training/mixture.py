@@ -17,6 +17,7 @@ from ..ops.drawn_weights import draw_weights, weighted_advantages
 from ..ops.scaling import Scaling
 from ..rewards.base import applies_to, oriented
 from ..types import Prompt, Reward, Samples
+from .judging import Judging
 from .scoring import Chosen, Scores, Scoring
 
 __all__ = ["Mixture", "PromptSet", "Scores"]
@@ -62,6 +63,7 @@ class Mixture:
             fits = torch.tensor([[applies_to(s.reward, p) for p in self.prompts] for s in prompt_sets])
         self._owner, self._applies = torch.tensor(owner), fits | own if scoring == "lean" else fits
         self._told = own if scoring == "lean" else self._applies
+        self.judging: Judging | None = None  # looks at some of the samples that are scored
 
     @property
     def joint(self) -> bool:
@@ -120,7 +122,11 @@ class Mixture:
             chosen = (kept[:, None] * group + torch.arange(group)).flatten()
             prompts = [self.prompts[int(index[i])] for i in kept for _ in range(group)]
             own.append(Chosen(prompt_set.reward, chosen, prompts))
-        return Scoring(own, (len(index), group), self._applies[:, index], self._told[:, index], timeout)
+        applies, told = self._applies[:, index], self._told[:, index]
+        scoring = Scoring(own, (len(index), group), applies, told, timeout)
+        if self.judging is not None:
+            scoring.look = self.judging.look
+        return scoring
 
     def joined(
         self, raw: torch.Tensor, index: torch.Tensor, weights: torch.Tensor | None = None

@@ -7,7 +7,7 @@ round otherwise in a batch of another size. Shapes: R rewards, P prompts drawn i
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +54,8 @@ class Scoring:
     """Scores P groups of G samples: `add` takes the samples in order, `scores` returns the scores of all.
 
     chosen: for each reward. shape: (P, G). applies, told: see `Scores`. timeout: seconds that one call of a
-    reward may take. seconds: what scoring has taken so far. samples: those that have come.
+    reward may take. seconds: what scoring has taken so far. samples: those that have come. look: called with
+    the scores of all.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Scoring:
         timeout: float,
     ) -> None:  # fmt: skip
         self.chosen, self.shape, self.applies, self.told = chosen, shape, applies, told
+        self.look: Look = lambda scoring, scores: None
         self.timeout, self.seconds = timeout, 0.0
         self._total, self._came = shape[0] * shape[1], 0
         self.samples: Samples = []
@@ -99,7 +101,9 @@ class Scoring:
         raw = torch.zeros(len(self.chosen), self._total)
         for values, own, scored in zip(raw, self.chosen, self._values, strict=True):
             values[own.rows] = torch.cat([torch.zeros(0), *scored])
-        return Scores(raw.view(len(self.chosen), *self.shape), self.applies, self.told)
+        scores = Scores(raw.view(len(self.chosen), *self.shape), self.applies, self.told)
+        self.look(self, scores)
+        return scores
 
     def _keep(self, samples: Samples) -> None:
         """Put the samples to those that came before. The layout in memory stays, by which rewards round."""
@@ -115,3 +119,6 @@ class Scoring:
             self.samples[begin : self._came] = samples
         elif not isinstance(self.samples, torch.Tensor):
             self.samples = [*self.samples, *samples]
+
+
+Look = Callable[[Scoring, Scores], None]

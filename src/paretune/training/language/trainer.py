@@ -101,7 +101,7 @@ class LanguageTrainer:
         trainer.remove_callback(PrinterCallback)  # the user reads our progress instead
         bridge = Bridge(watch)
         trainer.add_callback(bridge)
-        watch.guard = self.guard
+        watch.guard, watch.judging = self.guard, self.mixture.judging
         self.guard.resume(bridge.rows)
         if drawn and not self.guard.stopped:
             with warnings.catch_warnings():

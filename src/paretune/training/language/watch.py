@@ -20,6 +20,7 @@ from ...records.read import read_metrics
 from ..checkpoint import TrainState, save_checkpoint
 from ..expert import blend
 from ..guard import Guard
+from ..judging import Judging
 from ..together.crew import ALONE, Crew
 
 # Key of our metrics -> TRL's names for it; the first of them that TRL logs is taken.
@@ -63,6 +64,7 @@ class Watch:
     facts: EpochFacts = field(default_factory=EpochFacts)
     stopped: bool = False
     guard: Guard | None = None
+    judging: Judging | None = None
     after_update: Callable[[int], None] = lambda updates: None
     crew: Crew = ALONE
 
@@ -86,6 +88,8 @@ class Bridge(TrainerCallback):
             self.sums.clear()
             if watch.guard is not None:
                 watch.guard.begin()
+            if watch.judging is not None:
+                watch.judging.begin(watch.state.epoch)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Update the averaged weights if the recipe asks for them."""
@@ -135,6 +139,7 @@ class Bridge(TrainerCallback):
             row["reward_std"] = facts.spread
         if facts.diversity is not None:
             row["diversity"] = facts.diversity
+        row |= {} if self.watch.judging is None else self.watch.judging.told
         row["seconds"] = now - self.begun
         if facts.scored_at is not None:
             row["seconds_sample"] = facts.scored_at - facts.seconds_score - self.begun
