@@ -39,8 +39,10 @@ from paretune.training.preferences.presets import PRESETS
 
 AGAINST = "diffusion_dpo"
 CHOOSING_SEED = 10
-# NFT's rate is the recipe's, 4e-3. There pairs break the model; lists, which are steadier, bear half of it.
+# NFT's rate is the recipe's, 4e-3. There one pair a group breaks the model; two good and two bad samples of a
+# group, each with each, are steadier and bear half of it.
 PAIRS, LISTS = ["train.learning_rate=1e-3"], ["train.learning_rate=2e-3", "train.keep=4"]
+OF_PAIRS = ("diffusion_dpo", "smpo", "madpo", "linear_dpo")  # pnapo and mapo did better with one pair
 OF_LISTS = ("rank_dpo", "adpo", "dgpo", "lpo_list", "diffusion_kto")
 BETAS = {
     "diffusion_dpo": 20, "rank_dpo": 50, "smpo": 20, "inversion_dpo": 20, "dcpo": 20, "tpo": 20, "tkto": 100,
@@ -50,7 +52,9 @@ BETAS = {
 SETS: dict[str, list[str]] = {
     "nft": [], "tree_grpo": [*PAIRS, "train.group_size=9", "objective.options.branches=3"],
     # Left out: frames need clips, and captions a side need a file.
-    **{n: list(LISTS if n in OF_LISTS else PAIRS) for n in PRESETS if n not in ("dense_dpo", "sem_dpo")},
+    **{n: list(PAIRS) for n in PRESETS if n not in ("dense_dpo", "sem_dpo")},
+    **{n: list(LISTS) for n in OF_LISTS},
+    **{n: [*LISTS, "objective.options.pairs=all"] for n in OF_PAIRS},
 }  # fmt: skip
 for name, beta in BETAS.items():
     SETS[name].append(f"objective.options.beta={beta}")

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from transformers import AutoConfig
 from typer.testing import CliRunner
 
 from paretune.cli.app import app
@@ -279,3 +280,13 @@ def test_the_command(hub: Hub) -> None:
     assert not rows["the model: black-forest-labs/FLUX.1-dev"]["ok"]
     shown = CliRunner().invoke(app, ["doctor", "flux1-dev"])
     assert "!! the model: black-forest-labs/FLUX.1-dev: black-forest-labs/FLUX.1-dev is gated" in shown.output
+
+
+@pytest.mark.parametrize("place", ["/nowhere/clip", "no/such/folder", "./gone"])
+def test_a_folder_that_does_not_exist(place: str) -> None:
+    """transformers takes what is no folder for a name on the hub, and says so in its own words."""
+    with pytest.raises(ParetuneError) as caught:
+        loading.load(AutoConfig, place, "reward pickscore")
+    assert str(caught.value) == (
+        f"reward pickscore: there is no folder {place}, and it is no name of a model on the hub (OWNER/NAME)"
+    )

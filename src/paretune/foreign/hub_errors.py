@@ -19,6 +19,8 @@ def refusal(error: BaseException, place: str) -> str | None:
             f"the hub has no {place}, or it is private: check the name, and if it is yours log in with "
             "`hf auth login`"
         )
+    if "HFValidationError" in names or "Repo id must" in text:
+        return f"there is no folder {place}, and it is no name of a model on the hub (OWNER/NAME)"
     return None
 
 
