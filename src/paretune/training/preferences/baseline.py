@@ -26,13 +26,15 @@ def shared_baseline(part: torch.Tensor, group: torch.Tensor, rewards: Rewards, c
         rewards: called for this process's own lists.
         crew: the processes.
     """
-    sums = dict.fromkeys(("good", "good samples", "bad", "bad samples"), 0.0)
+    sums: dict[str, float] = dict.fromkeys(("good", "good samples", "bad", "bad samples"), 0.0)
     for groups, counts in shares(group[part].unique(), crew):
         r, good = rewards(part[torch.isin(group[part], groups)])
         if counts:
             for name, rows in (("good", good), ("bad", ~good)):
                 sums[name] += float(r[rows].double().sum())
                 sums[f"{name} samples"] += float(rows.sum())
-    told = crew.sums(sums)
-    classes = [told[name] / told[f"{name} samples"] for name in ("good", "bad") if told[f"{name} samples"]]
+    of_all = crew.sums(sums)
+    classes = [
+        of_all[name] / of_all[f"{name} samples"] for name in ("good", "bad") if of_all[f"{name} samples"]
+    ]
     return sum(classes) / len(classes)
