@@ -85,7 +85,7 @@ def measure(
     }  # fmt: skip
 
 
-def told(rows: list[dict[str, Any]]) -> list[str]:
+def table_lines(rows: list[dict[str, Any]]) -> list[str]:
     """A line for each objective and reward: its gain, and its difference to AGAINST."""
     lines = []
     for objective, name in dict.fromkeys((row["objective"], row["reward"]) for row in rows):
@@ -130,7 +130,7 @@ def main() -> None:
                     measure(args.recipe, objective, name, seed, args.passes, args.prompts, args.sets)
                 )
                 print(json.dumps({k: v for k, v in rows[-1].items() if k != "gains"}), flush=True)
-    print("\n".join(told(rows)))
+    print("\n".join(table_lines(rows)))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(rows, indent=1) + "\n")

@@ -161,7 +161,7 @@ def table(bench: Bench) -> list[dict[str, Any]]:
         feedback, level, constraint = own[loss].dimensions if loss in own else DIMENSIONS[loss]
         row = bench.train(loss, {}, "table")
         rows.append({**row, "feedback": feedback, "level": level, "constraint": constraint})
-        print(told(rows[-1]), flush=True)
+        print(row_line(rows[-1]), flush=True)
     return rows
 
 
@@ -175,7 +175,7 @@ def grid(bench: Bench) -> list[dict[str, Any]]:
             for r in bench.args.rates:
                 changes = {"objective.options.beta": default * b, "train.learning_rate": rate * r}
                 rows.append(bench.train(loss, changes, f"beta-{b:g}-rate-{r:g}"))
-                print(told(rows[-1]), flush=True)
+                print(row_line(rows[-1]), flush=True)
         done = [row for row in rows if row["loss"] == loss and "skipped" not in row]
         for where in bench.sets if done else ():
             gains = sorted(row[where]["gain"]["value"] for row in done)
@@ -195,7 +195,7 @@ def sizes(bench: Bench) -> list[dict[str, Any]]:
                 changes = {**model, f"rewards.{bench.reward}.prompts": str(file)}
                 row = bench.train(loss, changes, f"{Path(start).name}-{share:g}")
                 rows.append({**row, "start": start, "share": share})
-                print(told(rows[-1]), flush=True)
+                print(row_line(rows[-1]), flush=True)
     return rows
 
 
@@ -209,7 +209,7 @@ def start_model(bench: Bench, start: str) -> str:
     return str(out)
 
 
-def told(row: dict[str, Any]) -> str:
+def row_line(row: dict[str, Any]) -> str:
     """A row in words."""
     head = f"{row['loss']:>13} {row['label']:<22}"
     if "skipped" in row:

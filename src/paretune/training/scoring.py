@@ -32,7 +32,7 @@ class Scores:
     told: torch.Tensor
 
     def mean(self) -> float:
-        """The mean of all scores that are told."""
+        """The mean of all scores that are reported."""
         return float(self.raw[self.told].mean())
 
     def spread(self) -> float:

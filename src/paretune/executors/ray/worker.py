@@ -88,7 +88,7 @@ class Worker:
             return False
 
     def start(self, ticket: int, parcel: Parcel, sees_root: bool) -> None:
-        """Begin a task. What becomes of it is told by `poll`."""
+        """Begin a task. `poll` returns its events and its result."""
         threading.Thread(
             target=self._run, args=(self._works[ticket], parcel, sees_root), daemon=True
         ).start()
