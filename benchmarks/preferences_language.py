@@ -212,7 +212,7 @@ def table(bench: Bench) -> list[dict[str, Any]]:
     for loss in bench.args.loss or LOSSES:
         framework = own[loss].framework if loss in own else "offline"
         rows.append({**bench.train(loss, {}, "table"), **place_of(loss), "framework": framework})
-        print(told(rows[-1]), flush=True)
+        print(row_line(rows[-1]), flush=True)
     return rows
 
 
@@ -236,7 +236,7 @@ def grid(bench: Bench) -> list[dict[str, Any]]:
                 changes = {"objective.options.beta": default * b, "train.learning_rate": rate * r}
                 row = bench.train(loss, {**model, **changes}, f"beta-{b:g}-rate-{r:g}")
                 rows.append({**row, **place_of(loss), "start": start})
-                print(told(rows[-1]), flush=True)
+                print(row_line(rows[-1]), flush=True)
         done = [row for row in rows if row["loss"] == loss and "skipped" not in row]
         for where in bench.sets if done else ():
             gains = sorted(row[where]["gain"]["value"] for row in done)
@@ -261,7 +261,7 @@ def sizes(bench: Bench) -> list[dict[str, Any]]:
                 changes = {**model, **part}
                 row = bench.train(loss, changes, f"{Path(start).name}-{share:g}")
                 rows.append({**row, "start": start, "share": share})
-                print(told(rows[-1]), flush=True)
+                print(row_line(rows[-1]), flush=True)
     return rows
 
 
@@ -275,7 +275,7 @@ def start_model(bench: Bench, start: str) -> str:
     return str(out)
 
 
-def told(row: dict[str, Any]) -> str:
+def row_line(row: dict[str, Any]) -> str:
     """A row in words."""
     head = f"{row['loss']:>13} {row['label']:<22}"
     if "skipped" in row:

@@ -17,7 +17,7 @@ Event = dict[str, Any]
 
 
 class Stopping(InThisProcess):
-    """stop: told of every event of a task; where it says so, the run is stopped as by Ctrl-C."""
+    """stop: called with every event of a task; where it says so, the run is stopped as by Ctrl-C."""
 
     def __init__(self, stop: Callable[[Event], bool]) -> None:
         self.stop, self.stopping = stop, False
@@ -25,13 +25,13 @@ class Stopping(InThisProcess):
     def map(self, function: Any, tasks: Sequence[Any], report: Callable[[Event], None]) -> list[Any]:
         """See `executors.base.Executor`."""
 
-        def told(event: Event) -> None:
+        def forward(event: Event) -> None:
             report(event)
             self.stopping = self.stopping or self.stop(event)
 
         results = []
         for task in tasks:
-            results.append(function(task, told, lambda: self.stopping, ("cpu",)))
+            results.append(function(task, forward, lambda: self.stopping, ("cpu",)))
             if self.stopping:
                 raise Stopped
         return results

@@ -172,7 +172,7 @@ def test_the_keyboard_reaches_everything(visit: Callable[..., Any]) -> None:
     assert page.input_value("#pt-seed input") != "0"
 
 
-def test_bad_input_is_told_and_the_server_lives(visit: Callable[..., Any]) -> None:
+def test_bad_input_is_reported_and_the_server_lives(visit: Callable[..., Any]) -> None:
     page = visit()
     before = pictures(page)
     field = page.locator("#pt-prompt textarea, #pt-prompt input")

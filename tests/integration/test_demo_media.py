@@ -96,7 +96,7 @@ def test_markup_in_answers_and_prompts_is_text(visit: Callable[..., Any]) -> Non
     assert page.locator("#pt-samples :is(img, script, b b)").count() == 0
 
 
-def test_bad_prompts_are_told_and_the_server_lives(visit: Callable[..., Any]) -> None:
+def test_bad_prompts_are_reported_and_the_server_lives(visit: Callable[..., Any]) -> None:
     page = visit()
     before = answers(page)
     field = page.locator("#pt-prompt textarea, #pt-prompt input")

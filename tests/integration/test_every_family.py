@@ -288,7 +288,7 @@ def test_the_published_recipe_is_planned_without_a_download(case: FamilyCase) ->
 # ---------------------------------------------------------------- sizes
 
 
-def test_shapes_are_told_before_loading_as_after(case: FamilyCase, pipeline: Path) -> None:
+def test_shapes_are_reported_before_loading_as_after(case: FamilyCase, pipeline: Path) -> None:
     def model(width: int) -> ModelConfig:
         whole = {"path": str(pipeline), **case.model, "height": 32, "width": width}
         return ModelConfig.model_validate(whole)

@@ -85,7 +85,7 @@ def test_every_way_to_change_embedding_and_head(tmp_path, targets, saved, tied, 
 
 
 @pytest.mark.parametrize("targets", [["wte"], ["lm_head"], ["wte", "lm_head"]])
-def test_another_architecture_that_ties_unless_told(tmp_path, targets):
+def test_another_architecture_that_ties_unless_asked_to(tmp_path, targets):
     """GPT-2's config may leave the key out, for tying is its default."""
     gpt2(True).save_pretrained(tmp_path / "base")
     config = json.loads((tmp_path / "base" / "config.json").read_text())

@@ -184,7 +184,7 @@ def test_an_existing_output_folder_is_left_alone(made, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_adapters_of_different_bases_are_refused_unless_told(made, tmp_path):
+def test_adapters_of_different_bases_are_refused_unless_asked_to(made, tmp_path):
     root, _ = made
     one, two = copy_of(root / "a", tmp_path / "1"), copy_of(root / "c", tmp_path / "2")
     set_config(one, base_model_name_or_path="org/base")

@@ -42,7 +42,7 @@ def make_large(folder: Path) -> Path:
     return Path("sized") / make_pictures(folder / "sized", 1, 24)[0]
 
 
-def test_captions_that_are_cut_and_lists_that_tie_are_told(tiny_sd3: Path, tmp_path: Path) -> None:
+def test_captions_that_are_cut_and_lists_that_tie_are_reported(tiny_sd3: Path, tmp_path: Path) -> None:
     make_pictures(tmp_path, 2)
     long = {**PAIR, "captions": ["a red circle " * 60, "a blue circle"]}
     tie = {"prompt": "p", "samples": ["p0.png", "p1.png"], "scores": [1, 1]}

@@ -85,7 +85,7 @@ def test_what_is_made_of_stages_is_made_again(recipe: Path, whole: Path, copied:
     assert read_json(copied / "summary.json")["methods"] == read_json(whole / "summary.json")["methods"]
 
 
-def test_a_damaged_time_is_told_once(recipe: Path, copied: Path) -> None:
+def test_a_damaged_time_is_reported_once(recipe: Path, copied: Path) -> None:
     (copied / "timing.jsonl").write_text('{"phase": "map"}\n')
     assert refusal(recipe, copied) == (
         f"{copied}/timing.jsonl was changed or damaged (its hash differs); delete it and resume: only the "

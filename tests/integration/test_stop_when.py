@@ -40,7 +40,7 @@ def rows(**columns: list[float]) -> list[dict[str, Any]]:
     return [{"update": i + 1, **{key: values[i] for key, values in columns.items()}} for i in range(count)]
 
 
-def test_each_sign_is_told_at_the_epoch_that_shows_it() -> None:
+def test_each_sign_is_reported_at_the_epoch_that_shows_it() -> None:
     (less,) = signs(rows(diversity=FALLING))
     assert (less.kind, less.epoch) == ("diversity", 7)
     assert less.text == "samples of a prompt differ by 47% of what they did at first"

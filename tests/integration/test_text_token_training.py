@@ -166,7 +166,7 @@ def test_micro_batches_accumulate_to_the_whole_batch(tiny_llama: Path, tmp_path:
     torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-3)
 
 
-def test_a_prompt_without_room_is_told_before_anything_is_drawn(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_prompt_without_room_is_reported_before_anything_is_drawn(tiny_llama: Path, tmp_path: Path) -> None:
     trainer = _trainer(tmp_path, tiny_llama, tokens={**FEW, "vectors": 2})
     with pytest.raises(ParetuneError, match="2 of them reward tokens"):
         trainer.student.learn_from([Prompt("fix " * 25)], tmp_path / "teacher", "x", lambda: False)

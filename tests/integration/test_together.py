@@ -228,7 +228,7 @@ def test_a_process_that_is_killed_ends_all_with_one_line() -> None:
         _run("killed")
 
 
-def test_a_mistake_that_one_process_finds_is_told() -> None:
+def test_a_mistake_that_one_process_finds_is_reported() -> None:
     with pytest.raises(ParetuneError, match=r"^the file is not there$"):
         _run("mistake")
 
@@ -254,7 +254,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("line", REFUSED)
-def test_what_cannot_be_trained_together_is_told_first(tiny_sd3: Path, tmp_path: Path, line: str) -> None:
+def test_what_cannot_be_trained_together_is_reported_first(tiny_sd3: Path, tmp_path: Path, line: str) -> None:
     with pytest.raises(ParetuneError, match=line) as told:
         check(load_config(tiny_recipe(tmp_path, tiny_sd3, **REFUSED[line])))
     assert "\n" not in str(told.value)

@@ -133,7 +133,7 @@ def test_a_batch_leaves_the_samples_as_they_are(tmp_path: Path) -> None:
     made = Setting(0.5, 2.0).of(config)
     assert (made.train.prompts_per_epoch, made.train.epochs) == (12, 7)
     assert made.train.learning_rate == config.train.learning_rate / 2
-    assert Setting(0.5, 2.0).told(config) == {
+    assert Setting(0.5, 2.0).keys(config) == {
         "train.learning_rate": 0.001, "train.prompts_per_epoch": 12, "train.epochs": 7,
     }  # fmt: skip
 

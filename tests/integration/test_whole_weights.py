@@ -150,7 +150,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("line", REFUSED)
-def test_what_needs_adapters_is_told_before_training(tiny_sd3: Path, tmp_path: Path, line: str) -> None:
+def test_what_needs_adapters_is_reported_before_training(tiny_sd3: Path, tmp_path: Path, line: str) -> None:
     with pytest.raises(ParetuneError, match=f"lora: null trains all weights: {line}") as told:
         check(load_config(tiny_recipe(tmp_path, tiny_sd3), ["lora=null", *REFUSED[line]]))
     assert "\n" not in str(told.value)

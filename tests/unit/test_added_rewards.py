@@ -73,7 +73,7 @@ def test_what_is_wrong_with_one_is_a_line(name: str, told: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_two_packages_that_add_one_name_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_packages_that_add_one_name_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = {"paretune.rewards": ["flatness = other_reward:Flatness"]}
     install(tmp_path / "other", monkeypatch, other, {"other_reward": ""})
     with pytest.raises(ParetuneError, match=r"two installed packages add flatness to paretune\.rewards, "):

@@ -107,7 +107,7 @@ def test_a_wrong_value_is_one_line_or_shown(run: Path, name: str) -> None:
         ('{"phase": 3, "seconds": 1}\n', "line 1.phase: input should be a valid string"),
     ],
 )
-def test_a_time_that_is_none_is_told_and_how_to_go_on(tmp_path: Path, text: str, told: str) -> None:
+def test_a_time_that_is_none_is_reported_and_how_to_go_on(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "timing.jsonl").write_text(text)
     with pytest.raises(ParetuneError) as caught:
         Clock(tmp_path)
@@ -145,7 +145,7 @@ def test_json_that_breaks_its_reader_is_damage(tmp_path: Path, value: str) -> No
         read_rows(path)
 
 
-def test_a_folder_in_the_place_of_rows_is_told(tmp_path: Path) -> None:
+def test_a_folder_in_the_place_of_rows_is_reported(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").mkdir()
     for read in (read_rows, read_evaluation, read_timing, read_candidates, read_summary):
         with pytest.raises(ParetuneError, match=r"rows\.jsonl cannot be read: Is a directory"):

@@ -147,7 +147,7 @@ def _settings(answer: Answer) -> dict[str, Any]:
         return json.loads(image.info["paretune"])
 
 
-def test_tokens_beside_a_method_are_told_and_refused_with_rate(tiny_sd3: Path, tmp_path: Path) -> None:
+def test_tokens_beside_a_method_are_reported_and_refused_with_rate(tiny_sd3: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", tiny_sd3)
     make_tokens(run, tiny_sd3)
     answers = serving.open_answers(run, trust_rewards=True)
@@ -194,7 +194,7 @@ def test_without_gradio_one_line_says_what_to_install(run: Path, monkeypatch: py
         serving.serve(run)
 
 
-def test_what_cannot_be_served_is_told(run: Path, tiny_sd3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_served_is_refused(run: Path, tiny_sd3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "find_spec", lambda _: object())
     with pytest.raises(ParetuneError, match="--port must be"):
         serving.serve(run, port=0)

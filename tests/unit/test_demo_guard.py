@@ -166,7 +166,7 @@ WRONG: list[tuple[str, tuple[Any, ...]]] = [
 
 
 @pytest.mark.parametrize(("told", "sent"), WRONG)
-def test_whatever_a_visitor_sends_is_told_in_one_line(
+def test_whatever_a_visitor_sends_is_reported_in_one_line(
     answers: Answers, told: str, sent: tuple[Any, ...]
 ) -> None:
     with pytest.raises(ParetuneError) as raised:

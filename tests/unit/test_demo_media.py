@@ -77,7 +77,7 @@ def test_wrong_prompts_are_one_line_and_the_next_is_answered(answers: Answers) -
     assert len(words(answers.answer("tell\nme", [1, 1], "mapreduce", "", 0).samples)) == 2
 
 
-def test_an_empty_answer_is_told() -> None:
+def test_an_empty_answer_is_reported() -> None:
     assert "an empty answer" in views.text(b" ", "base", "x", "base-0.txt")
     assert "a\nb" in views.text(b"a\nb", "base", "x", "base-0.txt")
 

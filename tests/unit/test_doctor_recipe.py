@@ -199,7 +199,7 @@ def _cache(folder: Path, repo: str, revision: str, main: bool = True) -> None:
         (place / "refs" / "main").write_text(revision)
 
 
-def test_a_revision_that_changed_is_told(hub: Hub, tmp_path: Path) -> None:
+def test_a_revision_that_changed_is_reported(hub: Hub, tmp_path: Path) -> None:
     model = "hunyuanvideo-community/HunyuanVideo"
     _cache(tmp_path, model, "b" * 40)
     told = found(examine_recipe(recipe("hunyuan-video")), model)
@@ -218,7 +218,7 @@ def test_a_pinned_commit_is_asked_for_and_does_not_change(hub: Hub, tmp_path: Pa
     assert ("model", "facebook/dino-vitb16", commit) in hub.asked
 
 
-def test_a_disk_that_is_too_small_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_too_small_is_reported(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 20_000_000_000})
     monkeypatch.setattr(doctor_recipe.shutil, "disk_usage", lambda place: usage)
     hub.repositories["hunyuanvideo-community/HunyuanVideo"] = Info({"t/a.safetensors": 25_000_000_000})
@@ -229,7 +229,7 @@ def test_a_disk_that_is_too_small_is_told(hub: Hub, monkeypatch: pytest.MonkeyPa
     assert not found(findings, "disk for the run").ok
 
 
-def test_a_recipe_that_does_not_fit_together_is_told(hub: Hub) -> None:
+def test_a_recipe_that_does_not_fit_together_is_reported(hub: Hub) -> None:
     told = found(examine_recipe(recipe("sd35-medium", "rewards.ocr.reward=videoalign")), "recipe")
     assert not told.ok
     assert "videoalign scores clips" in told.detail

@@ -169,7 +169,7 @@ def test_a_damaged_line_before_the_last_is_named(tmp_path: Path) -> None:
         assert line.startswith(f"{path}, line 3 is not JSON: ")
 
 
-def test_a_damaged_last_line_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_damaged_last_line_is_left_out_and_reported(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     for damage in (b'{"b": 2', b'{"b": 2\n', b"\0\0\0", b"12", b'{"b": "\xc3'):
         torn = Mock()

@@ -308,7 +308,7 @@ def test_a_peft_adapter_of_the_original_model_keeps_its_names(tmp_path):
         {"x.weight_packed": torch.zeros(1, 2, dtype=torch.int32), "x.weight_scale": torch.ones(1)},
     ],
 )  # fmt: skip
-def test_a_quantised_base_is_told_as_what_it_is(tmp_path, stored):
+def test_a_quantised_base_is_reported_as_what_it_is(tmp_path, stored):
     save_file(tensors({"x": 2}, "lora_A/lora_B", width=2), tmp_path / "lora.safetensors")
     (tmp_path / "base").mkdir()
     save_file(stored, tmp_path / "base" / "model.safetensors")

@@ -335,7 +335,7 @@ def test_a_split_cut_to_nothing_is_an_empty_dataset(tmp_path: Path) -> None:
         load_hub(f"hf:{tmp_path}@train[:0]")
 
 
-def test_an_error_without_words_is_told_by_its_kind(
+def test_an_error_without_words_is_reported_by_its_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def silent(*_: object, **__: object) -> None:

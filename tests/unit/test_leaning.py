@@ -209,7 +209,7 @@ class Strict:
 """
 
 
-def test_a_prompt_that_another_reward_cannot_score_is_told_before_training(tmp_path: Path) -> None:
+def test_a_prompt_that_another_reward_cannot_score_is_reported_before_training(tmp_path: Path) -> None:
     path = tiny_recipe(tmp_path, Path("pictures"), map={"lean": 0.5})
     (tmp_path / "strict.py").write_text(REFUSING)
     (tmp_path / "red.txt").write_text("red\n")

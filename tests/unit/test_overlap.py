@@ -150,7 +150,7 @@ NOTHING = "executor.overlap changes nothing here: the "
          [f"{NOTHING}96 samples of an epoch are drawn in one part; set train.micro_batch to 64 or less"]),
     ],
 )  # fmt: skip
-def test_a_recipe_in_which_nothing_overlaps_is_told(train: dict[str, int], told: list[str]) -> None:
+def test_a_recipe_in_which_nothing_overlaps_is_reported(train: dict[str, int], told: list[str]) -> None:
     config = parse_config(recipe(train=train), "x")
     assert [line for line in notices(config) if "overlap" in line] == told
 

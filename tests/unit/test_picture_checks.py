@@ -67,7 +67,7 @@ def test_a_picture_is_not_ignored_by_a_model_that_takes_none(tiny_flux: Path, tm
     assert _told(check_unloaded, config, []) == told
 
 
-def test_a_damaged_picture_is_told_with_its_line(kontext: Path, tmp_path: Path) -> None:
+def test_a_damaged_picture_is_reported_with_its_line(kontext: Path, tmp_path: Path) -> None:
     config, prompts = _edit(tmp_path, kontext)
     (tmp_path / "inputs" / "half.png").write_bytes((tmp_path / "inputs" / "0.png").read_bytes()[:200])
     _replace(prompts, 3, image="inputs/half.png")

@@ -67,7 +67,7 @@ def test_a_path_is_absolute_wherever_the_command_runs(
         ("a\0", r'p\.jsonl:2: "image" is no text'),
     ],
 )
-def test_a_picture_that_is_not_there_is_told_with_its_line(tmp_path: Path, image: object, told: str) -> None:
+def test_a_missing_picture_is_reported_with_its_line(tmp_path: Path, image: object, told: str) -> None:
     file = _records(tmp_path / "p.jsonl", {"prompt": "a"}, {"prompt": "b", "image": image})
     with pytest.raises(ParetuneError, match=told):
         load_prompts(file)

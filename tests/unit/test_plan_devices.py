@@ -65,7 +65,7 @@ def test_with_a_gpu_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     [(0.2, "under 1 s"), (36, "36 s"), (99.6, "100 s"), (720, "12 min"), (5999, "100 min"), (13320, "3.7 h"),
      (400 * 3600, "400 h"), (1234 * 3600, "1,234 h")],
 )  # fmt: skip
-def test_a_time_is_told_in_the_unit_that_shows_it(seconds: float, told: str) -> None:
+def test_a_time_is_reported_in_the_unit_that_shows_it(seconds: float, told: str) -> None:
     assert spoken(seconds) == told
 
 

@@ -69,7 +69,7 @@ def test_all_weights_hold_their_gradients_moments_and_copies(tiny_sd3: Path, tmp
     assert anchored.memory_gb - whole.memory_gb == pytest.approx(2 * weights)
 
 
-def test_what_cannot_be_planned_is_told() -> None:
+def test_what_cannot_be_planned_is_reported() -> None:
     with pytest.raises(ParetuneError, match="--gpus 4: an expert takes 8"):
         _planned("sd35-medium", 4, "executor.devices_per_expert=8")
     with pytest.raises(ParetuneError, match="plan --gpus knows the sizes of flow models"):

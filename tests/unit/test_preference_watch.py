@@ -20,7 +20,7 @@ ROW = {"accuracy": 0.75, "tau": 0.5, "w_diff": 0.01, "l_diff": -0.02, "margin": 
        "tau_levels": [0.1, None, 0.5, 0.9], "margins": [0, 0, 0, 0, 4, 3, 2, 1, 0, 0]}  # fmt: skip
 
 
-def test_tau_is_told_by_noise_level_and_margins_in_bins() -> None:
+def test_tau_is_reported_by_noise_level_and_margins_in_bins() -> None:
     watch = Watch()
     score = torch.tensor([[1.0, 0.0]]).repeat(3, 1)
     r = torch.tensor([[0.02, 0.0], [0.0, 0.01], [0.0, 0.0]])
@@ -34,7 +34,7 @@ def test_tau_is_told_by_noise_level_and_margins_in_bins() -> None:
     assert watch.row() == {}
 
 
-def test_winners_that_stand_still_are_told() -> None:
+def test_winners_that_stand_still_are_reported() -> None:
     clean = torch.zeros(4, 1, 3, 2, 2)
     clean[1, :, 1] = 1.0  # the loser of the first pair moves
     lists = PreferenceSet(2, clean, torch.zeros(4).long(), torch.tensor([[1.0], [0.0]]).repeat(2, 1))

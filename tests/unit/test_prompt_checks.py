@@ -41,7 +41,7 @@ def refused(work: Any, *words: Any) -> str:
 
 
 @pytest.mark.parametrize("part", ["prompts", "eval_prompts"])
-def test_a_prompt_without_quotes_is_told_by_plan_and_at_the_start(
+def test_a_prompt_without_quotes_is_reported_by_plan_and_at_the_start(
     tmp_path: Path, tiny_sd3: Path, part: str
 ) -> None:
     good, bad = lines(tmp_path / "good.txt", QUOTED[0]), lines(tmp_path / "bad.txt", *QUOTED)
@@ -150,7 +150,7 @@ def test_plan_asks_no_hub_and_no_missing_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("objective", ["dpo", "kto", "orpo"])
-def test_a_pair_with_an_empty_answer_is_told_before_training(tmp_path: Path, objective: str) -> None:
+def test_a_pair_with_an_empty_answer_is_reported_before_training(tmp_path: Path, objective: str) -> None:
     rows = [{"prompt": "how", "chosen": "yes", "rejected": "no"}]
     rows.append({"prompt": "fix", "chosen": "", "rejected": "no"})
     file = records(tmp_path / "pairs.jsonl", *rows)

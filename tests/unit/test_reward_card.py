@@ -78,7 +78,7 @@ def test_each_thing_that_is_bad_is_one_line() -> None:
     assert made["correlation"][3][4] == pytest.approx(-1)
 
 
-def test_what_should_agree_and_does_not_is_told() -> None:
+def test_what_should_agree_and_does_not_is_reported() -> None:
     first, other = np.array([0.0, 0.5, 1.0, 0.2]), np.array([1.0, 0.5, 0.0, 0.8])
     found = {"again": reliability(first, first), "jpeg": reliability(first, other)}
     assert found["jpeg"] == {"correlation": pytest.approx(-1), "change": pytest.approx(0.65)}

@@ -136,7 +136,7 @@ def test_a_model_of_ours_outlives_its_rewards(monkeypatch: pytest.MonkeyPatch) -
         (None, "Quality", r"rewards\.mine: .*gives several values; .*rewards\.mine\.head: one of light, red"),
     ],
 )
-def test_a_wrong_or_missing_head_is_told_before_training(
+def test_a_wrong_or_missing_head_is_reported_before_training(
     file: Path, head: str | None, reward: str, told: str
 ) -> None:
     file.with_name("p.txt").write_text("a red circle\n")
@@ -147,7 +147,7 @@ def test_a_wrong_or_missing_head_is_told_before_training(
     assert "\n" not in str(caught.value)
 
 
-def test_undeclared_heads_are_told_at_the_first_call(file: Path) -> None:
+def test_undeclared_heads_are_reported_at_the_first_call(file: Path) -> None:
     assert score_samples(reward_of(own(file, "b", "undeclared"), "b"), DRAWN, PROMPTS).tolist() == [0.5] * 4
     with pytest.raises(ParetuneError, match=r"'undeclared' has no head 'c'; its heads: a, b \(prompt 'p0'\)"):
         score_samples(reward_of(own(file, "c", "undeclared"), "c"), DRAWN, PROMPTS)

@@ -205,7 +205,7 @@ def test_a_record_that_cannot_be_scored_says_why(entry: dict[str, Any], told: st
         ({"class": "circle", "count": 1, "color": "mauve"}, "knows no 'mauve', .* use red, green, blue, "),
     ],
 )
-def test_what_the_detector_never_finds_is_told_before_training(
+def test_what_the_detector_never_finds_is_reported_before_training(
     name: str, entry: dict[str, Any], told: str
 ) -> None:
     for record in ({"include": [entry]}, {"include": INCLUDE, "exclude": [entry]}):

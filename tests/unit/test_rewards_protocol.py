@@ -256,7 +256,7 @@ def test_an_applies_that_raises_names_the_reward_and_the_prompt(tmp_path: Path) 
     assert str(caught.value) == "reward 'own' raised KeyError: 'no' in applies (prompt 'a red circle')"
 
 
-def test_a_check_that_raises_is_told_in_its_own_words(tmp_path: Path) -> None:
+def test_a_check_that_raises_is_reported_in_its_own_words(tmp_path: Path) -> None:
     spec = reward_class(tmp_path, check="lambda self, prompts: [][0]")
     assert refusal(load_reward(spec), PROMPTS[0]) == "IndexError: list index out of range"
 

@@ -143,7 +143,7 @@ def test_an_adapter_called_dots_empties_nothing(
     assert sorted(p.name for p in (out / "samples" / place).iterdir()) == ["dark-000.png", "red-000.png"]
 
 
-def test_what_holds_no_adapter_is_told_before_anything_is_written(
+def test_what_holds_no_adapter_is_reported_before_anything_is_written(
     tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "open_executor", InThisProcess)

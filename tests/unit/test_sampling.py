@@ -72,7 +72,7 @@ def test_so_many_weights_as_rewards() -> None:
     [("  ", "empty"), ("x" * 10_000, "10,000 characters"), ("a\x07b", r"U\+0007"), ("a\nb", r"U\+000A"),
      ("\ud800", r"U\+D800")],
 )  # fmt: skip
-def test_a_wrong_prompt_is_told(text: str, told: str) -> None:
+def test_a_wrong_prompt_is_reported(text: str, told: str) -> None:
     with pytest.raises(ParetuneError, match=told):
         read_prompt(text)
 
@@ -82,7 +82,7 @@ def test_a_prompt_may_hold_markup_and_any_script() -> None:
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, float("nan"), None, 2**63])
-def test_a_wrong_seed_is_told(seed: float | None) -> None:
+def test_a_wrong_seed_is_reported(seed: float | None) -> None:
     with pytest.raises(ParetuneError, match="whole number"):
         read_seed(seed)
 
@@ -254,7 +254,7 @@ def test_a_grid_enlarges_small_pictures_only() -> None:
     assert grid([torch.zeros(1, 3, 200, 300, dtype=torch.uint8)]).shape == (3, 208, 308)
 
 
-def test_mistakes_are_told_before_a_model_is_loaded(
+def test_mistakes_are_reported_before_a_model_is_loaded(
     run: Path, tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paretune.sampling.sampler.open_policy", lambda *_: pytest.fail("a model was loaded"))
@@ -291,7 +291,7 @@ def test_mistakes_are_told_before_a_model_is_loaded(
     assert not out.exists()
 
 
-def test_a_place_where_no_folder_can_be_is_told_before_drawing(
+def test_a_place_where_no_folder_can_be_is_reported_before_drawing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paretune.sampling.command.open_source", lambda _: pytest.fail("a model was opened"))
@@ -305,6 +305,6 @@ def test_a_place_where_no_folder_can_be_is_told_before_drawing(
     assert sorted(p.name for p in tmp_path.iterdir()) == above
 
 
-def test_a_target_with_too_long_a_name_is_told() -> None:
+def test_a_target_with_too_long_a_name_is_reported() -> None:
     with pytest.raises(ParetuneError, match=r"no run or model can be at xxx.*too long"):
         open_source("x" * 5000)

@@ -74,13 +74,13 @@ def test_counts_that_differ_say_what_goes_with_what(folder: Path, count: int, to
     assert "\n" not in str(caught.value)
 
 
-def test_a_prompt_that_cannot_be_scored_is_told_before_any_is(folder: Path) -> None:
+def test_a_prompt_that_cannot_be_scored_is_reported_before_any_is(folder: Path) -> None:
     with pytest.raises(ParetuneError, match=r"cannot score 'prompt 0', which goes with img_0\.png: the OCR"):
         score_folder("pictures.ocr", folder, str(folder.parent / "prompts.txt"))
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf"), 1e300])
-def test_a_timeout_that_is_none_is_told_as_such(folder: Path, timeout: float) -> None:
+def test_a_timeout_that_is_none_is_reported_as_such(folder: Path, timeout: float) -> None:
     with pytest.raises(ParetuneError, match="--timeout must be above 0 seconds"):
         score_folder("contrast", folder, str(folder.parent / "prompts.txt"), timeout)
 

@@ -55,7 +55,7 @@ def test_the_estimate_of_memory_follows_the_model_and_checkpointing() -> None:
         ("wan2.1-1.3b", "model.options.frames=32", r"frames: 32 .* give 4 k \+ 1, such as 81"),
     ],
 )
-def test_what_would_fit_is_told(recipe: str, change: str, told: str) -> None:
+def test_what_would_fit_is_reported(recipe: str, change: str, told: str) -> None:
     with pytest.raises(ParetuneError, match=told):
         read_shape(load_config(find_recipe(recipe), [change]).model)
 

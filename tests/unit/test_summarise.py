@@ -77,7 +77,7 @@ def test_directions_and_ranges_come_from_the_manifest(
     assert told["hypervolume"] == pytest.approx({**expected, "mapreduce": expected["mapreduce@1"]})
 
 
-def test_untargeted_rewards_are_told_by_the_name_that_their_scores_have(config: RunConfig, run: Path) -> None:
+def test_untargeted_rewards_are_reported_by_the_name_of_their_scores(config: RunConfig, run: Path) -> None:
     """A reward of a file is specified as file.py:Name, and its rows know it by its name alone."""
     own = [Scale(s.prompt_set, "untargeted", "sharpness", 0.0, 1.0, True) for s in SCALES[::2]]
     manifest = {"stage": "evaluation", **recorded(SCALES + own)}

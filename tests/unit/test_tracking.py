@@ -42,7 +42,7 @@ def epoch(update: int, **values: float) -> dict[str, Any]:
     return {"folder": OCR, "epochs": 4, "update": update, "reward": update / 4, "loss": 1.0, **values}
 
 
-def test_each_expert_is_told_under_its_name(tmp_path: Path) -> None:
+def test_each_expert_is_reported_under_its_name(tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
     with tracked(config("tensorboard"), tmp_path) as tracking:
         report = tracking.watching(seen.append)

@@ -159,7 +159,7 @@ def test_a_question_is_asked_once_in_all_runs(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_refusals_are_counted_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals_are_counted_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def reply(request: dict[str, Any]) -> dict[str, Any]:
         return text("I cannot judge this." if shown(request)[0].mean() < 1 else "<think>1 or 2?</think> 8")
 

@@ -4,6 +4,9 @@ There is one table per family, used in both directions: to read adapters of kohy
 musubi-tuner, OneTrainer or the original authors, and to write adapters for these tools. The original code
 joins some weights that diffusers splits (queries, keys and values; FLUX's first linear layer), and has the
 halves of the last modulation in the other order.
+
+The tables belong to these tools' files, not to the records of `models`: one table serves several records, a
+file is read without knowing its family, and `models` imports this room, so it cannot read their records.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The options of `paretune pairs`. Those that only a language model takes are told apart in `commands`."""
+"""The options of `paretune pairs`. `commands` separates those that only a language model takes."""
 
 from __future__ import annotations
 

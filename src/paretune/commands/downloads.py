@@ -1,4 +1,4 @@
-"""What a recipe downloads before it can run, and how large it is: told without downloading any of it."""
+"""What a recipe downloads before it can run, and how large it is. Nothing is downloaded to find out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..rewards.needs import SMALL, models_of, revision_of
 from ..worlds.embedded import EMBEDDED
 
 BYTES = 2  # of a parameter, as large models are published
-# Bytes as the hub's pages show them. What is not here is told once `paretune doctor RECIPE` has asked.
+# Bytes as the hub's pages show them. What is not here is known once `paretune doctor RECIPE` has asked.
 KNOWN = {
     "yuvalkirstain/PickScore_v1": 3.94e9,
     "Ray2333/gpt2-large-helpful-reward_model": 3.1e9,

@@ -63,7 +63,7 @@ def make_pairs(
         config: the recipe.
         drawing: what to make.
         out: the new .jsonl file; its samples are written into the folder NAME-samples beside it.
-        say: is told the progress.
+        say: receives lines about the progress.
 
     Returns:
         The summary: lists, ties that were dropped, the mean gap of the scores, and for every two rewards how

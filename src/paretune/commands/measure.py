@@ -54,7 +54,7 @@ def measure_adapters(
     """
     check(config)
     names = folder_names([Path(adapter) for adapter in adapters])
-    open_adapters(adapters, renames)  # a mistake is told before anything is written
+    open_adapters(adapters, renames)  # a mistake is reported before anything is written
     claim_eval(out)
     with lock(out):
         places = measurable(adapters, renames, out)

@@ -69,7 +69,7 @@ def _absent(key: str, kind: type[BaseModel], field: FieldInfo) -> list[str]:
     except ValidationError:
         keys = f"{field.description} ({', '.join(kind.model_fields)})"
         return _line(key, None, keys, False)
-    return _nested(_told(f"{key}:", field.description), _section(unset), False)
+    return _nested(_commented(f"{key}:", field.description), _section(unset), False)
 
 
 def _section(section: BaseModel) -> Iterator[str]:
@@ -82,7 +82,7 @@ def _section(section: BaseModel) -> Iterator[str]:
         elif options is None:
             yield from _line(key, value, field.description, given)
         else:
-            yield from _nested(_told(f"{key}:", field.description), options, given)
+            yield from _nested(_commented(f"{key}:", field.description), options, given)
 
 
 def _options(section: BaseModel, key: str) -> list[str] | None:
@@ -115,7 +115,7 @@ def _line(key: str, value: Any, told: str | None, given: bool) -> list[str]:
     """A key and its value, with the comment behind it; a value of several lines has it above."""
     plain = _plain(value)
     lines = dump_yaml({key: plain}).rstrip().split("\n")
-    lines = [_told(lines[0], told), *lines[1:]] if len(lines) == 1 else [*_above(told), *lines]
+    lines = [_commented(lines[0], told), *lines[1:]] if len(lines) == 1 else [*_above(told), *lines]
     return lines if given else [line if line.startswith("#") else f"# {line}" for line in lines]
 
 
@@ -128,8 +128,8 @@ def _above(told: str | None) -> list[str]:
     return [f"# {told}"] if told else []
 
 
-def _told(line: str, told: str | None) -> str:
-    return f"{line}  # {' '.join(told.split())}" if told else line
+def _commented(line: str, text: str | None) -> str:
+    return f"{line}  # {' '.join(text.split())}" if text else line
 
 
 def _kind(field: FieldInfo) -> type[BaseModel] | None:

@@ -81,7 +81,7 @@ def plan_recipe(
         overrides: "KEY=VALUE", as --set gives them.
         trust_rewards: whether the rewards that are code in a run's folder are looked at.
         measure: whether a few seconds of the recipe's own steps are done on this machine.
-        say: is told, in a line, what is not looked at.
+        say: receives a line about what is not looked at.
         gpus: how many the run would have, to tell how it uses them.
     """
     found = find_recipe(recipe)

@@ -60,7 +60,7 @@ class Setting:
                 section["epochs"] = max(1, round(section["epochs"] / self.batch))
         return parse_config(raw, f"--batches {self.batch:g}, --rates {self.rate:g}")
 
-    def told(self, config: RunConfig) -> dict[str, Any]:
+    def keys(self, config: RunConfig) -> dict[str, Any]:
         """The keys that it sets, for --set."""
         made = self.of(config)
         keys = ("learning_rate", "prompts_per_epoch", "epochs")
@@ -112,7 +112,7 @@ def tune(
     if not grid or not seeds:
         raise ParetuneError("--rates, --batches and --seeds name one value or more each")
     for setting in grid:
-        setting.of(config)  # a setting that no recipe can have is told before anything is trained
+        setting.of(config)  # a setting that no recipe can have is refused before anything is trained
     begin(config, out)
     trial = hold_out(config, prompts, out / "prompts")
     means: dict[tuple[str, Setting, int], dict[str, float]] = {}
@@ -149,7 +149,7 @@ def _choose(
         (plan,) = build_plan(setting.of(config).model_copy(update={"methods": (method,)})).methods
         best[method] = {
             "rate": setting.rate, "batch": setting.batch, "hypervolume": value,
-            "samples": plan.samples, "updates": plan.updates, "set": setting.told(config),
+            "samples": plan.samples, "updates": plan.updates, "set": setting.keys(config),
         }  # fmt: skip
     trials = [
         {"method": method, "rate": setting.rate, "batch": setting.batch, "seed": seed,

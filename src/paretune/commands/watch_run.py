@@ -79,7 +79,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def logs(run: Path, expert: str, follow: bool = False) -> Iterator[dict[str, Any]]:
-    """What an expert's training has told: a row an epoch, after what the run's log says of its workers.
+    """The metrics of an expert's training: a row an epoch, after what the run's log says of its workers.
 
     Args:
         run: the run's folder.

@@ -20,7 +20,7 @@ from . import asked, markup
 from .answers import Answers, Kept
 
 MOST, LONGEST = 12, 40_000  # choices; characters of the text that the page carries
-Fitted = tuple[tuple[float, ...] | None, str]  # the preference, if there is one, and what is told of it
+Fitted = tuple[tuple[float, ...] | None, str]  # the preference, if there is one, and the text about it
 QUESTIONS = 3 * MOST  # that are asked at most, with those that were left out
 
 
@@ -92,7 +92,7 @@ class Chooser:
         return Question(asks + samples, told, choices.to_text(), preference)
 
     def _fit(self, choices: Choices) -> Fitted | None:
-        """The fitted preference and what is told of it; None before there are enough choices."""
+        """The fitted preference and the text about it; None before there are enough choices."""
         if len(choices.taken) < FEWEST:
             return None
         sides = [[self._scores(pair[side]) for pair in choices.taken] for side in (0, 1)]

@@ -96,7 +96,7 @@ def rank_correlation(x: Tensor, y: Tensor) -> float:
     return float((a * b).sum()) / scale if scale else math.nan
 
 
-# ---------------------------------------------------------------- how cheaply two sides are told apart
+# ---------------------------------------------------------------- how easily two sides are separated
 
 
 def held_out_scores(x: Tensor, y: Tensor, group: Tensor, folds: int = 5, ridge: float = 1.0) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a user is told before a run: lines about the model and about prompts that are cut."""
+"""What a user reads before a run: lines about the model and about prompts that are cut."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def preference_plots(run: Run) -> list[Plot]:
             draw = partial(learned, _epochs(run, reward))
             plots.append(Plot("preferences", f"preferences-{reward}", _LEARNED.format(reward), draw))
     orders = order_matrix(base_lists(run.evaluation, higher), run.rewards)
-    if len(run.rewards) > 1 and _told(orders.pairs):
+    if len(run.rewards) > 1 and _any_pair(orders.pairs):
         plots.append(Plot("preferences", "agreement-base", _BASE, partial(agreement, orders)))
     for reward, found in run.summary.get("pairs", {}).items():
         orders = Orders(tuple(found["names"]), found["alike"], found["pairs"])
@@ -146,7 +146,7 @@ def _epochs(run: Run, reward: str) -> list[Row]:
             for row in rows]  # fmt: skip
 
 
-def _told(pairs: Sequence[Sequence[int]]) -> bool:
+def _any_pair(pairs: Sequence[Sequence[int]]) -> bool:
     """Whether two different rewards have a pair that both order."""
     return any(count for i, line in enumerate(pairs) for j, count in enumerate(line) if i != j)
 

@@ -1,4 +1,4 @@
-"""What a reward that fails is told by: one line that names it and a prompt."""
+"""The errors of a reward that fails: one line that names it and a prompt."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ Ask = Callable[[Samples, Sequence[Prompt], float], Values]
 
 @dataclass
 class _Entry:
-    """The values of a sample, and the heads that have been told theirs."""
+    """The values of a sample, and the heads whose values are there."""
 
     values: dict[str, float]
     told: set[str] = field(default_factory=set)

@@ -19,7 +19,7 @@ def frozen(
 ) -> Any:
     """A class of transformers loaded from a hub id or folder for inference.
 
-    device: a GPU where there is one, unless told. The network's `device` says which it was. options: more of
+    device: a GPU where there is one, unless given. The network's `device` says which it was. options: more of
     from_pretrained's. Raises ParetuneError for weights in pickles, and for any that are missing or damaged.
     """
     from transformers.utils import logging as transformers_logging

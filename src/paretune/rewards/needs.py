@@ -1,4 +1,4 @@
-"""Which models of the hub a reward loads, and what it scores: told without loading anything."""
+"""Which models of the hub a reward loads, and what it scores. Nothing is loaded to find out."""
 
 from __future__ import annotations
 

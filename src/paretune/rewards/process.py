@@ -94,7 +94,7 @@ class RewardProcess:
             return answer
 
     def drop(self, number: int) -> None:
-        """Forget a reward that nobody has any more; told with the next question."""
+        """Forget a reward that nobody has any more; the process learns it with the next question."""
         self._dropped.append(number)
 
     def kill(self) -> None:
@@ -145,7 +145,7 @@ class RewardProcess:
         return [sys.executable, "-c", _CODE, str(handle), json.dumps(sys.path), str(parent)]
 
     def _encoded(self, question: tuple[Any, ...]) -> bytes:
-        """A question as it goes to the process, which is of our own making."""
+        """A question as it goes to the process, which this process has made."""
         return pickle.dumps(question, protocol=5)
 
     def _receive(self) -> bytes:

@@ -50,7 +50,7 @@ def require_trust(config: RunConfig, trusted: bool, what: str) -> None:
 def registered_only(config: RunConfig, trusted: bool, say: Callable[[str], None]) -> RunConfig:
     """The recipe without rewards and judges that are somebody's code, unless they are trusted.
 
-    say: is told, in one line, which are left out. Raises ParetuneError where no reward is left.
+    say: receives one line about which are left out. Raises ParetuneError where no reward is left.
     """
     code = code_of(config)
     if trusted or not code:

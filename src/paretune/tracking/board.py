@@ -1,4 +1,4 @@
-"""The trackers of one run together: each is told the same, and one that fails is told no more."""
+"""The trackers of one run together: each gets the same values, and one that fails gets no more."""
 
 from __future__ import annotations
 

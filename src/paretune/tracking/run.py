@@ -31,7 +31,7 @@ _PLACES = {"update", "epochs"}
 
 
 class Tracking:
-    """What is told, and how far. With no tracker it does nothing."""
+    """What the trackers have got so far. With no tracker it does nothing."""
 
     def __init__(self, config: RunConfig, out: Path, board: Board | None, state: dict[str, Any]) -> None:
         self._config, self._out, self._board, self._state = config, out, board, state
@@ -145,7 +145,7 @@ def tracked(config: RunConfig, out: Path) -> Iterator[Tracking]:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    """How far the run was told; a new id where it was not."""
+    """How far the run was reported; a new id where it was not."""
     try:
         state = parse_json(path.read_bytes())
         if isinstance(state["id"], str) and isinstance(state["told"], dict):

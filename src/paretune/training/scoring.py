@@ -33,7 +33,7 @@ class Scores:
     weights: torch.Tensor | None = None
 
     def mean(self) -> float:
-        """The mean of all scores that are told."""
+        """The mean of all scores that are reported."""
         return float(self.raw[self.told].mean())
 
     def spread(self) -> float:

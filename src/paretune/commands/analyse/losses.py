@@ -36,12 +36,12 @@ def losses() -> list[dict[str, Any]]:
         if name == "symbolic":
             row["form"] = "any: options.good, options.bad"
         if form is not None:
-            row |= told(form, at)
+            row |= facts_of(form, at)
         rows.append(row)
     return rows
 
 
-def told(form: str, at: torch.Tensor) -> dict[str, Any]:
+def facts_of(form: str, at: torch.Tensor) -> dict[str, Any]:
     """A form in words and in numbers. at: log p_w and log p_l, [1, 2]."""
     one = FORMS[form]
     return {

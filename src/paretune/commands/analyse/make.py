@@ -35,7 +35,7 @@ WHAT = ("pairs", "run", "safety", "losses")
 
 @dataclass(frozen=True)
 class Asked:
-    """What an analysis is told; see the command's options."""
+    """The settings of an analysis; see the command's options."""
 
     model: str | None = None
     reference: str | None = None

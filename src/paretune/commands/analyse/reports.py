@@ -59,7 +59,7 @@ def three_d(found: Measured) -> dict[str, Figure]:
     """Drop of rejected answers, degradation of chosen ones, dispersion to unseen ones."""
     w, low, unseen = found.better, found.worse, found.unseen
     after, before = found.entropy
-    # Both are probabilities of whole answers, so their ratio is told by its logarithm.
+    # Both are probabilities of whole answers, so their ratio is given as its logarithm.
     return {
         "change of a token's log-probability, chosen": mean_figure(_change(w), found.group),
         "change of a token's log-probability, rejected": mean_figure(_change(low), found.group),

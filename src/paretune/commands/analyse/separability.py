@@ -1,4 +1,4 @@
-"""How cheaply the better and the worse answers are told apart: by a linear probe of the start's states.
+"""How easily the better and the worse answers are separated: by a linear probe of the start's states.
 
 Source: "More is less" (2504.02193): data whose sides a probe tells apart teach that shortcut.
 """

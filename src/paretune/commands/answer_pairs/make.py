@@ -67,7 +67,7 @@ def make_answer_pairs(
         drawing: what to make.
         options: more of that.
         out: the new .jsonl file.
-        say: is told the progress.
+        say: receives lines about the progress and what is worth knowing.
 
     Returns:
         The summary: lists, prompts that gave none (`ties`), the mean gap of the scores, the mean length

@@ -1,4 +1,4 @@
-"""What `paretune pairs` may be told for a language model, and the checks of it before anything is loaded."""
+"""The options of `paretune pairs` for a language model, and their checks before anything is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster, and what its machines have. Ray is told to be quiet and to report nothing."""
+"""Connecting to a Ray cluster, and what its machines have. Ray prints little and reports nothing."""
 
 from __future__ import annotations
 

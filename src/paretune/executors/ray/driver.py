@@ -15,7 +15,7 @@ from .placing import one_device, several_devices
 
 
 class RayExecutor:
-    """See `base.Executor`. It connects when it is made, so that a cluster that is missing is told at once."""
+    """See `base.Executor`. It connects when it is made, so that a missing cluster is reported at once."""
 
     def __init__(self, workers: int, settings: ExecutorConfig) -> None:
         """Connect, and compare what tasks take with what the machines of the cluster have.

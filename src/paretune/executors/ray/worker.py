@@ -93,7 +93,7 @@ class Worker:
             return False
 
     def start(self, ticket: int, parcel: Parcel, sees_root: bool, part: Part | None = None) -> None:
-        """Begin a task, or this worker's part of it. What becomes of it is told by `poll`."""
+        """Begin a task, or this worker's part of it. `poll` returns its events and its result."""
         if part is not None:
             use_own_interface()
         threading.Thread(

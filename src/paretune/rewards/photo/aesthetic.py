@@ -28,7 +28,7 @@ class Aesthetic:
     """The predicted rating of pictures of any size.
 
     head: the layers, as a hub id, a folder with model.safetensors, or such a file; clip: the CLIP. device:
-    "cuda" where there is one, unless told. revision: the commit of `head`.
+    "cuda" where there is one, unless given. revision: the commit of `head`.
     """
 
     name = "aesthetic"

@@ -81,7 +81,7 @@ class Clip:
 
     @torch.no_grad()
     def pictures(self, pictures: torch.Tensor, square: Squared | None = None) -> torch.Tensor:
-        """Unit features [B, D] of pictures [B, 3, H, W] in [0, 1]. square: `squared`, unless told."""
+        """Unit features [B, D] of pictures [B, 3, H, W] in [0, 1]. square: `squared`, unless given."""
         key = digest(pictures)
         return self._features.get(
             (key, square), lambda: functional.normalize(self._pooled(pictures, square, key), dim=-1)

@@ -19,7 +19,7 @@ class ClipScore:
     """The paper's score, which 2.5 stretches to about 0..1.
 
     model: a CLIP, as a hub id or a folder; processor: where its tokenizer lies, if elsewhere. weight,
-    prefix: the paper's constants. device: "cuda" where there is one, unless told. revision: `model`'s commit.
+    prefix: the paper's constants. device: "cuda" where there is one, unless given. revision: of `model`.
     """
 
     name = "clipscore"

@@ -29,7 +29,7 @@ class Diversity:
     """The mean distance to the group's other pictures, of pictures of any size.
 
     model: a DINOv2 or another network of transformers whose output has a pooled state, as a hub id or a
-    folder. device: "cuda" where there is one, unless told. revision: the commit of `model`.
+    folder. device: "cuda" where there is one, unless given. revision: the commit of `model`.
     """
 
     name = "diversity"

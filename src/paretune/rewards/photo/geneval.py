@@ -59,7 +59,7 @@ class GenEvalPhoto(Checked):
     detector, clip: hub ids or folders of a Mask2Former for instances and of a CLIP with its tokenizer.
     threshold: objects less sure than this are not there; counting_threshold: in records tagged
     "counting"; overlap: an object that covers a surer one of its class this much is not there, 1 for all
-    are. device: "cuda" where there is one, unless told. revision: the commit of `detector`.
+    are. device: "cuda" where there is one, unless given. revision: the commit of `detector`.
     """
 
     name = "geneval_photo"

@@ -31,7 +31,7 @@ class GenEval2(Checked):
     """Soft-TIFA of pictures of any size.
 
     model: a Qwen2-VL or Qwen2.5-VL, as a hub id or a folder. mean: "arithmetic" or "geometric" over the
-    questions. dtype: the type the network computes in. device: "cuda" where there is one, unless told.
+    questions. dtype: the type the network computes in. device: "cuda" where there is one, unless given.
     revision: the commit of `model`.
     """
 

@@ -24,7 +24,7 @@ class HPSv2:
     """The cosine of HPSv2.1, of pictures of any size.
 
     model: the weights, as a hub id or a folder with model.safetensors; base: the CLIP whose configuration,
-    tokenizer and mean and deviation of pictures it has. device: "cuda" where there is one, unless told.
+    tokenizer and mean and deviation of pictures it has. device: "cuda" where there is one, unless given.
     revision: the commit of `model`.
     """
 

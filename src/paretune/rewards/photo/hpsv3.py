@@ -38,7 +38,7 @@ class HPSv3(Checked):
 
     model: the weights, as a hub id or a folder with HPSv3.safetensors, or such a file; base: the Qwen2-VL
     whose configuration and tokenizer it has. dtype: the type the network computes in. device: "cuda" where
-    there is one, unless told. revision: the commit of `model`.
+    there is one, unless given. revision: the commit of `model`.
     """
 
     name = "hpsv3"

@@ -56,7 +56,7 @@ class ImageReward:
     """The standardised reward of pictures of any size; the first 35 tokens of a prompt are read.
 
     model: the weights, as a hub id or a folder with model.safetensors; tokenizer: BERT's, a hub id or folder.
-    device: "cuda" where there is one, unless told. revision: the commit of `model`. vision, text: what
+    device: "cuda" where there is one, unless given. revision: the commit of `model`. vision, text: what
     differs from the published networks' sizes.
     """
 

@@ -21,7 +21,7 @@ from .clip import shared_clip
 class Likeness(Checked):
     """The cosine of CLIP's features of a sample and of its prompt's input picture.
 
-    model: a CLIP, as a hub id or a folder. device: "cuda" where there is one, unless told. revision: the
+    model: a CLIP, as a hub id or a folder. device: "cuda" where there is one, unless given. revision: the
     commit of `model`.
     """
 

@@ -44,7 +44,7 @@ class MPS:
 
     model: the weights, as a hub id or a folder with model.safetensors; base: the CLIP whose configuration,
     tokenizer and mean and deviation of pictures it has. condition: what is looked at. layers, heads, head:
-    of the cross-attention. device: "cuda" where there is one, unless told. revision: the commit of `model`.
+    of the cross-attention. device: "cuda" where there is one, unless given. revision: the commit of `model`.
     """
 
     name = "mps"

@@ -39,7 +39,7 @@ class MissingTextError(ParetuneError, ValueError):
 class SceneOcr(Checked):
     """The edit score of all text in a photograph; needs the extra `paretune[judges]`.
 
-    threads: how many the networks take; as many as torch takes, unless told. targets: of a prompt that names
+    threads: how many the networks take; as many as torch takes, unless given. targets: of a prompt that names
     several texts, "first" scores the first alone, as Flow-GRPO does, and "all" the mean over all of them.
     recogniser, letters: files of another network that reads a line (.onnx), and of its letters, one a line.
     """

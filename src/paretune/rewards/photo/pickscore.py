@@ -21,7 +21,7 @@ class PickScore:
     """PickScore's logit over 26, of photographs of any size.
 
     model: a CLIP; processor: where its tokenizer and its picture's mean and deviation lie. Both are
-    hub ids or folders. device: "cuda" where there is one, unless told. revision: the commit of `model`.
+    hub ids or folders. device: "cuda" where there is one, unless given. revision: the commit of `model`.
     """
 
     name = "pickscore"

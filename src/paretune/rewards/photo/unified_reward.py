@@ -28,7 +28,7 @@ class UnifiedReward(Checked):
     """The written score over 5, of pictures of any size.
 
     model: a Qwen2-VL or Qwen2.5-VL, as a hub id or a folder. tokens: the most that an answer has. dtype: the
-    type the network computes in. device: "cuda" where there is one, unless told. revision: `model`'s commit.
+    type the network computes in. device: "cuda" where there is one, unless given. revision: `model`'s commit.
     """
 
     name = "unified_reward"

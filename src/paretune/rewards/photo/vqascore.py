@@ -26,7 +26,7 @@ class VqaScore(Checked):
 
     model: a Qwen2-VL or Qwen2.5-VL, as a hub id or a folder. question: with {} for the prompt; answer: what
     the answer should begin with, of which the first token counts. dtype: the type the network computes in.
-    device: "cuda" where there is one, unless told. revision: the commit of `model`.
+    device: "cuda" where there is one, unless given. revision: the commit of `model`.
     """
 
     name = "vqascore"

@@ -117,7 +117,7 @@ class Batcher:
             for item in items:
                 self._score(reward, [item])
             return
-        except BaseException as error:  # the thread lives on, and the caller is told
+        except BaseException as error:  # the thread lives on, and the caller gets the error
             for item in items:
                 item.scores.set_exception(error)
             return

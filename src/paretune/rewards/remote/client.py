@@ -20,7 +20,7 @@ from ..process import PATIENCE
 from .http import AGAIN, Reply, checked_url, exchange, reason, waits
 from .wire import PROTOCOL, REQUEST, SAFETENSORS, VERSION, pack
 
-FIRST = 5.0  # seconds in which a server must answer for the first time; a wrong address is told soon
+FIRST = 5.0  # seconds in which a server must answer for the first time; a wrong address is reported soon
 _VARIABLE = re.compile(r"PARETUNE_[A-Z0-9_]*\Z|[A-Z0-9_]+_API_KEY\Z")
 
 

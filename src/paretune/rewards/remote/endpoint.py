@@ -58,10 +58,10 @@ class Endpoint:
                 continue
             self._refuse_key(reply)
             if reply.status in AGAIN:
-                failure = _told(reply)
+                failure = _status_line(reply)
                 continue
             if reply.status != 200:
-                raise RewardError(f"vlm_judge: {self.url} refuses the question: {_told(reply)}")
+                raise RewardError(f"vlm_judge: {self.url} refuses the question: {_status_line(reply)}")
             answer = _answer(reply.json())
             if answer is not None:
                 return answer
@@ -89,10 +89,10 @@ def _answer(told: Any) -> dict[str, Any] | None:
     return {"text": text if isinstance(text, str) else json.dumps(text), "first": first}
 
 
-def _told(reply: Reply) -> str:
+def _status_line(reply: Reply) -> str:
     """The status, and the first line of the message of an error."""
-    told = reply.json()
-    error = told.get("error", told.get("message")) if isinstance(told, dict) else None
+    body = reply.json()
+    error = body.get("error", body.get("message")) if isinstance(body, dict) else None
     text = error.get("message") if isinstance(error, dict) else error
     first = next(iter(str(text or "").strip().splitlines()), "")[:300]
     return f"{reply.status} {first}".strip()

@@ -82,7 +82,7 @@ def environment_key(requirements: Path) -> str:
 def environment(requirements: Path, say: Callable[[str], None] = lambda _: None) -> Path:
     """The Python of the environment of a file of requirements, which is made where it is not there yet.
 
-    say: is told what is installed, and where. Raises ParetuneError, one line, where pip fails.
+    say: receives a line about what is installed, and where. Raises ParetuneError, one line, where pip fails.
     """
     folder = cache_folder("environments") / environment_key(requirements)
     python = folder / "bin" / "python"

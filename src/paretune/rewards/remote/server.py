@@ -138,11 +138,11 @@ class Answers:
         name, served = self._asked(request)
         question = await self._question(request, await self.body(request))
 
-        def told() -> list[dict[str, Any]]:
+        def answers() -> list[dict[str, Any]]:
             return [{"applies": applies_to(served.reward, prompt), "why": refusal(served.reward, prompt)}
                     for prompt in question.prompts]  # fmt: skip
 
-        return {"prompts": await asyncio.to_thread(told), "reward": name}
+        return {"prompts": await asyncio.to_thread(answers), "reward": name}
 
     async def score(self, request: Any) -> dict[str, Any]:
         """The scores of samples. They are computed to the end even where the caller goes away."""

@@ -1,4 +1,4 @@
-"""Lists of users: one model for several of them, told apart by a token in the prompt (PPD, 2501.06655).
+"""Lists of users: one model for several of them, which a token in the prompt identifies (PPD, 2501.06655).
 
 Each reward is a user, whose token is its name before the prompt (`captions.with_user`). The paper's users are
 embeddings of a few of their choices, read by attention of their own.

@@ -12,7 +12,7 @@ import torch
 from ...ops.preference_losses import better, gaps, mean_over_pairs
 from .sets import PreferenceSet
 
-LEVELS = 4  # equal parts of (0, 1), by which tau is told apart
+LEVELS = 4  # equal parts of (0, 1), for each of which tau has a value
 EDGES = (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)  # of the histogram of margins, in the loss's units
 
 
