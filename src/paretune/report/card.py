@@ -67,7 +67,7 @@ def _steady(run: Run, made: dict[str, Any]) -> None:
     """Add how reliable scorers are and what they cost, and a line about each that is not reliable."""
     renamed = labels((row["prompt_set"], row["kind"], row["reward"]) for row in run.reliability)
     for row in run.reliability:
-        name = renamed.get((row["prompt_set"], row["kind"], row["reward"]), row["reward"])
+        name = str(renamed.get((row["prompt_set"], row["kind"], row["reward"]), row["reward"]))
         if (own := made["scorers"].get(name)) is None:
             continue
         found = row["reliability"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -102,7 +102,7 @@ class DealtDraws(Dealt):
             self._buffered_inputs = [
                 batch
                 for update in split_tensor_dict(whole, steps // accumulated)
-                for batch in split_tensor_dict(self._own(update), accumulated)
+                for batch in split_tensor_dict(cast("Any", self._own(update)), accumulated)
             ]
         return self._buffered_inputs[self._step % steps]
 

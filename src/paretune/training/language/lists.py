@@ -148,7 +148,8 @@ class ListTrainer(DPOTrainer):
             "entropy": entropy[lists.mask].mean(),
         }  # fmt: skip
         model: Any = self.model
+        gather: Any = self.accelerator.gather
         mode = "train" if model.training else "eval"
         for name, value in figures.items():
             # Of several processes, each with as many lists, the mean.
-            self._metrics[mode][name].append(float(self.accelerator.gather(value).mean()))
+            self._metrics[mode][name].append(float(gather(value).mean()))

@@ -63,7 +63,8 @@ class TwoPolicyTrainer(ListTrainer):
             pair_link(scores[0].detach(), self.beta).mean(), pair_link(scores[1].detach(), self.beta).mean(),
             torch.ones((), device=fast.device),
         ]).double()  # fmt: skip
-        self.sums += self.accelerator.reduce(sums).cpu()
+        reduce: Any = self.accelerator.reduce
+        self.sums += reduce(sums).cpu()
         share = self.options.alpha
         losses = chase_link(fast, slow, self.beta, share) + chase_link(slow, fast, self.beta, -share)
         return losses, lists, outputs
