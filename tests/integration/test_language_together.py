@@ -38,8 +38,9 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 
 
 def _trainer(
-    folder: Path, model: Path, crew: Crew, tokens: int = 6, **changes: Any
+    folder: Path, model: Path, crew: Crew, settings: Mapping[str, Any] | None = None, **changes: Any
 ) -> LanguageTrainer:
+    """settings: keys of the recipe's model."""
     made = folder / f"made-{crew.rank}"
     made.mkdir(parents=True, exist_ok=True)
     objective = changes.setdefault("objective", OBJECTIVES["grpo"])
@@ -49,7 +50,7 @@ def _trainer(
     records = made / "records.jsonl"
     records.write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
     files = [f"rewards.yes.{key}={records}" for key in ("prompts", "eval_prompts")]
-    config = load_config(recipe, [*files, f"model.options.max_tokens={tokens}"])
+    config = load_config(recipe, [*files, *(f"model.{k}={v}" for k, v in (settings or {}).items())])
     task = build_plan(config).methods[0].rounds[0].tasks[0]
     together = () if crew.size == 1 else (crew,)
     return LanguageTrainer(config, task, folder, mixture_of(config, task), None, "cpu", *together)
@@ -100,7 +101,10 @@ def test_a_divided_base_gives_the_same_adapter(tiny_llama: Path, tmp_path: Path)
 
     def train(crew: Crew) -> Any:
         kind = "full" if crew.size > 1 else "none"
-        trainer = _trainer(tmp_path / kind, tiny_llama, crew, 24, executor={"shard": kind}, train=few, seed=1)
+        settings = {"options.max_tokens": 24, "gradient_checkpointing": str(crew.size > 1).lower()}
+        trainer = _trainer(
+            tmp_path / kind, tiny_llama, crew, settings, executor={"shard": kind}, train=few, seed=1
+        )
         made = _trained(trainer)
         weight = trainer.policy.transformer.model.layers[0].mlp.up_proj.base_layer.weight
         return made, (weight.to_local() if isinstance(weight, DTensor) else weight).numel()

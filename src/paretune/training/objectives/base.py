@@ -84,7 +84,7 @@ class Objective:
 
     @classmethod
     def shardable(cls, options: Any) -> bool:
-        """Whether these processes can share the base in pieces: all must call the model equally often."""
+        """Whether several processes can share the base in pieces: all then call the model equally often."""
         return True
 
     @classmethod
