@@ -91,7 +91,7 @@ def test_the_interface_of_an_address() -> None:
 
 
 def test_without_ray_or_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ParetuneError, match=r"executor.address: here is not auto, local, or HOST:PORT"):
+    with pytest.raises(ParetuneError, match=r"executor.address: here is not auto, local, HOST:PORT or ray://HOST:PORT"):
         connect("here")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -100,6 +100,8 @@ def test_without_ray_or_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(f"127.0.0.1:{port}")
     assert str(caught.value).startswith(f"executor.address: nobody answers at 127.0.0.1:{port} (Connection")
     assert "\n" not in str(caught.value)
+    with pytest.raises(ParetuneError, match=rf"`ray start --head --ray-client-server-port {port}` there"):
+        connect(f"ray://127.0.0.1:{port}")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ParetuneError, match=r'ray needs Ray \(.*\): pip install "paretune\[ray\]"'):
         connect("auto")

@@ -189,7 +189,7 @@ class ExecutorConfig(Section):
     shard: Literal["none", "full"] = Field(
         "none", description="full: the frozen base is divided over the expert's devices (FSDP2)"
     )
-    address: Line = Field("auto", description="of the Ray cluster: auto, HOST:PORT, or local: a new one")
+    address: Line = Field("auto", description="Ray's: auto, HOST:PORT, ray://HOST:PORT, or local: a new one")
     cpus_per_expert: Processes = Field(0, ge=0, description="CPUs of a task in Ray; 0: what it has threads")
     retries: Whole = Field(3, description="how often a task goes on after its worker died in Ray")
 

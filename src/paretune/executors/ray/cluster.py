@@ -67,13 +67,14 @@ def _check_answers(address: str) -> None:
     """Refuse an address where nothing answers: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ParetuneError(f"executor.address: {address} is not auto, local, or HOST:PORT")
+        raise ParetuneError(f"executor.address: {address} is not auto, local, HOST:PORT or ray://HOST:PORT")
     try:
         socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
     except OSError as error:
+        option = "--ray-client-server-port" if address.startswith("ray://") else "--port"
         raise ParetuneError(
             f"executor.address: nobody answers at {address} ({error.strerror or error}); start the cluster "
-            f"with `ray start --head --port {port}` there, or set executor.address to local"
+            f"with `ray start --head {option} {port}` there, or set executor.address to local"
         ) from error
 
 
