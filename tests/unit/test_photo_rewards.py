@@ -260,7 +260,7 @@ def test_geneval_photo_names_what_it_lacks(clip: str, detector: str) -> None:
 
 
 def test_a_missing_model_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ParetuneError, match="reward 'pickscore' could not be made") as caught:
+    with pytest.raises(ParetuneError, match="there is no folder") as caught:
         load_reward("pickscore", model=str(tmp_path / "none"), processor=str(tmp_path / "none"))
     assert "\n" not in str(caught.value)
 

@@ -75,6 +75,6 @@ def test_a_judge_sees_the_samples_that_the_reward_wrote_over(tmp_path: Path) -> 
     wanted = samples.flatten(1).mean(1).tolist()
     found = []
     for kind, scorer in scorers_of(config, "mine"):
-        rows = _score(job, scale_of("mine", kind, scorer), scorer, (SIGN, OBJECTS), samples)
-        found.append([row["value"] for row in rows])
+        first = _score(job, scale_of("mine", kind, scorer), scorer, (SIGN, OBJECTS), samples)
+        found.append(first.values.tolist())
     assert found == [wanted, wanted]

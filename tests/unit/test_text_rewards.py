@@ -67,7 +67,7 @@ def test_unfit_models_are_one_line(model: Path, tmp_path: Path) -> None:
     (mixed / "config.json").write_text(json.dumps(config))
     with pytest.raises(ParetuneError, match="do not belong together"):
         load_reward("text_model", model=str(mixed))
-    with pytest.raises(ParetuneError, match="cannot be loaded"):
+    with pytest.raises(ParetuneError, match="there is no folder"):
         load_reward("text_model", model=str(tmp_path / "nowhere"))
     with pytest.raises(ParetuneError, match="no chat template"):
         load_reward("text_model", model=str(model), template="chat")
