@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -97,12 +97,12 @@ class DealtDraws(Dealt):
         steps = self.args.steps_per_generation
         if self._step % steps == 0 or self._buffered_inputs is None:
             own = parent._generate_and_score_completions(generation_batch)
-            whole = shuffle_sequence_dict(self._of_all(own))
+            whole: Any = shuffle_sequence_dict(self._of_all(own))
             accumulated = self.args.gradient_accumulation_steps
             self._buffered_inputs = [
                 batch
                 for update in split_tensor_dict(whole, steps // accumulated)
-                for batch in split_tensor_dict(cast("Any", self._own(update)), accumulated)
+                for batch in split_tensor_dict(self._own(update), accumulated)
             ]
         return self._buffered_inputs[self._step % steps]
 
