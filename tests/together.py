@@ -1,9 +1,12 @@
-"""Several forked processes that train together: they have torch already, so a test takes a second each."""
+"""Several processes that train together, and what they make.
+
+They are forked and have torch already, so a test takes a second each.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,3 +37,16 @@ def in_crew(size: int, work: Callable[[Crew], Any], folder: Path) -> list[Any]:
         process.kill()
     assert [process.exitcode for process in processes] == [0] * size
     return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
+
+
+def trained(trainer: Any, stop: bool = False) -> dict[str, torch.Tensor]:
+    """Train an expert, to the next checkpoint if `stop`, and return its parameters."""
+    trainer.resume("inputs", None)
+    trainer.run(lambda event: None, lambda: stop)
+    return {name: p.detach().clone() for name, p in trainer.state.parameters.items()}
+
+
+def distance(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> float:
+    """The greatest difference of two experts' parameters."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)

@@ -21,7 +21,7 @@ from paretune.training.together.checks import check_together
 from paretune.training.together.crew import ALONE, Crew
 from paretune.types import ParetuneError, Stopped
 from tests.language import language_recipe
-from tests.together import in_crew
+from tests.together import distance, in_crew, trained
 
 # Two updates of 8 answers; with two processes each draws two of the four groups.
 DRAWN = {"epochs": 2, "prompts_per_epoch": 4, "group_size": 4, "updates_per_epoch": 2, "micro_batch": 4,
@@ -56,17 +56,6 @@ def _trainer(
     return LanguageTrainer(config, task, folder, mixture_of(config, task), None, "cpu", *together)
 
 
-def _trained(trainer: LanguageTrainer, stop: bool = False) -> dict[str, torch.Tensor]:
-    trainer.resume("inputs", None)
-    trainer.run(lambda event: None, lambda: stop)
-    return {name: p.detach().clone() for name, p in trainer.state.parameters.items()}
-
-
-def _far(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> float:
-    assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
-
-
 def _rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -76,13 +65,13 @@ def test_the_number_of_processes_changes_rounding_alone(
     tiny_llama: Path, tmp_path: Path, objective: dict[str, Any]
 ) -> None:
     def train(crew: Crew) -> dict[str, torch.Tensor]:
-        return _trained(_trainer(tmp_path / f"of-{crew.size}", tiny_llama, crew, objective=objective))
+        return trained(_trainer(tmp_path / f"of-{crew.size}", tiny_llama, crew, objective=objective))
 
     (alone,) = in_crew(1, train, tmp_path)
     assert max(float(p.abs().max()) for n, p in alone.items() if "lora_B" in n) > 1e-2
     together = in_crew(2, train, tmp_path / "results")
-    assert _far(together[0], together[1]) == 0.0
-    assert _far(alone, together[0]) <= 1e-5
+    assert distance(together[0], together[1]) == 0.0
+    assert distance(alone, together[0]) <= 1e-5
     one, two = (_rows(tmp_path / f"of-{size}") for size in (1, 2))
     assert len(two) == 2
     drawn = ("length", "diversity") if objective["name"] == "grpo" else ()
@@ -105,13 +94,13 @@ def test_a_divided_base_gives_the_same_adapter(tiny_llama: Path, tmp_path: Path)
         trainer = _trainer(
             tmp_path / kind, tiny_llama, crew, settings, executor={"shard": kind}, train=few, seed=1
         )
-        made = _trained(trainer)
+        made = trained(trainer)
         weight = trainer.policy.transformer.model.layers[0].mlp.up_proj.base_layer.weight
         return made, (weight.to_local() if isinstance(weight, DTensor) else weight).numel()
 
     (alone, whole), *together = in_crew(1, train, tmp_path) + in_crew(2, train, tmp_path / "results")
     assert [held * 2 for _, held in together] == [whole, whole]
-    assert max(_far(alone, made) for made, _ in together) <= 1e-5
+    assert max(distance(alone, made) for made, _ in together) <= 1e-5
 
 
 def test_training_goes_on_with_another_number_of_processes(tiny_llama: Path, tmp_path: Path) -> None:
@@ -119,14 +108,14 @@ def test_training_goes_on_with_another_number_of_processes(tiny_llama: Path, tmp
 
     def begin(crew: Crew) -> None:
         with pytest.raises(Stopped):  # the leader alone is asked to stop
-            _trained(_trainer(tmp_path / "changed", tiny_llama, crew, train=train), stop=crew.leader)
+            trained(_trainer(tmp_path / "changed", tiny_llama, crew, train=train), stop=crew.leader)
 
     in_crew(2, begin, tmp_path / "results")
     assert [p.name for p in (tmp_path / "changed/checkpoints").iterdir()] == ["epoch-0001"]
     went_on = _trainer(tmp_path / "changed", tiny_llama, ALONE, train=train)
     whole = _trainer(tmp_path / "whole", tiny_llama, ALONE, train=train)
-    assert _far(_trained(went_on), _trained(whole)) <= 1e-5
-    assert _far(went_on.state.ema, whole.state.ema) <= 1e-5
+    assert distance(trained(went_on), trained(whole)) <= 1e-5
+    assert distance(went_on.state.ema, whole.state.ema) <= 1e-5
     assert [row["update"] for row in _rows(tmp_path / "changed")] == [1, 2]
 
 

@@ -168,8 +168,8 @@ def test_captions_that_no_tokenizer_of_the_model_knows(tmp_path: Path) -> None:
     ])  # fmt: skip
     made = recipe(tmp_path / "run", Path("pictures"), path)
     assert refused(made) == (
-        f"{path}:2: the model's tokenizer does not know '红色的圆', and as little of the rest of the caption "
-        "'红色的圆'; leave the record out or translate it"
+        f"{path}:2: the model's tokenizers do not know '红色的圆', nor at least half of the words of the "
+        "caption '红色的圆'; leave the record out or translate it"
     )
 
 

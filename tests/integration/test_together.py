@@ -25,7 +25,7 @@ from paretune.training.together.updates import accumulate_together, shares
 from paretune.types import ParetuneError, Prompt, Stopped
 from tests.conftest import tiny_recipe
 from tests.meeting import meet
-from tests.together import in_crew
+from tests.together import distance, in_crew, trained
 
 PROMPTS = [Prompt("a red circle"), Prompt("two blue squares"), Prompt("a sign saying kite")]
 # Three groups in two updates: a process of two has no group of the second, of three none in either.
@@ -50,17 +50,6 @@ def _trainer(
     return ExpertTrainer(config, task, folder, mixture, None, "cpu", crew)
 
 
-def _trained(trainer: ExpertTrainer, stop: bool = False) -> dict[str, torch.Tensor]:
-    trainer.resume("inputs", None)
-    trainer.run(lambda event: None, lambda: stop)
-    return {name: p.detach().clone() for name, p in trainer.state.parameters.items()}
-
-
-def _far(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> float:
-    assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
-
-
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "nft": {"name": "nft", "kl": 0.1},
     "steps": {"name": "flow_grpo", "options": {"clip_range": 0.1}},
@@ -82,15 +71,15 @@ def test_the_number_of_processes_changes_rounding_alone(
 
     def train(crew: Crew) -> dict[str, torch.Tensor]:
         changes = {"objective": objective, "train": {**TRAIN, "epochs": epochs}}
-        return _trained(_trainer(tmp_path / f"of-{crew.size}", tiny_sd3, crew, **changes))
+        return trained(_trainer(tmp_path / f"of-{crew.size}", tiny_sd3, crew, **changes))
 
     (alone,) = in_crew(1, train, tmp_path)
     assert max(float(p.abs().max()) for n, p in alone.items() if "lora_B" in n) > 1e-3
     for size in (2, 3) if objective["name"] not in ("flow_grpo", "diffusion_dpo") else (2,):
         together = in_crew(size, train, tmp_path / f"results-{size}")
         for made in together:
-            assert _far(alone, made) <= 1e-5
-            assert _far(together[0], made) == 0.0
+            assert distance(alone, made) <= 1e-5
+            assert distance(together[0], made) == 0.0
         assert (tmp_path / f"of-{size}/checkpoints/epoch-000{epochs}/state.safetensors").is_file()
 
 
@@ -106,12 +95,12 @@ def test_pairs_of_clips_are_redrawn_by_several_processes(
             executor={"shard": shard if crew.size > 1 else "none"},
             model={"height": 16, "width": 16, "options": {"frames": 9}},
         )  # fmt: skip
-        return _trained(trainer)
+        return trained(trainer)
 
     (alone,) = in_crew(1, train, tmp_path)
     assert max(float(p.abs().max()) for n, p in alone.items() if "lora_B" in n) > 1e-3
     together = in_crew(2, train, tmp_path / "results")
-    assert max(_far(alone, made) for made in together) <= 1e-5
+    assert max(distance(alone, made) for made in together) <= 1e-5
 
 
 def test_a_divided_base_gives_the_same_adapter(tiny_sd3: Path, tmp_path: Path) -> None:
@@ -123,11 +112,11 @@ def test_a_divided_base_gives_the_same_adapter(tiny_sd3: Path, tmp_path: Path) -
         )  # fmt: skip
         weight = trainer.policy.transformer.transformer_blocks[0].ff.net[2].weight
         held = weight.to_local() if isinstance(weight, DTensor) else weight
-        return _trained(trainer), held.numel()
+        return trained(trainer), held.numel()
 
     (alone, whole), *together = in_crew(1, train, tmp_path) + in_crew(2, train, tmp_path / "results")
     assert [held * 2 for _, held in together] == [whole, whole]
-    assert max(_far(alone, made) for made, _ in together) <= 1e-5
+    assert max(distance(alone, made) for made, _ in together) <= 1e-5
     first, second = (
         {n: t.shape for n, t in load_file(kind / "checkpoints/epoch-0001/state.safetensors").items()}
         for kind in (tmp_path / "none", tmp_path / "full")
@@ -152,13 +141,13 @@ def test_training_goes_on_with_another_number_of_processes(tiny_sd3: Path, tmp_p
 
     def begin(crew: Crew) -> None:
         with pytest.raises(Stopped):  # the leader alone is asked to stop
-            _trained(_trainer(tmp_path / "changed", tiny_sd3, crew, train=train), stop=crew.leader)
+            trained(_trainer(tmp_path / "changed", tiny_sd3, crew, train=train), stop=crew.leader)
 
     in_crew(2, begin, tmp_path / "results")
     assert [p.name for p in (tmp_path / "changed/checkpoints").iterdir()] == ["epoch-0001"]
-    went_on = _trained(_trainer(tmp_path / "changed", tiny_sd3, ALONE, train=train))
-    whole = _trained(_trainer(tmp_path / "whole", tiny_sd3, ALONE, train=train))
-    assert _far(went_on, whole) <= 1e-5
+    went_on = trained(_trainer(tmp_path / "changed", tiny_sd3, ALONE, train=train))
+    whole = trained(_trainer(tmp_path / "whole", tiny_sd3, ALONE, train=train))
+    assert distance(went_on, whole) <= 1e-5
     rows = (tmp_path / "changed/metrics.jsonl").read_text().splitlines()
     assert len(rows) == 2
 

@@ -8,10 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
-from ..types import WorkerDied
-
-__all__ = ["WorkerDied"]
-
 
 class Task(Protocol):
     """A piece of work, described by plain data."""

@@ -26,8 +26,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..environment import choose_device
-from ..types import ParetuneError, Stopped
-from .base import Event, R, Report, T, Task, TaskFunction, WorkerDied
+from ..types import ParetuneError, Stopped, WorkerDied
+from .base import Event, R, Report, T, Task, TaskFunction
 from .devices import Leases
 from .doing import Doing
 

@@ -89,8 +89,8 @@ def check_file(
         strange = unreadable_word(config.model, record.captions or (record.prompt,))
         if strange is not None:
             raise ParetuneError(
-                f"{record.where}: the model's tokenizer does not know {strange[1]!r}, and as little of the "
-                f"rest of the caption {strange[0][:60]!r}; leave the record out or translate it"
+                f"{record.where}: the model's tokenizers do not know {strange[1]!r}, nor at least half of "
+                f"the words of the caption {strange[0][:60]!r}; leave the record out or translate it"
             )
     if all(tied(record, own.tie, preset) for record in records):
         raise ParetuneError(f"{spec}: all {len(records):,} lists tie, so there is nothing to learn")
