@@ -2,8 +2,11 @@
 
 Starting Python and loading torch, diffusers and transformers takes seconds, and a whole run does it at least
 twice. This process does it once for all calls of a test process. Each call is still a process of its own,
-with its own paretune, environment, folder, standard streams and exit code. PARETUNE_TESTS_COLD=1 starts
-every command as a user does; tests that stop or kill a command always do.
+with its own paretune, environment, folder, standard streams and exit code, and may be stopped or killed.
+
+Half of a tiny run's time would be matplotlib's. So a call builds the figures of its report but writes blank
+files; `tests/unit/test_report.py` and tests with `drawn=True` render them. PARETUNE_TESTS_COLD=1 starts every
+command as a user does, and renders all.
 """
 
 from __future__ import annotations
@@ -12,15 +15,18 @@ import atexit
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 # No paretune among them: it reads the environment when it is imported.
 LIBRARIES = ("torch", "transformers", "diffusers", "peft", "scipy.stats", "matplotlib.pyplot", "jinja2",
@@ -32,8 +38,48 @@ CLASSES = {
 }  # fmt: skip
 
 
+class Begun:
+    """A command that runs: what a test needs of subprocess.Popen."""
+
+    def __init__(
+        self, words: Sequence[str], streams: Path, pid: int, poll: Callable[[], int | None]
+    ) -> None:
+        """streams: a folder of its own, in which "out" and "err" are its standard streams."""
+        self.pid, self.returncode = pid, cast("int | None", None)
+        self._words, self._streams, self._poll = list(words), streams, poll
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        if self.returncode is None:
+            self.returncode = self._poll()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once, as a machine that loses its power does."""
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Wait for its end. Raises subprocess.TimeoutExpired; then it is dead, with what it started."""
+        end, pause = time.monotonic() + timeout, 0.001
+        while (code := self.poll()) is None and time.monotonic() < end:
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+        if code is None:
+            os.killpg(self.pid, signal.SIGKILL)
+        printed = [(self._streams / name).read_text(encoding="utf-8") for name in ("out", "err")]
+        shutil.rmtree(self._streams)
+        if code is None:
+            raise subprocess.TimeoutExpired(self._words, timeout, *printed)
+        return subprocess.CompletedProcess(self._words, code, *printed)
+
+
 class WarmProcess:
-    """The process and the pipes to it. Calls are answered one at a time."""
+    """The process and the pipes to it."""
 
     def __init__(self) -> None:
         code = "from tests.warm import serve\nserve()"
@@ -44,26 +90,26 @@ class WarmProcess:
         )  # fmt: skip
         atexit.register(self._process.kill)
 
-    def fits(self) -> bool:
-        """Whether the libraries would be loaded alike in the environment of now."""
-        changed = set(self.environment.items()) ^ set(os.environ.items())
-        return all(name.startswith(("PARETUNE_", "PYTEST_")) for name, _ in changed)
+    def fits(self, environment: Mapping[str, str]) -> bool:
+        """Whether the libraries would be loaded alike in an environment."""
+        changed = set(self.environment.items()) ^ set(environment.items())
+        return all(name.startswith(("PARETUNE_", "PYTEST_", "PYTHONPATH")) for name, _ in changed)
 
-    def call(self, words: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
-        """Run `paretune WORDS` to its end. Raises subprocess.TimeoutExpired, as subprocess.run does."""
-        with tempfile.TemporaryDirectory() as folder:
-            streams = {name: os.path.join(folder, name) for name in ("out", "err")}
-            asked = {"words": list(words), "folder": os.getcwd(), "environment": dict(os.environ),
-                     "timeout": int(timeout), **streams}  # fmt: skip
-            assert self._process.stdin is not None
-            assert self._process.stdout is not None
-            self._process.stdin.write(json.dumps(asked) + "\n")
-            self._process.stdin.flush()
-            code = json.loads(self._process.stdout.readline())
-            printed = {name: Path(path).read_text(encoding="utf-8") for name, path in streams.items()}
-        if code is None:
-            raise subprocess.TimeoutExpired(list(words), timeout, printed["out"], printed["err"])
-        return subprocess.CompletedProcess(list(words), code, printed["out"], printed["err"])
+    def begin(
+        self, words: Sequence[str], patch: str, environment: Mapping[str, str], folder: Path, drawn: bool
+    ) -> Begun:
+        """Start `paretune WORDS` in a folder, after the lines of Python that break it on purpose."""
+        streams = Path(tempfile.mkdtemp())
+        asked = {"words": list(words), "patch": patch, "environment": dict(environment), "drawn": drawn}
+        pid = self._ask({**asked, "folder": str(folder), "streams": str(streams)})
+        return Begun(words, streams, pid, lambda: self._ask({"poll": pid}))
+
+    def _ask(self, question: dict[str, Any]) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
 
 
 @cache
@@ -89,30 +135,15 @@ def serve() -> None:
     answers, asking = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(0))
     for line in asking:
         asked = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _become(asked, [answers, asking])
-        answers.write(json.dumps(_ended(child, asked["timeout"])) + "\n")
+        if "poll" in asked:
+            pid, status = os.waitpid(asked["poll"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
+        else:
+            answer = os.fork()
+            if answer == 0:
+                _become(asked, [answers, asking])
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
-
-
-def _ended(child: int, timeout: int) -> int | None:
-    """Wait for the child and what it started; its exit code, or None if it took too long."""
-
-    def late(*_: object) -> None:
-        raise TimeoutError
-
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(timeout)
-    try:
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    except TimeoutError:
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return None
-    finally:
-        signal.alarm(0)
-    return code
 
 
 def _become(asked: dict[str, Any], pipes: list[IO[str]]) -> NoReturn:
@@ -120,17 +151,26 @@ def _become(asked: dict[str, Any], pipes: list[IO[str]]) -> NoReturn:
     os.setpgid(0, 0)
     for pipe in pipes:
         os.close(pipe.fileno())
-    for stream, path in ((0, os.devnull), (1, asked["out"]), (2, asked["err"])):
+    out, err = (os.path.join(asked["streams"], name) for name in ("out", "err"))
+    for stream, path in ((0, os.devnull), (1, out), (2, err)):
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.dup2(file, stream)
         os.close(file)
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [path for path in paths if path and path not in sys.path]
+    # A suite that runs in the background of a shell inherits Ctrl-C as ignored; a user's terminal does not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _seed_again()
+    subprocess.Popen = PopenOrFork  # type: ignore[misc]
+    if not asked["drawn"]:
+        _render_nothing()
     sys.argv = ["-c", *asked["words"]]
     code = 0
     try:
+        exec(asked["patch"], {"os": os, "signal": signal, "sys": sys})
         from paretune.cli.app import main
 
         main()
@@ -152,6 +192,78 @@ def _seed_again() -> None:
     np.random.seed()
     forks = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda method=None: forks  # type: ignore[assignment,misc]
+
+
+def _render_nothing() -> None:
+    """Let figures be built, but write blank ones."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    def savefig(figure: Figure, file: Any, format: str, **_: object) -> None:
+        if format == "png":
+            Image.new("RGB", (1, 1)).save(file, "png")
+        else:
+            file.write('<svg viewBox="0 0 1 1"></svg>')
+
+    Figure.savefig = savefig  # type: ignore[assignment,method-assign]
+
+
+class Forked:
+    """A fork that does what `paretune.rewards.process` starts: what that needs of subprocess.Popen."""
+
+    def __init__(self, handle: int, paths: list[str], parent: int) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self._host(handle, paths, parent)
+            finally:
+                os._exit(1)
+
+    def _host(self, handle: int, paths: list[str], parent: int) -> None:
+        """Be as a new process is, as far as a reward can tell."""
+        import torch
+
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(2, 1)
+        os.closerange(3, handle)
+        os.closerange(handle + 1, os.sysconf("SC_OPEN_MAX"))
+        atexit._clear()
+        _seed_again()
+        torch.manual_seed(0)
+        torch.set_grad_enabled(True)
+        sys.path[:] = paths
+        from paretune.rewards.hosting import main
+
+        main(handle, parent)
+
+    def poll(self) -> int | None:
+        return self._wait(os.WNOHANG)
+
+    def wait(self, timeout: float | None = None) -> int:
+        end = time.monotonic() + (timeout or 1e9)
+        while (code := self._wait(os.WNOHANG if timeout else 0)) is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("the process of a reward", timeout or 0)
+            time.sleep(0.001)
+        return code
+
+    def _wait(self, flags: int) -> int | None:
+        with suppress(ChildProcessError):  # another thread waits at the same time
+            if self.returncode is None:
+                pid, status = os.waitpid(self.pid, flags)
+                self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+
+class PopenOrFork(subprocess.Popen):  # type: ignore[type-arg]
+    """The process of rewards as a fork, and any other as ever."""
+
+    def __new__(cls, args: Any, *rest: Any, **options: Any) -> Any:
+        if isinstance(args, list) and "from paretune.rewards.hosting import main" in str(args[2:3]):
+            return Forked(int(args[3]), json.loads(args[4]), int(args[5]))
+        return super().__new__(cls)
 
 
 def _leave(code: int) -> NoReturn:

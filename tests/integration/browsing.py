@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
-import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from .commands import command
+from tests.warm import Begun
+
+from .commands import begin
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE = 120_000  # milliseconds: a busy machine is slow, and what is waited for comes much sooner
@@ -28,27 +30,24 @@ def served(run: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/"
-    server = subprocess.Popen(
-        command("demo", run, "--port", port, "--trust-rewards"),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )
+    server = begin("demo", run, "--port", port, "--trust-rewards")
     try:
         _wait_for(url, server)
         yield url
     finally:
-        server.terminate()
-        server.communicate(timeout=60)
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=60)
 
 
-def _wait_for(url: str, server: subprocess.Popen[str]) -> None:
-    for _ in range(600):
+def _wait_for(url: str, server: Begun) -> None:
+    for _ in range(3000):
         if server.poll() is not None:
-            pytest.fail(f"the server left: {server.communicate()[0]}")
+            pytest.fail(f"the server left: {server.wait(timeout=1)}")
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return
         except OSError:
-            time.sleep(0.5)
+            time.sleep(0.1)
     pytest.fail("the server did not come up")
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 
-from tests.warm import warm_process
+from tests.warm import Begun, warm_process
 
 
 def command(*words: object, patch: str = "") -> list[str]:
@@ -14,9 +18,33 @@ def command(*words: object, patch: str = "") -> list[str]:
     return [sys.executable, "-c", code, *map(str, words)]
 
 
-def call(*words: object, patch: str = "") -> subprocess.CompletedProcess[str]:
-    """Run `paretune WORDS` to its end, as a process that need not load the libraries again."""
-    warm = None if patch else warm_process()
-    if warm is not None and warm.fits():
-        return warm.call([str(word) for word in words], timeout=300)
-    return subprocess.run(command(*words, patch=patch), capture_output=True, text=True, timeout=300)
+def begin(
+    *words: object, patch: str = "", environment: Mapping[str, str] | None = None,
+    folder: Path | None = None, drawn: bool = False,
+) -> Begun:  # fmt: skip
+    """Start `paretune WORDS`, as a process that need not load the libraries again. Wait for it.
+
+    patch: lines of Python before it that may break it on purpose. environment and folder: by default the
+    current ones. drawn: whether the figures of a report are rendered.
+    """
+    given = [str(word) for word in words]
+    environment, folder = environment or os.environ, folder or Path.cwd()
+    warm = warm_process()
+    if warm is not None and warm.fits(environment):
+        return warm.begin(given, patch, environment, folder, drawn)
+    streams = Path(tempfile.mkdtemp())
+    with (streams / "out").open("wb") as out, (streams / "err").open("wb") as err:
+        process = subprocess.Popen(
+            command(*given, patch=patch), stdout=out, stderr=err, env=environment, cwd=folder,
+            process_group=0,
+        )  # fmt: skip
+    return Begun(given, streams, process.pid, process.poll)
+
+
+def call(
+    *words: object, patch: str = "", environment: Mapping[str, str] | None = None,
+    folder: Path | None = None, drawn: bool = False,
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    """Run `paretune WORDS` to its end; see `begin`."""
+    running = begin(*words, patch=patch, environment=environment, folder=folder, drawn=drawn)
+    return running.wait(timeout=300)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from paretune.recipes import load_config
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 
-from .commands import call, command
+from .commands import begin, call
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -151,12 +150,12 @@ def test_a_mixed_run(whole: Path) -> None:
 @pytest.mark.slow
 def test_a_mixed_run_goes_on_bit_for_bit(whole: Path, tmp_path: Path) -> None:
     out, ready = tmp_path / "run", Path("round-1") / "experts" / "dark" / "checkpoints" / "epoch-0001"
-    process = subprocess.Popen(command("run", whole / "recipe.yaml", "--out", out, "--quiet"))
+    process = begin("run", whole / "recipe.yaml", "--out", out, "--quiet")
     deadline = time.monotonic() + 120
     while not (out / ready).exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    assert process.wait(timeout=10).returncode == -signal.SIGKILL
     again = call("run", whole / "recipe.yaml", "--out", out, "--quiet", "--resume")
     assert again.returncode == 0, again.stderr
     final = Path("final") / "adapter_model.safetensors"

@@ -12,7 +12,7 @@ from paretune.adapters.store import WEIGHTS
 from paretune.samples.files import save_sample
 from tests.conftest import tiny_recipe
 
-from .commands import call, command
+from .commands import call
 
 # It would take hours; `call` gives a command five minutes.
 STUCK = "import re; re.match(r'(a|a)*$', 'a' * 40 + 'b')"
@@ -101,10 +101,8 @@ dark = red
 def test_what_a_reward_does_to_its_process_changes_no_bit(tiny_sd3: Path, tmp_path: Path) -> None:
     for name, code in (("quiet", QUIET), ("loud", LOUD)):
         recipe = _recipe(tmp_path / name, tiny_sd3, code)
-        done = subprocess.run(  # a relative --out, from the folder where it is meant
-            command("run", recipe, "--out", "out", "--json"), cwd=tmp_path / name, capture_output=True,
-            text=True, timeout=300,
-        )  # fmt: skip
+        # A relative --out, from the folder where it is meant.
+        done = call("run", recipe, "--out", "out", "--json", folder=tmp_path / name)
         assert done.returncode == 0, done.stderr
         assert [json.loads(line) for line in done.stdout.splitlines()]  # no line that a reward printed
     quiet, loud = tmp_path / "quiet" / "out", tmp_path / "loud" / "out"

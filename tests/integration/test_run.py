@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
@@ -17,14 +16,15 @@ from safetensors.torch import load_file
 from paretune.adapters.store import WEIGHTS
 from paretune.records.read import read_reliability
 from tests.conftest import tiny_recipe
+from tests.warm import Begun
 
-from .commands import call, command
+from .commands import begin, call
 
 FINAL = Path("final") / WEIGHTS
 
 
-def _command(recipe: Path, out: Path, *flags: str, patch: str = "") -> list[str]:
-    return command("run", recipe, "--out", out, "--quiet", *flags, patch=patch)
+def _begin(recipe: Path, out: Path) -> Begun:
+    return begin("run", recipe, "--out", out, "--quiet")
 
 
 def _run(recipe: Path, out: Path, *flags: str, patch: str = "") -> subprocess.CompletedProcess[str]:
@@ -88,13 +88,13 @@ def test_one_worker_gives_the_same_bits_as_two(recipe: Path, whole: Path, tmp_pa
 
 def _kill_when(recipe: Path, out: Path, ready: Callable[[], bool]) -> None:
     """Start a run and kill -9 it as soon as `ready`."""
-    with subprocess.Popen(_command(recipe, out), stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.time() + 240
-        while not ready() and process.poll() is None and time.time() < deadline:
-            time.sleep(0.01)
-        process.kill()
-        _, told = process.communicate()
-    assert process.returncode == -signal.SIGKILL, told
+    process = _begin(recipe, out)
+    deadline = time.time() + 240
+    while not ready() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    done = process.wait(timeout=10)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def test_killed_in_map_then_resumed_is_bit_identical(recipe: Path, whole: Path, tmp_path: Path) -> None:
@@ -144,20 +144,16 @@ def test_ctrl_c_stops_at_a_checkpoint_and_says_how_to_go_on(
     recipe: Path, whole: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "stopped"
-    # A suite that runs in the background of a shell inherits Ctrl-C as ignored; a user's terminal does not.
-    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(
-        _command(recipe, out), stderr=subprocess.PIPE, text=True, preexec_fn=heard
-    )
+    process = _begin(recipe, out)
     metrics = out / "round-1" / "experts" / "red" / "metrics.jsonl"
     while not metrics.exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "--resume" in told
-    assert "Traceback" not in told
+    done = process.wait(timeout=120)
+    assert done.returncode == 130
+    assert "--resume" in done.stderr
+    assert "Traceback" not in done.stderr
     assert _run(recipe, out, "--resume").returncode == 0
     assert _same_final(out, whole)
 
@@ -235,16 +231,17 @@ def test_a_failing_reward_is_one_line_and_the_checkpoint_is_kept(
 
 def test_a_worker_that_dies_is_one_line(recipe: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen(_command(recipe, out), stderr=subprocess.PIPE, text=True)
+    process = _begin(recipe, out)
     while not (out / "round-1" / "experts" / "red").exists():
+        assert process.poll() is None
         time.sleep(0.01)
-    find = ["pgrep", "-P", str(process.pid), "-f", "spawn_main"]
-    children = subprocess.run(find, capture_output=True, text=True).stdout.split()
-    os.kill(int(children[0]), signal.SIGKILL)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert "worker process died" in told
-    assert "Traceback" not in told
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    done = process.wait(timeout=120)
+    assert done.returncode == 2
+    assert "worker process died" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_reward_that_fails_beside_another_expert_is_told(recipe: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from .commands import call
 
 def test_the_smoke_recipe(tmp_path: Path) -> None:
     out = tmp_path / "smoke"
-    done = call("run", "smoke", "--out", out, "--quiet")
+    done = call("run", "smoke", "--out", out, "--quiet", drawn=True)
     assert done.returncode == 0, done.stderr
     summary = json.loads((out / "summary.json").read_text())
     scored = {"geneval", "ocr", "preference"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import tiny_recipe
+
+from .commands import call
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -27,23 +28,17 @@ def outside(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def paretune(environment: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
-    code = "from paretune.cli.app import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)],
-        capture_output=True, text=True, timeout=300, env=environment, check=False,
-    )  # fmt: skip
-
-
-def test_a_family_from_outside_is_planned_and_runs(outside: dict[str, str], tmp_path: Path) -> None:
+def test_a_family_from_outside_is_planned_and_runs(
+    outside: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tmp_path / "model"
-    make = "import sys, pathlib, toy_family.policy as p; p.make_model(pathlib.Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", make, str(model)], check=True, env=outside)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import_module("toy_family.policy").make_model(model)
     recipe = tiny_recipe(tmp_path / "recipe", model, rounds=1)
-    told = paretune(outside, "plan", recipe, "--json")
+    told = call("plan", recipe, "--json", environment=outside)
     assert told.returncode == 0, told.stderr
     assert json.loads(told.stdout)["estimate"]["tokens"] == 64 + 16  # 8 x 8 pixels, and text of a small model
-    done = paretune(outside, "run", recipe, "--out", tmp_path / "run", "--quiet")
+    done = call("run", recipe, "--out", tmp_path / "run", "--quiet", environment=outside)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert set(summary["methods"]) >= {"base", "mapreduce"}
@@ -52,6 +47,6 @@ def test_a_family_from_outside_is_planned_and_runs(outside: dict[str, str], tmp_
 
 def test_without_its_package_the_family_is_not_known(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "ToyPipeline"}))
-    told = paretune(dict(os.environ), "plan", tiny_recipe(tmp_path / "recipe", tmp_path))
+    told = call("plan", tiny_recipe(tmp_path / "recipe", tmp_path))
     assert told.returncode == 2
     assert "is a ToyPipeline, which no family here draws" in told.stderr
