@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from preferences import counted
+from preferences import count_passes
 
 from paretune.data.prompts import load_prompts
 from paretune.planning.methods import build_plan
@@ -47,7 +47,7 @@ class Timed:
         self.trainer.objective.begin_epoch(self.batch, generator)
         self.trainer.objective.end_update()  # NFT's first update of an epoch saves a pass
         self.samples = torch.arange(len(self.batch.group))
-        self.count: Any = counted(self.trainer.policy)
+        self.count: Any = count_passes(self.trainer.policy)
         self.once()  # the first one also warms up
         self.passes = self.count["passes"] / (len(self.samples) * self.slots)
 
