@@ -149,6 +149,32 @@ def summary(rows: list[Row]) -> list[str]:
     return lines
 
 
+def table(rows: list[Row]) -> list[str]:
+    """The same figures as a table in Markdown: a line for each objective, the greatest first gain on top."""
+    names = list(dict.fromkeys(row["reward"] for row in rows))
+    head = ["objective", *(f"{name} | less {AGAINST}'s | judge" for name in names)]
+    lines = {}
+    for objective in dict.fromkeys(row["objective"] for row in rows):
+        cells, first = [f"`{objective}`"], 0.0
+        for name in names:
+            own, other = _gains(rows, objective, name), _gains(rows, AGAINST, name)
+            judged = _gains(rows, objective, name, "judge_gains")
+            apart = [own[key] - other[key] for key in own if key in other] if objective != AGAINST else []
+            cells += [_cell(list(own.values())), _cell(apart), _cell(list(judged.values()))]
+            first = first or statistics.fmean(own.values())
+        lines[objective] = (first, f"| {' | '.join(cells)} |")
+    ordered = sorted(lines.values(), reverse=True)
+    return [f"| {' | '.join(head)} |", "|---" * (1 + 3 * len(names)) + "|", *(line for _, line in ordered)]
+
+
+def _cell(values: list[float]) -> str:
+    """A mean and its error as the page of results writes them."""
+    if not values:
+        return "–"
+    mean, error = statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:+.3f} ± {error:.3f}".replace("0.", ".").replace("-", "−")
+
+
 def _gains(rows: list[Row], objective: str, name: str, key: str = "gains") -> dict[tuple[int, int], float]:
     """The gains by seed and prompt, of the reward or (`judge_gains`) of its judge where it was asked."""
     own = [row for row in rows if (row["objective"], row["reward"]) == (objective, name)]
@@ -187,6 +213,7 @@ def main() -> None:
     parser.add_argument("--judges", action="store_true", help="measure the rewards' judges, too")
     parser.add_argument("--set", action="append", default=[], dest="sets")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--markdown", action="store_true", help="print the figures as a table of a page")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds = options.seeds or ([CHOOSING_SEED] if options.choose else [0, 1, 2])
@@ -203,7 +230,7 @@ def main() -> None:
                     options.out.parent.mkdir(parents=True, exist_ok=True)
                     with options.out.open("a") as file:
                         file.write(json.dumps(row) + "\n")
-    print("\n".join(summary(rows)))
+    print("\n".join(table(rows) if options.markdown else summary(rows)))
 
 
 if __name__ == "__main__":
