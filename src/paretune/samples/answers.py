@@ -83,7 +83,7 @@ class Texts:
         shape = read_text_shape(config.model.path)
         working = None if shape is None else working_bytes(config, shape, settings, work)
         answers, drawn = (1, 1) if work.draws else (work.answers, 0)  # given answers are not drawn
-        inside = () if shape is None or parameters is None else _inside(config, shape, parameters)
+        inside = (0, 0, 0.0) if shape is None or parameters is None else _inside(config, shape, parameters)
         return Cost(
             parameters, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,
             float(drawn + (answers if reference else 0)), float(answers),
