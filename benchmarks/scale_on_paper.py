@@ -1,4 +1,4 @@
-"""The table of docs/scale.md: three models on 8 and 96 GPUs, as `paretune plan RECIPE --gpus N` tells.
+"""The table of docs/scale.md: four models on 8 and 96 GPUs, as `paretune plan RECIPE --gpus N` tells.
 
     python benchmarks/scale_on_paper.py
 
@@ -8,6 +8,7 @@ Prints a Markdown table. Nothing is measured, and nothing is downloaded.
 from __future__ import annotations
 
 from paretune.commands.plan_recipe import plan_recipe
+from paretune.planning.scale import short
 
 WAN = [
     "model.path=Wan-AI/Wan2.1-T2V-14B-Diffusers", "model.height=480", "model.width=832",
@@ -17,6 +18,7 @@ MODELS: dict[str, tuple[str, list[str]]] = {
     "SD3.5-M": ("sd35-medium", []),
     "Qwen-Image": ("qwen-image", []),
     "Wan 14B": ("wan2.1-1.3b", WAN),
+    "Llama-2 7B": ("llama2-7b", []),
 }
 COLUMNS = (
     "model", "GPUs", "an expert", "busy", "shard", "memory each", "hours", "network a round",
@@ -41,7 +43,7 @@ def main() -> None:
                 gathered = f"{found.gather_gb:.1f} GB" if found.gather_gb else "nothing"
                 cells = (
                     name, gpus, found.each, found.busy, shard, f"{found.memory_gb:.0f} GB",
-                    f"{found.hours['mapreduce']:,.0f}", f"{found.round_mb / 1e3:.2f} GB",
+                    short(found.hours["mapreduce"]), f"{found.round_mb / 1e3:.2f} GB",
                     f"{found.update_mb / 1e3:.2f} GB", gathered,
                 )  # fmt: skip
                 print(f"| {' | '.join(map(str, cells))} |", flush=True)

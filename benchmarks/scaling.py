@@ -1,13 +1,15 @@
 """Measure the executor `ray`: two workers beside one, its overhead beside `local`, a run whose nodes die.
 
-    python benchmarks/scaling.py workers     three experts on two Ray workers, and on one: a round's wall time
+    python benchmarks/scaling.py workers [EXPERTS [EPOCHS]]
+                                             three experts on two Ray workers, and on one: a round's wall time
     python benchmarks/scaling.py overhead    a round of a short quickstart by `local` and by `ray`, one worker
     python benchmarks/scaling.py deaths [NODES WORKERS]
                                              12 experts on 4 nodes of 2 workers, a node killed in each round
 
 All nodes are made on this machine by `ray.cluster_utils.Cluster`, and none may use the run's folder. Workers
 start before the clock does. Each part prints one JSON object and exits with 1 if two adapters that must be
-equal differ in a bit. The seconds mean something on a machine that does nothing else.
+equal differ in a bit; `least` in it is the share of the time that two workers need at least, as no expert is
+divided: ceil(N / 2) / N of N equal ones. The seconds mean something on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -102,13 +104,21 @@ def final(out: Path) -> bytes:
 
 
 def workers(place: Path) -> dict[str, Any]:
-    """Three experts on one and on two workers."""
-    config = load_config(find_recipe("quickstart"), SHORT)
+    """Some experts on one and on two workers. More than three: the recipe's rewards again, by other names."""
+    experts, epochs = [*map(int, sys.argv[2:]), *(3, 6)[len(sys.argv) - 2 :]]
+    config = load_config(find_recipe("quickstart"), [*SHORT, f"train.epochs={epochs}"])
+    own = list(config.rewards.items())
+    names = [own[i % 3][0] + (f"-{i // 3}" if i > 2 else "") for i in range(experts)]
+    rewards = {name: own[i % 3][1] for i, name in enumerate(names)}
+    config = config.model_copy(update={"rewards": rewards})
     with cluster(nodes=2, cpus=1):
         one = train(config, place / "one", on_ray(1), 1)
         two = train(config, place / "two", on_ray(2), 2)
     same = final(place / "one") == final(place / "two")
-    return {"one": round(one, 1), "two": round(two, 1), "share": round(two / one, 3), "same_bits": same}
+    return {
+        "experts": experts, "one": round(one, 1), "two": round(two, 1), "share": round(two / one, 3),
+        "least": round(-(-experts // 2) / experts, 3), "same_bits": same,
+    }  # fmt: skip
 
 
 def overhead(place: Path) -> dict[str, Any]:
@@ -164,7 +174,8 @@ def main() -> None:
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
         "workers": workers, "overhead": overhead, "deaths": deaths,
     }  # fmt: skip
-    if len(sys.argv) not in (2, 4) or sys.argv[1] not in parts:
+    numbers = len(sys.argv) - 2
+    if numbers not in (0, 1, 2) or sys.argv[1] not in parts or (numbers == 1 and sys.argv[1] != "workers"):
         sys.exit(f"give one of {', '.join(parts)}")
     with tempfile.TemporaryDirectory() as place:
         found = parts[sys.argv[1]](Path(place))

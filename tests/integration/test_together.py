@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,8 @@ from paretune.rewards.base import FunctionReward
 from paretune.stages.claim import check
 from paretune.training.expert import ExpertTrainer
 from paretune.training.mixture import Mixture, PromptSet
-from paretune.training.together.crew import ALONE, Crew
-from paretune.training.together.launch import run_together
+from paretune.training.together.crew import ALONE, Crew, Place
+from paretune.training.together.launch import run_together, take_part
 from paretune.training.together.shard import blocks_of
 from paretune.training.together.updates import accumulate_together, shares
 from paretune.types import ParetuneError, Prompt, Stopped
@@ -225,6 +226,19 @@ def test_a_mistake_that_one_process_finds_is_reported() -> None:
 def test_all_processes_stop_when_they_are_asked() -> None:
     with pytest.raises(Stopped):
         _run("stop", lambda: True)
+
+
+def test_a_process_whose_parent_died_before_it_began_ends() -> None:
+    """It would wait for the others' store, which is gone too."""
+    fork = multiprocessing.get_context("fork")
+    place, gone = Place(0, 2, "127.0.0.1", 9), 2**22 + 1  # more than any process's number
+    words = (meet, "well", place, "cpu", fork.Queue(), fork.Event(), 1, gone)
+    alone = fork.Process(target=take_part, args=words)
+    alone.start()
+    alone.join(20)
+    code = alone.exitcode
+    alone.kill()
+    assert code == 1
 
 
 # ------------------------------------------------------------ what is told before training

@@ -15,6 +15,7 @@ from paretune.planning.scale import Scale
 from paretune.recipes import load_config
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
+from tests.language import make_gpt2
 
 
 def _planned(recipe: str | Path, gpus: int, *overrides: str) -> tuple[Any, Scale]:
@@ -69,10 +70,14 @@ def test_all_weights_hold_their_gradients_moments_and_copies(tiny_sd3: Path, tmp
     assert anchored.memory_gb - whole.memory_gb == pytest.approx(2 * weights)
 
 
-def test_what_cannot_be_planned_is_reported() -> None:
+def test_what_cannot_be_planned_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ParetuneError, match="--gpus 4: an expert takes 8"):
         _planned("sd35-medium", 4, "executor.devices_per_expert=8")
-    with pytest.raises(ParetuneError, match="plan --gpus knows the sizes of flow models"):
-        _planned("assistant", 4)
+    odd = make_gpt2(tmp_path)
+    (odd / "config.json").write_text('{"architectures": ["OddForCausalLM"], "model_type": "odd"}')
+    with pytest.raises(ParetuneError, match="plan --gpus knows the sizes of models in a folder or"):
+        _planned("llama2-7b", 4, f"model.path={odd}")
+    with pytest.raises(ParetuneError, match=r"3 does not divide train\.prompts_per_epoch: 32"):
+        _planned("llama2-7b", 4, "executor.devices_per_expert=3")
     with pytest.raises(ParetuneError, match="--gpus 0: a run has one or more"):
         _planned("sd35-medium", 0)

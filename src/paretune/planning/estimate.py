@@ -161,7 +161,8 @@ def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimat
     working = cost.working
     if working is None:  # a model whose sizes inside are not known
         working = config.train.micro_batch * cost.tokens * 2e5 * bytes_each
-    memory = (cost.parameters + cost.others) * bytes_each + working + PROCESS[device]
+    shared = _not_here(config, cost)
+    memory = (cost.parameters - shared + cost.others) * bytes_each + working + PROCESS[device]
     forward = 2 * cost.parameters * cost.tokens
     rate = SUSTAINED_TFLOPS[device] * 1e12
     looks = 4 * cost.train if config.reduce.method == DISTIL else 0.0  # student and expert on each sample
@@ -172,6 +173,16 @@ def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimat
     hours = {name: flops / rate / 3600 for name, flops in work.items()}
     hours |= _token_hours(config, cost.draw, cost.train, forward / rate)
     return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.description)
+
+
+def _not_here(config: RunConfig, cost: Cost) -> float:
+    """Parameters of a divided base that a device does not hold: see `held_bytes`. What is beside blocks is
+    whole on each.
+    """
+    if config.executor.shard != "full" or not cost.blocks:
+        return 0.0
+    here = cost.in_blocks / config.executor.devices_per_expert + 2 * cost.in_blocks / cost.blocks
+    return max(0.0, cost.in_blocks - here)
 
 
 def _token_hours(config: RunConfig, draw: float, train: float, seconds: float) -> dict[str, float]:

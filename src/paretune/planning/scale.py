@@ -1,22 +1,25 @@
 """`paretune plan --gpus N`: how a recipe would use N GPUs: who trains where, hours, memory, and what is sent.
 
 The arithmetic is that of `training.together`: groups are never divided, so d devices take ceil(P / d) groups
-each of P, and an update of G groups takes ceil(G / d). Hours are the estimate's device-hours by that rule;
-exchanges and rewards are not in them. An average over a ring sends 2 (d - 1) / d of the gradient from each
-device.
+each of P, and an update of G groups takes ceil(G / d). Language models' devices get equal shares, or none.
+Hours are the estimate's device-hours by that rule; exchanges and rewards are not in them. An average over a
+ring sends 2 (d - 1) / d of the gradient from each device.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..config import RunConfig
 from ..models.adapter_sizes import adapter_numbers
 from ..models.facts import read_backbone
 from ..models.quantize import is_quantized
+from ..samples.media import Work, medium_of
+from ..training.together.checks import check_together
 from ..types import ParetuneError
-from .estimate import Estimate, held_bytes, passes_of
+from .estimate import Estimate, estimate, passes_of
 from .plan import MethodPlan, Plan, Round
 
 FLOAT = 4  # bytes of a number of an adapter, a gradient or a latent
@@ -49,7 +52,7 @@ class Scale:
         rows = {
             "experts": f"{self.side_by_side} at a time on {self.each} each, {self.busy} of {self.gpus} busy",
             "memory": f"about {self.memory_gb:.1f} GB on each",
-            "time": ", ".join(f"{name} {hours:,.0f} h" for name, hours in self.hours.items()),
+            "time": ", ".join(f"{name} {short(hours)} h" for name, hours in self.hours.items()),
             "network a round": f"{self.round_mb:,.0f} MB in all: every expert's {self.adapter_mb:,.0f} MB to "
             "Reduce, the average back to every expert",
         }
@@ -60,6 +63,11 @@ class Scale:
         return rows
 
 
+def short(hours: float) -> str:
+    """A number of hours, with a digit behind the point where there are few."""
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}"
+
+
 def scale(config: RunConfig, plan: Plan, costs: Estimate, gpus: int) -> Scale:
     """How a recipe uses `gpus` GPUs, with its `executor.devices_per_expert` or, if that is 1, a choice.
 
@@ -68,41 +76,73 @@ def scale(config: RunConfig, plan: Plan, costs: Estimate, gpus: int) -> Scale:
     each = config.executor.devices_per_expert
     if each > gpus:
         raise ParetuneError(f"--gpus {gpus}: an expert takes {each} (executor.devices_per_expert)")
-    numbers = adapter_numbers(config)
-    backbone = None if numbers is None else read_backbone(config.model)
-    if numbers is None or backbone is None or costs.parameters is None or costs.memory_gb is None:
+    known = _numbers(config, costs)
+    if known is None:
         raise ParetuneError(
-            f"plan --gpus knows the sizes of flow models in a folder or as published; {config.model.path} is "
-            "none of them"
+            f"plan --gpus knows the sizes of models in a folder or as published; {config.model.path} is none "
+            "of them"
         )
     rounds = [r for method in plan.methods for r in method.rounds]
     experts = max(len(r.tasks) for r in rounds)
     if each == 1:
         each = usable(config, gpus // experts)
     side_by_side = min(experts, gpus // each)
-    divided = config.executor.shard == "full"
-    placed = config.model_copy(
-        update={"executor": config.executor.model_copy(update={"devices_per_expert": each})}
-    )
-    blocks, size = backbone[0], FLOAT * numbers
-    rest = costs.memory_gb * 1e9 - held_bytes(config, costs.parameters, blocks)
-    held = held_bytes(placed, costs.parameters, blocks) + (0 if config.lora is None else COPIES * size)
-    base = costs.parameters * (1 if is_quantized(config.model) else config.model.bytes_each)
+    size, held = FLOAT * known.adapter, estimate(_on(config, each), plan, "cuda").memory_gb or 0.0
+    base = known.divisible * (1 if is_quantized(config.model) else config.model.bytes_each)
     return Scale(
         gpus, each, side_by_side, side_by_side * each,
         {m.name: _wall(config, m, costs.hours.get(m.name, 0.0), each, gpus) for m in plan.methods},
-        (rest + held) / 1e9, size / 1e6, 2 * experts * size / 1e6, 2 * (each - 1) / each * size / 1e6,
-        (each - 1) / each * base / 1e9 if divided else 0.0,
+        held + known.copies * size / 1e9, size / 1e6, 2 * experts * size / 1e6,
+        2 * (each - 1) / each * size / 1e6,
+        (each - 1) / each * base / 1e9 if config.executor.shard == "full" else 0.0,
     )  # fmt: skip
+
+
+class _Numbers(NamedTuple):
+    """adapter: numbers that an expert sends. copies: of them, beside the estimate. divisible: of the base."""
+
+    adapter: int
+    copies: int
+    divisible: float
+
+
+def _numbers(config: RunConfig, costs: Estimate) -> _Numbers | None:
+    """None where the model's sizes are not known."""
+    if costs.parameters is None or costs.memory_gb is None:
+        return None
+    own = medium_of(config.model).cost(config, Work())
+    if own is not None:  # its estimate has the adapter
+        return _Numbers(own.adapter, 0, own.in_blocks) if own.adapter else None
+    numbers = adapter_numbers(config)
+    if numbers is None or read_backbone(config.model) is None:
+        return None
+    return _Numbers(numbers, 0 if config.lora is None else COPIES, costs.parameters)
+
+
+def _on(config: RunConfig, each: int) -> RunConfig:
+    """The recipe with `each` devices an expert."""
+    executor = config.executor.model_copy(update={"devices_per_expert": each})
+    return config.model_copy(update={"executor": executor})
 
 
 def usable(config: RunConfig, most: int) -> int:
     """The fewest devices an expert that are as fast as `most`: groups are not divided."""
-    return min(range(1, max(most, 1) + 1), key=lambda each: (sum(_slowness(config, each, 1)), each))
+    fit = [each for each in range(1, max(most, 1) + 1) if each == 1 or _fits(config, each)]
+    return min(fit, key=lambda each: (sum(_slowness(config, each, 1)), each))
+
+
+def _fits(config: RunConfig, each: int) -> bool:
+    try:
+        check_together(_on(config, each))
+    except ParetuneError:
+        return False
+    return True
 
 
 def _slowness(config: RunConfig, each: int, width: int) -> tuple[float, float]:
     """The time of sampling and of updating on `each` devices, as shares of those on one."""
+    if medium_of(config.model).name == "texts":
+        return 1 / each, 1 / each
     prompts = config.train.prompts_per_epoch * width
     groups = math.ceil(prompts / config.train.updates_per_epoch)
     return math.ceil(prompts / each) / prompts, math.ceil(groups / each) / groups

@@ -32,7 +32,8 @@ def working_bytes(
     value = 2 if config.train.autocast else config.model.bytes_each
     length = options.prompt_tokens + options.max_tokens
     train = config.train
-    epoch = train.prompts_per_epoch * (train.group_size if work.draws else 1)
+    prompts = -(-train.prompts_per_epoch // config.executor.devices_per_expert)  # of this device
+    epoch = prompts * (train.group_size if work.draws else 1)
     micro = min(train.micro_batch, -(-epoch // train.updates_per_epoch))
     tokens = micro * length * (1 if work.draws else work.answers)
     logits = _logits(tokens, shape, work)
@@ -44,6 +45,11 @@ def working_bytes(
 
 def adapter_bytes(lora: LoraConfig, shape: TextShape) -> float:
     """The adapter in float32, and what its optimiser holds of it."""
+    return float(COPIES * FLOAT * adapter_size(lora, shape))
+
+
+def adapter_size(lora: LoraConfig, shape: TextShape) -> int:
+    """How many numbers an adapter has."""
     around = {
         "q_proj": (shape.hidden, shape.head_units), "k_proj": (shape.hidden, shape.key_units),
         "v_proj": (shape.hidden, shape.key_units), "o_proj": (shape.head_units, shape.hidden),
@@ -54,7 +60,7 @@ def adapter_bytes(lora: LoraConfig, shape: TextShape) -> float:
     }  # fmt: skip
     square = (shape.hidden, shape.hidden)
     units = sum(sum(around.get(name, square)) for name in lora.targets or TARGETS)
-    return float(COPIES * FLOAT * lora.rank * units * shape.layers)
+    return lora.rank * units * shape.layers
 
 
 def _kept(config: RunConfig, shape: TextShape, value: int) -> float:

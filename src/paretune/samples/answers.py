@@ -11,14 +11,14 @@ import torch
 from ..config import ModelConfig, RunConfig
 from ..files import write_text
 from ..models.causal_lm.family import REWARD_MODELS, TextOptions
-from ..models.causal_lm.shape import read_text_shape
+from ..models.causal_lm.shape import TextShape, read_text_shape
 from ..models.flow import Sampling
 from ..models.options import read_options
 from ..models.policy import Policy
 from ..models.sizes import parameters_of
 from ..reward_tokens.pipelines import Scaled
 from ..types import Prompt, Samples
-from .answer_memory import working_bytes
+from .answer_memory import adapter_size, working_bytes
 from .media import Cost, Work
 
 if TYPE_CHECKING:
@@ -83,10 +83,16 @@ class Texts:
         shape = read_text_shape(config.model.path)
         working = None if shape is None else working_bytes(config, shape, settings, work)
         answers, drawn = (1, 1) if work.draws else (work.answers, 0)  # given answers are not drawn
+        inside = (0, 0, 0.0) if shape is None or parameters is None else _inside(config, shape, parameters)
         return Cost(
             parameters, max(rewards, default=0.0), settings.prompt_tokens + settings.max_tokens,
-            draw=float(drawn + (answers if reference else 0)), train=float(answers),
-            description=f"answers of up to {settings.max_tokens} tokens, "
-            f"temperature {settings.temperature:g}",
-            working=working,
+            float(drawn + (answers if reference else 0)), float(answers),
+            f"answers of up to {settings.max_tokens} tokens, temperature {settings.temperature:g}",
+            working, *inside,
         )  # fmt: skip
+
+
+def _inside(config: RunConfig, shape: TextShape, parameters: float) -> tuple[int, int, float]:
+    """The adapter's numbers, the blocks, and the parameters in them: no more than beside the words' table."""
+    in_blocks = min(shape.layers * shape.layer_parameters, parameters - shape.vocabulary * shape.hidden)
+    return adapter_size(config.adapter, shape), shape.layers, in_blocks

@@ -28,6 +28,8 @@ class Cost(NamedTuple):
     parameters: of the network that is trained, if known. others: parameters of other models in memory.
     tokens: of a sample and its prompt. draw, train: forward passes that drawing and training take.
     description: how samples are drawn, in words. working: bytes that an expert takes beside the weights.
+    adapter: numbers of an adapter. blocks, in_blocks: how many blocks the network has that several devices
+    can divide, and the parameters in them. Those three are 0 where the sizes inside are not known.
     """
 
     parameters: float | None
@@ -37,6 +39,9 @@ class Cost(NamedTuple):
     train: float
     description: str
     working: float | None = None
+    adapter: int = 0
+    blocks: int = 0
+    in_blocks: float = 0.0
 
 
 class Work(NamedTuple):

@@ -25,6 +25,11 @@ class TextShape:
     key_units: int
     vocabulary: int
 
+    @property
+    def layer_parameters(self) -> int:
+        """Of one layer as Llama's: four projections of the attention, three of the feed-forward part."""
+        return 2 * self.hidden * (self.head_units + self.key_units) + 3 * self.hidden * self.inner
+
 
 def read_text_shape(path: str) -> TextShape | None:
     """The shape of a folder's or a published model; None where its configuration uses other names."""

@@ -76,7 +76,7 @@ def run_together(
         context.Process(
             target=take_part,
             args=(function, job, Place(rank, size, host, port), device, told, stop,
-                  torch.get_num_threads()),
+                  torch.get_num_threads(), os.getpid()),
             name=f"process {rank} of {size}",
         )
         for rank, device in enumerate(devices) if device
@@ -97,11 +97,14 @@ def run_together(
 
 def take_part(
     function: CrewFunction[J], job: J, place: Place, device: str, told: Queue[tuple[str, Any]], stop: Event,
-    threads: int,
+    threads: int, parent: int,
 ) -> None:  # fmt: skip
-    """Run a job as process `place.rank` of `place.size`, and tell how it ended."""
+    """Run a job as process `place.rank` of `place.size`, and tell how it ended.
+
+    It ends with its parent, which may have died already: loading torch takes seconds.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process above handles Ctrl-C
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(threads)
     leads = place.rank == 0
     try:
