@@ -20,6 +20,7 @@ from .test_ray import FINAL, Events, cluster, settings, train
 
 pytest.importorskip("ray")
 __all__ = ["cluster"]
+pytestmark = pytest.mark.slow
 DEALT = {"device": "cpu", "devices_per_expert": 2}
 
 
@@ -64,7 +65,6 @@ def test_two_machines_give_the_bits_of_one(
     assert not any("meeting" in event for event in events)
 
 
-@pytest.mark.slow
 def test_two_machines_that_stop_and_of_which_one_dies_give_the_same(
     cluster: Any, config: RunConfig, final: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
