@@ -1,4 +1,4 @@
-"""Whole runs on a GPU, by `pytest -m gpu`. `pytest -m slow` does the same on the CPU, which tries the test."""
+"""Whole runs on a GPU, by `pytest -m gpu`. `pytest -m slow` does the same on the CPU, to try the tests."""
 
 from __future__ import annotations
 
