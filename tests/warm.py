@@ -14,7 +14,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -23,7 +22,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
@@ -164,6 +162,8 @@ def _become(asked: dict[str, Any], pipes: list[IO[str]]) -> NoReturn:
     # A suite that runs in the background of a shell inherits Ctrl-C as ignored; a user's terminal does not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _seed_again()
+    from tests.forked import PopenOrFork
+
     subprocess.Popen = PopenOrFork  # type: ignore[misc]
     if not asked["drawn"]:
         _render_nothing()
@@ -186,10 +186,9 @@ def _seed_again() -> None:
     """Forks would draw the same numbers. Workers are forks too, of what is loaded here."""
     import multiprocessing
 
-    import numpy as np
+    from tests.forked import seed_again
 
-    random.seed()
-    np.random.seed()
+    seed_again()
     forks = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda method=None: forks  # type: ignore[assignment,misc]
 
@@ -206,64 +205,6 @@ def _render_nothing() -> None:
             file.write('<svg viewBox="0 0 1 1"></svg>')
 
     Figure.savefig = savefig  # type: ignore[assignment,method-assign]
-
-
-class Forked:
-    """A fork that does what `paretune.rewards.process` starts: what that needs of subprocess.Popen."""
-
-    def __init__(self, handle: int, paths: list[str], parent: int) -> None:
-        self.returncode: int | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                self._host(handle, paths, parent)
-            finally:
-                os._exit(1)
-
-    def _host(self, handle: int, paths: list[str], parent: int) -> None:
-        """Be as a new process is, as far as a reward can tell."""
-        import torch
-
-        os.setsid()
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(2, 1)
-        os.closerange(3, handle)
-        os.closerange(handle + 1, os.sysconf("SC_OPEN_MAX"))
-        atexit._clear()
-        _seed_again()
-        torch.manual_seed(0)
-        torch.set_grad_enabled(True)
-        sys.path[:] = paths
-        from paretune.rewards.hosting import main
-
-        main(handle, parent)
-
-    def poll(self) -> int | None:
-        return self._wait(os.WNOHANG)
-
-    def wait(self, timeout: float | None = None) -> int:
-        end = time.monotonic() + (timeout or 1e9)
-        while (code := self._wait(os.WNOHANG if timeout else 0)) is None:
-            if time.monotonic() > end:
-                raise subprocess.TimeoutExpired("the process of a reward", timeout or 0)
-            time.sleep(0.001)
-        return code
-
-    def _wait(self, flags: int) -> int | None:
-        with suppress(ChildProcessError):  # another thread waits at the same time
-            if self.returncode is None:
-                pid, status = os.waitpid(self.pid, flags)
-                self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
-
-
-class PopenOrFork(subprocess.Popen):  # type: ignore[type-arg]
-    """The process of rewards as a fork, and any other as ever."""
-
-    def __new__(cls, args: Any, *rest: Any, **options: Any) -> Any:
-        if isinstance(args, list) and "from paretune.rewards.hosting import main" in str(args[2:3]):
-            return Forked(int(args[3]), json.loads(args[4]), int(args[5]))
-        return super().__new__(cls)
 
 
 def _leave(code: int) -> NoReturn:
