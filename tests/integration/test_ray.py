@@ -86,6 +86,7 @@ def test_two_nodes_of_which_one_dies_give_the_bits_of_local(
         assert files == {path.relative_to(there) for path in there.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_one_worker_that_is_stopped_and_goes_on_gives_the_same(
     cluster: Any, recipe: Path, whole: Path, tmp_path: Path
 ) -> None:
