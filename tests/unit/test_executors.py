@@ -39,6 +39,8 @@ def do(deed: Deed, report: Any, should_stop: Callable[[], bool], devices: Any) -
         os.kill(os.getpid(), signal.SIGKILL)
     if deed.what == "stop":
         raise Stopped
+    for number in range(100 if deed.what == "much" else 0):
+        report({"number": number, "text": "x" * 200_000})  # more than a pipe holds
     report({"did": deed.what})
     return [deed.what, *devices]
 
@@ -65,6 +67,9 @@ def test_results_come_in_the_order_of_the_tasks_and_a_death_is_named() -> None:
         made = executor.map(do, [Deed("a"), Deed("b", devices=2)], events.append)
         assert made == [["a", "cpu"], ["b", "cpu", "cpu"]]
         assert events == [{"did": "a"}, {"did": "b"}]
+        executor.map(do, [Deed("much")], events.append)
+        assert [event["number"] for event in events[2:-1]] == list(range(100))
+        assert events[-1] == {"did": "much"}
         with pytest.raises(Stopped):
             executor.map(do, [Deed("stop")], events.append)
     with LocalExecutor(1, 1, "cpu") as executor, pytest.raises(RuntimeError, match="SystemExit: 0"):

@@ -36,7 +36,7 @@ from .doing import Doing
 class _Shared:
     """The objects that the workers share with each other and with the process that started them."""
 
-    events: Queue[Event]
+    events: Queue[Event | None]  # None: a task of the process that puts it has ended
     stop: EventType
     leases: Leases
     doing: Doing
@@ -62,7 +62,8 @@ class LocalExecutor:
         self.device = choose_device(device)
         self.workers, self._threads = workers, threads
         self._context = multiprocessing.get_context("spawn")
-        self._queue: Queue[Event] = self._context.Queue()
+        self._queue: Queue[Event | None] = self._context.Queue()
+        self._ended = 0
         self._stop = self._context.Event()
         self._doing = Doing(self._context, workers)
         self._processes: set[BaseProcess] = set()
@@ -95,8 +96,8 @@ class LocalExecutor:
 
     def map(self, function: TaskFunction[T, R], tasks: Sequence[T], report: Report) -> list[R]:
         """See `base.Executor.map`. On a failure or Ctrl-C the other tasks stop at their next checkpoint."""
+        self._ended, interrupted = 0, False
         futures = [self._pool.submit(_run_task, function, task) for task in tasks]
-        interrupted = False
         while not all(f.done() for f in futures):
             try:
                 self._drain(report, timeout=0.2)
@@ -108,7 +109,7 @@ class LocalExecutor:
                 report({"stopping": True})
             if any(_failed(f) for f in futures):
                 self._halt(futures)
-        self._drain(report, timeout=0.0)
+        self._drain_rest(report, sum(map(_ran, futures)))
         if interrupted:
             raise Stopped
         # The other tasks were stopped because one had failed, so what they raise is not the reason.
@@ -127,12 +128,24 @@ class LocalExecutor:
             future.cancel()
 
     def _drain(self, report: Report, timeout: float) -> None:
+        """Report what has arrived; wait for the first event, but no longer than `timeout` seconds."""
         try:
-            report(self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait())
+            event = self._queue.get(timeout=timeout)
             while True:
-                report(self._queue.get_nowait())
+                if event is None:
+                    self._ended += 1
+                else:
+                    report(event)
+                event = self._queue.get_nowait()
         except Empty:
             return
+
+    def _drain_rest(self, report: Report, ended: int) -> None:
+        """Report what so many ended tasks have sent: a result may arrive before the last events."""
+        end = time.monotonic() + GRACE
+        self._drain(report, timeout=0.0)
+        while self._ended < ended and time.monotonic() < end:
+            self._drain(report, timeout=0.1)
 
     def _raise(self, future: Future[Any]) -> None:
         error = future.exception()
@@ -157,11 +170,17 @@ class LocalExecutor:
         return " (killed, or out of memory)"
 
 
+GRACE = 10.0  # seconds in which the last events of tasks that have ended may arrive
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def _failed(future: Future[Any]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is not None
+
+
+def _ran(future: Future[Any]) -> bool:
+    """Whether a task came to its end, in a process that lives."""
+    return not future.cancelled() and not isinstance(future.exception(), BrokenProcessPool)
 
 
 def _nothing() -> None:
@@ -189,10 +208,10 @@ def _die_with(parent: int) -> None:
 
 def _run_task(function: Callable[..., Any], task: Task) -> Any:
     assert _shared is not None
-    if _shared.stop.is_set():  # the task was waiting when another one failed
-        raise Stopped
-    _shared.doing.tell(task.title)
     try:
+        if _shared.stop.is_set():  # the task was waiting when another one failed
+            raise Stopped
+        _shared.doing.tell(task.title)
         with _shared.leases.take(task.devices, _shared.stop.is_set) as devices:
             return function(task, _shared.events.put, _shared.stop.is_set, devices)
     except (ParetuneError, Stopped):
@@ -200,3 +219,5 @@ def _run_task(function: Callable[..., Any], task: Task) -> Any:
     except BaseException as error:  # also a library's sys.exit, which would end the parent
         # A traceback cannot be sent to another process, but its text can.
         raise RuntimeError("".join(traceback.format_exception(error))) from None
+    finally:
+        _shared.events.put(None)
