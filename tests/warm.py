@@ -34,6 +34,8 @@ CLASSES = {
                   "FlowMatchEulerDiscreteScheduler"),
     "transformers": ("CLIPTextModelWithProjection", "CLIPTokenizer", "PreTrainedTokenizerFast"),
 }  # fmt: skip
+# Of variables that are read after LIBRARIES are loaded, or by others. Some are set by what a test imports.
+LATER = ("PARETUNE_", "PYTEST_", "PYTHONPATH", "COLUMNS", "TRL_", "RAY_", "GLOO_", "GRADIO_")
 
 
 class Begun:
@@ -91,7 +93,7 @@ class WarmProcess:
     def fits(self, environment: Mapping[str, str]) -> bool:
         """Whether the libraries would be loaded alike in an environment."""
         changed = set(self.environment.items()) ^ set(environment.items())
-        return all(name.startswith(("PARETUNE_", "PYTEST_", "PYTHONPATH")) for name, _ in changed)
+        return all(name.startswith(LATER) for name, _ in changed)
 
     def begin(
         self, words: Sequence[str], patch: str, environment: Mapping[str, str], folder: Path, drawn: bool
