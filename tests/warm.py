@@ -34,8 +34,9 @@ CLASSES = {
                   "FlowMatchEulerDiscreteScheduler"),
     "transformers": ("CLIPTextModelWithProjection", "CLIPTokenizer", "PreTrainedTokenizerFast"),
 }  # fmt: skip
-# Of variables that are read after LIBRARIES are loaded, or by others. Some are set by what a test imports.
-LATER = ("PARETUNE_", "PYTEST_", "PYTHONPATH", "COLUMNS", "TRL_", "RAY_", "GLOO_", "GRADIO_")
+# Of variables by which LIBRARIES are loaded. Others are the command's own, or set by what a test has imported.
+LOADING = ("OMP_", "MKL_", "OPENBLAS_", "TORCH", "CUDA", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "DIFFUSERS_",
+           "USE_", "MPL", "HOME", "XDG_", "TMPDIR", "LD_", "LANG", "LC_")  # fmt: skip
 
 
 class Begun:
@@ -93,7 +94,7 @@ class WarmProcess:
     def fits(self, environment: Mapping[str, str]) -> bool:
         """Whether the libraries would be loaded alike in an environment."""
         changed = set(self.environment.items()) ^ set(environment.items())
-        return all(name.startswith(LATER) for name, _ in changed)
+        return not any(name.startswith(LOADING) for name, _ in changed)
 
     def begin(
         self, words: Sequence[str], patch: str, environment: Mapping[str, str], folder: Path, drawn: bool
