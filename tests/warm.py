@@ -34,7 +34,7 @@ CLASSES = {
                   "FlowMatchEulerDiscreteScheduler"),
     "transformers": ("CLIPTextModelWithProjection", "CLIPTokenizer", "PreTrainedTokenizerFast"),
 }  # fmt: skip
-# Of variables by which LIBRARIES are loaded. Others are the command's own, or set by what a test has imported.
+# Of variables by which LIBRARIES are loaded. Others are the command's own, or set by what a test imported.
 LOADING = ("OMP_", "MKL_", "OPENBLAS_", "TORCH", "CUDA", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "DIFFUSERS_",
            "USE_", "MPL", "HOME", "XDG_", "TMPDIR", "LD_", "LANG", "LC_")  # fmt: skip
 
