@@ -8,10 +8,9 @@ BIN := $(VENV)/bin
 quickstart: $(VENV)/.installed
 	$(BIN)/paretune quickstart --out runs/quickstart $(ARGS)
 
-# Two processes, a file of tests each at a time: most tests keep one core busy. The files are taken as they stand,
-# so that the short ones of tests/unit are last and both processes end together.
+# Two processes, a file of tests each at a time: most tests keep one core busy.
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The process of rewards as a fork, which need not load torch. `tests/unit` starts it as a user does."""
+"""The process of rewards as a fork of a command that `warm` started. In a test itself it starts cold."""
 
 from __future__ import annotations
 

@@ -1,31 +1,17 @@
-"""One tiny run for all tests that need a finished one, one browser, and rewards that start at once."""
+"""One tiny run for all tests that need a finished one, and one browser."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.conftest import tiny_recipe
-from tests.forked import PopenOrFork
-from tests.warm import warm_process
 
 from .browsing import CHROMIUM
 from .commands import call
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _forked_rewards() -> Iterator[None]:
-    """Every run in the process of a test starts the process of its rewards anew."""
-    with pytest.MonkeyPatch.context() as patch:
-        if warm_process() is not None:
-            forking = SimpleNamespace(**{**vars(subprocess), "Popen": PopenOrFork})
-            patch.setattr("paretune.rewards.process.subprocess", forking)
-        yield
 
 
 @pytest.fixture(scope="session")
