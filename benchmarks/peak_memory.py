@@ -30,13 +30,13 @@ def tree(root: int) -> list[int]:
     return found
 
 
-def proportional(pid: int) -> int:
-    """Bytes of a process, its share of shared pages included; 0 once it is gone."""
+def size(pid: int, file: str = "smaps_rollup", field: str = "Pss:") -> int:
+    """Bytes of a process by a field of a file of /proc, by default its share of pages; 0 once it ended."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     except OSError:
         return 0
-    return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
+    return 1024 * next((int(line.split()[1]) for line in lines if line.startswith(field)), 0)
 
 
 def main() -> None:
@@ -44,9 +44,9 @@ def main() -> None:
     start, peak, processes = time.perf_counter(), 0, 0
     with subprocess.Popen(sys.argv[1:]) as command:
         while command.poll() is None:
-            sizes = [proportional(pid) for pid in tree(command.pid)]
+            sizes = [size(pid) for pid in tree(command.pid)]
             if sum(sizes) > peak:
-                peak, processes = sum(sizes), sum(size > 0 for size in sizes)
+                peak, processes = sum(sizes), sum(one > 0 for one in sizes)
             time.sleep(0.5)
     print(json.dumps({
         "peak_gb": round(peak / 1e9, 2), "processes_then": processes,

@@ -18,16 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from peak_memory import tree
-
-
-def resident(pid: int) -> int:
-    """The most bytes that a process has held; 0 once it is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+from peak_memory import size, tree
 
 
 def main() -> None:
@@ -47,7 +38,7 @@ def main() -> None:
         out = Path(folder) / "run"
         with subprocess.Popen([*paretune, "run", *words, "--out", str(out), "--quiet"]) as run:
             while run.poll() is None:
-                peak = max(peak, *map(resident, tree(run.pid)))
+                peak = max(peak, *(size(pid, "status", "VmHWM:") for pid in tree(run.pid)))
                 time.sleep(0.5)
         if run.returncode:
             sys.exit(run.returncode)

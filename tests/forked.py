@@ -1,4 +1,8 @@
-"""The process of rewards as a fork of a command that `warm` started. In a test itself it starts cold."""
+"""The process of rewards without a new start of torch, in place of what `paretune.rewards.process` starts.
+
+A command that `warm` has started forks itself. The process of a test may have threads, which a fork does not
+bear, so there `warm` forks its own. tests/unit starts the process as a user does.
+"""
 
 from __future__ import annotations
 
@@ -9,37 +13,75 @@ import random
 import subprocess
 import sys
 import time
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn
 
 
-def seed_again() -> None:
-    """Forks would draw the same numbers."""
-    import numpy as np
+class Host:
+    """What `paretune.rewards.process` needs of subprocess.Popen. look: the exit code, None while it runs."""
 
-    random.seed()
-    np.random.seed()
-
-
-class Forked:
-    """A fork that does what `paretune.rewards.process` starts: what that needs of subprocess.Popen."""
-
-    def __init__(self, handle: int, paths: list[str], parent: int) -> None:
+    def __init__(self, pid: int, look: Callable[[], int | None]) -> None:
+        self.pid, self._look = pid, look
         self.returncode: int | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                self._host(handle, paths, parent)
-            finally:
-                os._exit(1)
 
-    def _host(self, handle: int, paths: list[str], parent: int) -> None:
-        """Be as a new process is, as far as a reward can tell."""
+    def poll(self) -> int | None:
+        if self.returncode is None and (code := self._look()) is not None:
+            self.returncode = code
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        end = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if end is not None and time.monotonic() > end:
+                raise subprocess.TimeoutExpired("the process of a reward", timeout or 0)
+            time.sleep(0.001)
+        return code
+
+
+class PopenOrHost(subprocess.Popen):  # type: ignore[type-arg]
+    """The process of rewards as a fork, and any other as ever."""
+
+    start: ClassVar[Callable[[int, list[str], int], Any]]
+
+    def __new__(cls, args: Any, *rest: Any, **options: Any) -> Any:
+        known = isinstance(args, list) and "from paretune.rewards.hosting import main" in str(args[2:3])
+        # After a process has used several threads of OpenMP, a fork of it may wait for them for ever.
+        if known and options.get("env") is None and os.environ.get("OMP_NUM_THREADS") == "1":
+            return cls.start(int(args[3]), json.loads(args[4]), int(args[5]))
+        return super().__new__(cls)
+
+
+def fork_here(handle: int, paths: list[str], parent: int) -> Host:
+    """Fork this process, which has one thread."""
+    pid = os.fork()
+    if pid == 0:
+        be_host(handle, 2, paths, parent)
+
+    def look() -> int | None:
+        try:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:  # another thread has just seen its end
+            return None
+        return os.waitstatus_to_exitcode(status) if ended else None
+
+    return Host(pid, look)
+
+
+class PopenOrFork(PopenOrHost):
+    """See `PopenOrHost`."""
+
+    start = staticmethod(fork_here)
+
+
+def be_host(handle: int, err: int, paths: list[str], parent: int) -> NoReturn:
+    """Be as a new process of rewards is, as far as a reward can tell. See `hosting.main`."""
+    try:
         import torch
 
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(2, 1)
+        for stream in (1, 2):
+            os.dup2(err, stream)
         os.closerange(3, handle)
         os.closerange(handle + 1, os.sysconf("SC_OPEN_MAX"))
         atexit._clear()
@@ -50,34 +92,13 @@ class Forked:
         from paretune.rewards.hosting import main
 
         main(handle, parent)
-
-    def poll(self) -> int | None:
-        return self._wait(os.WNOHANG)
-
-    def wait(self, timeout: float | None = None) -> int:
-        end = time.monotonic() + (timeout or 1e9)
-        while (code := self._wait(os.WNOHANG if timeout else 0)) is None:
-            if time.monotonic() > end:
-                raise subprocess.TimeoutExpired("the process of a reward", timeout or 0)
-            time.sleep(0.001)
-        return code
-
-    def _wait(self, flags: int) -> int | None:
-        with suppress(ChildProcessError):  # another thread waits at the same time
-            if self.returncode is None:
-                pid, status = os.waitpid(self.pid, flags)
-                self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
+    finally:
+        os._exit(1)
 
 
-class PopenOrFork(subprocess.Popen):  # type: ignore[type-arg]
-    """The process of rewards as a fork, and any other as ever.
+def seed_again() -> None:
+    """Forks would draw the same numbers."""
+    import numpy as np
 
-    After a process has used several threads of OpenMP, a fork of it may wait for them for ever.
-    """
-
-    def __new__(cls, args: Any, *rest: Any, **options: Any) -> Any:
-        known = isinstance(args, list) and "from paretune.rewards.hosting import main" in str(args[2:3])
-        if known and options.get("env") is None and os.environ.get("OMP_NUM_THREADS") == "1":
-            return Forked(int(args[3]), json.loads(args[4]), int(args[5]))
-        return super().__new__(cls)
+    random.seed()
+    np.random.seed()

@@ -16,15 +16,19 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
+
+from tests.forked import Host, PopenOrFork, PopenOrHost, be_host, seed_again
 
 # No paretune among them: it reads the environment when it is imported.
 LIBRARIES = ("torch", "transformers", "diffusers", "peft", "scipy.stats", "matplotlib.pyplot", "jinja2",
@@ -83,12 +87,14 @@ class WarmProcess:
     """The process and the pipes to it."""
 
     def __init__(self) -> None:
-        code = "from tests.warm import serve\nserve()"
-        self.environment = dict(os.environ)
+        self._files, theirs = socket.socketpair()
+        code = f"from tests.warm import serve\nserve({theirs.fileno()})"
+        self.environment, self._lock = dict(os.environ), threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
         )  # fmt: skip
+        theirs.close()
         atexit.register(self._process.kill)
 
     def fits(self, environment: Mapping[str, str]) -> bool:
@@ -105,12 +111,21 @@ class WarmProcess:
         pid = self._ask({**asked, "folder": str(folder), "streams": str(streams)})
         return Begun(words, streams, pid, lambda: self._ask({"poll": pid}))
 
-    def _ask(self, question: dict[str, Any]) -> Any:
+    def host(self, handle: int, paths: list[str], parent: int) -> Host:
+        """Start the process of this process's rewards; see `forked`. It ends with the line, not with us."""
+        asked = {"paths": paths, "environment": dict(os.environ), "folder": os.getcwd()}
+        pid = self._ask(asked, [handle, 2])
+        return Host(pid, lambda: self._ask({"poll": pid}))
+
+    def _ask(self, question: dict[str, Any], files: Sequence[int] = ()) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        with self._lock:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+            if files:
+                socket.send_fds(self._files, [b"."], files)
+            return json.loads(self._process.stdout.readline())
 
 
 @cache
@@ -120,8 +135,19 @@ def warm_process() -> WarmProcess | None:
     return None if cold else WarmProcess()
 
 
-def serve() -> None:
-    """Load the libraries, then answer the lines of standard input until it ends."""
+class PopenOrWarm(PopenOrHost):
+    """See `PopenOrHost`: for the process of a test."""
+
+    @staticmethod
+    def start(handle: int, paths: list[str], parent: int) -> Host:
+        """A fork of the process that has loaded the libraries."""
+        warm = warm_process()
+        assert warm is not None
+        return warm.host(handle, paths, parent)
+
+
+def serve(files: int) -> None:
+    """Load the libraries, then answer the lines of standard input until it ends. files: where those come."""
     import warnings
     from importlib import import_module
 
@@ -133,21 +159,43 @@ def serve() -> None:
         for name, classes in CLASSES.items():
             for kind in classes:
                 getattr(loaded[name], kind)
-    answers, asking = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(0))
-    for line in asking:
-        asked = json.loads(line)
+    answers, asking, line = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(0)), socket.socket(fileno=files)
+    ended: dict[int, int] = {}
+    for text in asking:
+        asked = json.loads(text)
         if "poll" in asked:
-            pid, status = os.waitpid(asked["poll"], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
+            answer = ended.get(asked["poll"])
+            if answer is None and (status := os.waitpid(asked["poll"], os.WNOHANG))[0]:
+                answer = ended[asked["poll"]] = os.waitstatus_to_exitcode(status[1])
+        elif "paths" in asked:
+            answer = _fork_host(asked, socket.recv_fds(line, 1, 2)[1])
         else:
             answer = os.fork()
             if answer == 0:
-                _become(asked, [answers, asking])
+                _become(asked, [answers, asking, line])
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def _become(asked: dict[str, Any], pipes: list[IO[str]]) -> NoReturn:
+def _fork_host(asked: dict[str, Any], files: list[int]) -> int:
+    child = os.fork()
+    if child == 0:
+        _move(asked)
+        handle, err = files
+        be_host(handle, err, asked["paths"], parent=0)
+    for file in files:
+        os.close(file)
+    return child
+
+
+def _move(asked: dict[str, Any]) -> None:
+    """Be in the folder and the environment of the process that asks."""
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+
+
+def _become(asked: dict[str, Any], pipes: Sequence[IO[str] | socket.socket]) -> NoReturn:
     """Be `paretune WORDS` in this process, and end it."""
     os.setpgid(0, 0)
     for pipe in pipes:
@@ -157,16 +205,12 @@ def _become(asked: dict[str, Any], pipes: list[IO[str]]) -> NoReturn:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.dup2(file, stream)
         os.close(file)
-    os.chdir(asked["folder"])
-    os.environ.clear()
-    os.environ.update(asked["environment"])
+    _move(asked)
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = [path for path in paths if path and path not in sys.path]
     # A suite that runs in the background of a shell inherits Ctrl-C as ignored; a user's terminal does not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _seed_again()
-    from tests.forked import PopenOrFork
-
     subprocess.Popen = PopenOrFork  # type: ignore[misc]
     if not asked["drawn"]:
         _render_nothing()
@@ -186,10 +230,8 @@ def _become(asked: dict[str, Any], pipes: list[IO[str]]) -> NoReturn:
 
 
 def _seed_again() -> None:
-    """Forks would draw the same numbers. Workers are forks too, of what is loaded here."""
+    """Workers are forks too, of what is loaded here."""
     import multiprocessing
-
-    from tests.forked import seed_again
 
     seed_again()
     forks = multiprocessing.get_context("fork")

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.conftest import tiny_recipe
+from tests.warm import PopenOrWarm, warm_process
 
 from .browsing import CHROMIUM
 from .commands import call
+
+
+@pytest.fixture(autouse=True)
+def _warm_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run in the process of a test starts the process of its rewards anew, without loading torch."""
+    warm = warm_process()
+    if warm is not None and warm.fits(os.environ):
+        started = SimpleNamespace(**{**vars(subprocess), "Popen": PopenOrWarm})
+        monkeypatch.setattr("paretune.rewards.process.subprocess", started)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from paretune.commands.mirror import INDEX
 
-from .commands import call, command
+from .commands import begin, call
 from .test_ray import FINAL
 
 pytestmark = pytest.mark.slow
@@ -31,15 +30,14 @@ def test_a_run_goes_on_from_its_copy_alone(recipe: Path, whole: Path, tmp_path: 
     first, second, copy = (tmp_path / name for name in ("first", "second", "copy"))
     words = ["run", recipe, "--quiet", "--mirror", f"file://{copy}"]
     done_there = "round-1/experts/red/manifest.json"
-    with subprocess.Popen(command(*words, "--out", first), stderr=subprocess.PIPE, text=True) as process:
-        end = time.monotonic() + 300
-        while process.poll() is None and time.monotonic() < end:
-            if (copy / INDEX).exists() and done_there in json.loads((copy / INDEX).read_text()):
-                break
-            time.sleep(0.01)
-        process.kill()
-        _, told = process.communicate()
-    assert process.returncode == -signal.SIGKILL, told
+    process, end = begin(*words, "--out", first), time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < end:
+        if (copy / INDEX).exists() and done_there in json.loads((copy / INDEX).read_text()):
+            break
+        time.sleep(0.01)
+    process.kill()
+    killed = process.wait(timeout=10)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (copy / FINAL).exists()
     first.rename(tmp_path / "gone")
     trained = (copy / done_there).read_bytes()

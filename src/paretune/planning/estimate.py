@@ -91,13 +91,12 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
 def held_bytes(config: RunConfig, parameters: float, blocks: int) -> float:
     """Bytes of the transformer on one device, with what training holds of its weights beside them.
 
-    Of a base that is divided, a device holds its part, and two gathered blocks at a time: the one that
-    computes and the next. Where all weights are trained it holds for each the gradient, two moments, and the
-    copies that draw samples, are averaged, and are the anchor. Adapters are small and not counted.
+    Where all weights are trained a device holds for each the gradient, two moments, and the copies that draw
+    samples, are averaged, and are the anchor. Adapters are small and not counted.
     """
     base = parameters * (1 if is_quantized(config.model) else config.model.bytes_each)
     if config.executor.shard == "full":
-        return base / config.executor.devices_per_expert + 2 * base / blocks
+        return _divided(config, base, blocks)
     if config.lora is not None:
         return base
     kls = [config.objective.kl if r.kl is None else r.kl for r in config.rewards.values()]
@@ -105,6 +104,13 @@ def held_bytes(config: RunConfig, parameters: float, blocks: int) -> float:
     looks = max(kls) > 0 or find_objective(settings.name).anchored(read_objective(settings))
     copies = 4 + (config.train.ema_decay > 0) + (looks and config.objective.anchor != "average")
     return base * (1 + copies)
+
+
+def _divided(config: RunConfig, size: float, blocks: int) -> float:
+    """What a device holds of divided blocks: its part, and two gathered blocks, the one that computes and the
+    next.
+    """
+    return size / config.executor.devices_per_expert + 2 * size / blocks
 
 
 class Passes(NamedTuple):
@@ -161,8 +167,7 @@ def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimat
     working = cost.working
     if working is None:  # a model whose sizes inside are not known
         working = config.train.micro_batch * cost.tokens * 2e5 * bytes_each
-    shared = _not_here(config, cost)
-    memory = (cost.parameters - shared + cost.others) * bytes_each + working + PROCESS[device]
+    memory = (_parameters_here(config, cost) + cost.others) * bytes_each + working + PROCESS[device]
     forward = 2 * cost.parameters * cost.tokens
     rate = SUSTAINED_TFLOPS[device] * 1e12
     looks = 4 * cost.train if config.reduce.method == DISTIL else 0.0  # student and expert on each sample
@@ -175,14 +180,13 @@ def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimat
     return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.description)
 
 
-def _not_here(config: RunConfig, cost: Cost) -> float:
-    """Parameters of a divided base that a device does not hold: see `held_bytes`. What is beside blocks is
-    whole on each.
-    """
+def _parameters_here(config: RunConfig, cost: Cost) -> float:
+    """Parameters that a device holds. What is beside the blocks of a divided base is whole on each."""
+    assert cost.parameters is not None
     if config.executor.shard != "full" or not cost.blocks:
-        return 0.0
-    here = cost.in_blocks / config.executor.devices_per_expert + 2 * cost.in_blocks / cost.blocks
-    return max(0.0, cost.in_blocks - here)
+        return cost.parameters
+    inside = min(cost.in_blocks, _divided(config, cost.in_blocks, cost.blocks))
+    return cost.parameters - cost.in_blocks + inside
 
 
 def _token_hours(config: RunConfig, draw: float, train: float, seconds: float) -> dict[str, float]:
