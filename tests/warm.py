@@ -14,19 +14,20 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from tests.forked import Host, PopenOrFork, PopenOrHost, be_host, seed_again
 
@@ -84,17 +85,23 @@ class Begun:
 
 
 class WarmProcess:
-    """The process and the pipes to it."""
+    """The process, and the socket at which it listens.
+
+    Every question has a connection of its own, so that threads of a test and processes that it forks may ask.
+    """
 
     def __init__(self) -> None:
-        self._files, theirs = socket.socketpair()
-        code = f"from tests.warm import serve\nserve({theirs.fileno()})"
-        self.environment, self._lock = dict(os.environ), threading.Lock()
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
-        )  # fmt: skip
-        theirs.close()
+        folder = Path(tempfile.mkdtemp())
+        self._address, self.environment = str(folder / "socket"), dict(os.environ)
+        with socket.socket(socket.AF_UNIX) as door:
+            door.bind(self._address)
+            door.listen(64)
+            code = f"from tests.warm import serve\nserve({door.fileno()})"
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, pass_fds=[door.fileno()],
+            )  # fmt: skip
+        atexit.register(shutil.rmtree, folder)
         atexit.register(self._process.kill)
 
     def fits(self, environment: Mapping[str, str]) -> bool:
@@ -118,14 +125,13 @@ class WarmProcess:
         return Host(pid, lambda: self._ask({"poll": pid}))
 
     def _ask(self, question: dict[str, Any], files: Sequence[int] = ()) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with self._lock:
-            self._process.stdin.write(json.dumps(question) + "\n")
-            self._process.stdin.flush()
-            if files:
-                socket.send_fds(self._files, [b"."], files)
-            return json.loads(self._process.stdout.readline())
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(self._address)
+            text = json.dumps(question).encode()
+            sent = socket.send_fds(line, [text], files)
+            line.sendall(text[sent:])
+            line.shutdown(socket.SHUT_WR)
+            return json.loads(b"".join(iter(lambda: line.recv(1 << 16), b"")))
 
 
 @cache
@@ -146,8 +152,8 @@ class PopenOrWarm(PopenOrHost):
         return warm.host(handle, paths, parent)
 
 
-def serve(files: int) -> None:
-    """Load the libraries, then answer the lines of standard input until it ends. files: where those come."""
+def serve(door: int) -> None:
+    """Load the libraries, then answer whoever connects until standard input ends. door: it listens there."""
     import warnings
     from importlib import import_module
 
@@ -159,22 +165,24 @@ def serve(files: int) -> None:
         for name, classes in CLASSES.items():
             for kind in classes:
                 getattr(loaded[name], kind)
-    answers, asking, line = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(0)), socket.socket(fileno=files)
+    listening, asking = socket.socket(fileno=door), os.dup(0)
     ended: dict[int, int] = {}
-    for text in asking:
-        asked = json.loads(text)
+    while asking not in select.select([listening, asking], [], [])[0]:
+        line, _ = listening.accept()
+        first, files, _, _ = socket.recv_fds(line, 1 << 16, 2)
+        asked = json.loads(first + b"".join(iter(lambda: line.recv(1 << 16), b"")))  # noqa: B023
         if "poll" in asked:
             answer = ended.get(asked["poll"])
             if answer is None and (status := os.waitpid(asked["poll"], os.WNOHANG))[0]:
                 answer = ended[asked["poll"]] = os.waitstatus_to_exitcode(status[1])
         elif "paths" in asked:
-            answer = _fork_host(asked, socket.recv_fds(line, 1, 2)[1])
+            answer = _fork_host(asked, files)
         else:
             answer = os.fork()
             if answer == 0:
-                _become(asked, [answers, asking, line])
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+                _become(asked, [listening.fileno(), line.fileno(), asking])
+        with line, suppress(OSError):  # who asked may have been killed
+            line.sendall(json.dumps(answer).encode())
 
 
 def _fork_host(asked: dict[str, Any], files: list[int]) -> int:
@@ -195,11 +203,11 @@ def _move(asked: dict[str, Any]) -> None:
     os.environ.update(asked["environment"])
 
 
-def _become(asked: dict[str, Any], pipes: Sequence[IO[str] | socket.socket]) -> NoReturn:
+def _become(asked: dict[str, Any], files: Sequence[int]) -> NoReturn:
     """Be `paretune WORDS` in this process, and end it."""
     os.setpgid(0, 0)
-    for pipe in pipes:
-        os.close(pipe.fileno())
+    for file in files:
+        os.close(file)
     out, err = (os.path.join(asked["streams"], name) for name in ("out", "err"))
     for stream, path in ((0, os.devnull), (1, out), (2, err)):
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
