@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,12 @@ def red(images, prompts):
 def dark(images, prompts):
     return (1 - images.flatten(1).mean(1)).tolist()
 '''
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded and collected by now stays: no search for garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ command as a user does, and renders all.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import select
@@ -165,6 +166,8 @@ def serve(door: int) -> None:
         for name, classes in CLASSES.items():
             for kind in classes:
                 getattr(loaded[name], kind)
+    gc.collect()
+    gc.freeze()  # no fork looks for garbage among what is loaded here
     listening, asking = socket.socket(fileno=door), os.dup(0)
     ended: dict[int, int] = {}
     while asking not in select.select([listening, asking], [], [])[0]:

@@ -43,6 +43,7 @@ def main(handle: int, parent: int) -> None:
             _leave()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     line, host = Connection(handle), Host()
+    gc.freeze()  # else every reward that is dropped has torch's own objects looked through
     line.send_bytes(b"ready")
     while True:
         try:
