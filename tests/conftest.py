@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from .blank import render_nothing
 from .families import write_picture
 from .pipelines import make_flux, make_hunyuan, make_sd3
 
@@ -65,6 +66,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PARETUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are built, but not rendered, which takes seconds for a page."""
+    render_nothing(monkeypatch.setattr)
 
 
 def tiny_recipe(

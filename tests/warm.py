@@ -30,6 +30,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from tests.blank import render_nothing
 from tests.forked import Host, PopenOrFork, PopenOrHost, be_host, seed_again
 
 # No paretune among them: it reads the environment when it is imported.
@@ -224,7 +225,7 @@ def _become(asked: dict[str, Any], files: Sequence[int]) -> NoReturn:
     _seed_again()
     subprocess.Popen = PopenOrFork  # type: ignore[misc]
     if not asked["drawn"]:
-        _render_nothing()
+        render_nothing()
     sys.argv = ["-c", *asked["words"]]
     code = 0
     try:
@@ -247,20 +248,6 @@ def _seed_again() -> None:
     seed_again()
     forks = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda method=None: forks  # type: ignore[assignment,misc]
-
-
-def _render_nothing() -> None:
-    """Let figures be built, but write blank ones."""
-    from matplotlib.figure import Figure
-    from PIL import Image
-
-    def savefig(figure: Figure, file: Any, format: str, **_: object) -> None:
-        if format == "png":
-            Image.new("RGB", (1, 1)).save(file, "png")
-        else:
-            file.write('<svg viewBox="0 0 1 1"></svg>')
-
-    Figure.savefig = savefig  # type: ignore[assignment,method-assign]
 
 
 def _leave(code: int) -> NoReturn:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import typer
 
 from paretune.cli import app as cli
+from tests.integration.commands import call as start
 
 GROUP: Any = typer.main.get_command(cli.app)
 COMMANDS: dict[str, Any] = GROUP.commands
@@ -161,10 +161,7 @@ def test_completion_names_commands_options_and_recipes() -> None:
             "_PARETUNE_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(words),
             "COMP_CWORD": str(len(words) - 1),
         }  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", "paretune"], env={**os.environ, **asked}, capture_output=True, text=True
-        )
-        return done.stdout.split()
+        return start(environment={**os.environ, **asked}).stdout.split()
 
     assert "plan" in complete("paretune", "pl")
     assert "--measure" in complete("paretune", "plan", "--me")

@@ -93,6 +93,7 @@ def test_a_run_notes_reliability_and_no_failure_stops_it(tmp_path: Path) -> None
     assert notice["notice"].startswith(begin)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_page_has_reliability_and_cost_where_the_run_noted_them(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     assert "ms a sample" not in write_report(run).read_text()  # a run of an earlier version

@@ -321,6 +321,7 @@ def test_damaged_files_and_empty_folders_are_refused_with_their_name(tmp_path: P
         read_run(tmp_path)
 
 
+@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.parametrize(("rewards", "pairs"), [(THREE[:2], 1), (FIVE, 10)])
 def test_two_and_five_rewards(tmp_path: Path, rewards: tuple[str, ...], pairs: int) -> None:
     write_run(tmp_path, rewards, rounds=1, size=400, training=False)

@@ -131,6 +131,7 @@ def test_a_wrong_recipe_is_refused_before_anything_is_drawn(tiny_sd3: Path, tmp_
         check_rewards(config, lambda _: pytest.fail("drawn"))
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_page_has_the_card_of_the_bases_samples(tmp_path: Path) -> None:
     page = write_report(write_run(tmp_path / "run")).read_text()
     assert '<section id="rewards"><h2>Reward card</h2>' in page
