@@ -31,7 +31,7 @@ def main() -> None:
     words = [args.recipe, *(word for one in sets for word in ("--set", one))]
     paretune = [sys.executable, "-m", "paretune"]
     done = subprocess.run(
-        [*paretune, "plan", *words, "--measure", "--json"], check=True, capture_output=True, text=True
+        [*paretune, "plan", *words, "--measure", "--json"], check=True, stdout=subprocess.PIPE, text=True
     )
     plan, peak = json.loads(done.stdout), 0
     with tempfile.TemporaryDirectory() as folder:

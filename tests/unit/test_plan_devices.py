@@ -53,6 +53,15 @@ def test_a_local_folder_is_planned_for_the_cpu_of_this_machine(tmp_path: Path) -
     assert (device.kind, device.here) == ("cpu", True)
 
 
+def test_a_model_that_is_not_fetched_yet_is_planned_for_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARETUNE_CACHE", str(tmp_path))
+    device = planned_device(_config("smollm2"))
+    assert device.here
+    assert device.kind == "cpu"
+
+
 def test_with_a_gpu_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA Something")

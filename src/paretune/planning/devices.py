@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..config import RunConfig
+from ..foreign.fetched import FETCHED
 from ..models.detect import check_model
 
 
@@ -21,11 +22,15 @@ class PlannedDevice:
 
 
 def planned_device(config: RunConfig) -> PlannedDevice:
-    """By `executor.device`. A hub model, or a recipe that asks for a GPU, is planned for one in any case."""
+    """By `executor.device`. A hub model, or a recipe that asks for a GPU, is planned for one in any case.
+
+    Models that `paretune fetch` brings are small: this machine's own device trains them.
+    """
     wanted, gpu = config.executor.device, torch.cuda.is_available()
+    path = config.model.path
     if wanted != "cpu" and gpu:
         return PlannedDevice("cuda", torch.cuda.get_device_name(0), True)
-    if wanted == "cuda" or (wanted == "auto" and check_model(config.model.path) is None):
+    if wanted == "cuda" or (wanted == "auto" and path not in FETCHED and check_model(path) is None):
         return PlannedDevice("cuda", "a GPU like an H100; this machine has none", False)
     return PlannedDevice("cpu", f"this machine's CPU, of {os.cpu_count()} cores", True)
 
