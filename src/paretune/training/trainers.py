@@ -70,7 +70,7 @@ def check_objective(config: RunConfig) -> None:
     leans = "mapreduce" in config.methods and any(map(config.lean, config.rewards))
     if leans and (objective.one_reward or not objective.draws):
         raise ParetuneError(
-            f"map.lean: objective {name} trains on one reward, so no expert can lean on others: leave it out"
+            f"map.lean: objective {name} trains on one reward, so no expert can lean on others: set it to 0"
         )
     check_with_recipe(config)
     for reward in config.rewards:
