@@ -20,6 +20,7 @@ from tests.language import language_recipe
 FINAL = Path("final") / WEIGHTS
 
 
+@pytest.mark.slow
 def test_leaning_experts_and_chosen_steps_survive_a_stop_in_every_stage(
     tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

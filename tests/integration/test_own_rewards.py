@@ -98,6 +98,7 @@ dark = red
 """
 
 
+@pytest.mark.slow
 def test_what_a_reward_does_to_its_process_changes_no_bit(tiny_sd3: Path, tmp_path: Path) -> None:
     for name, code in (("quiet", QUIET), ("loud", LOUD)):
         recipe = _recipe(tmp_path / name, tiny_sd3, code)

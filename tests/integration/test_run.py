@@ -127,7 +127,13 @@ IN_EVALUATION = (
 )
 
 
-@pytest.mark.parametrize("patch", [IN_REDUCE, IN_EVALUATION], ids=["reduce", "evaluation"])
+@pytest.mark.parametrize(
+    "patch",
+    [
+        pytest.param(IN_REDUCE, id="reduce"),
+        pytest.param(IN_EVALUATION, id="evaluation", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_later_then_resumed_is_bit_identical(
     recipe: Path, whole: Path, tmp_path: Path, patch: str
 ) -> None:

@@ -28,6 +28,7 @@ from tests.conftest import tiny_recipe
 from .test_run import IN_REDUCE, _run
 
 
+@pytest.mark.slow
 def test_a_search_by_validation_prompts_survives_a_kill(tiny_sd3: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe(
         tmp_path, tiny_sd3, methods=["mapreduce"], train={"epochs": 1}, evaluate={"prompts": 1},
