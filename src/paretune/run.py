@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,13 @@ def run(
         with executor:
             fingerprint, subjects = environment["model_fingerprint"], subjects_of(config, plan)
             stages = Stages(config, plan, subjects, out, fingerprint, executor, report, clock)
-            for method in plan.methods:
-                stages.map_and_reduce(method)
+            for baselines, methods in groupby(plan.methods, _is_short_baseline):
+                group = list(methods)
+                together = baselines and len(group) > 1
+                if together:
+                    stages.map_side_by_side(group)
+                for method in group:
+                    stages.map_and_reduce(method, trained=together)
             stages.write_final_adapter()
             stages.train_tokens()
             stages.evaluate()
@@ -117,6 +123,11 @@ def run(
 PHASES = {"mapreduce": "map", "rewarded_soup": "soup"}
 
 
+def _is_short_baseline(method: MethodPlan) -> bool:
+    """Whether a baseline trains in one round, so that it may train beside others."""
+    return method.name != "mapreduce" and len(method.rounds) == 1
+
+
 @dataclass(frozen=True)
 class Stages:
     """The stages of one run. Each skips what is finished already.
@@ -134,14 +145,23 @@ class Stages:
     report: Report
     clock: Clock
 
-    def map_and_reduce(self, method: MethodPlan) -> None:
+    def map_side_by_side(self, methods: Sequence[MethodPlan]) -> None:
+        """Train what several baselines need together, the long tasks first, so that no worker has to wait."""
+        self.measure_base()
+        tasks = [task for method in methods for task in method.rounds[0].tasks]
+        self.report({"stage": "map", "method": " and ".join(m.name for m in methods), "round": 1})
+        with self.clock.phase("baselines"):
+            self.map(sorted(tasks, key=lambda task: -task.epochs * task.width))
+
+    def map_and_reduce(self, method: MethodPlan, trained: bool = False) -> None:
         """Carry out the rounds of one method: train the experts of a round, then average them."""
         self.measure_base()
         merged: Path | None = None
         for round_ in method.rounds:
-            self.report({"stage": "map", "method": method.name, "round": round_.number})
-            with self.clock.phase(PHASES.get(method.name, method.name)):
-                self.map(round_.tasks)
+            if not trained:
+                self.report({"stage": "map", "method": method.name, "round": round_.number})
+                with self.clock.phase(PHASES.get(method.name, method.name)):
+                    self.map(round_.tasks)
             with self.clock.phase("reduce"):
                 self.distil(round_)
                 if self.config.lora is None:

@@ -280,6 +280,8 @@ def test_the_baselines_run_without_mapreduce(recipe: Path, tmp_path: Path) -> No
     summary = json.loads((out / "summary.json").read_text())
     assert list(summary["methods"]) == ["base", *BASELINES]
     assert set(summary["budget"].values()) == {0, 48}
+    assert {"baselines", "sequential"} < set(summary["timing"])  # those of one round train side by side
+    assert not {"morl_d", "morl_dr"} & set(summary["timing"])
     assert summary["rounds"] == []
     assert (out / "report.html").exists()
     # Sequential goes on with one adapter: its second merged folder is the second expert, whole.
