@@ -82,7 +82,8 @@ def main() -> None:
                       for q in (1.0, None)]  # fmt: skip
             kept[name] = masked[0]
             rules["dare"][name] = args.density
-            rules["least squares"][name] = float(masked[0].norm() / masked[1].norm().clamp(min=1e-12))
+            plain, scaled = (float(one.norm()) for one in masked)  # both 0 where no kept entry has a change
+            rules["least squares"][name] = plain / scaled if scaled else 1.0
             c = deltas[name].dense() * sets[0][name].mean(0)
             for eta in ETAS:
                 rules[f"analytic, eta {eta:g}"][name] = analytic_q(c, 1 - args.density, eta)
