@@ -192,7 +192,7 @@ def test_a_recipe_keeps_its_steps_when_it_is_written_and_read() -> None:
 
 def test_the_report_says_what_is_folded() -> None:
     assert described(config_of()) == []
-    assert described(config_of(step=2)) == ["MapReduce folds the average of its experts 2 times."]
+    assert described(config_of(step=2)) == ["MapReduce folds 2 times the average of its experts."]
     told = described(config_of(step=[1, 2], momentum=0.5))[0]
     assert "the best of 1, 2 times" in told
     assert "momentum 0.5" in told

@@ -98,13 +98,12 @@ def _stepping(config: RunConfig) -> str:
     rule = config.reduce
     if "mapreduce" not in config.methods or (rule.step == 1 and not rule.momentum):
         return ""
+    momentum = f", with the momentum {rule.momentum:g} over the rounds" if rule.momentum else ""
     if isinstance(rule.step, tuple):
         tried = ", ".join(f"{step:g}" for step in rule.step)
         step = (
             f"the best of {tried} times, chosen each round by the hypervolume on {rule.prompts} training "
             "prompts a reward, whose samples stand in its budget"
         )
-    else:
-        step = f"{rule.step:g} times"
-    momentum = f", with the momentum {rule.momentum:g} over the rounds" if rule.momentum else ""
-    return f"MapReduce folds the average of its experts {step}{momentum}."
+        return f"MapReduce folds the average of its experts {step}{momentum}."
+    return f"MapReduce folds {rule.step:g} times the average of its experts{momentum}."

@@ -20,17 +20,24 @@ def warnings(run: Run) -> list[str]:
 
 
 def _apart(run: Run) -> list[str]:
-    """Models whose reward got better than the base's while its judge got worse, beyond two errors both."""
-    judges, told = run.summary["judges"], []
-    for method in run.summary["methods"]:
-        if method == "base":
-            continue
-        for reward, judge in judges.items():
-            pair = changes(run.summary, run.evaluation, method, [reward, judge])
-            if [change.verdict for change in pair] == ["better", "worse"]:
-                label = method_look(method, run.rewards).label
-                told.append(
-                    f"Sign of hacking: {label}: {reward} got better ({signed(pair[0].absolute)}) and its "
-                    f"judge {judge} worse ({signed(pair[1].absolute)})."
-                )
+    """A line for each reward that got better than the base's as its judge got worse, beyond two errors."""
+    told: list[str] = []
+    for reward, judge in run.summary["judges"].items():
+        first, others = "", list[str]()
+        for method in run.summary["methods"]:
+            if method == "base":
+                continue
+            better, worse = changes(run.summary, run.evaluation, method, [reward, judge])
+            if (better.verdict, worse.verdict) != ("better", "worse"):
+                continue
+            label = method_look(method, run.rewards).label
+            if first:
+                others.append(label)
+                continue
+            first = (
+                f"Sign of hacking: {label}: {reward} got better ({signed(better.absolute)}) and its "
+                f"judge {judge} worse ({signed(worse.absolute)})"
+            )
+        if first:
+            told.append(first + (f"; the same in: {', '.join(others)}." if others else "."))
     return told
