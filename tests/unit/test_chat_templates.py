@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from paretune.config import ModelConfig
+from paretune.foreign import chat
 from paretune.foreign.chat import render_chats
 from paretune.models.causal_lm.policy import CausalLMPolicy
 from paretune.recipes import load_config
@@ -153,6 +155,33 @@ def test_a_template_without_end_is_one_line(template: str) -> None:
         render_chats(tokenizer, [USER], "model m", seconds=1.0)
     assert "\n" not in str(told.value)
     assert time.monotonic() - start < 8
+
+
+def test_a_text_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that holds a model is slow to fork: 1,076 forks took half of a benchmark's time."""
+    forks, fork = [0], os.fork
+
+    def counted() -> int:
+        forks[0] += 1
+        return fork()
+
+    monkeypatch.setattr(os, "fork", counted)
+    tokenizer = with_start(make_tokenizer(words=(*WORDS, "<s>", "<eot>")))
+    soap = [{"role": "user", "content": "soap"}]
+    fix_text, soap_text = "<s> fix please", "<s> soap please"
+    assert render_chats(tokenizer, [USER, soap, USER], "m") == [fix_text, soap_text, fix_text]
+    assert render_chats(tokenizer, [soap, USER], "m") == [soap_text, fix_text]
+    assert forks[0] == 1
+    asks = "{% if add_generation_prompt %}:{% endif %}"
+    tokenizer.chat_template = "{{ bos_token }}{{ messages[0].content }}" + asks
+    assert render_chats(tokenizer, [USER], "m") == ["<s>fix"]
+    assert render_chats(tokenizer, [USER], "m", prompt=True) == ["<s>fix:"]
+    tokenizer.bos_token = "<eot>"
+    assert render_chats(tokenizer, [USER], "m") == ["<eot>fix"]
+    assert forks[0] == 4
+    monkeypatch.setattr(chat, "KEPT", 9)
+    assert render_chats(tokenizer, [USER, soap], "m") == ["<eot>fix", "<eot>soap"]
+    assert list(chat._kept[tokenizer].values()) == ["<eot>soap"]  # the earlier texts made room
 
 
 def test_a_broken_template_of_a_model_is_one_line(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 transformers runs templates in a sandbox that has no access to the system, but a template may still loop
 forever or write gigabytes. Here a child process renders them within limits of time, memory and length. On a
 system without fork they are rendered in this process.
+
+To fork a process that holds a model takes tens of milliseconds, and the same prompts are asked for again and
+again, so each text is kept for the life of the process.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ..types import ParetuneError
 
@@ -25,7 +29,11 @@ EACH = 0.02
 MEMORY = 1 << 30  # bytes that rendering may take in addition to what the process has
 LENGTH = 10_000_000  # characters of one rendered conversation
 MOST = 200  # characters that are shown of a template's error
+KEPT = 2_000_000  # characters of rendered texts that are kept for one tokenizer
 Turns = list[dict[str, str]]
+Key = tuple[str, bool, str]
+
+_kept: WeakKeyDictionary[Any, dict[Key, str]] = WeakKeyDictionary()
 
 
 def render_chats(
@@ -46,6 +54,21 @@ def render_chats(
     Raises:
         ParetuneError: the template fails or does not end.
     """
+    kept = _kept.setdefault(tokenizer, {})
+    program = f"{tokenizer.chat_template} {tokenizer.special_tokens_map}"
+    keys = [(program, prompt, json.dumps(turns)) for turns in chats]
+    new = {key: turns for key, turns in zip(keys, chats, strict=True) if key not in kept}
+    texts = {key: kept[key] for key in keys if key in kept}
+    texts |= dict(zip(new, _texts(tokenizer, list(new.values()), what, prompt, seconds), strict=True))
+    if sum(map(len, kept.values())) + sum(len(texts[key]) for key in new) > KEPT:
+        kept.clear()
+    kept |= {key: texts[key] for key in new}
+    return [texts[key] for key in keys]
+
+
+def _texts(tokenizer: Any, chats: Sequence[Turns], what: str, prompt: bool, seconds: float) -> list[str]:
+    """Render conversations in a child process; see `render_chats`."""
+
     def render() -> list[str]:
         return [
             tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)

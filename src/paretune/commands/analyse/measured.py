@@ -83,6 +83,7 @@ def measure(lists: Sequence[AnswerList], model: Side, reference: Side, shown: in
         shown: of how many pairs every token's credit is kept.
     """
     group, policy = groups_of(lists), model.policy
+    policy.render([record.prompt.text for record in lists])  # all at once; each text is kept
     ends = [[tokens_of(policy, r, r.answers[i]) for r in lists] for i in (0, -1)]
     unseen, unseen_group = _unseen(lists, group, reference, policy)
     every = [*ends[0], *ends[1], *unseen]

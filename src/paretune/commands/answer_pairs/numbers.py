@@ -30,6 +30,7 @@ AT_ONCE = 16  # answers whose distributions over all words are held at a time
 
 def _answers(policy: CausalLMPolicy, texts: Sequence[str], records: Sequence[Record]) -> list[Given]:
     """The tokens of every answer of every record, in order. texts: the prompts of the records."""
+    policy.render(texts)  # all at once; each text is kept
     return [
         given_answer(policy, text, [answer["text"]], answer["ends"])
         for text, record in zip(texts, records, strict=True)
@@ -112,6 +113,7 @@ def add_step_weights(
     policy: CausalLMPolicy, texts: Sequence[str], records: Sequence[Record], mark: str
 ) -> None:
     """Write the steps of every answer and how like each is to the same step of the best answer."""
+    policy.render(texts)  # all at once; each text is kept
     for text, record in zip(texts, records, strict=True):
         split = [split_steps(answer["text"], mark) for answer in record["answers"]]
         given = [

@@ -38,20 +38,21 @@ class Perplexity:
     @torch.no_grad()
     def score(self, samples: Sequence[str], prompts: Sequence[Prompt]) -> torch.Tensor:
         """[B]. One answer at a time: the result of one does not depend on the padding of others."""
-        return torch.tensor([self._one(a, p) for a, p in zip(samples, prompts, strict=True)])
+        asked = self._asked(prompts)
+        return torch.tensor([self._one(a, text) for a, text in zip(samples, asked, strict=True)])
 
-    def _one(self, answer: str, prompt: Prompt) -> float:
-        before = self._ids(self._asked(prompt)) or [self._tokenizer.eos_token_id]
+    def _one(self, answer: str, asked: str) -> float:
+        before = self._ids(asked) or [self._tokenizer.eos_token_id]
         own = self._ids(answer)[: self._longest - 1] or [self._tokenizer.eos_token_id]
         ids = torch.tensor([[*before, *own][-self._longest :]], device=self._model.device)
         logits = self._model(input_ids=ids).logits[0, -len(own) - 1 : -1].float()
         told = logits.log_softmax(-1).gather(1, ids[0, -len(own) :, None])
         return float(torch.exp(-told.mean()))
 
-    def _asked(self, prompt: Prompt) -> str:
+    def _asked(self, prompts: Sequence[Prompt]) -> list[str]:
         if not self._tokenizer.chat_template:
-            return prompt.text
-        return render_chats(self._tokenizer, [turns_of(prompt.text)], self._what, prompt=True)[0]
+            return [prompt.text for prompt in prompts]
+        return render_chats(self._tokenizer, [turns_of(p.text) for p in prompts], self._what, prompt=True)
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
