@@ -72,6 +72,7 @@ DIMENSIONS = {  # feedback, level, constraint of TRL's; the others carry their o
     "orpo": ("pair", "sentence", "reference-free"), "kto": ("point", "sentence", "divergence"),
 }  # fmt: skip
 LOSSES = (*list_losses(), *OF_TRL)
+OWN = ("map.lean=0", "train.lr_scheduler=linear")  # a pair speaks of one reward; the rate of a short training
 SHORT: dict[str, Any] = {  # of --short
     "epochs": 1, "prompts": 4, "count": 3, "betas": [0.5, 2.0], "rates": [1.0], "shares": [0.25, 1.0],
     "limit": 24,
@@ -94,7 +95,7 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.args, self.folder, self.recipe = args, folder, find_recipe(args.recipe)
-        self.config = load_config(self.recipe, args.sets)
+        self.config = load_config(self.recipe, [*OWN, *args.sets])
         self.reward = args.reward or next(iter(self.config.rewards))
         others = [name for name in self.config.rewards if name != self.reward]
         self.sets = {"in": self.reward, "out": others[0] if others else self.reward}
@@ -115,7 +116,7 @@ class Bench:
             f"train.updates_per_epoch={self.args.updates}", f"train.epochs={self.args.epochs}",
         ]  # fmt: skip
         told = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-        return load_config(self.recipe, [*self.args.sets, *plain, *told])
+        return load_config(self.recipe, [*OWN, *self.args.sets, *plain, *told])
 
     def records_of(self, loss: str) -> Path:
         """The data set with what a loss reads besides, which is made once."""
