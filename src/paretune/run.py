@@ -81,7 +81,7 @@ def run(
     check_trackers(config.trackers)
     plan = counted(config, build_plan(config), set_sizes(config))
     executor = open_executor(config, usual=len(config.rewards))
-    claim(config, plan, out, resume)
+    of_rewards = claim(config, plan, out, resume)
     reward_process().kill()  # it checked the rewards in `claim`; each worker starts one for itself
     with lock(out) as held, tracked(config, out) as tracking:
         report = tracking.watching(held.watching(report))
@@ -89,7 +89,7 @@ def run(
         seal.begin(out, Path(base), verify)
         environment = describe(config, base, executor.device)
         write_json(out / "environment.json", environment)
-        for notice in notices(config):
+        for notice in [*notices(config), *of_rewards]:
             report({"notice": notice})
 
         clock = Clock(out)

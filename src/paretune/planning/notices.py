@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from ..config import RunConfig
 from ..foreign import gguf
 from .long_prompts import cut_notices, pair_files
 
 SCORED = 64  # samples that a reward scores in one call
+UNEVEN = 5.0  # times as wide a range as another reward's, from which the wide one decides nearly alone
 
 
 def notices(config: RunConfig, hub: bool = True) -> list[str]:
@@ -27,6 +31,30 @@ def tie_notices(config: RunConfig, hub: bool = True) -> list[str]:
         if ties:
             lines.append(f"{spec}: {ties:,} of {len(records):,} lists tie and are left out")
     return lines
+
+
+def uneven_notices(config: RunConfig, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
+    """A line where rewards of very different ranges are summed before their groups are normalised.
+
+    ranges: the least and the greatest value of each reward. One without a bound cannot be compared.
+    """
+    leans = "mapreduce" in config.methods and any(map(config.lean, config.rewards))
+    sums = [name for name, does in (("morl_dr", "morl_dr" in config.methods), ("map.lean", leans)) if does]
+    if config.objective.joint != "sum_then_normalise" or not sums:
+        return []
+    spans = {
+        name: (ranges[name][1] - ranges[name][0]) * reward.weight
+        for name, reward in config.rewards.items() if reward.normalise == "none" and reward.weight > 0
+    }  # fmt: skip
+    spans = {name: span for name, span in spans.items() if math.isfinite(span)}
+    if not spans or max(spans.values()) <= UNEVEN * min(spans.values()):
+        return []
+    wide, narrow = max(spans, key=spans.__getitem__), min(spans, key=spans.__getitem__)
+    return [
+        f"{' and '.join(sums)} {'sum' if len(sums) > 1 else 'sums'} the rewards, and {wide} spans "
+        f"{spans[wide]:g} where {narrow} spans {spans[narrow]:g}, so that {wide} decides nearly alone: "
+        "objective.joint: normalise_then_sum gives each the same say"
+    ]
 
 
 def _overlap(config: RunConfig) -> list[str]:

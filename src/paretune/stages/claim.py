@@ -33,10 +33,10 @@ LOCK = ".lock"
 LOOKS = 3  # how often a lock that is taken is tried again
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig) -> list[str]:
     """Check everything that can be checked before work begins: model, objective, prompts, rewards, judges.
 
-    Raises ParetuneError for the first fault.
+    Returns what a user should know of the rewards, in lines. Raises ParetuneError for the first fault.
     """
     PATIENCE.set(config.executor.reward_timeout)
     find_executor(config.executor.kind)
@@ -46,10 +46,11 @@ def check(config: RunConfig) -> None:
     check_whole(config)
     check_together(config)
     check_weighted(config)
-    check_prompts(config)
+    told = check_prompts(config)
     check_experts(config)
     if medium_of(config.model).name == "texts":
         check_even(config, set_sizes(config))
+    return told
 
 
 def missing_files(config: RunConfig) -> list[str]:
@@ -64,7 +65,7 @@ def missing_files(config: RunConfig) -> list[str]:
     return list(dict.fromkeys(str(file) for file in named if file is not None and not file.is_file()))
 
 
-def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> None:
+def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> list[str]:
     """Begin a run in `out`, or make sure that the run there was begun with the same recipe.
 
     Args:
@@ -72,6 +73,9 @@ def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> None:
         plan: its plan, which is written as plan.json.
         out: the folder of the run.
         resume: whether `out` may hold a run, which is then continued.
+
+    Returns:
+        The lines of `check`.
 
     Raises:
         ParetuneError: if `out` cannot be used, if the recipe differs, or if `check` finds a fault.
@@ -88,19 +92,20 @@ def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> None:
             raise ParetuneError(
                 f"{out} was begun with another recipe; these keys differ: {', '.join(changed)}"
             )
-        check(config)
+        told = check(config)
         write_json(out / "plan.json", plan.to_json())
-        return
+        return told
     if out.exists() and not out.is_dir():
         raise ParetuneError(f"{out} is a file; choose another --out")
     ours = f".{recipe.name}."  # left by a kill while the recipe was written
     if out.exists() and any(not p.name.startswith(ours) for p in out.iterdir()):
         raise ParetuneError(f"{out} is not empty and holds no run; choose another --out")
-    check(config)
+    told = check(config)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_text(recipe, config.to_yaml())
     write_json(out / "plan.json", plan.to_json())
+    return told
 
 
 EVAL_MARK = ".paretune-eval"

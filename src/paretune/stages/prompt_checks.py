@@ -19,6 +19,7 @@ from ..data.sets import PREFIX as SET
 from ..inputs.pictures import first_unreadable, picture_of
 from ..models.detect import family_of
 from ..models.family import misfit
+from ..planning.notices import uneven_notices
 from ..rewards.base import check_head, check_spec, find_reward, is_own, load_reward, reward_file, reward_of
 from ..rewards.checks import Check, applies_to, first_refused, refusal
 from ..rewards.trust import is_code
@@ -30,10 +31,10 @@ from .medium_checks import check_media
 Refused = tuple[int | None, str] | None  # the number of the refused prompt, from 0, and the reason
 
 
-def check_prompts(config: RunConfig) -> None:
+def check_prompts(config: RunConfig) -> list[str]:
     """Load all rewards and judges, and raise ParetuneError for the first prompt that one cannot score.
 
-    Every input picture is read, too.
+    Every input picture is read, too. Returns what a user should know of the rewards, in lines.
     """
     check_media(config)
     check_judging(config)
@@ -64,6 +65,7 @@ def check_prompts(config: RunConfig) -> None:
         for file in dict.fromkeys(reward_config.eval_prompts for reward_config in config.rewards.values()):
             complaint = f"untargeted reward {reward.name} cannot score"
             _refuse(complaint, file, functools.partial(_first_that_applies, reward))
+    return uneven_notices(config, {name: reward.range for name, reward in rewards.items()})
 
 
 def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = True) -> None:
