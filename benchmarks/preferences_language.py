@@ -95,7 +95,8 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.args, self.folder, self.recipe = args, folder, find_recipe(args.recipe)
-        self.config = load_config(self.recipe, [*OWN, *args.sets])
+        self.own = [*OWN, f"seed={args.seed}", *args.sets]
+        self.config = load_config(self.recipe, self.own)
         self.reward = args.reward or next(iter(self.config.rewards))
         others = [name for name in self.config.rewards if name != self.reward]
         self.sets = {"in": self.reward, "out": others[0] if others else self.reward}
@@ -116,7 +117,7 @@ class Bench:
             f"train.updates_per_epoch={self.args.updates}", f"train.epochs={self.args.epochs}",
         ]  # fmt: skip
         told = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-        return load_config(self.recipe, [*OWN, *self.args.sets, *plain, *told])
+        return load_config(self.recipe, [*self.own, *plain, *told])
 
     def records_of(self, loss: str) -> Path:
         """The data set with what a loss reads besides, which is made once."""
@@ -315,7 +316,7 @@ def main() -> None:
     parser.add_argument("--start", action="append", help="base, sft, or a model's folder")
     parser.add_argument("--limit", type=int, default=0, help="prompts of the data set; 0: all")
     parser.add_argument("--short", action="store_true", help="the least of everything, to try a protocol")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of training and of the held-out answers")
     parser.add_argument("--set", action="append", default=[], dest="sets")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -3,6 +3,10 @@
 A prompt is tokenised as for sampling, and an answer by itself, so that the border between them is a border
 of tokens, and numbers for every token of an answer stay aligned with them. An answer that ends gets the
 token that ends a turn: what the chat template writes after an answer, or else the tokenizer's end token.
+
+Some chat templates write a space before an answer (Llama-2's, for one). A drawn answer begins with it, and a
+message of a conversation does not: `as_drawn` and `as_message` put it there and take it away, so that the
+same tokens are trained whichever way an answer came.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from ...foreign.chat import render_chats
 from ...types import ParetuneError
 from .policy import CausalLMPolicy
 
-_ASKED, _SAID = "a", "b"
+_ASKED, _SAID = "asked", "answered"
 
 
 def answer_ids(policy: CausalLMPolicy, parts: Sequence[str], end: Sequence[int]) -> list[int]:
@@ -23,7 +27,7 @@ def answer_ids(policy: CausalLMPolicy, parts: Sequence[str], end: Sequence[int])
 
     Args:
         policy: the model.
-        parts: the answer's text, whole or in steps. Steps are tokenised one by one.
+        parts: the answer's text as drawn, whole or in steps. Steps are tokenised one by one.
         end: the tokens after it: `ending_ids`, or none for an answer that does not end here.
     """
     ids: list[int] = []
@@ -32,24 +36,42 @@ def answer_ids(policy: CausalLMPolicy, parts: Sequence[str], end: Sequence[int])
     return [*ids, *end]
 
 
+def as_drawn(policy: CausalLMPolicy, parts: Sequence[str]) -> list[str]:
+    """An answer, whole or in steps, as the model draws it: with the space that the chat template writes."""
+    space, first = _around(policy)[0], next(iter(parts), "")
+    return list(parts) if first.startswith(space) else [space + first, *parts[1:]]
+
+
+def as_message(policy: CausalLMPolicy, answer: str) -> str:
+    """An answer as the content of a message, before which the chat template writes its own space."""
+    return answer.removeprefix(_around(policy)[0])
+
+
 def ending_ids(policy: CausalLMPolicy) -> list[int]:
     """The tokens that end an answer; none if the tokenizer has no end token."""
     tokenizer = policy.tokenizer
     plain = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    if not policy.chats:
-        return plain
-    turns = [{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}]
-    what = f"model.path: {policy.config.path}"
-    prompt = render_chats(tokenizer, [turns[:1]], what, prompt=True)[0]
-    whole = render_chats(tokenizer, [turns], what)[0]
-    if not whole.startswith(prompt + _SAID):
-        return plain
-    ids: list[int] = tokenizer(whole[len(prompt + _SAID) :], add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(_around(policy)[1], add_special_tokens=False)["input_ids"]
     ends = policy.transformer.generation_config.eos_token_id
     last = {ends} if isinstance(ends, int) else set(ends or ())
     # Nothing is ever drawn after the token that stops the drawing.
     stop = next((i + 1 for i, one in enumerate(ids) if one in last), len(ids))
     return ids[:stop] or plain
+
+
+def _around(policy: CausalLMPolicy) -> tuple[str, str]:
+    """The space that the chat template writes before an answer, and the text after it; "" where unknown."""
+    if not policy.chats:
+        return "", ""
+    turns = [{"role": "user", "content": _ASKED}, {"role": "assistant", "content": _SAID}]
+    what = f"model.path: {policy.config.path}"
+    prompt = render_chats(policy.tokenizer, [turns[:1]], what, prompt=True)[0]
+    whole = render_chats(policy.tokenizer, [turns], what)[0]
+    before, said, after = whole.removeprefix(prompt).partition(_SAID)
+    # Words before the answer are the template's own, such as those of a thought; they are not drawn so.
+    if not whole.startswith(prompt) or not said or before.strip():
+        return "", ""
+    return before, after
 
 
 def check_fits(policy: CausalLMPolicy, prompt: str, length: int) -> None:

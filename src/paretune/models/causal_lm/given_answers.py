@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .answer_ids import answer_ids, check_fits, ending_ids
+from .answer_ids import answer_ids, as_drawn, check_fits, ending_ids
 from .policy import CausalLMPolicy
 
 BATCH = 8
@@ -44,8 +44,8 @@ def given_answer(
     """
     before = policy.text_ids(policy.render([prompt]))[0]
     if prefix:
-        before = [*before, *policy.tokenizer(prefix, add_special_tokens=False)["input_ids"]]
-    own = answer_ids(policy, parts, ending_ids(policy) if ends else [])
+        before = [*before, *answer_ids(policy, as_drawn(policy, [prefix]), [])]
+    own = answer_ids(policy, parts if prefix else as_drawn(policy, parts), ending_ids(policy) if ends else [])
     check_fits(policy, prompt, len(before) + len(own))
     return Given(tuple(before), tuple(own))
 

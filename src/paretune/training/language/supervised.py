@@ -31,7 +31,7 @@ from ...models.memory import memory_errors, to_train
 from ...models.peft_adapters import lora_config
 from ...samples.media import medium_of
 from ...types import ParetuneError, Prompt, turns_of
-from .chats import check_chats
+from .chats import as_messages, check_chats
 from .settings import on_device
 
 SIDES = ("chosen", "rejected")
@@ -138,6 +138,7 @@ def _rows(config: RunConfig, policy: CausalLMPolicy, limit: int, side: str) -> l
     if not rows:
         raise ParetuneError(f'no training prompt of the recipe has a "{side}" answer to learn from')
     if policy.chats:
+        rows = as_messages(policy, rows)
         check_chats(policy.tokenizer, rows, f"model.path: {config.model.path}")
     return rows
 

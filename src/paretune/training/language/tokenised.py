@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...data.answer_lists import Answer
-from ...models.causal_lm.answer_ids import answer_ids, check_fits, ending_ids, tokenizer_digest
+from ...models.causal_lm.answer_ids import answer_ids, as_drawn, check_fits, ending_ids, tokenizer_digest
 from ...models.causal_lm.policy import CausalLMPolicy
 from ...types import ParetuneError
 
@@ -47,14 +47,15 @@ def _row(
             f"the token weights of the prompt {record.prompt.text[:60]!r} were made with the tokenizer "
             f"{record.tokenizer}, and this model's is {digest}: make them again with this model"
         )
-    prefix = policy.tokenizer(record.prefix, add_special_tokens=False)["input_ids"] if record.prefix else []
+    prefix = answer_ids(policy, as_drawn(policy, [record.prefix]), []) if record.prefix else []
     ids: list[list[int]] = []
     starts: list[int] = []
     given: list[list[float]] = []
     steps: list[list[int]] = []
     for text, answer in row["streams"]:
         before = [*prompts[text], *prefix]
-        own = answer_ids(policy, answer.steps or [answer.text], end if answer.ends else [])
+        parts = answer.steps or [answer.text]
+        own = answer_ids(policy, parts if prefix else as_drawn(policy, parts), end if answer.ends else [])
         check_fits(policy, text, len(before) + len(own))
         numbers, places = _numbers(policy, answer, own, text, row["by_step"])
         ids.append(before + own)

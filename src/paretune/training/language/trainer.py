@@ -40,7 +40,7 @@ from ..objectives.preferences import PairLoss, pair_of
 from ..objectives.settings import read_options
 from ..objectives.trl import Batches
 from ..together.crew import ALONE, Crew
-from .chats import check_chats
+from .chats import as_messages, check_chats, unstarted
 from .scoring import Scoring
 from .settings import batches_of, trl_arguments, trl_classes, trl_objective
 from .tokenised import tokenised
@@ -155,7 +155,7 @@ class LanguageTrainer:
         batches = replace(batches, micro=self.objective.rows_a_prompt * batches.micro)
         # GRPO's prompts are rendered already; TRL itself renders pairs.
         bare = self.policy.chats and self.objective.draws
-        tokenizer = as_written(self.policy.tokenizer) if bare else self.policy.tokenizer
+        tokenizer = as_written(self.policy.tokenizer) if bare else unstarted(self.policy, self.texts)
         if self.crew.size > 1:
             from .dealt import dealt, tell_accelerate
 
@@ -184,7 +184,8 @@ class LanguageTrainer:
         if not issubclass(self.objective, ListLoss):
             if issubclass(self.objective, PairLoss):
                 self._check_lengths(index)
-            return self.objective.rows(name, prompts, self.texts, index, chats)
+            rows = self.objective.rows(name, prompts, self.texts, index, chats)
+            return as_messages(self.policy, rows) if chats else rows
         options = read_options(self.config.objective)
         return tokenised(self.policy, self.objective.records(name, prompts, index, options))
 
