@@ -5,6 +5,7 @@ They are forked and have torch already, so a test takes a second each.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ def in_crew(size: int, work: Callable[[Crew], Any], folder: Path) -> list[Any]:
         with joined(Place(rank, size, "127.0.0.1", store.port), "cpu") as crew:
             torch.save(work(crew), folder / f"{rank}.pt")
 
+    gc.collect()  # a spawned process has no trainers of earlier tests to collect while it trains
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=take_part, args=(rank,)) for rank in range(size)]
     for process in processes:
