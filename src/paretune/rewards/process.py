@@ -202,3 +202,14 @@ def reward_process() -> RewardProcess:
     if _shared is None:
         _shared = RewardProcess()
     return _shared
+
+
+def _leave_to_parent() -> None:
+    """A forked process starts its own: on one line it would read the answers to its parent's questions."""
+    global _shared
+    if _shared is not None:
+        atexit.unregister(_shared.kill)
+    _shared = None
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
