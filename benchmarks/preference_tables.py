@@ -19,15 +19,21 @@ from typing import Any
 
 Row = dict[str, Any]
 MOVED = "change of a token's log-probability, "
-PLACES = ("framework", "feedback", "level", "constraint")
+PLACES = ("feedback", "level", "constraint")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A change as the pages write it: +.150, −.084."""
+    return f"{value:+.{digits}f}".replace("0.", ".", int(abs(value) < 1)).replace("-", "−")
 
 
 def figure(values: Sequence[float]) -> str:
     """The mean of the seeds, ± one standard error over them."""
-    mean = f"{statistics.mean(values):+.3f}"
+    mean = signed(statistics.mean(values))
     if len(values) < 2:
         return mean
-    return f"{mean} ± {statistics.stdev(values) / len(values) ** 0.5:.3f}"
+    error = f"{statistics.stdev(values) / len(values) ** 0.5:.3f}"
+    return f"{mean} ± {error.removeprefix('0') if error.startswith('0.') else error}"
 
 
 def survey(rows: Iterable[Row]) -> list[str]:
@@ -35,8 +41,8 @@ def survey(rows: Iterable[Row]) -> list[str]:
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row["loss"], []).append(row)
-    lines = ["| loss | framework | feedback | level | constraint | gain | gain elsewhere | KL | tokens "
-             "| better answer's token | worse answer's |", "|---" * 11 + "|"]  # fmt: skip
+    lines = ["| loss | feedback | level | constraint | gain | gain elsewhere | KL | tokens "
+             "| better answer's token | worse answer's |", "|---" * 10 + "|"]  # fmt: skip
     order = sorted(found, key=lambda loss: -statistics.mean(_gain(row, "in") for row in found[loss]))
     for loss in order:
         seeds = found[loss]
@@ -46,7 +52,7 @@ def survey(rows: Iterable[Row]) -> list[str]:
                  for side in ("chosen", "rejected"))  # fmt: skip
         cells = [loss, *(seeds[0][key] for key in PLACES), figure([_gain(row, "in") for row in seeds]),
                  figure([_gain(row, "out") for row in seeds]), f"{kl:.2f}",
-                 f"{statistics.mean(longer):+.1f}", *moved]  # fmt: skip
+                 signed(statistics.mean(longer), 1), *moved]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -58,15 +64,15 @@ def grid(rows: Sequence[Row]) -> list[str]:
     for loss in dict.fromkeys(row["loss"] for row in rows):
         own = [row for row in rows if row["loss"] == loss]
         gains = sorted(_gain(row, "in") for row in own)
-        cells = [loss, own[0]["feedback"], own[0]["constraint"], f"{gains[-1]:+.3f}",
-                 f"{statistics.median(gains):+.3f}", f"{gains[0]:+.3f}",
+        cells = [loss, own[0]["feedback"], own[0]["constraint"], signed(gains[-1]),
+                 signed(statistics.median(gains)), signed(gains[0]),
                  f"{sum(g > 0 for g in gains)} of {len(gains)}",
-                 f"{statistics.median(_gain(row, 'out') for row in own):+.3f}"]  # fmt: skip
+                 signed(statistics.median(_gain(row, "out") for row in own))]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     for key in ("feedback", "constraint"):
         for label in dict.fromkeys(row[key] for row in rows):
             gains = [_gain(row, "in") for row in rows if row[key] == label]
-            lines.append(f"{key} {label}: median {statistics.median(gains):+.3f} of {len(gains)}")
+            lines.append(f"{key} {label}: median {signed(statistics.median(gains))} of {len(gains)}")
     return lines
 
 

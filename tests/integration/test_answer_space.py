@@ -32,6 +32,7 @@ def test_the_space_belongs_to_a_drawn_answer_and_not_to_a_message(policy: Causal
     """The template of the embedded assistant is "<assistant> ANSWER</s>"; drawn ones follow "<assistant>"."""
     assert as_drawn(policy, [SAID]) == as_drawn(policy, [" " + SAID]) == [" " + SAID]
     assert as_drawn(policy, ["1.", " spray"]) == [" 1.", " spray"]
+    assert as_drawn(policy, [""]) == [""]
     assert as_message(policy, " " + SAID) == as_message(policy, SAID) == SAID
     assert policy.tokenizer.decode(ending_ids(policy)) == "</s>"
 

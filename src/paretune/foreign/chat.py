@@ -58,6 +58,8 @@ def render_chats(
     program = f"{tokenizer.chat_template} {tokenizer.special_tokens_map}"
     keys = [(program, prompt, json.dumps(turns)) for turns in chats]
     new = {key: turns for key, turns in zip(keys, chats, strict=True) if key not in kept}
+    if not new:
+        return [kept[key] for key in keys]
     texts = {key: kept[key] for key in keys if key in kept}
     texts |= dict(zip(new, _texts(tokenizer, list(new.values()), what, prompt, seconds), strict=True))
     if sum(map(len, kept.values())) + sum(len(texts[key]) for key in new) > KEPT:
@@ -75,8 +77,6 @@ def _texts(tokenizer: Any, chats: Sequence[Turns], what: str, prompt: bool, seco
             for turns in chats
         ]
 
-    if not chats:
-        return []
     limit = seconds + EACH * len(chats)
     # A lock of another thread may block the child, which is no fault of the template: hence a second child.
     result = _in_child(render, limit) or _in_child(render, limit)

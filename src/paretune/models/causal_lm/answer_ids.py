@@ -37,9 +37,12 @@ def answer_ids(policy: CausalLMPolicy, parts: Sequence[str], end: Sequence[int])
 
 
 def as_drawn(policy: CausalLMPolicy, parts: Sequence[str]) -> list[str]:
-    """An answer, whole or in steps, as the model draws it: with the space that the chat template writes."""
+    """An answer, whole or in steps, as the model draws it: with the space that the chat template writes.
+
+    An empty answer stays empty: the model has ended at once.
+    """
     space, first = _around(policy)[0], next(iter(parts), "")
-    return list(parts) if first.startswith(space) else [space + first, *parts[1:]]
+    return [space + first, *parts[1:]] if first and not first.startswith(space) else list(parts)
 
 
 def as_message(policy: CausalLMPolicy, answer: str) -> str:
