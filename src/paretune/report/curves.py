@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .canvas import blank, legend_below
+from .canvas import blank, legend_below, marked
 from .fronts import draw_matrix
 from .gains import Change, duration, number, percent, shown_methods, signed, titled
 from .palette import FALL, INK, MUTED, RISE, method_look
@@ -122,10 +122,10 @@ def contraction(diagnostics: dict[int, Diagnostics]) -> Figure:
     axes.plot(rounds, spreads, color=INK, marker="o", lw=1.8)
     for k, spread in zip(rounds, spreads, strict=True):
         rho = diagnostics[k].get("contraction")
-        if rho is not None:
+        if rho is not None and k in marked(rounds):
             label = f"\N{GREEK SMALL LETTER RHO} = {rho:.2f}"
             axes.annotate(label, (k, spread), (6, 5), textcoords="offset points", size=8)
-    axes.set_xticks(rounds)
+    axes.set_xticks(marked(rounds))
     axes.set_xlim(rounds[0] - 0.4, rounds[-1] + 0.4)
     axes.set_ylim(0, max(spreads) * 1.25 or 1.0)  # the spread of a single expert is 0
     axes.set_xlabel("round")

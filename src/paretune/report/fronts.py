@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .canvas import STYLE, blank, legend_below
+from .canvas import STYLE, blank, legend_below, marked
 from .gains import (
     aligned_method,
     higher_is_better,
@@ -72,9 +72,12 @@ def _draw_pair(axes: Axes, summary: Summary, first: str, second: str) -> None:
             },
             zorder=4,
         )
+    named = marked(range(1, len(steps)))
     for index, point in enumerate(steps[1:]):
         label = "MapReduce, after each round" if index == 0 else "_"
         mark(axes, point, look.color, look.marker, label)
+        if index + 1 not in named:
+            continue
         axes.annotate(
             str(index + 1), (point[0], point[1]), (-8, 6), textcoords="offset points", size=8,
             weight="bold", color=look.color, ha="center", va="center", zorder=7,
@@ -107,7 +110,10 @@ def all_rewards(summary: Summary) -> Figure:
 
     Every axis is scaled by the largest change of its reward, and is labelled with the values themselves.
     """
-    rewards, methods = summary["rewards"], shown_methods(summary)
+    path = round_methods(summary)
+    named = {path[k] for k in marked(range(1, len(path)))}  # the rounds between them would hide the others
+    rewards = summary["rewards"]
+    methods = [m for m in shown_methods(summary) if m not in path[1:] or m in named]
     base = summary["methods"]["base"]
     figure = blank(max(3.9, 1.3 * len(rewards)), 4.2)
     axes = figure.axes[0]
@@ -171,7 +177,9 @@ def hypervolume(summary: Summary) -> Figure:
         style = method_look(method, summary["rewards"])
         axes.axhline(volumes[method], color=style.color, lw=1.3, ls=(0, (4, 2)))
         axes.plot([], [], style.marker, color=style.color, ls=(0, (4, 2)), label=style.label)
-    axes.set_xticks([index for index, _ in known], [str(i) if i else "base" for i, _ in known])
+    named = marked([index for index, _ in known if index])
+    ticks = [index for index, _ in known if not index or index in named]
+    axes.set_xticks(ticks, [str(i) if i else "base" for i in ticks])
     axes.set_xlabel("round")
     axes.set_ylabel("hypervolume")
     axes.margins(y=0.15)
