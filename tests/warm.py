@@ -124,7 +124,14 @@ class WarmProcess:
         """Start the process of this process's rewards; see `forked`. It ends with the line, not with us."""
         asked = {"paths": paths, "environment": dict(os.environ), "folder": os.getcwd()}
         pid = self._ask(asked, [handle, 2])
-        return Host(pid, lambda: self._ask({"poll": pid}))
+
+        def look() -> int | None:
+            try:
+                return cast("int | None", self._ask({"poll": pid}))
+            except OSError:  # the process that started it has been ended, and it with that
+                return -signal.SIGKILL
+
+        return Host(pid, look)
 
     def _ask(self, question: dict[str, Any], files: Sequence[int] = ()) -> Any:
         with socket.socket(socket.AF_UNIX) as line:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -96,7 +97,7 @@ def test_one_worker_that_is_stopped_and_goes_on_gives_the_same(
     def interrupt(event: dict[str, Any]) -> None:
         if event.get("update") == 1 and not events:
             events.append(event)
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     with RayExecutor(1, settings(cluster)) as executor:
         with pytest.raises(Stopped):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def test_two_machines_that_stop_and_of_which_one_dies_give_the_same(
     def interrupt(event: dict[str, Any]) -> None:
         if "update" in event and not events:
             events.append(event)
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Stopped), RayExecutor(1, settings(cluster, **DEALT)) as executor:
         train(config, out, executor, interrupt)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,12 @@ def do(deed: Deed, report: Any, should_stop: Callable[[], bool], devices: Any) -
     if deed.what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if deed.what == "stop":
+        raise Stopped
+    if deed.what == "wait":
+        report({"began": deed.what})
+        while not should_stop():
+            report({"text": "x" * 1000})
+            time.sleep(0.001)
         raise Stopped
     for number in range(100 if deed.what == "much" else 0):
         report({"number": number, "text": "x" * 200_000})  # more than a pipe holds
@@ -80,6 +87,48 @@ def test_results_come_in_the_order_of_the_tasks_and_a_death_is_named() -> None:
         "a worker process died by SIGKILL, perhaps out of memory, while doing die; resume, or set "
         "executor.workers lower"
     )
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """A suite in the background of a shell inherits Ctrl-C as ignored; a user's terminal does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
+def test_ctrl_c_in_the_middle_of_a_message_loses_no_message() -> None:
+    events: list[Any] = []
+    with LocalExecutor(1, 1, "cpu") as executor:
+        line: Any = executor._queue._reader  # type: ignore[attr-defined]
+        whole, pressed = line._recv, []
+
+        def part(size: int) -> Any:
+            read = whole(size)
+            if events and not pressed:
+                pressed.append(size)
+                signal.raise_signal(signal.SIGINT)
+            return read
+
+        line._recv = part
+        with pytest.raises(Stopped):
+            executor.map(do, [Deed("wait")], events.append)
+    assert pressed == [4]  # the length of a message was read, and the message was not
+    assert events.count({"stopping": True}) == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("heard")
+def test_a_second_ctrl_c_ends_at_once() -> None:
+    def press(event: Any) -> None:
+        if "began" in event:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("the second one has done nothing")
+
+    with pytest.raises(KeyboardInterrupt), LocalExecutor(1, 1, "cpu") as executor:
+        executor.map(do, [Deed("wait")], press)
 
 
 def test_the_recipe_says_how_many_at_a_time() -> None:

@@ -30,6 +30,7 @@ from ..types import ParetuneError, Stopped, WorkerDied
 from .base import Event, R, Report, T, Task, TaskFunction
 from .devices import Leases
 from .doing import Doing
+from .interrupts import Interrupts
 
 
 @dataclass(frozen=True)
@@ -96,21 +97,19 @@ class LocalExecutor:
 
     def map(self, function: TaskFunction[T, R], tasks: Sequence[T], report: Report) -> list[R]:
         """See `base.Executor.map`. On a failure or Ctrl-C the other tasks stop at their next checkpoint."""
-        self._ended, interrupted = 0, False
+        self._ended, told = 0, False
         futures = [self._pool.submit(_run_task, function, task) for task in tasks]
-        while not all(f.done() for f in futures):
-            try:
+        with Interrupts() as interrupts:
+            while not all(f.done() for f in futures):
                 self._drain(report, timeout=0.2)
-            except KeyboardInterrupt:
-                if interrupted:  # a second Ctrl-C: do not wait for the checkpoint
-                    raise
-                interrupted = True
-                self._halt(futures)
-                report({"stopping": True})
-            if any(_failed(f) for f in futures):
-                self._halt(futures)
-        self._drain_rest(report, sum(map(_ran, futures)))
-        if interrupted:
+                if any(_failed(f) for f in futures):
+                    self._halt(futures)
+                if interrupts.pressed and not told:
+                    told = True
+                    self._halt(futures)
+                    report({"stopping": True})
+            self._drain_rest(report, sum(map(_ran, futures)))
+        if interrupts.pressed:
             raise Stopped
         # The other tasks were stopped because one had failed, so what they raise is not the reason.
         failed = [f for f in futures if _failed(f)]

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...types import ParetuneError, Part, Stopped, WorkerDied
 from ..base import Movable, Report, Task
+from ..interrupts import Interrupts
 from .crew import Crew, Failed, Hand, sees_root
 from .parcels import Packer
 from .watching import put
@@ -23,7 +24,7 @@ GRACE = 15.0  # seconds in which a death may still be told that made another pro
 
 
 class Dispatch:
-    """The tasks of one `map`. A step that Ctrl-C breaks off is simply done again: each can be repeated."""
+    """The tasks of one `map`."""
 
     def __init__(
         self, crew: Crew, function: Any, tasks: Sequence[Task], report: Report, workers: int, retries: int
@@ -44,21 +45,20 @@ class Dispatch:
 
     def run(self) -> list[Any]:
         """All results, in the order of the tasks. Raises the first failure, or Stopped after Ctrl-C."""
-        interrupted = False
-        while self._todo or any(hand.task is not None for hand in self._crew.hands):
-            try:
-                self._step()
-            except KeyboardInterrupt:
-                if interrupted:  # a second Ctrl-C: do not wait for the checkpoint
-                    raise
-                interrupted = True
-                self._halt()
-                self._report({"stopping": True})
-            except ParetuneError as error:  # of this machine: a full disk, a file that is gone
-                self._failures.insert(0, error)
-                self._halt()
-                break
-        if interrupted:
+        told = False
+        with Interrupts() as interrupts:
+            while self._todo or any(hand.task is not None for hand in self._crew.hands):
+                try:
+                    self._step()
+                except ParetuneError as error:  # of this machine: a full disk, a file that is gone
+                    self._failures.insert(0, error)
+                    self._halt()
+                    break
+                if interrupts.pressed and not told:
+                    told = True
+                    self._halt()
+                    self._report({"stopping": True})
+        if interrupts.pressed:
             raise Stopped
         # The other tasks were stopped because one had failed, so what they raise is not the reason.
         for failure in sorted(self._failures, key=lambda error: isinstance(error, Stopped)):
@@ -120,8 +120,6 @@ class Dispatch:
         from ray.exceptions import RayActorError
 
         for rank, peer in enumerate(hand.peers, start=1):
-            if peer.waiting is not None:  # it was started before Ctrl-C broke the step off
-                continue
             try:
                 part = Part(rank, len(hand.members), hand.address, port)
                 self._start(peer, number, hand.ticket, part)
