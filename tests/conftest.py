@@ -15,14 +15,15 @@ from .blank import render_nothing
 from .families import write_picture
 from .pipelines import make_flux, make_hunyuan, make_sd3
 
-# A file named "slow" beside the rewards makes each scoring take a while: time to kill a run in.
+# A file named "slow" beside the rewards makes each scoring take a while, the seconds in it or two: time to kill a
+# run in.
 REWARDS = '''
 import time
 from pathlib import Path
 
 def red(images, prompts):
-    if Path(__file__).with_name("slow").exists():
-        time.sleep(2)
+    if (slow := Path(__file__).with_name("slow")).exists():
+        time.sleep(float(slow.read_text() or 2))
     return images.select(-3, 0).flatten(1).mean(1).tolist()
 
 def dark(images, prompts):

@@ -29,7 +29,7 @@ DEALT = {"device": "cpu", "devices_per_expert": 2}
 def config(tiny_sd3: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     recipe = tiny_recipe(
         tmp_path_factory.mktemp("recipe"), tiny_sd3, rounds=1, executor=DEALT,
-        train={"epochs": 3}, methods=["mapreduce"],
+        train={"epochs": 5}, methods=["mapreduce"],
     )  # fmt: skip
     return load_config(recipe)
 
@@ -84,7 +84,7 @@ def test_two_machines_that_stop_and_of_which_one_dies_give_the_same(
     assert len(list(out.glob("round-1/experts/*/checkpoints/epoch-*"))) == 1
     events.clear()
     slow = Path(config.rewards["red"].prompts).with_name("slow")
-    slow.touch()
+    slow.write_text("5")  # a worker notices only after seconds that its machine is gone
 
     def kill(event: dict[str, Any]) -> None:
         if "update" in event and slow.exists():
