@@ -15,8 +15,8 @@ from .blank import render_nothing
 from .families import write_picture
 from .pipelines import make_flux, make_hunyuan, make_sd3
 
-# A file named "slow" beside the rewards makes each scoring take a while, the seconds in it or two: time to kill a
-# run in.
+# A file named "slow" beside the rewards makes each scoring take a while, the seconds in it or two: time to
+# kill a run in.
 REWARDS = '''
 import time
 from pathlib import Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import torch
 
 from paretune.cli import app as cli
 from paretune.commands import trials
-from paretune.commands.trials import hold_out
+from paretune.commands.held_out import hold_out, put_aside
 from paretune.commands.tune import Setting, tune
 from paretune.config import RunConfig
+from paretune.data.preferences import load_preferences
 from paretune.data.prompts import load_prompts
 from paretune.files import write_rows
 from paretune.recipes import load_config
@@ -114,10 +116,9 @@ def test_each_method_gets_the_setting_that_measures_best(
 
 def test_a_set_is_divided_with_its_records(tmp_path: Path) -> None:
     config = tiny(tmp_path, Path("pictures"))
-    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"},
-             {"role": "user", "content": "so"}]  # fmt: skip
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
     lines = [{"prompt": f"p{i}", "word": "ab"} for i in range(3)]
-    lines += [{"prompt": turns, "n": i} for i in range(3)]
+    lines += [{"prompt": [*turns, {"role": "user", "content": f"so {i}"}], "n": i} for i in range(3)]
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     rewards = {n: r.model_copy(update={"prompts": str(file)}) for n, r in config.rewards.items()}
@@ -126,6 +127,75 @@ def test_a_set_is_divided_with_its_records(tmp_path: Path) -> None:
     found = [*load_prompts(own.prompts), *load_prompts(own.eval_prompts)]
     assert len(load_prompts(own.eval_prompts)) == 2
     assert sorted(map(repr, found)) == sorted(map(repr, load_prompts(str(file))))
+
+
+def texts(count: int, start: int = 0) -> list[Prompt]:
+    return [Prompt(f"p{i}") for i in range(start, start + count)]
+
+
+@pytest.mark.parametrize(
+    ("sets", "count", "aside"),
+    [
+        ([texts(12), texts(12)[::-1]], 4, 4),  # the same prompts, in another order
+        ([texts(12), texts(12, 12)], 4, 8),
+        ([texts(12), texts(12, 9)], 4, 7),  # three prompts are in both, of which one serves both
+        ([texts(30), texts(6)], 9, 9),  # a part of the other
+        ([texts(4) * 3], 4, 1),  # the same prompt on several lines
+        ([texts(2)], 4, 0),
+    ],
+)  # fmt: skip
+def test_what_is_put_aside_is_in_no_training_set(
+    sets: list[list[Prompt]], count: int, aside: int, tmp_path: Path
+) -> None:
+    assert len(put_aside(sets, count, seed=0)) == aside
+    config = tiny(tmp_path, Path("pictures"))
+    for name, prompts in zip(config.rewards, [*sets, texts(5, 100)], strict=False):
+        write_rows(tmp_path / f"{name}.jsonl", [{"prompt": p.text} for p in prompts])
+    rewards = {
+        n: r.model_copy(update={"prompts": str(tmp_path / f"{n}.jsonl")}) for n, r in config.rewards.items()
+    }
+    made = hold_out(config.model_copy(update={"rewards": rewards}), count, tmp_path / "parts").rewards
+    train, held = (
+        {n: {p.text for p in load_prompts(getattr(own, key))} for n, own in made.items()}
+        for key in ("prompts", "eval_prompts")
+    )
+    if aside:
+        assert not set.union(*train.values()) & set.union(*held.values())
+    for name, prompts in zip(config.rewards, sets, strict=False):
+        own = {p.text for p in prompts}
+        assert train[name] | held[name] == own
+        assert len(held[name]) >= min(count, len(own) // 3)
+
+
+def test_the_pairs_of_a_prompt_that_is_put_aside_are_not_trained_on(tmp_path: Path) -> None:
+    config = tiny(tmp_path, Path("pictures"))
+    (tmp_path / "two").mkdir()
+    pairs = tmp_path / "two" / "pairs.jsonl"
+    forms = [
+        {"answers": [{"file": "a.png", "score": 1, "scores": {"red": 2}}, {"file": "b.png", "score": 0}]},
+        {"samples": ["a.png", "b.png"], "ranks": [2, 1]},
+        {"chosen": "a.png", "rejected": "b.png"},
+        {"image_path": ["a.png", "b.png"], "human_preference": [0, 1]},
+    ]
+    prompts = load_prompts(config.rewards["red"].prompts)
+    write_rows(pairs, [{"prompt": p.text, **form} for p in prompts for form in forms])
+    red = config.rewards["red"].model_copy(update={"pairs": str(pairs)})
+    both = config.model_copy(update={"rewards": {**config.rewards, "red": red}})
+    made = hold_out(both, 2, tmp_path / "parts").rewards["red"]
+    held = {p.text for p in load_prompts(made.eval_prompts)}
+    assert made.pairs is not None
+    found = load_preferences(made.pairs)
+    assert len(held) == 2
+    assert {p.prompt for p in found} == {p.text for p in prompts} - held
+    kept = [p for p in load_preferences(str(pairs)) if p.prompt not in held]
+    # The same lists, of the same files, though the new file lies elsewhere.
+    assert [(p.prompt, p.samples, p.scores, p.judged) for p in found] == [
+        (p.prompt, tuple(Path(os.path.realpath(str(s))) for s in p.samples), p.scores, p.judged) for p in kept
+    ]
+    few = red.model_copy(update={"pairs": str(tmp_path / "few.jsonl")})
+    write_rows(tmp_path / "few.jsonl", [{"prompt": next(iter(held)), **forms[1]}])
+    with pytest.raises(ParetuneError, match="every list is of a prompt that is put aside"):
+        hold_out(both.model_copy(update={"rewards": {"red": few}}), 2, tmp_path / "fewer")
 
 
 def test_a_batch_leaves_the_samples_as_they_are(tmp_path: Path) -> None:

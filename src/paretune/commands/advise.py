@@ -28,7 +28,8 @@ from ..stages.agreement import AgreementJob, measure_agreement
 from ..stages.reduce import DIAGNOSTICS
 from ..stages.volumes import Space, space_of
 from ..types import ParetuneError
-from .trials import Means, begin, hold_out, train_and_measure
+from .held_out import hold_out
+from .trials import Means, begin, train_and_measure
 
 ADVICE = "advice.json"
 SAMPLES = 8  # of each prompt, for the agreement

@@ -1,8 +1,4 @@
-"""Short trainings beside a run: their prompts, and what their model measures.
-
-Nothing here looks at a recipe's held-out prompts. A part of every training set is put aside, and models are
-measured on it.
-"""
+"""Short trainings beside a run, and what their model measures. Their prompts are those of `held_out`."""
 
 from __future__ import annotations
 
@@ -11,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig
-from ..data.prompts import load_prompts
 from ..environment import describe
 from ..executors import open_executor
 from ..executors.base import Report
-from ..files import write_json, write_rows, write_text
+from ..files import write_json, write_text
 from ..models.detect import resolve_path
 from ..planning.methods import build_plan
 from ..records.labels import apart
@@ -26,39 +21,9 @@ from ..stages.claim import claim, lock
 from ..stages.evaluate import Subject
 from ..stages.subjects import subjects_of
 from ..stages.summarise import tables
-from ..training.token_distillation.trainer import split
-from ..types import Dialogue, ParetuneError, Prompt
+from ..types import ParetuneError
 
 Means = dict[str, dict[str, float]]  # model -> reward -> value
-
-
-def hold_out(config: RunConfig, count: int, folder: Path) -> RunConfig:
-    """The recipe for trials: its training sets without `count` prompts each, which are measured instead.
-
-    At most a third of a set is put aside. Judges and untargeted rewards are left out.
-
-    Args:
-        config: the recipe.
-        count: prompts of each set that are put aside.
-        folder: where the parts are written, as files of prompts.
-    """
-    rewards = {}
-    for name, own in config.rewards.items():
-        train, held = split(load_prompts(own.prompts), count, config.seed)
-        files = {part: folder / f"{name}-{part}.jsonl" for part in ("train", "validation")}
-        for part, prompts in (("train", train), ("validation", held)):
-            write_rows(files[part], [_record(prompt) for prompt in prompts])
-        changes = {"prompts": str(files["train"]), "eval_prompts": str(files["validation"]), "judge": None}
-        rewards[name] = own.model_copy(update=changes)
-    settings = {"prompts": count, "judges": False, "untargeted": (), "lattice": 0}
-    evaluate = config.evaluate.model_copy(update=settings)
-    return config.model_copy(update={"rewards": rewards, "evaluate": evaluate, "tokens": None})
-
-
-def _record(prompt: Prompt) -> dict[str, Any]:
-    """The record that reads as this prompt. That of a conversation holds its turns already."""
-    record = dict(prompt.metadata)
-    return record if isinstance(prompt.text, Dialogue) else {"prompt": prompt.text, **record}
 
 
 def begin(config: RunConfig, folder: Path) -> None:

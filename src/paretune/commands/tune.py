@@ -23,7 +23,8 @@ from ..recipes import parse_config
 from ..stages.volumes import space_of
 from ..types import ParetuneError
 from ..yaml_text import dump_yaml
-from .trials import begin, hold_out, only, train_and_measure
+from .held_out import hold_out
+from .trials import begin, only, train_and_measure
 
 RATES, BATCHES, SEEDS, PROMPTS = (0.5, 1.0, 2.0), (1.0, 2.0), (1000,), 32
 CHOSEN = "tuned.yaml"

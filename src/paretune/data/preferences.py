@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from paretune.files import real
 from paretune.types import ParetuneError
 
 from .hub import PREFIX
@@ -73,6 +74,34 @@ def load_preferences(spec: str) -> tuple[Preference, ...]:
         read_record(_json(line, f"{spec}:{number}"), f"{spec}:{number}", path.parent)
         for number, line in enumerate(lines, start=1)
     )
+
+
+def with_whole_paths(spec: str) -> list[tuple[str, dict[str, Any]]]:
+    """The prompt of every record of a file, and the record as it reads the same in another folder.
+
+    Raises ParetuneError for a wrong record, and for a dataset of the hub.
+    """
+    path = preference_file(spec)
+    if path is None:
+        raise ParetuneError(f"pairs {spec}: a dataset cannot be divided; write it as a .jsonl file first")
+    made = []
+    lines = path.read_bytes().rstrip().split(b"\n")
+    for line, read in zip(lines, load_preferences(spec), strict=True):
+        record = dict(_json(line, read.where))
+        files = [str(real(Path(str(media)))) for media in read.samples]
+        if record.get("jpg_0") is not None:
+            record["jpg_0"], record["jpg_1"] = files
+        elif record.get("image_path") is not None:
+            record["image_path"] = files
+        elif record.get("answers") is not None:
+            answers = cast("list[dict[str, Any]]", record["answers"])
+            record["answers"] = [a | {"file": file} for a, file in zip(answers, files, strict=True)]
+        elif record.get("samples") is not None:
+            record["samples"] = files
+        else:
+            record["chosen"], record["rejected"] = files
+        made.append((read.prompt, record))
+    return made
 
 
 def preference_file(spec: str) -> Path | None:

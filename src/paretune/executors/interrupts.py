@@ -1,4 +1,4 @@
-"""Ctrl-C while tasks run: a wish to stop at the next checkpoint, which breaks off nothing that is half done."""
+"""Ctrl-C while tasks run: a wish to stop at the next checkpoint, which breaks nothing off half done."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, Self
 class Interrupts:
     """Notes the first Ctrl-C in its block, and raises KeyboardInterrupt at the second.
 
-    Python raises KeyboardInterrupt between any two instructions: after half a message of a worker was read, the
-    next one would begin in its middle. Where Python does not raise it (in another thread, or in a process
-    that ignores Ctrl-C or handles it by itself), nothing is changed.
+    Python raises KeyboardInterrupt between any two instructions: after half a message of a worker was read,
+    the next one would begin in its middle. Where Python does not raise it (in another thread, or in a
+    process that ignores Ctrl-C or handles it by itself), nothing is changed.
     """
 
     def __init__(self) -> None:
