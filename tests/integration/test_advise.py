@@ -12,11 +12,14 @@ import torch
 from paretune.cli import app as cli
 from paretune.commands import advise as advising
 from paretune.commands import trials
-from paretune.commands.advise import Evidence, advise, choose
+from paretune.commands.advise import advise
+from paretune.commands.choices import Evidence, choose, refusal, with_settings
 from paretune.config import RunConfig
 from paretune.data.prompts import load_prompts
 from paretune.ops.agreement import agreement, within_correlation
+from paretune.planning.methods import build_plan
 from paretune.recipes import load_config, parse_config
+from paretune.stages.volumes import Space
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 from tests.executing import InThisProcess
@@ -73,12 +76,68 @@ def test_the_choice_follows_from_the_evidence(found: Evidence, name: str, why: s
     assert (choice.name, choice.why[0].startswith(why)) == (name, True)
     if name == "lean":
         assert choice.set == LEAN
-    # What it sets is a recipe.
-    raw = recipe().model_dump(mode="json")
-    for key, value in choice.set.items():
-        *section, leaf = key.split(".")
-        (raw[section[0]] if section else raw)[leaf] = value
-    assert parse_config(raw, "x").methods == tuple(choice.set["methods"])
+
+
+CONFLICT, SATURATED = Evidence([-0.2], [0.0], [], {}), Evidence([0.5], [0.4], [], {"a": 0.9, "b": 0.85})
+DISTIL = {"reduce.method": "distil", "reduce.options": {}, "reduce.step": 1, "reduce.momentum": 0}
+
+
+@pytest.mark.parametrize(
+    ("found", "changes", "name", "settings"),
+    [
+        # A recipe that leans already: its own settings were chosen for it.
+        (CONFLICT, {"map": {"lean": 1}, "reduce": {"step": 2}}, "lean", {}),
+        (CONFLICT, {"own": {"lean": 0.25}}, "lean", {}),
+        # An expert's own epochs are halved too, and its own lean gives way.
+        (CONFLICT, {"own": {"epochs": 20, "lean": 0}}, "lean",
+         {**LEAN, "rewards.a.epochs": 10, "rewards.a.lean": None}),
+        # Epochs that cannot be halved, and more rounds than there may be: the steps stay as many.
+        (CONFLICT, {"train": {"epochs": 5}}, "lean", {"map.lean": 0.5, "reduce.step": 2}),
+        (CONFLICT, {"rounds": 100}, "lean", {"map.lean": 0.5, "reduce.step": 2}),
+        (SATURATED, {}, "distil", {"map.lean": 0, "rounds": 1, "train.epochs": 42, **DISTIL}),
+        # What was chosen for an average goes.
+        (SATURATED,
+         {"map": {"lean": 1}, "reduce": {"method": "ties", "step": 2, "options": {"density": 0.3}}}, "distil",
+         {"map.lean": 0, "rounds": 1, "train.epochs": 42, **DISTIL}),
+        # Two rewards that oppose each other on the same prompts: the student asks one expert alone.
+        (Evidence([-0.2], [0.4], [], SATURATED.reached), {}, "lean", LEAN),
+        # Forms that the recipe does not allow.
+        (CONFLICT, {"objective": {"name": "sft"}}, "mapreduce", {}),
+        (SATURATED, {"lora": None}, "soup", {}),
+    ],
+)  # fmt: skip
+def test_the_choice_is_a_whole_recipe_of_the_same_samples(
+    found: Evidence, changes: dict[str, Any], name: str, settings: dict[str, Any]
+) -> None:
+    changes = dict(changes)
+    own = changes.pop("own", {})
+    raw = recipe(**changes).model_dump(mode="json")
+    raw["rewards"]["a"] |= own
+    config = parse_config(raw, "x")
+    choice = choose(config, found)
+    assert choice.name == name
+    assert choice.set == {"methods": ["rewarded_soup" if name == "soup" else "mapreduce"], **settings}
+    assert refusal(config, choice.set) is None
+    made = parse_config(with_settings(config, choice.set), "x")
+    (before,) = build_plan(config.model_copy(update={"methods": made.methods})).methods
+    (after,) = build_plan(made).methods
+    assert after.samples == before.samples
+
+
+def test_a_form_that_is_passed_over_is_told() -> None:
+    told = choose(recipe(objective={"name": "sft"}), CONFLICT).why[0]
+    assert told.startswith("the form lean is passed over: map.lean: objective sft trains on one reward")
+
+
+def test_a_tax_and_a_way_are_counted_in_the_direction_of_the_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """b is a cost from 0 to 10: the expert of a raises it, its own halves it."""
+    space = Space({"a": (0.0, 1.0), "b": (0.0, 10.0)}, {"a": True, "b": False})
+    monkeypatch.setattr(advising, "space_of", lambda config: space)
+    base, first, second = {"a": 0.2, "b": 4.0}, {"a": 0.6, "b": 5.0}, {"a": 0.15, "b": 2.0}
+    means = {"base": base, "expert:a": first, "expert:b": second}
+    errors = {model: {"a": 0.03, "b": 0.3} for model in means}
+    assert advising._taxes(recipe(), means, errors) == ["the expert of a worsens b by 1.000"]
+    assert advising._reached(space, means) == pytest.approx({"a": 0.5, "b": 0.5})
 
 
 def test_the_pilot_measures_on_prompts_of_its_own_and_goes_on(
@@ -136,12 +195,13 @@ def test_the_command_prints_the_choice_with_its_evidence(
         "choice": {"name": "lean", "set": LEAN, "why": ["the rewards conflict"]},
     }  # fmt: skip
     monkeypatch.setattr(advising, "advise", lambda *_: made)
-    monkeypatch.setattr("sys.argv", ["paretune", "advise", "quickstart", "--quiet"])
+    given = ["--set", "rewards.preference.options.conflict=1"]
+    monkeypatch.setattr("sys.argv", ["paretune", "advise", "quickstart", "--quiet", *given])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     told = capsys.readouterr().out
     assert ended.value.code == 0
     assert "-0.25" in told
     assert "choice: lean\n  because the rewards conflict\n" in told
-    words = "--set methods=[mapreduce] --set map.lean=0.5 --set reduce.step=2 --set rounds=6"
-    assert f"run: paretune run quickstart {words} --set train.epochs=7\n" in told
+    words = "--set 'methods=[mapreduce]' --set map.lean=0.5 --set reduce.step=2 --set rounds=6"
+    assert f"run: paretune run quickstart {' '.join(given)} {words} --set train.epochs=7\n" in told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -106,17 +108,19 @@ def advise(
             table.add_row(escape(name), *row)
         Console().print(table)
     choice = advice["choice"]
-    words = " ".join(f"--set {key}={_word(value)}" for key, value in choice["set"].items())
+    chosen = [f"{key}={_word(value)}" for key, value in choice["set"].items()]
+    # What was given here comes first, so that the choice is the last word.
+    words = shlex.join([recipe, *(word for item in [*(set_ or ()), *chosen] for word in ("--set", item))])
     typer.echo(f"choice: {choice['name']}")
     for line in choice["why"]:
         typer.echo(f"  because {line}")
-    typer.echo(f"run: paretune run {recipe} {words}")
+    typer.echo(f"run: paretune run {words}")
     typer.echo("beside it: methods: [.., morl_dr], where devices can exchange a gradient at every update")
 
 
 def _word(value: object) -> str:
     """A value for --set, without spaces."""
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+    return json.dumps(value, separators=(",", ":")).replace('"', "")
 
 
 def _factors(option: str, text: str) -> list[float]:

@@ -4,15 +4,15 @@
     pilot       one round of short experts, one for each reward: the cosines of their changes, and what each
                 of them does to the other rewards
 
-The choice follows from these by the rule of `choose`, whose bounds are rules of thumb. Prompts are put aside
-of the training sets, as for `paretune tune`; the held-out prompts stay unseen.
+The choice follows from these by the rule of `choices`. Prompts are put aside of the training sets, as for
+`paretune tune`; the held-out prompts stay unseen.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,72 +28,12 @@ from ..stages.agreement import AgreementJob, measure_agreement
 from ..stages.reduce import DIAGNOSTICS
 from ..stages.volumes import Space, space_of
 from ..types import ParetuneError
+from .choices import Evidence, choose
 from .held_out import hold_out
 from .trials import Means, begin, train_and_measure
 
 ADVICE = "advice.json"
 SAMPLES = 8  # of each prompt, for the agreement
-# A correlation of AGREE or more agrees; a correlation or a cosine of OPPOSE or less opposes.
-AGREE, OPPOSE = 0.3, -0.1
-SATURATED = 0.8  # the share of the way to a reward's best value after which little is left to learn
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the pilot measured.
-
-    agreement: correlations of all pairs of rewards that could be measured. cosines: of all pairs of experts.
-    taxes: "EXPERT lowers REWARD by x", where the change exceeds two standard errors. reached: reward -> the
-    share of the way from the base to its best value that its own expert went; without unbounded rewards.
-    """
-
-    agreement: list[float]
-    cosines: list[float]
-    taxes: list[str]
-    reached: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """name: soup, distil, or lean. set: keys of the recipe. why: the evidence, in sentences."""
-
-    name: str
-    set: dict[str, Any]
-    why: list[str]
-
-
-def choose(config: RunConfig, found: Evidence) -> Choice:
-    """The rule.
-
-    - Experts that saturate within the pilot: distil, which keeps in one student what an average would weaken.
-    - Rewards that agree everywhere, and experts that do not oppose: a soup, as each expert helps the others.
-    - Otherwise: MapReduce whose experts lean on the other rewards, with more, shorter and longer steps.
-
-    Adapters that start at random and train shortly have cosines near 0, so only negative ones tell something.
-    """
-    least = {"agreement of the rewards": found.agreement, "cosine of the experts": found.cosines}
-    facts = [f"the least {what} is {min(values):+.2f}" for what, values in least.items() if values]
-    if not found.agreement:
-        facts.append("no two rewards score the same prompts with differences")
-    facts += found.taxes or ["no expert worsens another reward by more than two standard errors"]
-    worst = min([*found.agreement, *found.cosines], default=0.0)
-    least_reached = min((found.reached.get(name, 0.0) for name in config.rewards), default=0.0)
-    if least_reached > SATURATED:
-        facts.insert(0, f"every expert went {least_reached:.0%} or more of the way to its best value")
-        return Choice("distil", {"methods": ["mapreduce"], "rounds": 1, "reduce.method": "distil"}, facts)
-    agree = bool(found.agreement) and min(found.agreement) >= AGREE
-    if agree and worst > OPPOSE and not found.taxes:
-        return Choice("soup", {"methods": ["rewarded_soup"]}, facts)
-    halved = max(1, config.train.epochs // 2)
-    settings = {
-        "methods": ["mapreduce"], "map.lean": 0.5, "reduce.step": 2, "rounds": 2 * config.rounds,
-        "train.epochs": halved,
-    }  # fmt: skip
-    if worst <= OPPOSE or found.taxes:
-        facts.insert(0, "the rewards conflict: experts that see the other rewards stop undoing each other")
-    else:
-        facts.insert(0, "the experts change different things, and an average weakens each of them")
-    return Choice("lean", settings, facts)
 
 
 def advise(
