@@ -218,6 +218,10 @@ def test_a_batch_leaves_the_samples_as_they_are(tmp_path: Path) -> None:
         ("--batches 0.3", "--batches 0.3: 6 prompts an epoch times 0.3 are no whole number"),
         ("--batches 0.1666666", "are no whole number"),
         ("--methods morl", "--methods: methods.0"),
+        ("--methods mapreduce,conditioned --set objective.name=sft", "methods: conditioned trains on"),
+        ("--methods mapreduce,conditioned --set lora=null", "methods: conditioned: it trains an adapter"),
+        ("--batches 1,4", "--batches 4: 14 epochs divided by 4 are no whole number, so it would draw other"),
+        (f"--seeds {2**70}", "--seeds: seed: "),
         ("--methods mapreduce --out full", "full is not empty and holds no trials; choose another --out"),
     ],
 )

@@ -188,6 +188,14 @@ def test_a_wrong_share_is_one_line(changes: dict[str, Any], told: str) -> None:
 
 
 def test_an_objective_of_one_reward_cannot_lean() -> None:
+    own = config(map={"lean": 0.5}, own={"ocr": {"objective": "sft"}}, methods=["mapreduce"])
+    with pytest.raises(ParetuneError, match=r"^rewards\.ocr\.lean: objective sft trains on one reward"):
+        check_objective(own)
+    alone = {"ocr": {"objective": "sft", "lean": 0}}
+    check_objective(config(own=alone, map={"lean": 0.5}, methods=["mapreduce"]))
+    filed = {"ocr": {"objective": "diffusion_dpo", "pairs": "p.jsonl"}}
+    with pytest.raises(ParetuneError, match=r"^rewards\.ocr\.lean: its samples come from a file"):
+        check_objective(config(own=filed, map={"lean": 0.5}, methods=["mapreduce"]))
     made = config(map={"lean": 0.5}, objective={"name": "sft"})
     with pytest.raises(ParetuneError, match=r"^map\.lean: objective sft trains on one reward"):
         check_objective(made)

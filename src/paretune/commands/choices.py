@@ -11,9 +11,7 @@ from typing import Any
 
 from ..config import RunConfig
 from ..recipes import parse_config
-from ..training.trainers import check_objective
-from ..training.weighted import check_weighted
-from ..training.whole_checks import check_whole
+from ..training.checks import check_training
 from ..types import ParetuneError
 
 # A correlation of AGREE or more agrees; a correlation or a cosine of OPPOSE or less opposes.
@@ -131,10 +129,7 @@ def _epochs(config: RunConfig) -> dict[str, int]:
 def refusal(config: RunConfig, settings: Mapping[str, Any]) -> str | None:
     """Why a recipe with these settings would be refused, or None."""
     try:
-        made = parse_config(with_settings(config, settings), "the choice")
-        check_objective(made)
-        check_whole(made)
-        check_weighted(made)
+        check_training(parse_config(with_settings(config, settings), "the choice"))
     except ParetuneError as error:
         return str(error)
     return None

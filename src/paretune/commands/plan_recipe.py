@@ -24,9 +24,7 @@ from ..recipes import find_recipe, in_run, load_config
 from ..rewards.trust import code_of, left_out
 from ..stages.claim import missing_files
 from ..stages.prompt_checks import check_unloaded
-from ..training.together.checks import check_together
-from ..training.weighted import check_weighted
-from ..training.whole_checks import check_whole
+from ..training.checks import check_training
 from ..types import ParetuneError
 from .downloads import Download, downloads, missing_lines
 
@@ -88,9 +86,7 @@ def plan_recipe(
     config = load_config(found, overrides)
     find_executor(config.executor.kind)
     check_options(config.model)
-    check_whole(config)
-    check_together(config)
-    check_weighted(config)
+    check_training(config)
     missing = missing_files(config)
     trusted = trust_rewards or not in_run(found)
     if not trusted and (code := code_of(config)):

@@ -4,7 +4,7 @@ A comparison is fair only where every method stands at its own best. Each settin
 no table reports, and measured on prompts that are put aside of the training sets; the held-out prompts stay
 unseen. The value of a setting is the hypervolume of its means, a mean over the seeds, from one reference
 point for all. Every setting of a method draws as many samples as the recipe asks for: with a batch b times as
-large there are 1/b as many epochs, rounded.
+large there are 1/b as many epochs, so a batch by which the epochs cannot be divided is refused.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..files import write_text
 from ..planning.methods import build_plan
 from ..recipes import parse_config
 from ..stages.volumes import space_of
+from ..training.checks import check_training
 from ..types import ParetuneError
 from ..yaml_text import dump_yaml
 from .held_out import hold_out
@@ -43,7 +44,7 @@ class Setting:
         return f"rate-{self.rate:g}-batch-{self.batch:g}"
 
     def of(self, config: RunConfig) -> RunConfig:
-        """The recipe with this setting. Raises ParetuneError where it has no whole number of prompts."""
+        """The recipe with this setting. Raises ParetuneError where prompts or epochs are no whole number."""
         train, raw = config.train, config.model_dump(mode="json")
         prompts = train.prompts_per_epoch * self.batch
         if prompts != int(prompts):
@@ -58,7 +59,13 @@ class Setting:
                 own["learning_rate"] *= self.rate
         for section in (raw["train"], *raw["rewards"].values()):
             if section["epochs"] is not None:
-                section["epochs"] = max(1, round(section["epochs"] / self.batch))
+                epochs = section["epochs"] / self.batch
+                if epochs != int(epochs):
+                    raise ParetuneError(
+                        f"--batches {self.batch:g}: {section['epochs']} epochs divided by {self.batch:g} are "
+                        "no whole number, so it would draw other samples; set train.epochs to a multiple"
+                    )
+                section["epochs"] = int(epochs)
         return parse_config(raw, f"--batches {self.batch:g}, --rates {self.rate:g}")
 
     def keys(self, config: RunConfig) -> dict[str, Any]:
@@ -107,13 +114,9 @@ def tune(
     """
     wanted = {"methods": list(methods or config.methods), "tokens": None}
     config = parse_config(config.model_dump(mode="json") | wanted, "--methods")
-    if config.seed in seeds:
-        raise ParetuneError(f"--seeds: {config.seed} is the recipe's own seed, which its tables report")
+    seeds, rates, batches = (list(dict.fromkeys(values)) for values in (seeds, rates, batches))
     grid = [Setting(rate, batch) for rate in rates for batch in batches]
-    if not grid or not seeds:
-        raise ParetuneError("--rates, --batches and --seeds name one value or more each")
-    for setting in grid:
-        setting.of(config)  # a setting that no recipe can have is refused before anything is trained
+    _check(config, grid, seeds)
     begin(config, out)
     trial = hold_out(config, prompts, out / "prompts")
     means: dict[tuple[str, Setting, int], dict[str, float]] = {}
@@ -131,6 +134,20 @@ def tune(
         write_text(out / f"{method}.yaml", single.to_yaml())
     write_text(out / CHOSEN, dump_yaml(chosen))
     return chosen
+
+
+def _check(config: RunConfig, grid: Sequence[Setting], seeds: Sequence[int]) -> None:
+    """Raise ParetuneError, before anything is trained, for a trial that cannot be."""
+    if config.seed in seeds:
+        raise ParetuneError(f"--seeds: {config.seed} is the recipe's own seed, which its tables report")
+    if not grid or not seeds:
+        raise ParetuneError("--rates, --batches and --seeds name one value or more each")
+    for setting in grid:
+        setting.of(config)
+    for method in config.methods:
+        check_training(config.model_copy(update={"methods": (method,)}))
+    for seed in seeds:
+        parse_config(config.model_dump(mode="json") | {"seed": seed}, "--seeds")
 
 
 def _choose(

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 
 from ..config import RunConfig
+from ..data.prompts import load_prompts
+from ..data.remote import is_remote
 from ..foreign import gguf
+from ..training.objectives.settings import read_options, settings_for
+from ..training.objectives.table import find_objective
+from ..types import ParetuneError
 from .long_prompts import cut_notices, pair_files
 
 SCORED = 64  # samples that a reward scores in one call
+SHARED = 0.25  # the share of a reward's prompts that another reward has too, from which it is told
 UNEVEN = 5.0  # times as wide a range as another reward's, from which the wide one decides nearly alone
 
 
 def notices(config: RunConfig, hub: bool = True) -> list[str]:
     """All lines. hub: whether datasets of the hub are loaded, which may download them."""
     lines = [*gguf.notices(config.model.path), *cut_notices(config, hub), *tie_notices(config, hub)]
-    return [*lines, *_overlap(config)]
+    return [*lines, *_overlap(config), *_idle_anchor(config), *shared_notices(config, hub)]
 
 
 def tie_notices(config: RunConfig, hub: bool = True) -> list[str]:
@@ -31,6 +38,28 @@ def tie_notices(config: RunConfig, hub: bool = True) -> list[str]:
         if ties:
             lines.append(f"{spec}: {ties:,} of {len(records):,} lists tie and are left out")
     return lines
+
+
+def shared_notices(config: RunConfig, hub: bool = True) -> list[str]:
+    """A line where `reduce.method: distil` asks one expert about prompts that belong to several."""
+    if config.reduce.method != "distil" or "mapreduce" not in config.methods:
+        return []
+    texts: dict[str, set[str]] = {}
+    for name, own in config.rewards.items():
+        if hub or not is_remote(own.prompts):
+            with suppress(ParetuneError):  # whoever needs the file reports it
+                texts[name] = {str(prompt.text) for prompt in load_prompts(own.prompts)}
+    shares: dict[str, float] = {}
+    for name, own in texts.items():
+        others = set[str]().union(*(other for key, other in texts.items() if key != name))
+        shares[name] = len(own & others) / len(own)
+    most = max(shares, key=shares.__getitem__, default=None)
+    if most is None or shares[most] < SHARED:
+        return []
+    return [
+        f"reduce.method: distil asks the expert of one reward about each prompt, and {shares[most]:.0%} of "
+        f"the prompts of {most} are prompts of another reward too: the student keeps less of each expert"
+    ]
 
 
 def uneven_notices(config: RunConfig, ranges: Mapping[str, tuple[float, float]]) -> list[str]:
@@ -55,6 +84,17 @@ def uneven_notices(config: RunConfig, ranges: Mapping[str, tuple[float, float]])
         f"{spans[wide]:g} where {narrow} spans {spans[narrow]:g}, so that {wide} decides nearly alone: "
         "objective.joint: normalise_then_sum gives each the same say"
     ]
+
+
+def _idle_anchor(config: RunConfig) -> list[str]:
+    """A line where the recipe chooses an anchor that no loss looks at."""
+    settings = config.objective
+    kls = [settings.kl if own.kl is None else own.kl for own in config.rewards.values()]
+    kinds = [settings_for(settings, own.objective) for own in config.rewards.values()]
+    looks = any(find_objective(own.name).anchored(read_options(own)) for own in kinds)
+    if settings.anchor == "round" or max(kls) > 0 or looks:
+        return []
+    return [f"objective.anchor: {settings.anchor} changes nothing where objective.kl is 0: set it above 0"]
 
 
 def _overlap(config: RunConfig) -> list[str]:

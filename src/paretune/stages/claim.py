@@ -22,10 +22,8 @@ from ..recipes import changed_keys, load_config
 from ..rewards.base import reward_file
 from ..rewards.process import PATIENCE
 from ..samples.media import medium_of
-from ..training.together.checks import check_together
-from ..training.trainers import check_experts, check_objective
-from ..training.weighted import check_weighted
-from ..training.whole_checks import check_whole
+from ..training.checks import check_training
+from ..training.trainers import check_experts
 from ..types import ParetuneError
 from .prompt_checks import check_prompts
 
@@ -42,10 +40,7 @@ def check(config: RunConfig) -> list[str]:
     find_executor(config.executor.kind)
     check_options(config.model)
     read_shape(config.model)
-    check_objective(config)
-    check_whole(config)
-    check_together(config)
-    check_weighted(config)
+    check_training(config)
     told = check_prompts(config)
     check_experts(config)
     if medium_of(config.model).name == "texts":

@@ -67,11 +67,7 @@ def check_objective(config: RunConfig) -> None:
             f"executor.overlap: objective {name} draws all samples of an epoch at once, so that none is left "
             "to draw while they are scored: leave it out"
         )
-    leans = "mapreduce" in config.methods and any(map(config.lean, config.rewards))
-    if leans and (objective.one_reward or not objective.draws):
-        raise ParetuneError(
-            f"map.lean: objective {name} trains on one reward, so no expert can lean on others: set it to 0"
-        )
+    _check_leaning(config)
     check_with_recipe(config)
     for reward in config.rewards:
         _check_own(config, reward, medium)
@@ -87,6 +83,26 @@ def check_objective(config: RunConfig) -> None:
             raise ParetuneError(
                 f"methods: {method} trains on several rewards at once, which objective {name} cannot"
             )
+
+
+def _check_leaning(config: RunConfig) -> None:
+    """Raise ParetuneError if an expert leans on other rewards that nothing will ask about its samples."""
+    for reward, own in config.rewards.items():
+        if "mapreduce" not in config.methods or not config.lean(reward):
+            continue
+        name = own.objective or config.objective.name
+        objective = find_objective(name)
+        if objective.one_reward or not objective.draws:
+            why = f"objective {name} trains on one reward"
+        elif own.pairs:
+            why = "its samples come from a file, which no other reward scores"
+        else:
+            continue
+        if own.lean is None and not own.objective and not own.pairs:
+            raise ParetuneError(f"map.lean: {why}, so no expert can lean on others: set it to 0")
+        raise ParetuneError(
+            f"rewards.{reward}.lean: {why}, so this expert cannot lean on others: set it to 0"
+        )
 
 
 def _check_own(config: RunConfig, reward: str, medium: str) -> None:

@@ -1,0 +1,76 @@
+"""Lines before a run about settings that change nothing or keep less; `plan` refuses what `run` refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paretune.cli import app as cli
+from paretune.config import RunConfig
+from paretune.planning.notices import notices, shared_notices
+from paretune.recipes import parse_config
+from tests.conftest import tiny_recipe
+
+
+def recipe(folder: Path, own: dict[str, list[str]], **changes: Any) -> RunConfig:
+    rewards = {}
+    for name, texts in own.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"prompt": t}) + "\n" for t in texts))
+        file = str(folder / f"{name}.jsonl")
+        rewards[name] = {"reward": "pictures.ocr", "prompts": file, "eval_prompts": file}
+    return parse_config({"rewards": rewards, **changes}, "x")
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({"a": ["1", "2", "3", "4"], "b": ["5", "6"]}, None),
+        ({"a": ["1", "2", "3", "4"], "b": ["4", "5", "6", "7", "8"]}, "25% of the prompts of a"),
+        ({"a": ["1", "2"], "b": ["2", "1"], "c": ["3"]}, "100% of the prompts of a"),
+    ],
+)
+def test_a_student_that_asks_one_of_several_experts_is_told(
+    own: dict[str, list[str]], told: str | None, tmp_path: Path
+) -> None:
+    made = recipe(tmp_path, own, reduce={"method": "distil"})
+    lines = shared_notices(made)
+    assert [told in line for line in lines] == ([True] if told else [])
+    assert shared_notices(recipe(tmp_path, own)) == []
+    assert shared_notices(made.model_copy(update={"methods": ("morl_d",)})) == []
+
+
+@pytest.mark.parametrize(
+    ("objective", "own", "told"),
+    [
+        ({"anchor": "base"}, {}, True),
+        ({"anchor": "base", "kl": 0.1}, {}, False),
+        ({"anchor": "base"}, {"kl": 0.1}, False),
+        ({}, {}, False),
+        ({"anchor": "base", "name": "diffusion_dpo"}, {}, False),  # its loss looks at the anchor without a KL
+    ],
+)
+def test_an_anchor_that_no_loss_looks_at_is_told(
+    objective: dict[str, Any], own: dict[str, Any], told: bool, tmp_path: Path
+) -> None:
+    raw = recipe(tmp_path, {"a": ["1"], "b": ["2"]}).model_dump(mode="json")
+    raw["objective"] = {"options": {}, **objective}
+    raw["rewards"]["a"] |= own
+    lines = [line for line in notices(parse_config(raw, "x")) if "anchor" in line]
+    expected = "objective.anchor: base changes nothing where objective.kl is 0: set it above 0"
+    assert lines == ([expected] if told else [])
+
+
+def test_plan_refuses_what_run_refuses(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny_recipe(tmp_path, tiny_sd3)
+    words = ["paretune", "plan", str(path), "--set", "objective.name=sft", "--set", "map.lean=0.5"]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    error = " ".join(capsys.readouterr().err.split())
+    assert ended.value.code == 2
+    assert error.startswith("error: map.lean: objective sft trains on one reward")
