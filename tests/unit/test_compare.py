@@ -190,3 +190,22 @@ def test_runs_that_do_not_compare_are_refused(tmp_path: Path) -> None:
         compare_runs([first, moved])
     with pytest.raises(ParetuneError, match=r"no finished run: summary.json is missing"):
         compare_runs([str(tmp_path)])
+
+
+def test_what_a_device_sends_and_how_long_it_trains_stand_beside(tmp_path: Path) -> None:
+    base, soup = {"base": BASE, "rewarded_soup": BASE}, {"base": BASE, "mapreduce@2": BASE}
+    costs = [
+        {"exchanged": {"mapreduce": 2e6}, "training_seconds": {"mapreduce": s}} for s in (30.0, 50.0)
+    ]
+    runs = [f"m={a_run(tmp_path / str(i), soup, **cost)}" for i, cost in enumerate(costs)]
+    plain = a_run(tmp_path / "plain", base)
+    found = compare_runs([*runs, plain])
+    own, other = found["methods"]["m mapreduce"], found["methods"]["rewarded_soup"]
+    assert (own["exchanged"], own["training_seconds"]) == (2e6, 40.0)
+    assert (other["exchanged"], other["training_seconds"]) == (None, None)
+    page = write_comparison(found, tmp_path / "page.html").read_text()
+    assert "<th>sent<small>MB a device</small></th>" in page
+    assert "<td>2.0</td>" in page
+    assert "<td>40.0</td>" in page
+    older = write_comparison(compare_runs([plain]), tmp_path / "older.html").read_text()
+    assert "MB a device" not in older  # runs of earlier versions have neither

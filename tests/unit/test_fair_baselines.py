@@ -96,8 +96,10 @@ def test_seconds_are_those_of_the_slowest_expert_or_a_share_of_a_joint_policy(tm
             for number, task in enumerate(round_.tasks, start=1):
                 rows = [{"update": i + 1, "reward": 0.0, "seconds": 10.0 * number} for i in range(2)]
                 write_rows(tmp_path / task.folder / "metrics.jsonl", rows)
+    student = [{"update": i + 1, "loss": 0.0, "seconds": 3.0} for i in range(2)]
+    write_rows(tmp_path / plan.methods[0].rounds[0].beside("distil") / "metrics.jsonl", student)
     assert training_seconds(plan, tmp_path, 2) == {
-        "mapreduce": 2 * 40.0,  # two rounds, whose second expert takes 2 x 20 s
+        "mapreduce": 2 * 40.0 + 6.0,  # two rounds, whose second expert takes 2 x 20 s, and a student
         "rewarded_soup": 40.0 + 40.0,  # with what it shares with round 1
         "morl_dr": 20.0 / 2,
     }

@@ -76,6 +76,8 @@ def compare_runs(
         methods[method] = {
             "runs": int(next(iter(point.values())).shape[0]),
             "samples": _budget(tables, method),
+            "exchanged": _mean_of(tables, method, "exchanged"),
+            "training_seconds": _mean_of(tables, method, "training_seconds"),
             "means": {n: float(point[n].mean()) for n in names if n in point},
             "stderr": {n: stderr(point[n]) for n in names if n in point},
             "gains": {n: gain(base[n], point[n], draws) for n in names if base and n in point and n in base},
@@ -263,10 +265,22 @@ def _score_names(tables: Sequence[RunTables], points: Mapping[Any, Point]) -> li
     return [name for name in wanted if name in known]
 
 
+def _mean_of(tables: Sequence[RunTables], method: str, key: str) -> float | None:
+    """The mean over runs of a figure that a summary has for each method; None if no run has it."""
+    own = [t.summary.get(key, {}).get(_plain(t, method)) for t in tables]
+    found = [float(value) for value in own if value is not None]
+    return sum(found) / len(found) if found else None
+
+
+def _plain(table: RunTables, method: str) -> str:
+    """The name of a method in the summary of a run with a label."""
+    return method.removeprefix(f"{table.label} ") if table.label else method
+
+
 def _budget(tables: Sequence[RunTables], method: str) -> int | None:
     """The training samples of one run of a method. An earlier round of MapReduce gets its share of them."""
     for table in tables:
-        name = method.removeprefix(f"{table.label} ") if table.label else method
+        name = _plain(table, method)
         budget = table.summary["budget"]
         if name in budget:
             return int(budget[name])

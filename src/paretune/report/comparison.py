@@ -19,6 +19,11 @@ from .page import template
 from .palette import MUTED, css_variables, method_look
 
 Comparison = dict[str, Any]  # as `compare_runs` returns it
+# Title, what stands below it, key of a method, and the unit that its value is divided by.
+COSTS = (
+    ("sent", "MB a device", "exchanged", 1e6),
+    ("training", "s on a device a reward", "training_seconds", 1.0),
+)
 MARK = b"<title>paretune comparison</title>"
 
 
@@ -121,7 +126,7 @@ def _columns(comparison: Comparison) -> list[tuple[str, str]]:
     columns += [("hypervolume", "95 % interval"), ("epsilon", "0 is best; 95 % interval")]
     if against:
         columns.append(("margin", f"over {method_look(against, rewards).label}"))
-    return columns
+    return columns + [(title, under) for title, under, key, _ in COSTS if _has(comparison, key)]
 
 
 def _lines(comparison: Comparison) -> list[dict[str, Any]]:
@@ -138,9 +143,17 @@ def _lines(comparison: Comparison) -> list[dict[str, Any]]:
         if comparison["against"]:
             margin, error = method["margin"], method["margin_stderr"]
             cells.append(("", "", "") if margin is None else (signed(margin, 4), f"± {error:.4f}", ""))
+        for _, _, key, unit in COSTS:
+            if _has(comparison, key):
+                value = method.get(key)
+                cells.append(("" if value is None else f"{value / unit:,.1f}", "", ""))
         lines.append({"look": method_look(name, comparison["rewards"]), "cells": cells,
                       "main": name.rpartition(" ")[2] == "mapreduce"})  # fmt: skip
     return lines
+
+
+def _has(comparison: Comparison, key: str) -> bool:
+    return any(method.get(key) is not None for method in comparison["methods"].values())
 
 
 def _score(method: dict[str, Any], name: str) -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ from ..models.weighting import FILE
 from ..planning.plan import JOINT_METHODS, ExpertTask, MethodPlan, Plan
 from ..records.manifest import METRICS
 from ..records.read import read_metrics
+from .distil import STUDENT
 
 
 def exchanged(plan: Plan, run_folder: Path) -> dict[str, int]:
@@ -34,15 +35,17 @@ def exchanged(plan: Plan, run_folder: Path) -> dict[str, int]:
 def training_seconds(plan: Plan, run_folder: Path, devices: int) -> dict[str, float]:
     """Method -> the seconds of its training on N devices, by the epochs that this run measured.
 
-    The experts of a round train side by side, so the slowest counts. A joint policy is taken to divide evenly
-    over the devices, at no cost of its exchanges. Methods without metrics are left out.
+    The experts of a round train side by side, so the slowest counts; a student that is distilled from them
+    comes after them, on one device. A joint policy is taken to divide evenly over the devices, at no cost of
+    its exchanges. Methods without metrics are left out.
     """
     found = {}
     for method in plan.methods:
         rounds = [max(_seconds(method, task, run_folder) for task in r.tasks) for r in method.rounds]
         if all(rounds):
             share = devices if method.name in JOINT_METHODS else 1
-            found[method.name] = sum(rounds) / share
+            students = sum(_measured(run_folder / r.beside(STUDENT)) for r in method.rounds)
+            found[method.name] = sum(rounds) / share + students
     return found
 
 
@@ -52,5 +55,9 @@ def _seconds(method: MethodPlan, task: ExpertTask, run_folder: Path) -> float:
     folders = [task.folder]
     if task.continues is not None and task.continues not in own:
         folders.append(task.continues)
-    rows = [row for folder in folders for row in read_metrics(run_folder / folder / METRICS)]
-    return sum(float(row.get("seconds") or 0.0) for row in rows)
+    return sum(_measured(run_folder / folder) for folder in folders)
+
+
+def _measured(folder: Path) -> float:
+    """The seconds of all epochs or steps whose metrics a folder has."""
+    return sum(float(row.get("seconds") or 0.0) for row in read_metrics(folder / METRICS))
