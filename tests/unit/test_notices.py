@@ -12,7 +12,6 @@ from paretune.cli import app as cli
 from paretune.config import RunConfig
 from paretune.planning.notices import notices, shared_notices
 from paretune.recipes import parse_config
-from tests.conftest import tiny_recipe
 
 
 def recipe(folder: Path, own: dict[str, list[str]], **changes: Any) -> RunConfig:
@@ -63,14 +62,22 @@ def test_an_anchor_that_no_loss_looks_at_is_told(
     assert lines == ([expected] if told else [])
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (["objective.name=sft", "map.lean=0.5"], "map.lean: objective sft trains on one reward"),
+        (["rewards.preference.options.conflct=1"],
+         "reward 'pictures.preference' could not be made: TypeError: got an unexpected keyword argument "
+         "'conflct' (it takes conflict)"),
+    ],
+)  # fmt: skip
 def test_plan_refuses_what_run_refuses(
-    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    keys: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tiny_recipe(tmp_path, tiny_sd3)
-    words = ["paretune", "plan", str(path), "--set", "objective.name=sft", "--set", "map.lean=0.5"]
-    monkeypatch.setattr("sys.argv", words)
+    words = [word for key in keys for word in ("--set", key)]
+    monkeypatch.setattr("sys.argv", ["paretune", "plan", "quickstart", *words])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     error = " ".join(capsys.readouterr().err.split())
     assert ended.value.code == 2
-    assert error.startswith("error: map.lean: objective sft trains on one reward")
+    assert error.startswith(f"error: {told}")

@@ -22,7 +22,7 @@ from ..models.family import misfit
 from ..planning.notices import uneven_notices
 from ..rewards.base import check_head, check_spec, find_reward, is_own, load_reward, reward_file, reward_of
 from ..rewards.checks import Check, applies_to, first_refused, refusal
-from ..rewards.trust import is_code
+from ..rewards.trust import check_options, is_code
 from ..training.judging import check_judging
 from ..training.trainers import objective_check
 from ..types import ParetuneError, Prompt, Reward
@@ -150,6 +150,7 @@ def _unloaded(spec: str, options: dict[str, Any]) -> Check | None:
     if is_own(spec):
         return getattr(load_reward(spec, **options), "check", None) if check_spec(spec) else None
     target = find_reward(spec)
+    check_options(target, spec, options)
     kept = inspect.getattr_static(target, "check", None)
     return target.check if isinstance(kept, (staticmethod, classmethod)) else None
 
