@@ -140,6 +140,7 @@ def analyse(
     count: AnswersEach = 1,
     limit: Limit = 0,
     out: AnalysisFile = None,
+    trust_rewards: TrustRewards = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -150,7 +151,7 @@ def analyse(
     from ..commands.analyse.make import Asked
     from ..commands.analyse.make import analyse as carry_out
 
-    asked = Asked(model, reference, adapter, prompts, judge, threshold, beta, limit, count)
+    asked = Asked(model, reference, adapter, prompts, judge, threshold, beta, limit, count, trust_rewards)
     found = carry_out(what, target, asked, out)
     if as_json:
         print_json(found)
