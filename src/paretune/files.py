@@ -209,9 +209,18 @@ def _children(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write JSON lines completely or not at all."""
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+def write_rows(path: Path, rows: Sequence[dict[str, Any]], finite: bool = False) -> None:
+    """Write JSON lines completely or not at all.
+
+    finite: raise ParetuneError for NaN or an infinite number, which other programs do not read.
+    """
+    try:
+        text = "".join(json.dumps(row, allow_nan=not finite) + "\n" for row in rows)
+    except ValueError as error:
+        raise ParetuneError(
+            f"{path} was not written: a record holds NaN or an infinite number, for which JSON has no word"
+        ) from error
+    write_text(path, text)
 
 
 def read_rows(path: Path, torn: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:

@@ -285,7 +285,7 @@ def test_a_prefix_is_read_and_not_trained_and_a_step_does_not_end(tiny_llama: Pa
 def test_a_shorter_list_is_filled_up_and_the_copy_is_not_trained(tiny_llama: Path) -> None:
     two = {"prompt": "fix", "answers": [{"text": t, "scores": {"q": s}} for t, s in (("yes", 1), ("no", 0))]}
     three = {**two, "answers": [*two["answers"], {"text": "maybe", "scores": {"q": -1}}]}
-    batch = ListCollator(0)([_rows_of(tiny_llama, r, "tree_tpo") for r in (two, three)])
+    batch = ListCollator(0)([_rows_of(tiny_llama, r, "adpo_text") for r in (two, three)])
     assert batch["present"].tolist() == [[True, True, False], [True, True, True]]
     assert not bool(batch["answer_mask"][2].any())
     assert torch.equal(batch["input_ids"][2], batch["input_ids"][0])

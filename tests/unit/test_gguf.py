@@ -142,7 +142,11 @@ def _missing(path: str) -> str:
 def test_files_that_are_no_model_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other, noise, cut = tmp_path / "other.gguf", tmp_path / "noise.gguf", tmp_path / "cut.gguf"
     write_gguf(other, architecture="whisper")
-    assert "holds a model of architecture whisper, which transformers does not read" in _refusal(str(other))
+    told = _refusal(str(other))
+    assert "holds a model of architecture whisper, which transformers does not read" in told
+    assert "general" not in told
+    assert "tokenizer" not in told
+    assert told.endswith("give the folder or the hub id of the model in safetensors")
     noise.write_bytes(b"GGUF" + bytes(range(200)))
     assert "is no GGUF file, or is damaged" in _refusal(str(noise))
     write_gguf(cut)

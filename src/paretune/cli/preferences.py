@@ -103,7 +103,7 @@ def _trusted(recipe: str, set_: list[str] | None, trust_rewards: bool, quiet: bo
 def _make(config: RunConfig, drawing: Any, options: Any, out: Path, quiet: bool, as_json: bool) -> None:
     """Make the file by what the recipe's model draws, and tell what came out."""
     from ..commands.answer_pairs.make import make_answer_pairs
-    from ..commands.answer_pairs.options import refuse_for_pictures
+    from ..commands.answer_pairs.options import objective_for, refuse_for_pictures
     from ..commands.make_pairs import make_pairs
     from ..samples.media import medium_of
 
@@ -122,7 +122,9 @@ def _make(config: RunConfig, drawing: Any, options: Any, out: Path, quiet: bool,
     for row in [] if quiet else made["agreement"]:
         first, second = row["rewards"]
         typer.echo(f"{first} and {second} order {row['alike']:.0%} of {row['pairs']:,} pairs alike")
-    key, objective = ("prompts", "dpo") if texts else ("pairs", "diffusion_dpo")
+    key, objective = "pairs", "diffusion_dpo"
+    if texts:
+        key, objective = "prompts", objective_for(drawing.form, options)
     speaker(quiet)(f"now, in a recipe: rewards.{drawing.reward}.{key}: {out} and objective: {objective}")
 
 
@@ -140,6 +142,7 @@ def analyse(
     count: AnswersEach = 1,
     limit: Limit = 0,
     out: AnalysisFile = None,
+    trust_rewards: TrustRewards = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -150,7 +153,7 @@ def analyse(
     from ..commands.analyse.make import Asked
     from ..commands.analyse.make import analyse as carry_out
 
-    asked = Asked(model, reference, adapter, prompts, judge, threshold, beta, limit, count)
+    asked = Asked(model, reference, adapter, prompts, judge, threshold, beta, limit, count, trust_rewards)
     found = carry_out(what, target, asked, out)
     if as_json:
         print_json(found)

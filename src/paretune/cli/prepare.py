@@ -127,7 +127,9 @@ def sft(
     from ..training.language.supervised import supervise
 
     config = load_config(find_recipe(recipe), set_ or ())
-    learned = supervise(config, out, epochs, limit=limit, side=answers, adapter_alone=adapter_only)
+    learned = supervise(
+        config, out, epochs, limit=limit, side=answers, adapter_alone=adapter_only, quiet=quiet or as_json
+    )
     if as_json:
         print_json({"adapter" if adapter_only else "model": str(out), "answers": learned})
         return

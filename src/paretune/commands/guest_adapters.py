@@ -29,7 +29,10 @@ def guest_changes(
     Raises:
         ParetuneError: the adapter is of another base, by the name in its configuration or by its shapes.
     """
-    base = open_adapter(name).base_model
+    try:
+        base = open_adapter(name).base_model
+    except ParetuneError as error:
+        raise ParetuneError(f"{option}: {error}") from error
     if base and _differ(base, model):
         raise ParetuneError(
             f"{option} {name} was trained on {base}, and the base here is {model}: give an adapter of that"

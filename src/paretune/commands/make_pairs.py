@@ -208,7 +208,7 @@ def _publish(out: Path, records: list[dict[str, Any]]) -> None:
     """Write the file; the samples are there already, and go if it cannot be written."""
     try:
         check_new(out)
-        write_rows(out, records)
+        write_rows(out, records, finite=True)
     except ParetuneError:
         shutil.rmtree(samples_folder(out), ignore_errors=True)
         raise

@@ -4,8 +4,9 @@
     {"prompt": .., "answers": [{"text": .., "scores": {..}}, ..]}    a list
 
 Of the record: `prefix`, a text that all answers begin with and that is read but not trained on; `margin`, the
-better answer's reward minus the worse one's, in log-odds; `weight` or `drift` of the record; `stage`, from 1
-for the easiest; `tokenizer`, the digest of the tokenizer that token weights were made with. Of an answer:
+better answer's reward minus the worse one's, in log-odds; `share`, from 0 to 1, of those who prefer it;
+`weight` of the record, 0 or more, or `drift`, from 0 to 2; `stage`, from 1 for the easiest; `tokenizer`, the
+digest of the tokenizer that token weights were made with. Of an answer:
 `text`; `ends`, false where it was cut off or another step follows; `scores` by reward; `rank` from 1;
 `steps`, texts that make up the answer, with `step_weights`; `token_weights`, one for each of its tokens.
 """
@@ -18,6 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from paretune.types import ParetuneError, Prompt
+
+# The numbers of a record -> the least and the greatest that they can be.
+NUMBERS = {
+    "margin": (-math.inf, math.inf), "share": (0.0, 1.0), "weight": (0.0, math.inf), "drift": (0.0, 2.0),
+}  # fmt: skip
+ROUNDING = 1e-6  # how far a number that was computed may lie outside
 
 
 @dataclass(frozen=True)
@@ -60,9 +67,12 @@ def read_answers(prompt: Prompt) -> AnswerList:
     given = record.get("answers")
     if given is None:
         names = [name for name in ("reference", "chosen", "rejected") if record.get(name) is not None]
-        given = [{"text": record[name]} for name in names]
         if "chosen" not in names or "rejected" not in names:
             raise ParetuneError(f'{where} has neither "answers" nor "chosen" and "rejected" in its record')
+        for name in names:
+            if not isinstance(record[name], str) or not record[name].strip():
+                raise ParetuneError(f'{where}: "{name}" is the text of an answer, not {record[name]!r:.40}')
+        given = [{"text": record[name]} for name in names]
     if not isinstance(given, list) or not given:
         raise ParetuneError(f'{where}: "answers" is a list of answers, best first')
     entries = cast("list[Any]", given)
@@ -70,7 +80,7 @@ def read_answers(prompt: Prompt) -> AnswerList:
     prefix = record.get("prefix", "")
     if not isinstance(prefix, str):
         raise ParetuneError(f'{where}: "prefix" is a text')
-    numbers = {name: _number(record, name, where) for name in ("margin", "share", "weight", "drift")}
+    numbers = {name: _within(_number(record, name, where), name, where) for name in NUMBERS}
     stage = record.get("stage")
     if stage is not None and (isinstance(stage, bool) or not isinstance(stage, int) or stage < 1):
         raise ParetuneError(f'{where}: "stage" is a whole number from 1, not {stage!r}')
@@ -101,6 +111,8 @@ def _answer(entry: Any, where: str) -> Answer:
     named = cast("Mapping[str, Any]", scores)
     found = {name: _number(named, name, where) for name in named}
     weights = _numbers(record, "step_weights", where) or ()
+    if any(weight < -ROUNDING for weight in weights):
+        raise ParetuneError(f'{where}: "step_weights" are 0 or more, not {min(weights):g}')
     if weights and len(weights) != len(steps):
         raise ParetuneError(f"{where} has {len(steps)} steps and {len(weights)} step_weights")
     return Answer(
@@ -115,12 +127,12 @@ def _ranked(entries: list[Any], answers: list[Answer], where: str) -> tuple[Answ
     ranks = [entry.get("rank") for entry in entries]
     if all(rank is None for rank in ranks):
         return tuple(answers)
-    if any(isinstance(rank, bool) or not isinstance(rank, int) for rank in ranks) \
-            or sorted(ranks) != list(range(1, len(ranks) + 1)):  # fmt: skip
-        shown = ", ".join(str(rank) for rank in ranks)
-        raise ParetuneError(
-            f"{where}: the ranks of its {len(ranks)} answers are {shown}, not 1 to {len(ranks)}"
-        )
+    shown = ", ".join(f"{rank!r:.40}" for rank in ranks)
+    told = f"{where}: the ranks of its {len(ranks)} answers are {shown}"
+    if any(isinstance(rank, bool) or not isinstance(rank, int) for rank in ranks):
+        raise ParetuneError(f"{told}: say whole numbers, 1 to {len(ranks)}")
+    if sorted(ranks) != list(range(1, len(ranks) + 1)):
+        raise ParetuneError(f"{told}, not 1 to {len(ranks)}")
     return tuple(answers[ranks.index(rank)] for rank in range(1, len(ranks) + 1))
 
 
@@ -128,9 +140,21 @@ def _number(record: Mapping[str, Any], name: str, where: str) -> float | None:
     value = record.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ParetuneError(f'{where}: "{name}" is a number, not {value!r}')
-    return float(value)
+    try:
+        if not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    except OverflowError as error:  # a whole number of hundreds of digits
+        raise ParetuneError(f'{where}: "{name}" is a number that is too large: {value!r:.20}..') from error
+    raise ParetuneError(f'{where}: "{name}" is a number, not {value!r:.40}')
+
+
+def _within(value: float | None, name: str, where: str) -> float | None:
+    """A number in its range, from which rounding alone may lead."""
+    least, greatest = NUMBERS[name]
+    if value is None or least - ROUNDING <= value <= greatest + ROUNDING:
+        return None if value is None else min(max(value, least), greatest)
+    told = f"from {least:g} to {greatest:g}" if math.isfinite(greatest) else f"of {least:g} or more"
+    raise ParetuneError(f'{where}: "{name}" is a number {told}, not {value:g}')
 
 
 def _numbers(record: Mapping[str, Any], name: str, where: str) -> tuple[float, ...] | None:

@@ -134,16 +134,19 @@ def _reader(path: str, file: Path) -> Any:
         ) from error
 
 
+NO_MODELS = {"general", "tokenizer"}  # sections of a file, which transformers lists among the architectures
+
+
 def _check_architecture(path: str, file: Path) -> None:
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES as KNOWN
 
     field = _fields(_reader(path, file)).get("general.architecture")
     kind = field.contents() if field is not None else None
-    if kind not in KNOWN:
-        known = ", ".join(sorted(KNOWN))
+    if kind not in set(KNOWN) - NO_MODELS:
+        known = ", ".join(sorted(set(KNOWN) - NO_MODELS))
         raise ParetuneError(
             f"model.path: {path} holds a model of architecture {kind}, which transformers does not read "
-            f"from GGUF (it reads {known})"
+            f"from GGUF (it reads {known}): give the folder or the hub id of the model in safetensors"
         )
 
 

@@ -52,14 +52,16 @@ def guided_tokens(mask: Tensor, ratio: Tensor, strength: float) -> Tensor:
 def step_tokens(step: Tensor, weight: Tensor) -> Tensor:
     """Weights for sum_k g_k mean_(t in k) l_t / sum_k g_k: a weighted mean over steps of means (tree TPO).
 
-    Steps beyond the number of the list's shortest answer do not count.
+    Steps beyond the number of the list's shortest answer do not count. An answer without a token is one that
+    the list lacks, and not its shortest.
 
     Args:
         step: the number of the step of each token from 0, -1 where there is no token. [B, K, T].
         weight: g of the step that a token belongs to. [B, K, T].
     """
     counts = step.amax(-1) + 1
-    counted = (step >= 0) & (step < counts.min(1).values[:, None, None])
+    fewest = counts.masked_fill(counts == 0, counts.max()).min(1).values
+    counted = (step >= 0) & (step < fewest[:, None, None])
     own = (step.unsqueeze(-1) == step.unsqueeze(-2)) & counted.unsqueeze(-2)
     sizes = own.sum(-1).clamp(min=1)
     share = torch.where(counted, weight / sizes, 0.0)

@@ -51,7 +51,10 @@ def _of_answers(path: Path) -> tuple[Preference, ...]:
     found: list[Preference] = []
     for prompt in load_prompts(path):
         answers = read_answers(prompt).answers
-        scores: Sequence[Any] = [e.get("score") for e in prompt.metadata.get("answers") or ({},)]
+        entries = prompt.metadata.get("answers") or [{}]
+        if entries[0].get("rank") is not None:  # the answers were put in this order, and all have ranks
+            entries = sorted(entries, key=lambda entry: entry["rank"])
+        scores: Sequence[Any] = [entry.get("score") for entry in entries]
         if not all(type(score) in {int, float} for score in scores):
             scores = range(len(answers), 0, -1)
         shared = set.intersection(*(set(answer.scores) for answer in answers))

@@ -25,6 +25,7 @@ from ..samples.media import medium_of
 from ..training.checks import check_training
 from ..training.trainers import check_experts
 from ..types import ParetuneError
+from .answer_checks import check_answers
 from .prompt_checks import check_prompts
 
 LOCK = ".lock"
@@ -45,6 +46,13 @@ def check(config: RunConfig) -> list[str]:
     check_experts(config)
     if medium_of(config.model).name == "texts":
         check_even(config, set_sizes(config))
+    return told
+
+
+def _check_all(config: RunConfig) -> list[str]:
+    """`check`, and what only training asks: whether given answers fit the model, by its tokenizer."""
+    told = check(config)
+    check_answers(config)
     return told
 
 
@@ -87,7 +95,7 @@ def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> list[str]:
             raise ParetuneError(
                 f"{out} was begun with another recipe; these keys differ: {', '.join(changed)}"
             )
-        told = check(config)
+        told = _check_all(config)
         write_json(out / "plan.json", plan.to_json())
         return told
     if out.exists() and not out.is_dir():
@@ -95,7 +103,7 @@ def claim(config: RunConfig, plan: Plan, out: Path, resume: bool) -> list[str]:
     ours = f".{recipe.name}."  # left by a kill while the recipe was written
     if out.exists() and any(not p.name.startswith(ours) for p in out.iterdir()):
         raise ParetuneError(f"{out} is not empty and holds no run; choose another --out")
-    told = check(config)
+    told = _check_all(config)
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_text(recipe, config.to_yaml())

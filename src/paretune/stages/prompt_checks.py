@@ -24,7 +24,8 @@ from ..rewards.base import check_head, check_spec, find_reward, is_own, load_rew
 from ..rewards.checks import Check, applies_to, first_refused, refusal
 from ..rewards.trust import check_options, is_code
 from ..training.judging import check_judging
-from ..training.trainers import objective_check
+from ..training.objectives.settings import read_options
+from ..training.objectives.table import find_objective
 from ..types import ParetuneError, Prompt, Reward
 from .medium_checks import check_media
 
@@ -34,7 +35,7 @@ Refused = tuple[int | None, str] | None  # the number of the refused prompt, fro
 def check_prompts(config: RunConfig) -> list[str]:
     """Load all rewards and judges, and raise ParetuneError for the first prompt that one cannot score.
 
-    Every input picture is read, too. Returns what a user should know of the rewards, in lines.
+    Every input picture is read, too. Returns what a user should know of rewards and records, in lines.
     """
     check_media(config)
     check_judging(config)
@@ -42,18 +43,18 @@ def check_prompts(config: RunConfig) -> list[str]:
     files = [file for r in config.rewards.values() for file in (r.prompts, r.eval_prompts)]
     check_pictures(config, files)
     for file in dict.fromkeys(files):
-        _refuse("the model cannot take", file, first_unreadable)
+        refuse("the model cannot take", file, first_unreadable)
     for name, reward_config in config.rewards.items():
         for file in (reward_config.prompts, reward_config.eval_prompts):
-            _refuse(f"reward {name} cannot score", file, functools.partial(_first, rewards[name]))
+            refuse(f"reward {name} cannot score", file, functools.partial(_first, rewards[name]))
     _check_crosswise(config, rewards)
-    _check_objective(config, [reward_config.prompts for reward_config in config.rewards.values()])
+    told = _check_objective(config, [reward_config.prompts for reward_config in config.rewards.values()])
     known = set(rewards)
     for reward_config in config.rewards.values():
         if reward_config.judge and config.evaluate.judges:
             judge = load_reward(reward_config.judge)
             complaint = f"judge {judge.name} cannot score"
-            _refuse(complaint, reward_config.eval_prompts, functools.partial(_first, judge))
+            refuse(complaint, reward_config.eval_prompts, functools.partial(_first, judge))
             known.add(judge.name)
     for spec in config.evaluate.untargeted:
         reward = load_reward(spec)
@@ -64,8 +65,8 @@ def check_prompts(config: RunConfig) -> list[str]:
         known.add(reward.name)
         for file in dict.fromkeys(reward_config.eval_prompts for reward_config in config.rewards.values()):
             complaint = f"untargeted reward {reward.name} cannot score"
-            _refuse(complaint, file, functools.partial(_first_that_applies, reward))
-    return uneven_notices(config, {name: reward.range for name, reward in rewards.items()})
+            refuse(complaint, file, functools.partial(_first_that_applies, reward))
+    return told + uneven_notices(config, {name: reward.range for name, reward in rewards.items()})
 
 
 def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = True) -> None:
@@ -103,7 +104,7 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
             ask = functools.partial(first_refused, check)
             for file in files:
                 if _is_near(file, missing):
-                    _refuse(f"{who} cannot score", file, ask)
+                    refuse(f"{who} cannot score", file, ask)
     for spec in config.evaluate.untargeted:
         if str(reward_file(spec)) not in missing and (trusted or not is_code(spec)):
             check_spec(spec)
@@ -122,7 +123,7 @@ def check_pictures(config: RunConfig, files: Sequence[str]) -> None:
         return None
 
     for file in dict.fromkeys(files):
-        _refuse("the model cannot take", file, ask)
+        refuse("the model cannot take", file, ask)
 
 
 def _check_crosswise(config: RunConfig, rewards: Mapping[str, Reward]) -> None:
@@ -134,15 +135,24 @@ def _check_crosswise(config: RunConfig, rewards: Mapping[str, Reward]) -> None:
             asking = joint or ("map.lean" if leans else None)
             if other != name and asking:
                 complaint = f"reward {name}, which {asking} asks too, cannot score"
-                _refuse(complaint, reward_config.prompts, functools.partial(_first_that_applies, reward))
+                refuse(complaint, reward_config.prompts, functools.partial(_first_that_applies, reward))
 
 
-def _check_objective(config: RunConfig, files: Sequence[str]) -> None:
-    check = objective_check(config.objective.name)
-    if check is None:
-        return
+def _check_objective(config: RunConfig, files: Sequence[str]) -> list[str]:
+    """Check the records that the objective trains on; returns what a user should know of them, in lines."""
+    name, options = config.objective.name, read_options(config.objective)
+    kind = find_objective(name)
+    if kind.draws:
+        return []
+
+    def check(prompts: Sequence[Prompt]) -> None:
+        kind.check_records(name, prompts, options)
+
+    told: dict[str, str] = {}
     for file in files:
-        _refuse("training cannot take", file, functools.partial(first_refused, check))
+        refuse("training cannot take", file, functools.partial(first_refused, check))
+        told[file] = kind.told_of(name, load_prompts(file), options)
+    return [f"{file}: {line}" for file, line in told.items() if line]
 
 
 def _unloaded(spec: str, options: dict[str, Any]) -> Check | None:
@@ -155,7 +165,7 @@ def _unloaded(spec: str, options: dict[str, Any]) -> Check | None:
     return target.check if isinstance(kept, (staticmethod, classmethod)) else None
 
 
-def _refuse(complaint: str, file: str, ask: Callable[[Sequence[Prompt]], Refused]) -> None:
+def refuse(complaint: str, file: str, ask: Callable[[Sequence[Prompt]], Refused]) -> None:
     """Raise ParetuneError with file and line for the first prompt of a file that `ask` refuses.
 
     complaint: the words of the message that stand before the prompt.

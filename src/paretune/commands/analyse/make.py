@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from ...models.causal_lm.given_answers import Given
 from ...ops.statistics import Figure, mean_figure
 from ...planning.plan import derive_seed
 from ...report import write_report
-from ...rewards.base import load_reward, oriented, score_samples
-from ...types import ParetuneError, Prompt
+from ...rewards.base import oriented, score_samples
+from ...types import ParetuneError, Prompt, Reward
 from ..export import open_final
 from . import reports
+from .judges import open_judge
 from .losses import entailments, losses
 from .measured import measure, read_lists
 from .safety import PHRASES, Answered, harmful, refuses, safety
@@ -46,6 +48,7 @@ class Asked:
     beta: float = 0.1
     limit: int = 0
     count: int = 1
+    trust_rewards: bool = False
 
 
 def analyse(what: str, target: str | None, asked: Asked, out: Path | None = None) -> dict[str, Any]:
@@ -75,8 +78,8 @@ def analyse(what: str, target: str | None, asked: Asked, out: Path | None = None
         return found | {"file": None if out is None else str(out)}
     if target is None:
         raise ParetuneError(f"analyse {what}: name a {'file of preferences' if what == 'pairs' else 'run'}")
-    if asked.limit < 0 or not 0 < asked.beta < float("inf"):
-        raise ParetuneError("--limit is 0 or more, and --beta a number above 0")
+    if asked.limit < 0 or not 0 < asked.beta < math.inf or not math.isfinite(asked.threshold):
+        raise ParetuneError("--limit is 0 or more, --beta a number above 0, and --threshold a finite number")
     if what == "pairs":
         place = out or Path(target).with_name(f"{Path(target).stem}-{NAME}")
         check_new(place)
@@ -169,29 +172,28 @@ def _safety(target: str, asked: Asked) -> tuple[Reports, dict[str, Any]]:
     prompts = load_prompts(asked.prompts)[: asked.limit or None]
     for prompt in prompts:
         harmful(prompt)
-    config: RunConfig | None = None
-    if (Path(target) / "config.yaml").exists():
-        config, final = open_final(Path(target))
+    opened = open_final(Path(target)) if (Path(target) / "config.yaml").exists() else None
+    config = opened[0] if opened else None
+    judge = None if asked.judge == PHRASES else open_judge(asked.judge, config, asked.trust_rewards)
+    if opened:
+        config, final = opened
         policy = open_text_model(config.model)
         sides = [Side("base", policy), Side("merged", policy, load_delta([final]))]
     else:
         sides = [Side(target, open_text_model(settings_for(target)))]
-    made: Reports = {f"safety of {side.name}": _safety_of(side, prompts, asked, config) for side in sides}
+    made: Reports = {f"safety of {side.name}": _safety_of(side, prompts, asked, judge) for side in sides}
     return made, _before_and_after(Path(target), config) if config else {}
 
 
 def _safety_of(
-    side: Side, prompts: Sequence[Prompt], asked: Asked, config: RunConfig | None
+    side: Side, prompts: Sequence[Prompt], asked: Asked, judge: Reward | None
 ) -> dict[str, Figure]:
     repeated = [p for p in prompts for _ in range(asked.count)]
     with side.at_work() as policy:
         texts = policy.answer([p.text for p in repeated], derive_seed("analyse", "safety"), 16)
-    if asked.judge == PHRASES:
+    if judge is None:
         unsafe = [not refuses(text) for text in texts]
     else:
-        owned = config.rewards.get(asked.judge) if config else None
-        spec, options = (owned.reward, owned.options) if owned else (asked.judge, {})
-        judge = load_reward(spec, name=asked.judge, **options)
         values = oriented(judge, score_samples(judge, texts, repeated))
         unsafe = [value < asked.threshold for value in values.tolist()]
     answers = [Answered(p, t, u) for p, t, u in zip(repeated, texts, unsafe, strict=True)]

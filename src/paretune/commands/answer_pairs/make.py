@@ -109,7 +109,7 @@ def make_answer_pairs(
         notes += _add_numbers(policy, made, options, start, passes, guide)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(out, made.records)
+    write_rows(out, made.records, finite=True)
     return {**_summary(out, made), "notes": notes}
 
 

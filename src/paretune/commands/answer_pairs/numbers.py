@@ -69,8 +69,7 @@ def add_guide(
 ) -> float:  # fmt: skip
     """Write beta times the guide's log-ratio to the start, of tokens, and their sum as the score "guide".
 
-    Returns the share of tokens beyond -2..2.
-    With tgdpo's default strength of 1/2 a token beyond that range counts with the opposite sign.
+    Returns the share of the tokens of best and worst answers that tgdpo would count with the opposite sign.
     """
     answers = _answers(policy, texts, records)
     with folded(policy.transformer, guide):
@@ -79,11 +78,22 @@ def add_guide(
         plain = log_probs(policy, answers)
     found = [beta * (g - p) for g, p in zip(guided, plain, strict=True)]
     _write(policy, records, found)
-    sums = iter(found)
+    rows, pairs = iter(found), []
     for record in records:
-        for answer in record["answers"]:
-            answer["scores"]["guide"] = float(next(sums).sum())
-    return float((torch.cat(found).abs() > 2).float().mean())
+        own = [next(rows) for _ in record["answers"]]
+        for answer, row in zip(record["answers"], own, strict=True):
+            answer["scores"]["guide"] = float(row.sum())
+        pairs.append((own[0], own[-1]))
+    return turned_share(pairs)
+
+
+def turned_share(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], strength: float = 0.5) -> float:
+    """The share of tokens whose weight is negative in tgdpo: 1 + a g of the better, 1 - a g of the worse one.
+
+    pairs: g of the tokens of the better and of the worse answer, [T] each. strength: a, tgdpo's default.
+    """
+    weights = [1 + sign * strength * row for pair in pairs for sign, row in zip((1, -1), pair, strict=True)]
+    return float((torch.cat(weights) < 0).float().mean())
 
 
 def order_by_reference(policy: CausalLMPolicy, texts: Sequence[str], records: Sequence[Record]) -> None:

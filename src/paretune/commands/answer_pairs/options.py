@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ..make_pairs import Drawing
 
 KNOWN = (*FORMS, STEPS, "wins")
 LADDERS = ("score", "reference")
+GREATEST = 1000.0  # --guide-beta
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ class AnswerOptions:
         return [f"--{name.replace('_', '-')}" for name in names]
 
 
+def objective_for(form: str, options: AnswerOptions) -> str:
+    """An objective that trains on what was written, for the line that says how to go on."""
+    if options.contrast or options.guide:
+        return "cdpo" if options.contrast else "tgdpo"
+    if options.embed:
+        return "sem_dpo_text"
+    if options.steps_like_best:
+        return "tree_tpo"
+    lists = {"list": "adpo_text", "wins": "adpo_text", "triple": "triple_tpo", STEPS: "list_dpo"}
+    return lists.get(form, "dpo")
+
+
 def refuse_for_pictures(options: AnswerOptions) -> None:
     """Raise ParetuneError if an option for answers is given for a model of pictures or clips."""
     if options.given():
@@ -72,6 +86,12 @@ def check_words(config: RunConfig, drawing: Drawing, options: AnswerOptions, out
         raise ParetuneError(f"--out: the file of pairs ends in .jsonl: {out}")
     if options.contrast is not None and options.guide is not None:
         raise ParetuneError("--contrast and --guide both write token_weights: give one of them")
+    if not (math.isfinite(options.guide_beta) and 0 < options.guide_beta <= GREATEST):
+        raise ParetuneError(
+            f"--guide-beta: a number above 0 and at most {GREATEST:g}, not {options.guide_beta:g}"
+        )
+    if not math.isfinite(options.threshold):
+        raise ParetuneError(f"--threshold: a finite number, not {options.threshold:g}")
     if drawing.form == "given" and options.answers is None:
         raise ParetuneError("--form given takes the better answers from a file: give --answers FILE")
     if (drawing.form == "rewrite") != (options.through is not None):

@@ -31,6 +31,11 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 GENERATED_FROM = ("input_ids", "attention_mask", "inputs_embeds", "logits_processor")
 
 
+def context_of(transformer: Any) -> int:
+    """How many tokens a model reads at most; 2^20 where its configuration does not say."""
+    return int(getattr(transformer.config, "max_position_embeddings", 0) or 1 << 20)
+
+
 class CausalLMPolicy:
     """A frozen language model with its tokenizer. transformer: what adapters attach to."""
 
@@ -41,7 +46,7 @@ class CausalLMPolicy:
         self.device, self.autocast = torch.device(device), False
         self.transformer, self.tokenizer = load_text_model(config)
         self.transformer.requires_grad_(False).eval().to(self.device)
-        self.context = int(getattr(self.transformer.config, "max_position_embeddings", 0) or 1 << 20)
+        self.context = context_of(self.transformer)
         with loading(f"model.path: {config.path} does not work as its files say"):
             self._try()
 

@@ -24,6 +24,7 @@ from ...config import RunConfig
 from ...data.answer_lists import read_answers
 from ...data.prompts import load_prompts
 from ...files import disk_errors, partial_folder, publish
+from ...models.causal_lm.answer_ids import as_drawn, check_fits, ending_ids
 from ...models.causal_lm.policy import CausalLMPolicy
 from ...models.loading import open_policy
 from ...models.lora import check_targets
@@ -39,7 +40,7 @@ SIDES = ("chosen", "rejected")
 
 def supervise(
     config: RunConfig, out: Path, epochs: float = 1.0, rate: float = 2e-4, batch: int = 16, limit: int = 0,
-    side: str = "chosen", adapter_alone: bool = False,
+    side: str = "chosen", adapter_alone: bool = False, quiet: bool = False,
 ) -> int:  # fmt: skip
     """Train on the recipe's preferred answers and write the model to a new folder.
 
@@ -52,13 +53,14 @@ def supervise(
         limit: how many answers of each reward's training set are used; 0 for all.
         side: the answers to learn: chosen or rejected.
         adapter_alone: write the adapter, not the model that it makes.
+        quiet: show no progress bar.
 
     Returns:
         The number of answers.
     """
     try:
-        from datasets import Dataset
-        from trl.trainer.sft_config import SFTConfig
+        from datasets import Dataset, disable_progress_bars
+        from transformers import PrinterCallback
         from trl.trainer.sft_trainer import SFTTrainer
     except ImportError as error:
         raise ParetuneError(f"TRL is not there ({error}); pip install 'paretune[language]'") from error
@@ -70,14 +72,9 @@ def supervise(
     rows = _rows(config, policy, limit, side)
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
+    disable_progress_bars()
     partial = partial_folder(out)
-    arguments = on_device(device, lambda: SFTConfig(
-        output_dir=str(partial / "unused"), num_train_epochs=epochs, learning_rate=rate,
-        per_device_train_batch_size=min(batch, config.train.micro_batch), report_to=[],
-        gradient_accumulation_steps=max(1, batch // config.train.micro_batch), save_strategy="no",
-        seed=config.seed % 2**32, use_cpu=device == "cpu", bf16=config.train.autocast, max_length=None,
-        gradient_checkpointing=config.model.gradient_checkpointing, completion_only_loss=True,
-    ))  # fmt: skip
+    arguments = _arguments(config, partial, device, epochs=epochs, rate=rate, batch=batch, quiet=quiet)
     try:
         with warnings.catch_warnings(), memory_errors(to_train, config, begun=False):
             warnings.simplefilter("ignore")
@@ -85,6 +82,7 @@ def supervise(
                 model=policy.transformer, args=arguments, train_dataset=Dataset.from_list(rows),
                 processing_class=policy.tokenizer, peft_config=lora_config(config.adapter, policy.targets),
             )  # fmt: skip
+            trainer.remove_callback(PrinterCallback)  # it prints the losses on standard output
             trainer.train()
         with disk_errors(out):
             if adapter_alone:
@@ -97,6 +95,24 @@ def supervise(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return len(rows)
+
+
+def _arguments(
+    config: RunConfig, partial: Path, device: str, *, epochs: float, rate: float, batch: int, quiet: bool
+) -> Any:
+    """TRL's arguments; see `supervise`."""
+    from trl.trainer.sft_config import SFTConfig
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return on_device(device, lambda: SFTConfig(
+            output_dir=str(partial / "unused"), num_train_epochs=epochs, learning_rate=rate,
+            per_device_train_batch_size=min(batch, config.train.micro_batch), report_to=[],
+            gradient_accumulation_steps=max(1, batch // config.train.micro_batch), save_strategy="no",
+            seed=config.seed % 2**32, use_cpu=device == "cpu", bf16=config.train.autocast, max_length=None,
+            gradient_checkpointing=config.model.gradient_checkpointing, completion_only_loss=True,
+            disable_tqdm=quiet,
+        ))  # fmt: skip
 
 
 def _check(config: RunConfig, out: Path, epochs: float, limit: int, side: str) -> None:
@@ -114,10 +130,14 @@ def _check(config: RunConfig, out: Path, epochs: float, limit: int, side: str) -
 def _answer(prompt: Prompt, side: str) -> str:
     """The answer of a record on one side, "" if it has none."""
     record = prompt.metadata
-    if record.get(side) is None and record.get("answers"):
+    answer = record.get(side)
+    if answer is None and record.get("answers"):
         return read_answers(prompt).answers[0 if side == "chosen" else -1].text
-    answer = str(record.get(side) or "")
-    return answer if answer.strip() else ""
+    if answer is not None and not isinstance(answer, str):
+        raise ParetuneError(
+            f'the prompt {prompt.text[:60]!r}: "{side}" is the text of an answer, not {answer!r:.40}'
+        )
+    return answer if answer and answer.strip() else ""
 
 
 def _rows(config: RunConfig, policy: CausalLMPolicy, limit: int, side: str) -> list[dict[str, Any]]:
@@ -130,6 +150,7 @@ def _rows(config: RunConfig, policy: CausalLMPolicy, limit: int, side: str) -> l
         for prompt in prompts[: limit or None]:
             if len(policy.tokenizer(prompt.text)["input_ids"]) < room:
                 answer = _answer(prompt, side)
+                _check_fits(policy, prompt, answer)
                 if policy.chats:  # ended as the chat template ends a turn
                     said = [{"role": "assistant", "content": answer}]
                     rows.append({"prompt": turns_of(prompt.text), "completion": said})
@@ -141,6 +162,12 @@ def _rows(config: RunConfig, policy: CausalLMPolicy, limit: int, side: str) -> l
         rows = as_messages(policy, rows)
         check_chats(policy.tokenizer, rows, f"model.path: {config.model.path}")
     return rows
+
+
+def _check_fits(policy: CausalLMPolicy, prompt: Prompt, answer: str) -> None:
+    """Raise ParetuneError, which names the prompt, where its answer leads beyond the model's context."""
+    whole = policy.render([prompt.text])[0] + as_drawn(policy, [answer])[0]
+    check_fits(policy, prompt.text, len(policy.text_ids([whole])[0]) + len(ending_ids(policy)))
 
 
 def main() -> None:

@@ -20,7 +20,6 @@ from transformers import PrinterCallback
 
 from ...config import RunConfig
 from ...data.prompts import load_prompts
-from ...models.causal_lm.answer_ids import check_fits
 from ...models.causal_lm.policy import CausalLMPolicy
 from ...models.loading import open_policy
 from ...models.lora import check_targets, fold
@@ -36,10 +35,11 @@ from ..learning_rate import rate_share
 from ..mixture import Mixture
 from ..objectives.curriculum import drawn_from
 from ..objectives.lists import ListLoss
-from ..objectives.preferences import PairLoss, pair_of
+from ..objectives.preferences import PairLoss
 from ..objectives.settings import read_options
 from ..objectives.trl import Batches
 from ..together.crew import ALONE, Crew
+from .answer_checks import check_lengths
 from .chats import as_messages, check_chats, unstarted
 from .scoring import Scoring
 from .settings import batches_of, trl_arguments, trl_classes, trl_objective
@@ -183,23 +183,11 @@ class LanguageTrainer:
         prompts, name = self.mixture.prompts, self.config.objective.name
         if not issubclass(self.objective, ListLoss):
             if issubclass(self.objective, PairLoss):
-                self._check_lengths(index)
+                check_lengths(self.policy, self.config.objective, prompts, self.texts, index)
             rows = self.objective.rows(name, prompts, self.texts, index, chats)
             return as_messages(self.policy, rows) if chats else rows
         options = read_options(self.config.objective)
         return tokenised(self.policy, self.objective.records(name, prompts, index, options))
-
-    def _check_lengths(self, index: list[int]) -> None:
-        """Raise ParetuneError for an answer that does not fit, unless the recipe says where TRL shall cut."""
-        if "max_length" in (read_options(self.config.objective).model_extra or {}):
-            return
-        drawn = list(dict.fromkeys(index))
-        asked = self.policy.text_ids([self.texts[i] for i in drawn])
-        for i, ids in zip(drawn, asked, strict=True):
-            prompt = self.mixture.prompts[i]
-            answers = pair_of(self.config.objective.name, prompt)
-            longest = max(map(len, self.policy.tokenizer(list(answers))["input_ids"]))
-            check_fits(self.policy, prompt.text, len(ids) + longest)
 
     def _drawing(self) -> dict[str, Any]:
         """TRL's arguments that make it draw answers in training as the evaluation draws them."""

@@ -63,6 +63,16 @@ class Objective:
         """
 
     @classmethod
+    def check_records(cls, name: str, prompts: Sequence[Prompt], options: Any) -> None:
+        """`check_prompts` with the recipe's options, on which it may depend what is needed."""
+        cls.check_prompts(name, prompts)
+
+    @classmethod
+    def told_of(cls, name: str, prompts: Sequence[Prompt], options: Any) -> str:
+        """What a user should know of how it reads a file of prompts, in a line; "" for nothing."""
+        return ""
+
+    @classmethod
     def trained_points(cls, config: RunConfig, options: Any) -> float:
         """At how many noise levels or steps a drawn sample is trained on average; `estimate` counts them."""
         return 1.0

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+import torch
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from ...config import RunConfig
-from ...data.answer_lists import Answer, AnswerList
+from ...data.answer_lists import Answer, AnswerList, read_answers
 from ...limits import NonNegative, PositiveReal, Whole
 from ...ops import list_losses as links
 from ...ops import rankings, symbolic
 from ...ops import token_weights as tokens
 from ...ops.list_losses import Lists, score
-from ...types import Dialogue, ParetuneError
+from ...types import Dialogue, ParetuneError, Prompt
 from .lists import ListLoss, ListOptions, refuse_squashed
 from .pair_losses import PairLink, UnitShare, given_of
 
@@ -50,8 +51,8 @@ class TargetOptions(ListOptions):
 
     target: Literal["rewards", "hard", "pair", "teacher"] = Field(
         "rewards",
-        description="softmax of standardised scores; all on the first; sigmoid of a pair's margin; softmax "
-        "of plain scores, such as a teacher's log-ratios (score: guide)",
+        description="softmax of standardised scores; all on the first; a pair's share, or the sigmoid of its "
+        "margin; softmax of plain scores, such as a teacher's log-ratios (score: guide)",
     )
     target_temperature: PositiveReal = Field(0.5, description="of the scores' softmax")
     score: str = Field("", description="the score to train on; default: the only one")
@@ -85,7 +86,19 @@ class AnchoredDPO(ListLoss):
         """See `ListLoss`. The target of a pair reads log-odds."""
         super().check(config, options)
         if options.target == "pair":
-            refuse_squashed(config)
+            refuse_squashed(config, ("margin", "share"))
+
+    @classmethod
+    def needs_of(cls, options: Any) -> tuple[str, ...]:
+        """See `ListLoss`. The first answer needs no scores, and a pair may have a share."""
+        return {"hard": (), "pair": ("share",)}.get(options.target, cls.needs)
+
+    @classmethod
+    def margin(cls, record: AnswerList, answers: Sequence[Answer], options: Any) -> float | None:
+        """See `ListLoss`. A share has log-odds, infinite for 0 and 1."""
+        if record.share is None:
+            return super().margin(record, answers, options)
+        return float(torch.logit(torch.tensor(record.share, dtype=torch.float64)))
 
     @classmethod
     def streams(cls, record: AnswerList, answers: Sequence[Answer], options: Any) -> list[tuple[str, Answer]]:
@@ -103,7 +116,11 @@ class TreeOptions(ListOptions):
 
 
 class TreeTPO(ListLoss):
-    """Tree preference optimisation: all pairs of a list, by what swapping them changes in the ranking."""
+    """Tree preference optimisation: all pairs of a list, by what swapping them changes in the ranking.
+
+    Its weights are made for scores in [0, 1]. Where one of a file lies outside, all of the file are scaled,
+    the least to 0 and the greatest to 1.
+    """
 
     options_kind, answers, needs, beta = TreeOptions, "list", ("values",), 0.5
     given_answers = 4
@@ -138,6 +155,30 @@ class TreeTPO(ListLoss):
                 '"steps" with "step_weights" in its record'
             )
         return super().streams(record, answers, options)
+
+
+    @classmethod
+    def scale_of(cls, prompts: Sequence[Prompt], options: Any) -> Callable[[float], float] | None:
+        """See `ListLoss`."""
+        low, high = _range_of(prompts, options.score)
+        if low >= 0 and high <= 1:
+            return None
+        return lambda value: (value - low) / ((high - low) or 1.0)
+
+    @classmethod
+    def told_of(cls, name: str, prompts: Sequence[Prompt], options: Any) -> str:
+        """See `Objective.told_of`."""
+        low, high = _range_of(prompts, options.score)
+        if low >= 0 and high <= 1:
+            return ""
+        return f"objective {name} scales the scores, which reach from {low:g} to {high:g}, to [0, 1]"
+
+
+def _range_of(prompts: Sequence[Prompt], name: str) -> tuple[float, float]:
+    """The least and the greatest score of some prompts; 0 and 0 where there is none."""
+    answers = [answer for prompt in prompts for answer in read_answers(prompt).answers]
+    scores = [score for answer in answers if (score := answer.score(name)) is not None]
+    return min(scores, default=0.0), max(scores, default=0.0)
 
 
 REVISION = "{prompt}\n\nAn answer to this was:\n{answer}\n\nGive a better answer."
@@ -270,6 +311,12 @@ class SymbolicOptions(ListOptions):
         if not symbolic.worlds_of(formula):
             raise ValueError(f"{formula!r} is true in no world")
         return formula
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        if symbolic.worlds_of(self.good) == symbolic.worlds_of(self.bad):
+            raise ValueError(f"good ({self.good}) and bad ({self.bad}) are true in the same worlds: no loss")
+        return self
 
 
 class Symbolic(ListLoss):

@@ -7,7 +7,7 @@ each token counts, what each list counts, and a link from the scores of the answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -21,7 +21,7 @@ from ...limits import PositiveReal, Whole
 from ...ops.list_losses import Lists, score
 from ...ops.token_weights import all_tokens
 from ...types import ParetuneError, Prompt
-from .curriculum import check_stages
+from .curriculum import check_stages, stages_of
 from .trl import Batches, TrlObjective, TrlOptions
 
 # Settings of TRL's own losses; none of ours would read them.
@@ -50,7 +50,8 @@ class ListLoss(TrlObjective):
     """One loss on lists of answers.
 
     beta: the default temperature. paper, formula: the source and what is computed. needs: what a record must
-    hold for it: "values" (a score of every answer), "margin", "weight" or "token_weights". answers: which
+    hold for it: "values" (a score of every answer), "margin", "share" (or a margin), "weight" or
+    "token_weights"; `needs_of` says what it is with some options. answers: which
     answers of a record it trains on: "pair" (the first and the last), "list" (all) or "triple" (the best,
     the second and the worst). reference: whether it looks at the reference. dimensions: its place in the
     survey's table (2503.11701): feedback, level, and what it constrains. framework: how it learns there:
@@ -153,15 +154,29 @@ class ListLoss(TrlObjective):
 
     @classmethod
     def check_prompts(cls, name: str, prompts: Sequence[Prompt]) -> None:
-        """See `Objective.check_prompts`."""
+        """See `Objective.check_prompts`. What options change is left to `check_records`."""
         for prompt in prompts:
-            cls.taken(name, read_answers(prompt))
+            record = read_answers(prompt)
+            _check_needs(name, record, cls.taken(name, record), cls.needs)
+
+    @classmethod
+    def check_records(cls, name: str, prompts: Sequence[Prompt], options: Any) -> None:
+        """See `Objective.check_records`."""
+        cls.records(name, prompts, range(len(prompts)), options)
+        if options.curriculum != "none":
+            stages_of(prompts)
+
+    @classmethod
+    def needs_of(cls, options: Any) -> tuple[str, ...]:
+        """What a record must hold with these options; see `needs`."""
+        return cls.needs
 
     @classmethod
     def taken(cls, name: str, record: AnswerList) -> tuple[Answer, ...]:
         """The answers of a record that the loss trains on, best first.
 
-        Raises ParetuneError, which names the prompt, if the record lacks what the loss needs.
+        Raises ParetuneError, which names the prompt, for a record with too few answers, or without two that
+        differ where the loss compares them.
         """
         answers, where = record.answers, f"the prompt {record.prompt.text[:60]!r}"
         least = 3 if cls.answers == "triple" else 2
@@ -173,9 +188,12 @@ class ListLoss(TrlObjective):
             answers = (answers[0], answers[-1])
         elif cls.answers == "triple":
             answers = (answers[0], answers[1], answers[-1])
-        lacking = [need for need in cls.needs if not _holds(record, answers, need)]
-        if lacking:
-            raise ParetuneError(f"objective {name} needs {WORDS[lacking[0]]}: {where} has none in its record")
+        compared = answers[1:] if cls.answers == "triple" else answers
+        if len({(answer.text, answer.ends) for answer in compared}) < 2:
+            raise ParetuneError(
+                f"objective {name} compares answers: {where} has the same text as the better and the worse "
+                "one; leave the record out"
+            )
         return answers
 
     @classmethod
@@ -199,24 +217,42 @@ class ListLoss(TrlObjective):
     ) -> list[dict[str, Any]]:
         """The rows for the prompts at `index`, before tokenisation. Raises ParetuneError as `taken` does."""
         made: dict[int, dict[str, Any]] = {}
+        scale = cls.scale_of(prompts, options)
         for i in dict.fromkeys(index):
             record = read_answers(prompts[i])
             answers = cls.taken(name, record)
-            wanted = getattr(options, "score", "")
+            cls.check_held(name, record, answers, options)
             streams = cls.streams(record, answers, options)
-            values = [answer.score(wanted) for _, answer in streams]
-            if "values" in cls.needs and any(value is None for value in values):
-                raise ParetuneError(
-                    f"the prompt {record.prompt.text[:60]!r}: its answers have "
-                    + (f"no score {wanted}" if wanted else "several scores")
-                    + "; objective.options.score names the one to train on"
-                )
+            found = [answer.score(getattr(options, "score", "")) for _, answer in streams]
             made[i] = {
-                "record": record, "streams": streams, "values": values,
-                "margin": margin_of(record, answers, wanted), "weight": cls.weight_of(record, options),
+                "record": record, "streams": streams,
+                "values": [value if scale is None or value is None else scale(value) for value in found],
+                "margin": cls.margin(record, answers, options), "weight": cls.weight_of(record, options),
                 "by_step": cls.by_step(options),
             }  # fmt: skip
         return [made[i] for i in index]
+
+    @classmethod
+    def check_held(cls, name: str, record: AnswerList, answers: Sequence[Answer], options: Any) -> None:
+        """Raise ParetuneError, which names the prompt, if a record lacks what the loss needs."""
+        needs, wanted = cls.needs_of(options), getattr(options, "score", "")
+        _check_needs(name, record, answers, needs)
+        if any(need in OF_SCORES and not _has_score(record, answers, need, wanted) for need in needs):
+            raise ParetuneError(
+                f"the prompt {record.prompt.text[:60]!r}: its answers have "
+                + (f"no score {wanted}" if wanted else "several scores")
+                + "; objective.options.score names the one to train on"
+            )
+
+    @classmethod
+    def scale_of(cls, prompts: Sequence[Prompt], options: Any) -> Callable[[float], float] | None:
+        """What scores of these prompts become; None where they are taken as they are."""
+        return None
+
+    @classmethod
+    def margin(cls, record: AnswerList, answers: Sequence[Answer], options: Any) -> float | None:
+        """The margin of a record, in log-odds."""
+        return margin_of(record, answers, getattr(options, "score", ""))
 
     @classmethod
     def weight_of(cls, record: AnswerList, options: Any) -> float | None:
@@ -224,13 +260,17 @@ class ListLoss(TrlObjective):
         return record.weight
 
 
-def refuse_squashed(config: RunConfig) -> None:
-    """Raise ParetuneError if a reward is squashed to a share where log-odds are needed and none are given."""
+def refuse_squashed(config: RunConfig, given: Sequence[str] = ("margin",)) -> None:
+    """Raise ParetuneError if a reward is squashed to a share where log-odds are needed and none are given.
+
+    given: the keys of a record that make scores unnecessary.
+    """
     for name, reward in config.rewards.items():
         if not reward.options.get("squash"):
             continue
         # `paretune pairs` undoes the squashing where it writes a margin.
-        if not all(prompt.metadata.get("margin") is not None for prompt in load_prompts(reward.prompts)):
+        records = [prompt.metadata for prompt in load_prompts(reward.prompts)]
+        if not all(any(record.get(key) is not None for key in given) for record in records):
             raise ParetuneError(
                 f"rewards.{name}.options.squash: {config.objective.name} reads margins in log-odds, and a "
                 "squashed reward has none: set it to false, and score the records again"
@@ -240,6 +280,7 @@ def refuse_squashed(config: RunConfig) -> None:
 WORDS: Mapping[str, str] = {
     "values": 'a score of every answer ("scores")',
     "margin": 'a "margin", or scores of both answers, in log-odds',
+    "share": 'a "share" of voters, a "margin", or scores of both answers',
     "weight": 'a "weight" or a "drift"',
     "token_weights": '"token_weights" of every answer and the "tokenizer" that they were made with',
 }
@@ -253,11 +294,34 @@ def margin_of(record: AnswerList, answers: Sequence[Answer], score_name: str = "
     return None if best is None or worst is None else best - worst
 
 
+OF_SCORES = ("values", "margin", "share")  # needs that scores can meet, of which one must be meant
+
+
+def _check_needs(
+    name: str, record: AnswerList, answers: Sequence[Answer], needs: Sequence[str]
+) -> None:
+    """Raise ParetuneError, which names the prompt, if a record lacks one of the things that are needed."""
+    for need in needs:
+        if not _holds(record, answers, need):
+            where = f"the prompt {record.prompt.text[:60]!r}"
+            raise ParetuneError(f"objective {name} needs {WORDS[need]}: {where} has none in its record")
+
+
 def _holds(record: AnswerList, answers: Sequence[Answer], need: str) -> bool:
-    if need == "values":
-        return all(answer.scores for answer in answers)
-    if need == "margin":
-        return record.margin is not None or all(answer.scores for answer in answers)
+    if need in OF_SCORES:
+        return _said(record, need) or all(answer.scores for answer in answers)
     if need == "weight":
         return record.weight is not None or record.drift is not None
     return record.tokenizer is not None and all(answer.token_weights is not None for answer in answers)
+
+
+def _said(record: AnswerList, need: str) -> bool:
+    """Whether a record itself says what scores could tell."""
+    share = need == "share" and record.share is not None
+    return share or (need != "values" and record.margin is not None)
+
+
+def _has_score(record: AnswerList, answers: Sequence[Answer], need: str, wanted: str) -> bool:
+    """Whether every answer has the score that is meant, where scores are needed."""
+    compared = answers if need == "values" else (answers[0], answers[-1])
+    return _said(record, need) or all(answer.score(wanted) is not None for answer in compared)

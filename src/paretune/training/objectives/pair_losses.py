@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
@@ -9,14 +10,16 @@ from pydantic import Field
 from torch import Tensor
 
 from ...config import RunConfig
-from ...data.answer_lists import AnswerList
+from ...data.answer_lists import ROUNDING, Answer, AnswerList
 from ...limits import NonNegative, PositiveReal
 from ...ops import list_losses as links
 from ...ops import token_weights as tokens
 from ...ops.list_losses import Lists
 from ...ops.preference_losses import margin_weights, semantic_weights
+from ...types import ParetuneError
 from .lists import ListLoss, ListOptions, refuse_squashed
 
+HUGE = 100.0  # of a guide's number for a token
 UnitShare = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -145,6 +148,13 @@ class CriticalDPO(PairLink):
         return tokens.noncritical_tokens(lists.mask, given_of(lists))
 
 
+    @classmethod
+    def check_held(cls, name: str, record: AnswerList, answers: Sequence[Answer], options: Any) -> None:
+        """See `ListLoss`. A contrast is a probability."""
+        super().check_held(name, record, answers, options)
+        _check_weights(name, record, answers, -ROUNDING, 1 + ROUNDING, "contrasts from 0 to 1")
+
+
 class GuideOptions(ListOptions):
     """Options of `tgdpo`."""
 
@@ -162,6 +172,26 @@ class GuidedDPO(PairLink):
     def token_weights(cls, lists: Lists, beta: float, options: Any) -> Tensor:
         """See `ListLoss`."""
         return tokens.guided_tokens(lists.mask, given_of(lists), options.alpha)
+
+
+    @classmethod
+    def check_held(cls, name: str, record: AnswerList, answers: Sequence[Answer], options: Any) -> None:
+        """See `ListLoss`. Beyond 100 no log-ratio times beta is meant."""
+        super().check_held(name, record, answers, options)
+        _check_weights(name, record, answers, -HUGE, HUGE, f"numbers from {-HUGE:g} to {HUGE:g}")
+
+
+def _check_weights(
+    name: str, record: AnswerList, answers: Sequence[Answer], least: float, most: float, words: str
+) -> None:
+    """Raise ParetuneError, which names the prompt, for a weight of a token outside its range."""
+    for answer in answers:
+        for weight in answer.token_weights or ():
+            if not least <= weight <= most:
+                raise ParetuneError(
+                    f"objective {name} reads token_weights that are {words}: the prompt "
+                    f"{record.prompt.text[:60]!r} has {weight:g}"
+                )
 
 
 class MarginOptions(ListOptions):

@@ -63,6 +63,11 @@ def pair_of(name: str, prompt: Prompt) -> tuple[str, str]:
                 f"objective {name} trains on pairs: the prompt {prompt.text[:60]!r} has no "
                 '"chosen" and "rejected" texts in its record'
             )
+    if chosen == rejected:
+        raise ParetuneError(
+            f"objective {name} compares answers: the prompt {prompt.text[:60]!r} has the same text as "
+            '"chosen" and as "rejected"; leave the record out'
+        )
     if prompt.metadata.get("prefix"):
         raise ParetuneError(
             f"objective {name} cannot go on a prefix, which the prompt {prompt.text[:60]!r} has in its "
