@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from paretune.config import RunConfig
 from paretune.recipes import load_config
 from paretune.stages.answer_checks import check_answers
 from paretune.stages.prompt_checks import check_unloaded
@@ -128,3 +129,25 @@ def test_a_run_trains_nothing_where_a_later_expert_has_a_faulty_record(
     (line,) = done.stderr.strip().splitlines()
     assert "line 2: training cannot take 'fix 1'" in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["dpo", "list_dpo"])
+def test_the_same_answer_twice_in_a_data_set_of_the_hub_is_no_fault(
+    tiny_llama: Path, tmp_path: Path, name: str
+) -> None:
+    """Nobody can leave a record out of it; other faults of it are found."""
+    same, pair = {"chosen": "yes", "rejected": "yes"}, {"chosen": "yes", "rejected": "no"}
+    config = _config(tmp_path, tiny_llama, name, pair, same)
+
+    def with_rows(*rows: dict[str, str]) -> RunConfig:
+        folder = tmp_path / f"set-{len(rows)}"
+        folder.mkdir()
+        lines = [json.dumps({"prompt": f"fix {i}", **row}) + "\n" for i, row in enumerate(rows)]
+        (folder / "train.jsonl").write_text("".join(lines))
+        changed = {"prompts": f"hf:{folder}@train"}
+        rewards = {n: r.model_copy(update=changed) for n, r in config.rewards.items()}
+        return config.model_copy(update={"rewards": rewards})
+
+    check_unloaded(with_rows(pair, same), [])
+    with pytest.raises(ParetuneError, match=r"row 2: training cannot take 'fix 2'"):
+        check_unloaded(with_rows(pair, same, {"chosen": "yes"}), [])

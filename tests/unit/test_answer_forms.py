@@ -54,7 +54,7 @@ def test_correct_takes_the_most_frequent_of_each_side() -> None:
         ("4", 1.0), ("5", 0.0), ("four", 1.0), ("4", 1.0), ("6", 0.0), ("6", 0.0), ("6", 0.0), ("7", 0.0),
     )]  # fmt: skip
     (record,) = records("correct", drawn)
-    assert (record["chosen"], record["rejected"], record["share"]) == ("4", "6", 3 / 8)
+    assert (record["chosen"], record["rejected"], record["right"]) == ("4", "6", 3 / 8)
     assert records("correct", drawn[:1]) == []
 
 

@@ -127,7 +127,7 @@ def triple(answers: Sequence[Scored], judging: Judging) -> list[Record]:
 
 
 def correct(answers: Sequence[Scored], judging: Judging) -> list[Record]:
-    """See the module. `share` is that of right answers among all that were drawn."""
+    """See the module. `right` is the share of right answers among all that were drawn."""
     order = distinct(answers)
     right = [answer for answer in order if answer.value >= judging.threshold]
     wrong = [answer for answer in order if answer.value < judging.threshold]
@@ -135,7 +135,7 @@ def correct(answers: Sequence[Scored], judging: Judging) -> list[Record]:
         return []
     better, worse = (max(side, key=lambda answer: answer.repeats) for side in (right, wrong))
     share = sum(answer.repeats for answer in right) / len(answers)
-    return [pair(better, worse, judging, share=share)]
+    return [pair(better, worse, judging, right=share)]
 
 
 def safety(answers: Sequence[Scored], judging: Judging) -> list[Record]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..rewards.base import check_head, check_spec, find_reward, is_own, load_rew
 from ..rewards.checks import Check, applies_to, first_refused, refusal
 from ..rewards.trust import check_options, is_code
 from ..training.judging import check_judging
+from ..training.objectives.base import SameAnswers
 from ..training.objectives.settings import read_options
 from ..training.objectives.table import find_objective
 from ..types import ParetuneError, Prompt, Reward
@@ -145,12 +147,15 @@ def _check_objective(config: RunConfig, files: Sequence[str]) -> list[str]:
     if kind.draws:
         return []
 
-    def check(prompts: Sequence[Prompt]) -> None:
-        kind.check_records(name, prompts, options)
+    def check(prompts: Sequence[Prompt], tolerated: tuple[type[Exception], ...]) -> None:
+        with suppress(*tolerated):
+            kind.check_records(name, prompts, options)
 
     told: dict[str, str] = {}
     for file in files:
-        refuse("training cannot take", file, functools.partial(first_refused, check))
+        # A user can leave a record out of a file. In a data set of the hub a few teach nothing, and no harm.
+        asked = functools.partial(check, tolerated=(SameAnswers,) if file.startswith(PREFIX) else ())
+        refuse("training cannot take", file, functools.partial(first_refused, asked))
         told[file] = kind.told_of(name, load_prompts(file), options)
     return [f"{file}: {line}" for file, line in told.items() if line]
 

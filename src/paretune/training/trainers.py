@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from ..config import RunConfig
 from ..ops.lowrank import Changes, LowRank
 from ..planning.plan import JOINT_METHODS, METHOD_OBJECTIVES, ExpertTask, TokenTask
 from ..samples.media import medium_of
-from ..types import ParetuneError, Prompt
+from ..types import ParetuneError
 from .checkpoint import TrainState
 from .mixture import Mixture
 from .objectives.base import Objective
@@ -147,15 +147,6 @@ def _refuse_not_read(config: RunConfig, objective: type[Objective]) -> None:
                     f"{section}.{key} is for flow models; the trainers of language models have nothing for "
                     "it: leave it out"
                 )
-
-
-def objective_check(name: str) -> Callable[[Sequence[Prompt]], object] | None:
-    """A function that raises ParetuneError for a prompt that an objective cannot train on.
-
-    None if the objective can train on any prompt.
-    """
-    kind = find_objective(name)
-    return None if kind.draws else lambda prompts: kind.check_prompts(name, prompts)
 
 
 def open_trainer(

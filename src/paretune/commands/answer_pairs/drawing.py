@@ -113,8 +113,8 @@ def judge(
 
 def head_of(prompt: Prompt) -> dict[str, Any]:
     """What a record keeps of its prompt: the prompt as it can be read again, and what rewards read of it."""
-    ours = {"answers", "chosen", "rejected", "reference", "prefix", "margin", "share", "stage", "weight",
-            "drift", "tokenizer", "messages", "conversations", "text"}  # fmt: skip
+    ours = {"answers", "chosen", "rejected", "reference", "prefix", "margin", "share", "right", "stage",
+            "weight", "drift", "tokenizer", "messages", "conversations", "text"}  # fmt: skip
     kept = {key: value for key, value in prompt.metadata.items() if key not in ours}
     text = prompt.text
     return {**kept, "prompt": [dict(t) for t in text.turns] if isinstance(text, Dialogue) else str(text)}

@@ -17,6 +17,10 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class SameAnswers(ParetuneError):
+    """A record whose better and worse answers are the same text: nothing can be learned from it."""
+
+
 class Objective:
     """An objective. The class answers questions before training; a trainer may make an instance of it.
 

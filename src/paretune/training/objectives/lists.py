@@ -21,6 +21,7 @@ from ...limits import PositiveReal, Whole
 from ...ops.list_losses import Lists, score
 from ...ops.token_weights import all_tokens
 from ...types import ParetuneError, Prompt
+from .base import SameAnswers
 from .curriculum import check_stages, stages_of
 from .trl import Batches, TrlObjective, TrlOptions
 
@@ -165,6 +166,14 @@ class ListLoss(TrlObjective):
         cls.records(name, prompts, range(len(prompts)), options)
         if options.curriculum != "none":
             stages_of(prompts)
+        for prompt in prompts:  # last, as the records of a data set that nobody can mend may have it
+            answers = cls.taken(name, read_answers(prompt))
+            compared = answers[1:] if cls.answers == "triple" else answers
+            if len({(answer.text, answer.ends) for answer in compared}) < 2:
+                raise SameAnswers(
+                    f"objective {name} compares answers: the prompt {prompt.text[:60]!r} has the same text "
+                    "as the better and the worse one; leave the record out"
+                )
 
     @classmethod
     def needs_of(cls, options: Any) -> tuple[str, ...]:
@@ -188,12 +197,6 @@ class ListLoss(TrlObjective):
             answers = (answers[0], answers[-1])
         elif cls.answers == "triple":
             answers = (answers[0], answers[1], answers[-1])
-        compared = answers[1:] if cls.answers == "triple" else answers
-        if len({(answer.text, answer.ends) for answer in compared}) < 2:
-            raise ParetuneError(
-                f"objective {name} compares answers: {where} has the same text as the better and the worse "
-                "one; leave the record out"
-            )
         return answers
 
     @classmethod

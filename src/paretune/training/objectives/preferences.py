@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from ...config import RunConfig
 from ...types import ParetuneError, Prompt, turns_of
+from .base import SameAnswers
 from .trl import Batches, TrlObjective
 
 
@@ -33,7 +34,15 @@ class PairLoss(TrlObjective):
     @classmethod
     def check_prompts(cls, name: str, prompts: Sequence[Prompt]) -> None:
         """See `Objective.check_prompts`."""
-        cls.rows(name, prompts, [p.text for p in prompts], range(len(prompts)))
+        for prompt in prompts:
+            pair_of(name, prompt)
+        for prompt in prompts:  # last, as the records of a data set that nobody can mend may have it
+            chosen, rejected = pair_of(name, prompt)
+            if chosen == rejected:
+                raise SameAnswers(
+                    f"objective {name} compares answers: the prompt {prompt.text[:60]!r} has the same text "
+                    'as "chosen" and as "rejected"; leave the record out'
+                )
 
     @classmethod
     def rows(
@@ -63,11 +72,6 @@ def pair_of(name: str, prompt: Prompt) -> tuple[str, str]:
                 f"objective {name} trains on pairs: the prompt {prompt.text[:60]!r} has no "
                 '"chosen" and "rejected" texts in its record'
             )
-    if chosen == rejected:
-        raise ParetuneError(
-            f"objective {name} compares answers: the prompt {prompt.text[:60]!r} has the same text as "
-            '"chosen" and as "rejected"; leave the record out'
-        )
     if prompt.metadata.get("prefix"):
         raise ParetuneError(
             f"objective {name} cannot go on a prefix, which the prompt {prompt.text[:60]!r} has in its "
