@@ -139,9 +139,9 @@ def test_sft_hands_its_options_on_and_tells_the_folder(
     asked: list[Any] = []
 
     def supervise(
-        config: Any, out: Path, epochs: float, *, limit: int, side: str, adapter_alone: bool
+        config: Any, out: Path, epochs: float, *, limit: int, side: str, adapter_alone: bool, quiet: bool
     ) -> int:
-        asked.append((config.lora.rank, out, epochs, limit, side, adapter_alone))
+        asked.append((config.lora.rank, out, epochs, limit, side, adapter_alone, quiet))
         return 12
 
     monkeypatch.setattr("paretune.training.language.supervised.supervise", supervise)
@@ -150,7 +150,7 @@ def test_sft_hands_its_options_on_and_tells_the_folder(
     code, out, err = call(monkeypatch, capsys, *words, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == {"model": str(tmp_path / "new"), "answers": 12}
-    assert asked == [(3, tmp_path / "new", 0.5, 6, "chosen", False)]
+    assert asked == [(3, tmp_path / "new", 0.5, 6, "chosen", False, True)]
     code, out, err = call(monkeypatch, capsys, *words, "--quiet")
     assert (out, err) == (f"model: {tmp_path / 'new'} (fine-tuned on 12 answers)\n", "")
 

@@ -52,7 +52,7 @@ def load_text_facts(config: ModelConfig) -> tuple[Any, Any]:
     with loading(f"{what} cannot be loaded"):
         facts = load(AutoConfig, place, what).get_text_config()
     try:
-        generation = GenerationConfig.from_pretrained(place)
+        generation = load(GenerationConfig, place, what)
     except OSError:  # it has none; then transformers takes the model's
         generation = GenerationConfig.from_model_config(facts)
     return SimpleNamespace(config=facts, generation_config=generation), tokenizer
