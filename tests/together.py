@@ -48,6 +48,18 @@ def trained(trainer: Any, stop: bool = False) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in trainer.state.parameters.items()}
 
 
+def apart(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> float:
+    """The greatest relative difference, in the L2 norm, of what two experts' B matrices have learned.
+
+    B begins at zero. No bound holds for single entries: Adam divides a gradient by its own size, so an entry
+    whose gradient is as small as its rounding may move by the learning rate either way, and which ones are so
+    small depends on the processor.
+    """
+    assert one.keys() == other.keys()
+    own = [name for name in one if "lora_B" in name]
+    return max(float((one[n] - other[n]).norm() / one[n].norm().clamp(min=1e-12)) for n in own)
+
+
 def distance(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> float:
     """The greatest difference of two experts' parameters."""
     assert one.keys() == other.keys()
