@@ -156,7 +156,6 @@ class TreeTPO(ListLoss):
             )
         return super().streams(record, answers, options)
 
-
     @classmethod
     def scale_of(cls, prompts: Sequence[Prompt], options: Any) -> Callable[[float], float] | None:
         """See `ListLoss`."""

@@ -147,7 +147,6 @@ class CriticalDPO(PairLink):
         """See `ListLoss`."""
         return tokens.noncritical_tokens(lists.mask, given_of(lists))
 
-
     @classmethod
     def check_held(cls, name: str, record: AnswerList, answers: Sequence[Answer], options: Any) -> None:
         """See `ListLoss`. A contrast is a probability."""
@@ -172,7 +171,6 @@ class GuidedDPO(PairLink):
     def token_weights(cls, lists: Lists, beta: float, options: Any) -> Tensor:
         """See `ListLoss`."""
         return tokens.guided_tokens(lists.mask, given_of(lists), options.alpha)
-
 
     @classmethod
     def check_held(cls, name: str, record: AnswerList, answers: Sequence[Answer], options: Any) -> None:
