@@ -20,12 +20,18 @@ from typing import Any
 COSTS = ("perplexity",)
 
 
-def number(value: float, sign: str = "") -> str:
-    """.446, 62.1; with the sign "+" +.150, −.084."""
-    text = f"{value:{sign}.1f}" if abs(value) >= 10 else f"{value:{sign}.3f}"
+def number(value: float, sign: str = "", digits: int = 3) -> str:
+    """.446; with the sign "+" +.150, −.084."""
+    text = f"{value:{sign}.{digits}f}"
     lead = text[:1] if text[:1] in "+-" else ""
-    digits = text.removeprefix(lead)
-    return (lead + (digits.removeprefix("0") if digits.startswith("0.") else digits)).replace("-", "−")
+    bare = text.removeprefix(lead)
+    return (lead + (bare.removeprefix("0") if bare.startswith("0.") else bare)).replace("-", "−")
+
+
+def with_error(value: float, error: float, sign: str = "") -> str:
+    """.446 ± .083; 62.1 ± 3.0 where one of both is above 1."""
+    digits = 1 if max(abs(value), error) > 1 else 3
+    return f"{number(value, sign, digits)} ± {number(error, digits=digits)}"
 
 
 def columns(compared: dict[str, Any]) -> list[str]:
@@ -49,11 +55,11 @@ def means(compared: dict[str, Any], names: Sequence[str]) -> list[str]:
         cells = [name]
         for score in columns(compared):
             found = method["means"].get(score)
-            cells.append("" if found is None else f"{number(found)} ± {number(method['stderr'][score])}")
+            cells.append("" if found is None else with_error(found, method["stderr"][score]))
         cells.append(number(method["hypervolume"]))
         if against:
             margin = method["margin"]
-            told = "" if margin is None else f"{number(margin, '+')} ± {number(method['margin_stderr'])}"
+            told = "" if margin is None else with_error(margin, method["margin_stderr"], "+")
             cells.append("" if name == against else told)
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -75,7 +81,7 @@ def gains(compared: dict[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def _gain(found: dict[str, Any], cost: bool) -> str:
-    told = f"{number(found['mean'], '+')} ± {number(found['stderr'])}"
+    told = with_error(found["mean"], found["stderr"], "+")
     errors = (-found["mean"] if cost else found["mean"]) / max(found["stderr"], 1e-12)
     return f"**{told}**" if errors >= 2 else f"{told} ↓" if errors <= -2 else told
 

@@ -37,9 +37,10 @@ def test_the_page_has_the_tables(tables: dict[str, Any], file: str, methods: lis
 
 
 def test_numbers_and_errors(tables: dict[str, Any]) -> None:
-    told = [tables["number"](value) for value in (0.446, 1.0, -0.084, 62.09, 9.9996)]
-    assert told == [".446", "1.000", "−.084", "62.1", "10.000"]
-    assert [tables["number"](value, "+") for value in (0.15, -0.5, 32.1)] == ["+.150", "−.500", "+32.1"]
+    assert [tables["number"](value) for value in (0.446, 1.0, -0.084)] == [".446", "1.000", "−.084"]
+    assert [tables["number"](value, "+") for value in (0.15, -0.5, 32.1)] == ["+.150", "−.500", "+32.100"]
+    told = [tables["with_error"](*pair) for pair in ((62.09, 3.047), (1.0, 0.0), (0.83, 4.23, "+"))]
+    assert told == ["62.1 ± 3.0", "1.000 ± .000", "+.8 ± 4.2"]
     rising, falling = {"mean": 0.2, "stderr": 0.1}, {"mean": -0.3, "stderr": 0.1}
     told = [tables["_gain"](found, cost) for found in (rising, falling) for cost in (False, True)]
     assert told == ["**+.200 ± .100**", "+.200 ± .100 ↓", "−.300 ± .100 ↓", "**−.300 ± .100**"]
