@@ -77,6 +77,16 @@ def test_an_adapter_is_compared_with_its_base_and_credits_add_up(
     sums = [found["tokens"][i]["sum"] for i in (0, 2, 4)]
     assert better == pytest.approx(sum(sums) / 3, abs=1e-5)
     assert second["sum"] != 0
+    told = call("analyse", "pairs", pairs, "--model", opened, "--adapter", asked.adapter, "--beta", "0.5",
+                "--out", tmp_path / "b.json")  # fmt: skip
+    assert f"{first['sum']:+.3f}  yessoap</s>" in told.stdout
+
+
+def test_records_with_one_answer_are_counted(opened: str, pairs: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.jsonl"
+    alone.write_text(pairs.read_text() + '{"prompt": "fix", "answers": [{"text": "yes"}]}\n')
+    done = call("analyse", "pairs", alone, "--model", opened, "--reference", opened)
+    assert f"note: {alone}: 1 of 4 records have one answer and are left out" in " ".join(done.stderr.split())
 
 
 def test_what_cannot_be_compared_is_one_line(opened: str, pairs: Path, tmp_path: Path) -> None:
@@ -131,12 +141,19 @@ def test_a_run_tells_lengths_kl_and_what_its_experts_learned(
     assert "rankings: expert:yes on the pairs of yes" in found
     assert "separability: merged on the pairs of yes" in found
     page = (tmp_path / "run" / "report.html").read_text()
+    assert "what each one of an answer is credited with" in page
+    assert 'class="credits"' in page
     assert "What was learned of the preferences" in page
     assert "rankings: expert:yes on the pairs of yes" in page
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "fix the table"}\n')
     safe = analyse("safety", str(tmp_path / "run"), Asked(prompts=prompts))
-    assert safe["reports"].keys() == {"safety of base", "safety of merged"}
-    assert set(safe["general"]) == {"base", "mapreduce"}
+    general = {f"general rewards, {name}" for name in ("base", "merged", "merged less base")}
+    assert safe["reports"].keys() == {"safety of base", "safety of merged"} | general
+    own, summary = safe["reports"], json.loads((tmp_path / "run" / "summary.json").read_text())
+    before, after = (own[f"general rewards, {name}"]["yes"]["value"] for name in ("base", "merged"))
+    assert after == pytest.approx(summary["methods"]["mapreduce"]["yes"], abs=1e-6)
+    assert own["general rewards, merged less base"]["yes"]["value"] == pytest.approx(after - before)
+    assert own["general rewards, base"]["yes"]["low"] is None  # one held-out prompt has no interval
     kept = json.loads((tmp_path / "run" / "analysis.json").read_text())["analyses"]
     assert kept.keys() == {"run", "safety"}

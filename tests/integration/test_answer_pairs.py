@@ -279,6 +279,10 @@ def test_a_guide_of_another_hub_model_is_refused_by_its_name(tmp_path: Path, tin
 
 def test_answers_to_no_prompt_are_one_line(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs.jsonl").write_text('{"prompt": "unknown", "text": "yes"}\n')
+    long = tmp_path / "long.jsonl"
+    long.write_text(json.dumps({"prompt": "fix the table", "text": "yes " * 600}) + "\n")
+    with pytest.raises(ParetuneError, match=r"--answers: the prompt 'fix the table' and its longest answer"):
+        made(recipe, tmp_path / "a.jsonl", Drawing("yes"), answers=long)
     with pytest.raises(ParetuneError, match=r"--answers .*: it answers none of the 3 prompts"):
         made(recipe, tmp_path / "a.jsonl", Drawing("yes"), answers=tmp_path / "theirs.jsonl")
     (tmp_path / "theirs.jsonl").write_text('{"prompt": "fix the table"}\n')

@@ -14,7 +14,7 @@ from paretune.config import ModelConfig
 from paretune.models.causal_lm.given_answers import Given, log_probs
 from paretune.models.causal_lm.policy import CausalLMPolicy
 from paretune.sampling.command import sample_folder
-from paretune.sampling.decoding import decode
+from paretune.sampling.decoding import check_room, decode
 from paretune.sampling.request import Request
 from paretune.training.objectives.link_losses import REVISION, revised
 from paretune.types import ParetuneError
@@ -61,6 +61,15 @@ def test_revisions_follow_each_answer_and_none_is_plain(tiny_llama: Path) -> Non
     searched = decode(policy, "fix the table", Request("fix", beams=3, revisions=1), [1], pattern)
     assert searched[1] == policy.likeliest(revised(pattern, "fix the table", searched[0]), 3, 1)[0]
     assert "{prompt}" in REVISION
+    request = Request("fix the table", revisions=1)
+    check_room(policy, ["fix the table"], request, pattern)
+    room = len(policy.text_ids(policy.render(["fix the table maybe "]))[0]) + 2 * 3
+    policy.context = room
+    check_room(policy, ["fix the table"], request, pattern)
+    policy.context = room - 1
+    with pytest.raises(ParetuneError, match=r"--revise: the revision prompt for 'fix the table' has"):
+        check_room(policy, ["fix the table"], request, pattern)
+    check_room(policy, ["fix the table"], Request("fix the table"), pattern)  # nothing to revise
 
 
 def made(model: str, out: Path, **options: Any) -> dict[str, Any]:

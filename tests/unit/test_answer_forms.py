@@ -122,3 +122,10 @@ def test_a_judge_finds_the_wrong_step_by_itself() -> None:
     wrong = Scored("one\ntwo\nthree", 0.0)
     (record,) = step_records(Prompt("x"), wrong, "\n", right_after("", "one\n"), still_right)
     assert (record["prefix"], record["answers"][1]["text"]) == ("one\n", "two\n")
+
+
+def test_the_margin_of_wins_is_in_log_odds() -> None:
+    """Of 6 comparisons the best won 5 and the worst none, which counts as a half: log(5) - log(.5/5.5)."""
+    answers = [Scored("a", 5 / 6), Scored("b", 0.5), Scored("c", 0.0)]
+    (record,) = FORMS["list"](answers, Judging.of_wins(6))
+    assert record["margin"] == pytest.approx(math.log(5) - math.log(0.5 / 5.5))

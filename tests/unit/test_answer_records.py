@@ -90,6 +90,26 @@ def test_one_of_several_scores_is_named(name: str) -> None:
         assert _rows(name, {**both, "margin": 0.5})[0]["margin"] == 0.5
 
 
+@pytest.mark.parametrize("name", ["list_dpo", "ln_dpo", "madpo_text", "srpo", "dpo", "kto"])
+def test_the_pair_of_a_triple_is_its_chosen_and_its_rejected(name: str) -> None:
+    """Whatever the loss: the best answer of a triple is what `triple_tpo` imitates."""
+    texts, scores = ("best", "second", "worst"), ({"q": 4.0}, {"q": 3.0}, {"q": 1.0})
+    record = dict(zip(("reference", "chosen", "rejected"), texts, strict=True)) | {
+        "answers": [{"text": t, "scores": s} for t, s in zip(texts, scores, strict=True)]
+    }
+    assert read_answers(Prompt("fix", record)).pair == read_answers(Prompt("fix", record)).answers[1:]
+    if name in ("dpo", "kto"):  # TRL's
+        assert pair_of(name, Prompt("fix", record)) == texts[1:]
+        return
+    (row,) = _rows(name, record)
+    assert row["margin"] == 2.0
+    assert [answer.text for _, answer in row["streams"]][-2:] == ["second", "worst"]
+    del record["answers"]
+    record["margin"] = 0.7
+    (row,) = _rows(name, record)
+    assert [answer.text for _, answer in row["streams"]][-2:] == ["second", "worst"]
+
+
 def test_a_target_needs_what_it_reads() -> None:
     plain = {"answers": [{"text": "yes"}, {"text": "no"}]}
     assert "needs a score of every answer" in _fault("adpo_text", plain)

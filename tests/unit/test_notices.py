@@ -81,3 +81,21 @@ def test_plan_refuses_what_run_refuses(
     error = " ".join(capsys.readouterr().err.split())
     assert ended.value.code == 2
     assert error.startswith(f"error: {told}")
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "methods", "rounds", "told"),
+    [
+        ("rounds", ["mapreduce"], 3, None),
+        ("rounds", ["mapreduce"], 1, "mapreduce trains in one round, on the first stage alone"),
+        ("rounds", ["mapreduce", "rewarded_soup", "morl_d"], 3, "rewarded_soup and morl_d train in one"),
+        ("epochs", ["rewarded_soup"], 1, None),
+    ],
+)
+def test_a_curriculum_of_one_round_is_told(
+    curriculum: str, methods: list[str], rounds: int, told: str | None, tmp_path: Path
+) -> None:
+    objective = {"name": "list_dpo", "options": {"curriculum": curriculum}}
+    made = recipe(tmp_path, {"a": ["1"], "b": ["2"]}, objective=objective, methods=methods, rounds=rounds)
+    lines = [line for line in notices(made) if "curriculum" in line]
+    assert [told in line for line in lines] == ([True] if told else [])

@@ -42,6 +42,15 @@ def test_nothing_has_no_figure() -> None:
     assert found == {"value": None, "count": 0, "low": None, "high": None}
 
 
+def test_one_prompt_alone_has_no_interval() -> None:
+    """All resamples of it are the same, which is no certainty."""
+    alone = torch.zeros(3, dtype=torch.long)
+    for found in (mean_figure(torch.arange(3), alone), figure(alone, lambda rows: float(rows.sum()) / 3)):
+        assert (found.value, found.count) == (1.0, 3)
+        assert math.isnan(found.low)
+        assert math.isnan(found.high)
+
+
 def test_any_statistic() -> None:
     x = torch.tensor([1.0, 2.0, 3.0, 10.0])
     found = figure(torch.arange(4), lambda rows: float(x[rows].median()))

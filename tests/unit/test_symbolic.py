@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from paretune.commands.analyse.losses import losses
 from paretune.ops.list_losses import asft_link, pair_link
 from paretune.ops.symbolic import (
     FORMS,
@@ -88,3 +89,10 @@ def test_formulas() -> None:
         with pytest.raises(ValueError, match="is no formula of w, l") as caught:
             worlds_of(wrong)
         assert "\n" not in str(caught.value)
+
+
+def test_every_loss_on_pairs_has_a_row_and_most_squares_and_hinges_no_form() -> None:
+    rows = {row["loss"]: row["form"] for row in losses()}
+    assert {"dpo", "ipo", "robust", "sppo_hard", "apo_zero", "apo_down", "cpo", "list_dpo"} <= rows.keys()
+    assert [rows[name] for name in ("ipo", "hinge", "kto", "cdpo")] == ["none"] * 4
+    assert (rows["dpo"], rows["simpo"], rows["orpo"], rows["asft"]) == ("cpo", "cpo", "orpo", "ce_unl")

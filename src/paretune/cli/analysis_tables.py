@@ -6,6 +6,10 @@ from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from ..ops.symbolic import FORMULAS
+from ..report.analyses import cells_of, marked
 
 
 def figures_table(found: dict[str, Any]) -> Table:
@@ -21,11 +25,30 @@ def figures_table(found: dict[str, Any]) -> Table:
     return table
 
 
-def cells_of(figure: dict[str, Any]) -> tuple[str, str, str]:
-    """Value, interval and count as words; – where there is nothing to tell."""
-    value, low, high = (figure[key] for key in ("value", "low", "high"))
-    interval = "–" if low is None else f"{low:.3f} .. {high:.3f}"
-    return "–" if value is None else f"{value:.3f}", interval, f"{figure['count']:,}"
+def credits_of(found: dict[str, Any]) -> list[Text]:
+    """A line an answer: the sum of its tokens' credits, and the tokens, green for a gain and red for a loss.
+
+    A token is coloured where its credit is at least a fifth of the answer's greatest one.
+    """
+    lines: list[Text] = []
+    for answer in found.get("tokens", ()):
+        line = Text(f"{answer['sum']:+.3f}  ")
+        for text, _, share in marked(answer):
+            style = "" if abs(share) < 0.2 else "green" if share > 0 else "red"
+            line.append(text, style=style)
+        lines.append(line)
+    return lines
+
+
+def entailed_table(found: dict[str, Any]) -> Table:
+    """Of every form the forms whose loss is never above its own."""
+    table = Table(title="forms by their losses: the first is never below the others", title_justify="left")
+    for name in ("form", "e^rho", "never below"):
+        table.add_column(name)
+    for name, formula in FORMULAS.items():
+        below = [row["below"] for row in found["entails"] if row["above"] == name]
+        table.add_row(name, formula, ", ".join(below) or "–")
+    return table
 
 
 def losses_table(found: dict[str, Any]) -> Table:

@@ -158,9 +158,15 @@ def analyse(
     if as_json:
         print_json(found)
         return
-    from .analysis_tables import figures_table, losses_table
+    from .analysis_tables import credits_of, entailed_table, figures_table, losses_table
 
-    table = losses_table(found) if what == "losses" else figures_table(found)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    told = (
+        [losses_table(found), entailed_table(found)]
+        if what == "losses"
+        else [figures_table(found), *credits_of(found)]
+    )
+    Console(width=None if sys.stdout.isatty() else 160).print(*told, sep="\n")
+    for note in found.get("notes", ()):
+        speaker(quiet)(f"note: {note}")
     if found["file"] is not None:
         typer.echo(f"analysis: {found['file']}")

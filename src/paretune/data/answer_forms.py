@@ -21,7 +21,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 Record = dict[str, Any]
-NEAREST = 1e-6  # a share is kept so far from 0 and 1, where its log-odds are infinite
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,17 @@ class Judging:
     """What a form needs to know beside the answers.
 
     threshold: the least value of a right or a safe answer. squashed: whether values are shares, whose
-    log-odds make the margin.
+    log-odds make the margin. nearest: how far a share is kept from 0 and 1, where its log-odds are infinite.
     """
 
     threshold: float = 0.5
     squashed: bool = False
+    nearest: float = 1e-6
+
+    @classmethod
+    def of_wins(cls, comparisons: int) -> Judging:
+        """For values that are shares of so many comparisons won; all of them won counts as all but a half."""
+        return cls(squashed=True, nearest=0.5 / comparisons)
 
     def margin(self, better: Scored, worse: Scored) -> float:
         """The gap of two answers, in log-odds where values are shares."""
@@ -59,7 +64,7 @@ class Judging:
     def _odds(self, value: float) -> float:
         if not self.squashed:
             return value
-        share = min(max(value, NEAREST), 1 - NEAREST)
+        share = min(max(value, self.nearest), 1 - self.nearest)
         return math.log(share / (1 - share))
 
 

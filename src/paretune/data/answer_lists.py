@@ -48,7 +48,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class AnswerList:
-    """The answers of a record, best first; see the module."""
+    """The answers of a record, best first; see the module.
+
+    first: the number of the better answer of the record's pair: 1 for a triple, whose best answer is an
+    example to imitate, else 0.
+    """
 
     prompt: Prompt
     answers: tuple[Answer, ...]
@@ -59,6 +63,12 @@ class AnswerList:
     drift: float | None = None
     stage: int | None = None
     tokenizer: str | None = None
+    first: int = 0
+
+    @property
+    def pair(self) -> tuple[Answer, Answer]:
+        """The better and the worse answer: of a triple its "chosen" and "rejected", else first and last."""
+        return self.answers[self.first], self.answers[-1]
 
 
 def read_answers(prompt: Prompt) -> AnswerList:
@@ -84,9 +94,10 @@ def read_answers(prompt: Prompt) -> AnswerList:
     stage = record.get("stage")
     if stage is not None and (isinstance(stage, bool) or not isinstance(stage, int) or stage < 1):
         raise ParetuneError(f'{where}: "stage" is a whole number from 1, not {stage!r}')
+    triple = len(answers) > 2 and all(record.get(k) is not None for k in ("reference", "chosen", "rejected"))
     return AnswerList(
         prompt, _ranked(entries, answers, where), prefix, **numbers, stage=stage,
-        tokenizer=record.get("tokenizer"),
+        tokenizer=record.get("tokenizer"), first=int(triple),
     )  # fmt: skip
 
 

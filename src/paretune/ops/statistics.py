@@ -20,7 +20,10 @@ Statistic = Callable[[Tensor], float]
 
 @dataclass(frozen=True)
 class Figure:
-    """A value, of how many rows it is, and its 95 % interval. NaN where there is nothing to compute it of."""
+    """A value, of how many rows it is, and its 95 % interval.
+
+    NaN where there is nothing to compute it of; one prompt alone has a value and no interval.
+    """
 
     value: float
     count: int
@@ -39,6 +42,8 @@ def mean_figure(values: Tensor, group: Tensor, seed: int = 0) -> Figure:
     numbers = values.double()
     place = _places(group)[1]
     sums = torch.zeros(int(place.max()) + 1, dtype=torch.float64).index_add(0, place, numbers)
+    if len(sums) == 1:
+        return Figure(float(numbers.mean()), len(values), math.nan, math.nan)
     counts = torch.zeros_like(sums).index_add(0, place, torch.ones_like(numbers))
     drawn = _drawn(len(sums), RESAMPLES, seed)
     low, high = _interval((drawn @ sums) / (drawn @ counts))
@@ -50,6 +55,8 @@ def figure(group: Tensor, statistic: Statistic, seed: int = 0) -> Figure:
     if not len(group):
         return Figure(math.nan, 0, math.nan, math.nan)
     names, place = _places(group)
+    if len(names) == 1:
+        return Figure(statistic(torch.arange(len(group))), len(group), math.nan, math.nan)
     members = [(place == i).nonzero().flatten() for i in range(len(names))]
     found: list[float] = []
     for counts in _drawn(len(names), SLOW_RESAMPLES, seed):

@@ -14,6 +14,7 @@ from ..training.objectives.settings import read_options, settings_for
 from ..training.objectives.table import find_objective
 from ..types import ParetuneError
 from .long_prompts import cut_notices, pair_files
+from .methods import build_plan
 
 SCORED = 64  # samples that a reward scores in one call
 SHARED = 0.25  # the share of a reward's prompts that another reward has too, from which it is told
@@ -23,7 +24,8 @@ UNEVEN = 5.0  # times as wide a range as another reward's, from which the wide o
 def notices(config: RunConfig, hub: bool = True) -> list[str]:
     """All lines. hub: whether datasets of the hub are loaded, which may download them."""
     lines = [*gguf.notices(config.model.path), *cut_notices(config, hub), *tie_notices(config, hub)]
-    return [*lines, *_overlap(config), *_idle_anchor(config), *shared_notices(config, hub)]
+    more = [*_overlap(config), *_idle_anchor(config), *_first_stage(config)]
+    return [*lines, *more, *shared_notices(config, hub)]
 
 
 def tie_notices(config: RunConfig, hub: bool = True) -> list[str]:
@@ -95,6 +97,21 @@ def _idle_anchor(config: RunConfig) -> list[str]:
     if settings.anchor == "round" or max(kls) > 0 or looks:
         return []
     return [f"objective.anchor: {settings.anchor} changes nothing where objective.kl is 0: set it above 0"]
+
+
+def _first_stage(config: RunConfig) -> list[str]:
+    """A line where a curriculum goes on with every round, and a method has fewer rounds than two."""
+    kinds = [settings_for(config.objective, own.objective) for own in config.rewards.values()]
+    if not any(getattr(read_options(own), "curriculum", "none") == "rounds" for own in kinds):
+        return []
+    methods = build_plan(config).methods
+    once = [m.name for m in methods if all(task.round == 1 for r in m.rounds for task in r.tasks)]
+    if not once:
+        return []
+    return [
+        f"objective.options.curriculum: rounds draws one stage a round, and {' and '.join(once)} "
+        f"{'trains' if len(once) == 1 else 'train'} in one round, on the first stage alone: epochs draws all"
+    ]
 
 
 def _overlap(config: RunConfig) -> list[str]:

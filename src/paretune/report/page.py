@@ -14,7 +14,7 @@ from paretune.files import write_text
 from paretune.records.labels import prompt_key
 from paretune.records.seal import check_run
 
-from .analyses import read_analyses
+from .analyses import read_analyses, read_credits
 from .canvas import save
 from .card import reward_card
 from .gains import (
@@ -66,6 +66,7 @@ def write_report(run_folder: Path, verify: bool = False) -> Path:
         environment=_flat(run.environment),
         samples=_samples(run),
         analyses=read_analyses(run_folder),
+        credits=read_credits(run_folder),
         card=reward_card(run),
         **_words(run),
     )

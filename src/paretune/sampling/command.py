@@ -11,7 +11,7 @@ from ..limits import LARGEST
 from ..rewards.trust import left_out
 from ..types import ParetuneError
 from .choices import preferred_from, read_choices, shown_fit
-from .decoding import check_decoding
+from .decoding import check_decoding, check_room, pattern_of
 from .request import (
     Request,
     read_count,
@@ -79,7 +79,7 @@ def sample_folder(
         records = read_choices(prefer_from, source)
         source.mixed(replace(requests[0], preference=source.default_preference))  # whether it takes one
     _notes(source, requests, count, say)
-    sampler = Sampler(source)
+    sampler = _sampler(source, requests)
     if records is None:
         return sample_to(sampler, requests, count, out)
     fit, choices = preferred_from(records, sampler)
@@ -102,6 +102,14 @@ def _notes(source: ModelSource, requests: Sequence[Request], count: int, say: Ca
         say(f"note: {line}")
     if source.unscored:
         say(left_out(list(source.unscored.values())))
+
+
+def _sampler(source: ModelSource, requests: Sequence[Request]) -> Sampler:
+    """A sampler for requests. Raises ParetuneError where answers could not be revised as often as asked."""
+    sampler = Sampler(source)
+    texts = [sampler.prompt(request).text for request in requests]
+    check_room(sampler.policy, texts, requests[0], pattern_of(source.config))
+    return sampler
 
 
 def _requests(

@@ -42,6 +42,22 @@ def check_decoding(source: ModelSource, requests: Sequence[Request], count: int)
     return []
 
 
+def check_room(policy: Policy, prompts: Sequence[str], request: Request, pattern: str) -> None:
+    """Raise ParetuneError where the longest answer could not be revised within the model's context."""
+    if not request.revisions:
+        return
+    model = cast(CausalLMPolicy, policy)
+    asked = model.render([revised(pattern, prompt, "") for prompt in prompts])
+    most = model.settings.max_tokens
+    for prompt, ids in zip(prompts, model.text_ids(asked), strict=True):
+        if len(ids) + 2 * most > model.context:
+            raise ParetuneError(
+                f"--revise: the revision prompt for {prompt[:60]!r} has {len(ids)} tokens; with an answer of "
+                f"{most} (model.options.max_tokens) to revise and one of {most} as its revision that is more "
+                f"than the model's context of {model.context}: shorten the prompt, or ask for shorter answers"
+            )
+
+
 def pattern_of(config: RunConfig | None) -> str:
     """The revision prompt that a run was trained with, or the default one."""
     options = config.objective.options if config is not None else {}

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from ...ops.symbolic import FORMS, FORMULAS, entails, log_ratio, symbolic_link
-from ...training.objectives.list_table import list_losses
+from ...training.objectives.list_table import list_losses, trl_losses
 
-# Losses whose ratio is one of FORMS; those with a reference subtract the reference's. Token weights, squares
-# and hinges have no such form, and neither has a loss of whole lists.
+# Losses whose ratio is one of FORMS; those with a reference subtract the reference's. Token weights, squares,
+# hinges and smoothed labels have no such form, and neither has a loss of whole lists or of single answers.
 FORM_OF = {
     "dpo": "cpo", "list_dpo": "cpo", "ln_dpo": "cpo", "simpo": "cpo", "list_simpo": "cpo", "cpo": "cpo",
     "orpo": "orpo", "asft": "ce_unl", "madpo_text": "cpo", "sem_dpo_text": "cpo",
@@ -24,7 +24,7 @@ def losses() -> list[dict[str, Any]]:
     at = torch.tensor([[math.log(p) for p in AT]], dtype=torch.float64)
     table = list_losses()
     rows: list[dict[str, Any]] = []
-    for name in sorted({*table, *FORM_OF}):
+    for name in sorted({*table, *trl_losses()}):
         form = FORM_OF.get(name)
         kind = table.get(name)
         row: dict[str, Any] = {

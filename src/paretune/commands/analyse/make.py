@@ -13,6 +13,7 @@ import torch
 
 from ...adapters.store import load_delta
 from ...config import RunConfig
+from ...data.answer_lists import AnswerList
 from ...data.prompts import load_prompts
 from ...files import check_new, read_json, write_json
 from ...models.causal_lm.given_answers import Given
@@ -23,6 +24,7 @@ from ...rewards.base import oriented, score_samples
 from ...types import ParetuneError, Prompt, Reward
 from ..export import open_final
 from . import reports
+from .general import general_rewards
 from .judges import open_judge
 from .losses import entailments, losses
 from .measured import measure, read_lists
@@ -98,14 +100,25 @@ def analyse(what: str, target: str | None, asked: Asked, out: Path | None = None
 def _pairs(file: str, asked: Asked) -> tuple[Reports, dict[str, Any]]:
     if asked.model is None:
         raise ParetuneError("analyse pairs: give --model, a run or a model")
-    lists = read_lists(load_prompts(file), asked.limit)
+    lists, notes = _lists(file, asked.limit)
     model, reference = open_sides(asked.model, asked.reference, asked.adapter)
-    return _on_pairs(lists, model, reference, asked.beta)
+    made, credits = _on_pairs(lists, model, reference, asked.beta)
+    return made, {"tokens": credits, "notes": notes}
+
+
+def _lists(file: str, limit: int) -> tuple[Sequence[AnswerList], list[str]]:
+    """The records of a file that can be compared, and a line about those that cannot."""
+    prompts = load_prompts(file)[: limit or None]
+    lists = read_lists(prompts)
+    alone = len(prompts) - len(lists)
+    return lists, [f"{file}: {alone:,} of {len(prompts):,} records have one answer and are left out"] * bool(
+        alone
+    )
 
 
 def _on_pairs(
-    lists: Sequence[Any], model: Side, reference: Side, beta: float, probe: bool = True
-) -> tuple[Reports, dict[str, Any]]:
+    lists: Sequence[AnswerList], model: Side, reference: Side, beta: float, probe: bool = True
+) -> tuple[Reports, list[dict[str, Any]]]:
     """The reports on pairs, and the tokens' credits of the first ones."""
     found = measure(lists, model, reference)
     made: Reports = {
@@ -119,7 +132,7 @@ def _on_pairs(
         {"tokens": words(list(given.own)), "credit": own.tolist(), "sum": float(own.sum())}
         for given, own in ((given, beta * ratio) for given, ratio in found.credits)
     ]
-    return made, {"tokens": credits}
+    return made, credits
 
 
 def _run(run: Path, asked: Asked) -> tuple[Reports, dict[str, Any]]:
@@ -134,15 +147,19 @@ def _run(run: Path, asked: Asked) -> tuple[Reports, dict[str, Any]]:
     made: Reports = {
         f"answers of {side.name}": _answers(side, base, prompts) for side in (base, *sides.values(), merge)
     }
+    notes: list[str] = []
+    credits: list[dict[str, Any]] = []
     for name, reward in config.rewards.items():
         records = load_prompts(reward.prompts)
         if not any(key in p.metadata for p in records for key in ("answers", "chosen")):
             continue
-        lists = read_lists(records, asked.limit or 256)
+        lists, told = _lists(reward.prompts, asked.limit or 256)
+        notes += told
         for side in (*([sides[name]] if name in sides else []), merge):
-            found, _ = _on_pairs(lists, side, base, asked.beta, probe=side is merge)
+            found, marked = _on_pairs(lists, side, base, asked.beta, probe=side is merge)
             made |= {f"{report}: {side.name} on the pairs of {name}": f for report, f in found.items()}
-    return made, {}
+            credits += marked if side is merge else []
+    return made, {"tokens": credits, "notes": notes}
 
 
 def _held_out(config: RunConfig, most: int) -> list[str]:
@@ -182,7 +199,7 @@ def _safety(target: str, asked: Asked) -> tuple[Reports, dict[str, Any]]:
     else:
         sides = [Side(target, open_text_model(settings_for(target)))]
     made: Reports = {f"safety of {side.name}": _safety_of(side, prompts, asked, judge) for side in sides}
-    return made, _before_and_after(Path(target), config) if config else {}
+    return made | (general_rewards(Path(target), config) if config else {}), {}
 
 
 def _safety_of(
@@ -198,13 +215,6 @@ def _safety_of(
         unsafe = [value < asked.threshold for value in values.tolist()]
     answers = [Answered(p, t, u) for p, t, u in zip(repeated, texts, unsafe, strict=True)]
     return safety(answers, asked.judge)
-
-
-def _before_and_after(run: Path, config: RunConfig) -> dict[str, Any]:
-    """The run's own rewards of base and merged model, as its summary has them."""
-    summary = read_json(run / "summary.json")
-    names = [name for name in ("base", config.methods[0]) if name in summary["methods"]]
-    return {"general": {name: summary["methods"][name] for name in names}}
 
 
 def _write(place: Path, what: str, target: str, made: tuple[Reports, dict[str, Any]]) -> dict[str, Any]:

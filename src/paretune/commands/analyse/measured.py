@@ -77,14 +77,14 @@ def measure(lists: Sequence[AnswerList], model: Side, reference: Side, shown: in
     """Read all answers with both models.
 
     Args:
-        lists: N records; the first and the last answer of each are its pair.
+        lists: N records, each with its pair.
         model: what is analysed.
         reference: what it is compared with.
         shown: of how many pairs every token's credit is kept.
     """
     group, policy = groups_of(lists), model.policy
     policy.render([record.prompt.text for record in lists])  # all at once; each text is kept
-    ends = [[tokens_of(policy, r, r.answers[i]) for r in lists] for i in (0, -1)]
+    ends = [[tokens_of(policy, r, r.pair[i]) for r in lists] for i in (0, 1)]
     unseen, unseen_group = _unseen(lists, group, reference, policy)
     every = [*ends[0], *ends[1], *unseen]
     with model.at_work() as working:
@@ -98,7 +98,7 @@ def measure(lists: Sequence[AnswerList], model: Side, reference: Side, shown: in
     lengths = torch.tensor([len(given.own) for given in every])
     better, worse, middle = (Sums(sums[0][part], sums[1][part], lengths[part]) for part in
                              (slice(0, n), slice(n, 2 * n), slice(2 * n, None)))  # fmt: skip
-    margins = [margin_of(record, record.answers) for record in lists]
+    margins = [margin_of(record, record.pair) for record in lists]
     margin = torch.tensor([float("nan") if m is None else m for m in margins], dtype=torch.float64)
     stated = [record.share for record in lists]
     share = torch.where(margin.isnan(), SHARE, margin.sigmoid())
@@ -119,7 +119,7 @@ def _unseen(
     found = [
         (tokens_of(policy, record, answer), int(g))
         for record, g in zip(lists, group, strict=True)
-        for answer in record.answers[1:-1]
+        for answer in record.answers[record.first + 1 : -1]
     ]
     if not found:
         texts = {int(g): record.prompt.text for record, g in zip(lists, group, strict=True)}

@@ -29,12 +29,12 @@ from .sides import Side
 def separability(lists: Sequence[AnswerList], start: Side) -> dict[str, Figure]:
     """Accuracy, area under the curve and Fisher ratio of a probe on sides, and on the commonest sources."""
     with start.at_work() as policy:
-        ends = [[tokens_of(policy, r, r.answers[i]) for r in lists] for i in (0, -1)]
+        ends = [[tokens_of(policy, r, r.pair[i]) for r in lists] for i in (0, 1)]
         means = torch.stack([state.mean(0) for state in states(policy, [*ends[0], *ends[1]])])
     group, n = groups_of(lists).repeat(2), len(lists)
     sides = torch.tensor([1.0] * n + [-1.0] * n)
     figures = probe("sides", means, sides, group)
-    wrote = [record.answers[i].source for i in (0, -1) for record in lists]
+    wrote = [record.pair[i].source for i in (0, 1) for record in lists]
     common = [name for name, _ in Counter(wrote).most_common(2)]
     if len(common) == 2:
         kept = torch.tensor([i for i, name in enumerate(wrote) if name in common])

@@ -13,6 +13,7 @@ from ...config import RunConfig
 from ...data.answer_forms import Scored
 from ...data.answer_lists import read_answers
 from ...data.prompts import load_prompts
+from ...models.causal_lm.given_answers import given_answer
 from ...models.causal_lm.policy import CausalLMPolicy
 from ...ops.preference_losses import win_rates
 from ...planning.plan import derive_seed
@@ -93,6 +94,18 @@ def _answers(prompt: Prompt, stem: str) -> list[Answered]:
     except ParetuneError as error:
         raise ParetuneError(f'--answers: {error}, nor a "text"') from error
     return [Answered(a.text, a.source or source, own=False, ends=a.ends) for a in answers]
+
+
+def check_others(
+    policy: CausalLMPolicy, prompts: Sequence[Prompt], others: Mapping[str, Sequence[Answered]]
+) -> None:
+    """Raise ParetuneError for an answer of --answers that no model could be trained on, as it is too long."""
+    for prompt in prompts:
+        for answer in others.get(prompt.text, ()):
+            try:
+                given_answer(policy, prompt.text, [answer.text], answer.ends)
+            except ParetuneError as error:
+                raise ParetuneError(f"--answers: {error}") from error
 
 
 def judge(

@@ -31,7 +31,7 @@ from ...stages.claim import check
 from ...types import ParetuneError, Prompt
 from ..guest_adapters import guest_changes
 from ..make_pairs import Drawing, agreements
-from .drawing import Scorer, draw_answers, head_of, judge, read_others, scorer_of
+from .drawing import Answered, Scorer, check_others, draw_answers, head_of, judge, read_others, scorer_of
 from .numbers import (
     Deltas,
     add_contrast,
@@ -82,6 +82,7 @@ def make_answer_pairs(
     if others and not any(prompt.text in others for prompt in prompts):
         raise ParetuneError(f"--answers {options.answers}: it answers none of the {len(prompts)} prompts")
     policy = cast(CausalLMPolicy, open_policy(config.model, choose_device(config.executor.device)))
+    check_others(policy, prompts, others)
 
     def changes(option: str, name: str | None) -> dict[str, LowRank]:
         if name is None:
@@ -154,7 +155,7 @@ def _add_numbers(
 
 def _draw_all(
     policy: CausalLMPolicy, config: RunConfig, drawing: Drawing, options: AnswerOptions,
-    prompts: Sequence[Prompt], others: dict[str, list[Any]], say: Say,
+    prompts: Sequence[Prompt], others: dict[str, list[Answered]], say: Say,
 ) -> _Made:  # fmt: skip
     """The records of all prompts."""
     rewards = [reward_of(r, name) for name, r in config.rewards.items()]
@@ -173,6 +174,8 @@ def _draw_all(
             raw, better = score(prompt, [answer.text for answer in answers])
             made.judged.append(better)
             scored = judge(answers, raw, better, order, drawing.form == "wins")
+            if drawing.form == "wins" and len(scored) > 1:
+                judging = Judging.of_wins(len(better) * (len(scored) - 1))
             if form is not None:
                 found = form(scored, judging)
             else:

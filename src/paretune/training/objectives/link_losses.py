@@ -97,13 +97,13 @@ class AnchoredDPO(ListLoss):
     def margin(cls, record: AnswerList, answers: Sequence[Answer], options: Any) -> float | None:
         """See `ListLoss`. A share has log-odds, infinite for 0 and 1."""
         if record.share is None:
-            return super().margin(record, answers, options)
+            return super().margin(record, record.pair, options)
         return float(torch.logit(torch.tensor(record.share, dtype=torch.float64)))
 
     @classmethod
     def streams(cls, record: AnswerList, answers: Sequence[Answer], options: Any) -> list[tuple[str, Answer]]:
-        """See `ListLoss`. The target of a pair takes the first and the last answer."""
-        taken = (answers[0], answers[-1]) if options.target == "pair" else answers
+        """See `ListLoss`. The target of a pair takes the record's pair."""
+        taken = record.pair if options.target == "pair" else answers
         return super().streams(record, taken, options)
 
 

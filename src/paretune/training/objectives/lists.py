@@ -53,10 +53,10 @@ class ListLoss(TrlObjective):
     beta: the default temperature. paper, formula: the source and what is computed. needs: what a record must
     hold for it: "values" (a score of every answer), "margin", "share" (or a margin), "weight" or
     "token_weights"; `needs_of` says what it is with some options. answers: which
-    answers of a record it trains on: "pair" (the first and the last), "list" (all) or "triple" (the best,
-    the second and the worst). reference: whether it looks at the reference. dimensions: its place in the
-    survey's table (2503.11701): feedback, level, and what it constrains. framework: how it learns there:
-    offline, or online where the policy is its own opponent.
+    answers of a record it trains on: "pair" (the first and the last, of a triple the last two), "list" (all)
+    or "triple" (the best, the second and the worst). reference: whether it looks at the reference.
+    dimensions: its place in the survey's table (2503.11701): feedback, level, and what it constrains.
+    framework: how it learns there: offline, or online where the policy is its own opponent.
     """
 
     options_kind = ListOptions
@@ -194,7 +194,7 @@ class ListLoss(TrlObjective):
                 f"objective {name} trains on {least} answers or more: {where} has {len(answers)}"
             )
         if cls.answers == "pair":
-            answers = (answers[0], answers[-1])
+            answers = record.pair
         elif cls.answers == "triple":
             answers = (answers[0], answers[1], answers[-1])
         return answers
