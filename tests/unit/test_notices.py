@@ -99,3 +99,9 @@ def test_a_curriculum_of_one_round_is_told(
     made = recipe(tmp_path, {"a": ["1"], "b": ["2"]}, objective=objective, methods=methods, rounds=rounds)
     lines = [line for line in notices(made) if "curriculum" in line]
     assert [told in line for line in lines] == ([True] if told else [])
+
+
+@pytest.mark.parametrize(("rewards", "told"), [(["a"], True), (["a", "b"], False)])
+def test_one_reward_has_no_other_to_lean_on(rewards: list[str], told: bool, tmp_path: Path) -> None:
+    made = recipe(tmp_path, {name: [name] for name in rewards}, map={"lean": 0.5}, methods=["mapreduce"])
+    assert any("no other to lean on" in line for line in notices(made)) is told

@@ -12,8 +12,8 @@ def slerp(deltas: Sequence[LowRank | None], weights: Sequence[float]) -> LowRank
     """Spherical interpolation of the changes, which keeps their length where a mean would shorten them.
 
     Two changes at the angle Ω become sin((1-λ)Ω)/sin Ω ΔW_1 + sin(λΩ)/sin Ω ΔW_2. More are taken in one after
-    another, the k-th with λ = w_k / (w_1 + .. + w_k), so their order matters. Parallel and absent changes are
-    interpolated linearly. It is a sum of the experts: rank Σ r_i, no loss.
+    another, the k-th with λ = w_k / (w_1 + .. + w_k), so their order matters. Parallel, opposite and absent
+    changes are interpolated linearly. It is a sum of the experts: rank Σ r_i, no loss.
 
     Args:
         deltas: N changes of one module, which has its own angles.

@@ -24,7 +24,7 @@ UNEVEN = 5.0  # times as wide a range as another reward's, from which the wide o
 def notices(config: RunConfig, hub: bool = True) -> list[str]:
     """All lines. hub: whether datasets of the hub are loaded, which may download them."""
     lines = [*gguf.notices(config.model.path), *cut_notices(config, hub), *tie_notices(config, hub)]
-    more = [*_overlap(config), *_idle_anchor(config), *_first_stage(config)]
+    more = [*_overlap(config), *_idle_anchor(config), *_idle_lean(config), *_first_stage(config)]
     return [*lines, *more, *shared_notices(config, hub)]
 
 
@@ -97,6 +97,13 @@ def _idle_anchor(config: RunConfig) -> list[str]:
     if settings.anchor == "round" or max(kls) > 0 or looks:
         return []
     return [f"objective.anchor: {settings.anchor} changes nothing where objective.kl is 0: set it above 0"]
+
+
+def _idle_lean(config: RunConfig) -> list[str]:
+    """A line where an expert should lean on other rewards, and there is none."""
+    if len(config.rewards) > 1 or not (config.map.lean or any(own.lean for own in config.rewards.values())):
+        return []
+    return ["map.lean changes nothing with one reward: there is no other to lean on"]
 
 
 def _first_stage(config: RunConfig) -> list[str]:

@@ -21,6 +21,7 @@ from ..planning.words import described, exchange
 from ..records.labels import apart, labels, prompt_key
 from ..records.read import Row, read_diagnostics
 from .exchanged import exchanged, training_seconds
+from .known import known_results
 from .normalise import normalised, normalised_means
 from .reduce import DIAGNOSTICS
 from .scorers import Scale, read_scales
@@ -77,7 +78,7 @@ def summarise(
         "timing": dict(timing),
         "budget": {"base": 0, **budget},
         "seeds": [config.seed],
-        "described": [*described(config), *exchange(sent, seconds, devices)],
+        "described": [*described(config), *exchange(sent, seconds, devices), *known_results(config)],
         "updates": {m.name: m.updates for m in drawn.methods},
         "exchanged": sent,
         "training_seconds": seconds,
