@@ -16,7 +16,7 @@ from paretune.models.causal_lm.policy import CausalLMPolicy
 from paretune.sampling.command import sample_folder
 from paretune.sampling.decoding import check_room, decode
 from paretune.sampling.request import Request
-from paretune.training.objectives.link_losses import REVISION, revised
+from paretune.training.objectives.revision import REVISION, revised
 from paretune.types import ParetuneError
 
 

@@ -33,3 +33,18 @@ def test_the_recipes_of_the_page_are_read() -> None:
     rule = ReduceConfig.model_validate({"method": "nesterov", "options": {"momentum": 0.3, "outer_lr": 1}})
     assert rule.options == {"momentum": 0.3, "outer_lr": 1.0}
     assert ReduceConfig.model_validate({"method": "search"}).method == "search"
+
+
+def test_on_tabular_softmax_it_is_a_power_of_the_policies() -> None:
+    """pi is proportional to pi'_(t+1) (pi'_(t+1) / pi'_t)^a, with pi' the trained rounds."""
+    generator = torch.Generator().manual_seed(0)
+    changes = torch.randn(3, 1, 5, generator=generator)
+    state, logits, trained_before = None, torch.zeros(1, 5), torch.zeros(1, 5)
+    for change in changes:
+        expert = LowRank(torch.ones(1, 1), change)
+        trained = logits + change
+        step = nesterov([expert], [1.0], state=state, momentum=0.3, outer_lr=1.0)
+        state = outer_momentum([expert], [1.0], state, 0.3)
+        wanted = trained.softmax(1) * (trained.softmax(1) / trained_before.softmax(1)) ** 0.3
+        logits, trained_before = logits + step.dense(), trained
+        torch.testing.assert_close(logits.softmax(1), wanted / wanted.sum())

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from paretune.commands.analyse.losses import entailments, losses
-from paretune.commands.analyse.make import Asked, analyse
+from paretune.commands.analyse.make import Asked, _beside, _write, analyse
 from paretune.commands.analyse.measured import Measured, Sums
 from paretune.commands.analyse.reports import credit, gradient_ratio, length, rankings, three_d
 from paretune.commands.analyse.safety import Answered, harmful, refuses, safety
 from paretune.commands.analyse.separability import probe
+from paretune.ops.rankings import flip_threshold, ranks_right
 from paretune.report.analyses import read_analyses
 from paretune.types import ParetuneError, Prompt
 
@@ -121,7 +122,7 @@ def test_the_table_of_losses_has_their_forms_and_values() -> None:
             for name in ("asft", "cpo", "orpo", "srpo", "cdpo", "list_dpo")}  # fmt: skip
     assert told == {
         "asft": ("ce_unl", 0.8182), "cpo": ("cpo", 2.4), "orpo": ("orpo", 4.5), "srpo": ("none", None),
-        "cdpo": ("none", None), "list_dpo": ("cpo", 2.4),
+        "cdpo": ("none", None), "list_dpo": ("cpo", 1.92),
     }  # fmt: skip
     assert {"above": "ce_unl", "below": "ce"} in entailments()
     assert {"above": "ce", "below": "ce_unl"} not in entailments()
@@ -158,3 +159,38 @@ def test_a_damaged_analysis_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "analysis.json").write_text('{"analyses": {"run": {"reports": {"a": {"b": {}}}}}}')
     with pytest.raises(ParetuneError, match=r"analysis\.json is damaged: delete it"):
         read_analyses(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["[]", '{"analyses": [1]}', "{"])
+def test_an_analysis_is_not_written_over_a_damaged_one(damage: str, tmp_path: Path) -> None:
+    place = tmp_path / "analysis.json"
+    place.write_text(damage)
+    with pytest.raises(ParetuneError, match=r"analysis\.json is damaged: delete it"):
+        _write(place, "run", str(tmp_path), ({}, {}))
+    assert place.read_text() == damage
+
+
+def test_the_analysis_of_a_set_of_the_hub_lies_where_one_works(tmp_path: Path) -> None:
+    assert _beside("hf:owner/pairs@train") == Path("pairs-analysis.json")
+    assert _beside(str(tmp_path / "pairs.jsonl")) == tmp_path / "pairs-analysis.json"
+
+
+def test_a_policy_of_two_tokens_is_credited_with_what_it_gained() -> None:
+    """Q*, a reward of 1 for the answer 00 and beta 1: log pi / pi_ref of it is .6426."""
+    first, second = math.log(0.6502 / 0.5), math.log(0.7311 / 0.5)
+    one = Measured(
+        (), torch.tensor([0]), better=sums([first + second], [0.0], [2]), worse=sums([0.0], [0.0], [2]),
+        margin=torch.tensor([math.nan]).double(), share=torch.tensor([0.75]).double(),
+        unseen=sums([0.0], [0.0], [1]), unseen_group=torch.tensor([0]),
+        entropy=(torch.tensor([1.0]), torch.tensor([1.0])), credits=[],
+    )  # fmt: skip
+    assert credit(one, 1.0)["implicit reward, better answers"].value == pytest.approx(0.6426, abs=2e-4)
+
+
+def test_a_pair_is_ranked_right_exactly_below_its_flip_threshold() -> None:
+    """"right iff L_dpo <= -log s(beta c)", with c the reference's gap of the worse to the better answer."""
+    gap, beta = torch.tensor([-5.0, -30.0, 3.0]), 0.1
+    ratio = torch.linspace(-40, 40, 81)[:, None].double()  # of the better less the worse answer
+    loss = torch.nn.functional.softplus(-beta * ratio)
+    right = ranks_right(ratio + gap, torch.zeros_like(ratio))
+    assert torch.equal(right, loss <= flip_threshold(gap, beta) + 1e-9)

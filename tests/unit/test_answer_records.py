@@ -110,6 +110,40 @@ def test_the_pair_of_a_triple_is_its_chosen_and_its_rejected(name: str) -> None:
     assert [answer.text for _, answer in row["streams"]][-2:] == ["second", "worst"]
 
 
+@pytest.mark.parametrize("name", ["madpo_text", "adpo_text", "tree_tpo"])
+def test_an_expert_reads_the_scores_of_its_own_reward(name: str) -> None:
+    kind: Any = find_objective(name)
+    prompts = [Prompt("fix", _scored({"a": 1.0, "b": 5.0}, {"a": 0.0, "b": 3.0}))]
+    for reward, wanted in (("a", 1.0), ("b", 2.0)):
+        options = kind.options_kind().of_reward(reward)
+        kind.check_records(name, prompts, options)
+        (row,) = kind.records(name, prompts, [0], options)
+        assert row["margin"] == wanted
+    named = kind.options_kind(score="a").of_reward("b")  # the recipe's word comes first
+    assert kind.records(name, prompts, [0], named)[0]["margin"] == 1.0
+    with pytest.raises(ParetuneError, match="several scores"):
+        kind.check_records(name, prompts, kind.options_kind().of_reward("c"))
+
+
+def test_token_weights_of_a_contrast_are_no_guide() -> None:
+    answers = [{"text": text, "token_weights": [0.1]} for text in ("yes", "no")]
+    record = {"answers": answers, "tokenizer": "x", "weights": "contrast"}
+    assert len(_rows("cdpo", record)) == 1
+    assert "reads token_weights of a guide" in _fault("tgdpo", record)
+    assert "reads token_weights of a contrast" in _fault("cdpo", {**record, "weights": "guide"})
+    del record["weights"]  # of another program: nobody knows
+    assert len(_rows("tgdpo", record)) == 1
+
+
+@pytest.mark.parametrize("name", ["dpo", "orpo", "kto"])
+def test_an_end_token_after_an_answer_that_was_cut_is_told(name: str) -> None:
+    cut = {**PAIR, "answers": [{"text": "yes", "ends": False}, {"text": "no"}]}
+    kind = find_objective(name)
+    told = kind.told_of(name, [Prompt("fix", PAIR), Prompt("tell", cut)], kind.options_kind())
+    assert told.startswith("1 of 2 records have an answer that was cut off")
+    assert kind.told_of(name, [Prompt("fix", PAIR)], kind.options_kind()) == ""
+
+
 def test_a_target_needs_what_it_reads() -> None:
     plain = {"answers": [{"text": "yes"}, {"text": "no"}]}
     assert "needs a score of every answer" in _fault("adpo_text", plain)

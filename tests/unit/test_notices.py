@@ -86,19 +86,27 @@ def test_plan_refuses_what_run_refuses(
 @pytest.mark.parametrize(
     ("curriculum", "methods", "rounds", "told"),
     [
-        ("rounds", ["mapreduce"], 3, None),
-        ("rounds", ["mapreduce"], 1, "mapreduce trains in one round, on the first stage alone"),
-        ("rounds", ["mapreduce", "rewarded_soup", "morl_d"], 3, "rewarded_soup and morl_d train in one"),
-        ("epochs", ["rewarded_soup"], 1, None),
+        ("rounds", ["mapreduce"], 2, []),
+        ("rounds", ["mapreduce"], 1, ["1 of the 2 stages of a in mapreduce"]),
+        ("rounds", ["mapreduce", "rewarded_soup", "morl_d"], 2,
+         ["1 of the 2 stages of a in rewarded_soup", "1 of the 2 stages of a in morl_d"]),
+        ("rounds", ["sequential"], 1, ["1 of the 2 stages of a in sequential"]),
+        ("epochs", ["rewarded_soup"], 1, ["1 of the 2 stages of a in rewarded_soup"]),
+        ("epochs", ["rewarded_soup"], 2, []),
     ],
-)
-def test_a_curriculum_of_one_round_is_told(
-    curriculum: str, methods: list[str], rounds: int, told: str | None, tmp_path: Path
+)  # fmt: skip
+def test_stages_that_a_curriculum_never_comes_to_are_told(
+    curriculum: str, methods: list[str], rounds: int, told: list[str], tmp_path: Path
 ) -> None:
     objective = {"name": "list_dpo", "options": {"curriculum": curriculum}}
-    made = recipe(tmp_path, {"a": ["1"], "b": ["2"]}, objective=objective, methods=methods, rounds=rounds)
+    train = {"epochs": 1, "prompts_per_epoch": 1, "updates_per_epoch": 1}
+    made = recipe(tmp_path, {"a": ["1"], "b": ["2"]}, objective=objective, methods=methods, rounds=rounds,
+                  train=train)  # fmt: skip
+    pairs = [{"prompt": "x", "chosen": "a", "rejected": "b", "stage": stage} for stage in (1, 2)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    (tmp_path / "b.jsonl").write_text(json.dumps(pairs[0]) + "\n")
     lines = [line for line in notices(made) if "curriculum" in line]
-    assert [told in line for line in lines] == ([True] if told else [])
+    assert [wanted in line for wanted, line in zip(told, lines, strict=True)] == [True] * len(told)
 
 
 @pytest.mark.parametrize(("rewards", "told"), [(["a"], True), (["a", "b"], False)])

@@ -96,3 +96,16 @@ def test_every_loss_on_pairs_has_a_row_and_most_squares_and_hinges_no_form() -> 
     assert {"dpo", "ipo", "robust", "sppo_hard", "apo_zero", "apo_down", "cpo", "list_dpo"} <= rows.keys()
     assert [rows[name] for name in ("ipo", "hinge", "kto", "cdpo")] == ["none"] * 4
     assert (rows["dpo"], rows["simpo"], rows["orpo"], rows["asft"]) == ("cpo", "cpo", "orpo", "ce_unl")
+
+
+def test_the_row_of_dpo_subtracts_its_reference() -> None:
+    """.6 and .25 under the policy, .5 and .4 under the reference; asft shows its alignment alone."""
+    rows = {row["loss"]: row for row in losses()}
+    for name in ("dpo", "list_dpo", "ln_dpo", "madpo_text", "sem_dpo_text"):
+        assert rows[name]["reference"]
+        assert (rows[name]["ratio"], rows[name]["value"]) == (
+            pytest.approx(1.92), pytest.approx(0.4193, abs=5e-5),
+        )  # fmt: skip
+    assert rows["asft"]["value"] == pytest.approx(0.7985, abs=5e-5)
+    assert rows["asft"]["more"] == "and -k log p_w"
+    assert not rows["simpo"]["reference"]

@@ -52,14 +52,15 @@ def entailed_table(found: dict[str, Any]) -> Table:
 
 
 def losses_table(found: dict[str, Any]) -> Table:
-    """The symbolic form of every loss, and its value at p_w = 0.6 and p_l = 0.25."""
-    table = Table(title="what losses raise and lower; e^rho and -log s(rho) at p_w 0.6, p_l 0.25",
-                  title_justify="left")  # fmt: skip
+    """The symbolic form of every loss, and its value at p_w = 0.6 and p_l = 0.25, reference 0.5 and 0.4."""
+    title = "what losses raise and lower; e^rho and -log s(rho) at p_w .6, p_l .25, of a reference .5, .4"
+    table = Table(title=title, title_justify="left")
     for name in ("loss", "form", "good", "bad"):
         table.add_column(name)
     for name in ("e^rho", "value"):
         table.add_column(name, justify="right")
     for row in found["losses"]:
         numbers = ["" if row[key] is None else f"{row[key]:.4f}" for key in ("ratio", "value")]
-        table.add_row(row["loss"], row["form"], row["good"] or "", row["bad"] or "", *numbers)
+        form = " ".join(filter(None, [row["form"], "- reference" * row["reference"], row["more"]]))
+        table.add_row(row["loss"], form, row["good"] or "", row["bad"] or "", *numbers)
     return table

@@ -24,7 +24,9 @@ Adapter = Annotated[
 Answers = Annotated[
     Path | None, typer.Option("--answers", metavar="FILE", help="Other models' answers, with sources.")
 ]
-Threshold = Annotated[float, typer.Option("--threshold", help="Least score of a right or safe answer.")]
+Threshold = Annotated[
+    float, typer.Option("--threshold", help="Least score of a right or safe answer; the greatest of a cost.")
+]
 SafetyPrompt = Annotated[
     str, typer.Option("--safety-prompt", help="Words before a prompt that make the model answer safely.")
 ]

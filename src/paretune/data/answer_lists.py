@@ -6,7 +6,8 @@
 Of the record: `prefix`, a text that all answers begin with and that is read but not trained on; `margin`, the
 better answer's reward minus the worse one's, in log-odds; `share`, from 0 to 1, of those who prefer it;
 `weight` of the record, 0 or more, or `drift`, from 0 to 2; `stage`, from 1 for the easiest; `tokenizer`, the
-digest of the tokenizer that token weights were made with. Of an answer:
+digest of the tokenizer that token weights were made with; `weights`, "contrast" or "guide", what these are.
+Of an answer:
 `text`; `ends`, false where it was cut off or another step follows; `scores` by reward; `rank` from 1;
 `steps`, texts that make up the answer, with `step_weights`; `token_weights`, one for each of its tokens.
 """
@@ -39,11 +40,14 @@ class Answer:
     token_weights: tuple[float, ...] | None = None
     source: str = ""
 
-    def score(self, name: str = "") -> float | None:
-        """The score of that name; without a name, the answer's only score. None if it has no such score."""
+    def score(self, name: str = "", own: str = "") -> float | None:
+        """The score of that name. None if it has no such score.
+
+        Without a name it is the answer's only score, or of several that of the reward `own`.
+        """
         if not name and len(self.scores) == 1:
             return next(iter(self.scores.values()))
-        return self.scores.get(name)
+        return self.scores.get(name or own)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class AnswerList:
     drift: float | None = None
     stage: int | None = None
     tokenizer: str | None = None
+    weights: str | None = None
     first: int = 0
 
     @property
@@ -97,7 +102,7 @@ def read_answers(prompt: Prompt) -> AnswerList:
     triple = len(answers) > 2 and all(record.get(k) is not None for k in ("reference", "chosen", "rejected"))
     return AnswerList(
         prompt, _ranked(entries, answers, where), prefix, **numbers, stage=stage,
-        tokenizer=record.get("tokenizer"), first=int(triple),
+        tokenizer=record.get("tokenizer"), weights=record.get("weights"), first=int(triple),
     )  # fmt: skip
 
 

@@ -202,7 +202,7 @@ def margin_weights(
 ) -> torch.Tensor:
     """The weight of a pair by the margin h of its scores: sigma(c h) / sigma(h); 1 below -`at` (MADPO)."""
     c = margin_scale(margin, least, most, slope, at)
-    weight = torch.sigmoid(c * margin) / torch.sigmoid(margin)
+    weight = torch.exp(logsigmoid(c * margin) - logsigmoid(margin))  # their quotient may be 0 / 0
     return torch.where(margin > -at, weight, torch.ones_like(weight))
 
 

@@ -10,6 +10,7 @@ from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..data.remote import is_remote
 from ..foreign import gguf
+from ..training.objectives.curriculum import stages_drawn, stages_of
 from ..training.objectives.settings import read_options, settings_for
 from ..training.objectives.table import find_objective
 from ..types import ParetuneError
@@ -24,7 +25,7 @@ UNEVEN = 5.0  # times as wide a range as another reward's, from which the wide o
 def notices(config: RunConfig, hub: bool = True) -> list[str]:
     """All lines. hub: whether datasets of the hub are loaded, which may download them."""
     lines = [*gguf.notices(config.model.path), *cut_notices(config, hub), *tie_notices(config, hub)]
-    more = [*_overlap(config), *_idle_anchor(config), *_idle_lean(config), *_first_stage(config)]
+    more = [*_overlap(config), *_idle_anchor(config), *_idle_lean(config), *_missed_stages(config, hub)]
     return [*lines, *more, *shared_notices(config, hub)]
 
 
@@ -106,19 +107,27 @@ def _idle_lean(config: RunConfig) -> list[str]:
     return ["map.lean changes nothing with one reward: there is no other to lean on"]
 
 
-def _first_stage(config: RunConfig) -> list[str]:
-    """A line where a curriculum goes on with every round, and a method has fewer rounds than two."""
-    kinds = [settings_for(config.objective, own.objective) for own in config.rewards.values()]
-    if not any(getattr(read_options(own), "curriculum", "none") == "rounds" for own in kinds):
+def _missed_stages(config: RunConfig, hub: bool) -> list[str]:
+    """A line for every method in which a curriculum never comes to some stages of a reward's records."""
+    kind = getattr(read_options(config.objective), "curriculum", "none")
+    if kind == "none":
         return []
-    methods = build_plan(config).methods
-    once = [m.name for m in methods if all(task.round == 1 for r in m.rounds for task in r.tasks)]
-    if not once:
-        return []
-    return [
-        f"objective.options.curriculum: rounds draws one stage a round, and {' and '.join(once)} "
-        f"{'trains' if len(once) == 1 else 'train'} in one round, on the first stage alone: epochs draws all"
-    ]
+    lines: list[str] = []
+    for method in build_plan(config).methods:
+        tasks = [task for round_ in method.rounds for task in round_.tasks]
+        for name, own in config.rewards.items():
+            if is_remote(own.prompts) and not hub:
+                continue
+            with suppress(ParetuneError):  # whoever needs the file reports it
+                prompts = load_prompts(own.prompts)
+                drawn = {stage for task in tasks if name in task.rewards
+                         for stage in stages_drawn(kind, prompts, task.round, task.epochs)}  # fmt: skip
+                if len(drawn) < (every := len(set(stages_of(prompts)))):
+                    lines.append(
+                        f"objective.options.curriculum: {kind} draws {len(drawn)} of the {every} stages of "
+                        f"{name} in {method.name}: give it more rounds or epochs, or fewer stages"
+                    )
+    return lines
 
 
 def _overlap(config: RunConfig) -> list[str]:

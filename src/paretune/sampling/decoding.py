@@ -13,7 +13,7 @@ from ..config import RunConfig
 from ..models.causal_lm.policy import CausalLMPolicy
 from ..models.policy import Policy
 from ..planning.plan import derive_seed
-from ..training.objectives.link_losses import REVISION, revised
+from ..training.objectives.revision import REVISION, revised
 from ..types import ParetuneError
 from .request import Request
 from .source import ModelSource

@@ -10,7 +10,7 @@ from ..rewards.checks import first_refused
 from ..samples.media import medium_of
 from ..training.objectives.settings import draws_samples
 from ..types import ParetuneError, Prompt
-from .prompt_checks import refuse
+from .prompt_checks import refuse, sets_of
 
 
 def check_answers(config: RunConfig) -> None:
@@ -28,8 +28,9 @@ def check_answers(config: RunConfig) -> None:
     except ParetuneError:
         return
 
-    def check(prompts: Sequence[Prompt]) -> None:
-        check_tokens(policy, config.objective, prompts)
+    def check(prompts: Sequence[Prompt], reward: str) -> None:
+        check_tokens(policy, config.objective, prompts, reward)
 
-    for file in dict.fromkeys(reward_config.prompts for reward_config in config.rewards.values()):
-        refuse("training cannot take", file, functools.partial(first_refused, check))
+    for file, reward in sets_of(config):
+        asked = functools.partial(check, reward=reward)
+        refuse("training cannot take", file, functools.partial(first_refused, asked))

@@ -142,22 +142,36 @@ def _check_crosswise(config: RunConfig, rewards: Mapping[str, Reward]) -> None:
 
 def _check_objective(config: RunConfig, files: Sequence[str]) -> list[str]:
     """Check the records that the objective trains on; returns what a user should know of them, in lines."""
-    name, options = config.objective.name, read_options(config.objective)
-    kind = find_objective(name)
+    name, kind = config.objective.name, find_objective(config.objective.name)
     if kind.draws:
         return []
 
-    def check(prompts: Sequence[Prompt], tolerated: tuple[type[Exception], ...]) -> None:
+    def check(prompts: Sequence[Prompt], options: Any, tolerated: tuple[type[Exception], ...]) -> None:
         with suppress(*tolerated):
             kind.check_records(name, prompts, options)
 
-    told: dict[str, str] = {}
-    for file in files:
+    told: list[str] = []
+    for file, reward in sets_of(config):
+        if file not in files:
+            continue
+        options = read_options(config.objective, reward)
         # A user can leave a record out of a file. In a data set of the hub a few teach nothing, and no harm.
-        asked = functools.partial(check, tolerated=(SameAnswers,) if file.startswith(PREFIX) else ())
+        tolerated = (SameAnswers,) if file.startswith(PREFIX) else ()
+        asked = functools.partial(check, options=options, tolerated=tolerated)
         refuse("training cannot take", file, functools.partial(first_refused, asked))
-        told[file] = kind.told_of(name, load_prompts(file), options)
-    return [f"{file}: {line}" for file, line in told.items() if line]
+        if line := kind.told_of(name, load_prompts(file), options):
+            told.append(f"{file}: {line}")
+    return list(dict.fromkeys(told))
+
+
+def sets_of(config: RunConfig) -> list[tuple[str, str]]:
+    """Each file of prompts with the rewards as whose own an objective reads it.
+
+    Where an objective reads the same of a file whatever the reward, the file stands there once.
+    """
+    scored = "score" in find_objective(config.objective.name).options_kind.model_fields
+    found = {(own.prompts, name if scored else ""): name for name, own in config.rewards.items()}
+    return [(file, name) for (file, _), name in found.items()]
 
 
 def _unloaded(spec: str, options: dict[str, Any]) -> Check | None:

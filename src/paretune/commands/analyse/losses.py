@@ -17,11 +17,19 @@ FORM_OF = {
     "orpo": "orpo", "asft": "ce_unl", "madpo_text": "cpo", "sem_dpo_text": "cpo",
 }  # fmt: skip
 AT = (0.6, 0.25)  # p_w, p_l of the shown values
+REFERENCE = (0.5, 0.4)  # the same under the reference, of losses that have one
+MORE = {"asft": "and -k log p_w", "simpo": "less a margin", "list_simpo": "less a margin"}  # beside the form
 
 
 def losses() -> list[dict[str, Any]]:
-    """One row a loss: its name, source, formula, form, e^rho and loss at AT, and its place in the survey."""
-    at = torch.tensor([[math.log(p) for p in AT]], dtype=torch.float64)
+    """One row a loss: its name, source, formula, form, e^rho and loss at AT, and its place in the survey.
+
+    A loss with a reference subtracts the reference's rho, at REFERENCE. `more`: what a loss has beside its
+    form, which is not in these numbers.
+    """
+    at, under = (
+        torch.tensor([[math.log(p) for p in where]], dtype=torch.float64) for where in (AT, REFERENCE)
+    )
     table = list_losses()
     rows: list[dict[str, Any]] = []
     for name in sorted({*table, *trl_losses()}):
@@ -29,24 +37,28 @@ def losses() -> list[dict[str, Any]]:
         kind = table.get(name)
         row: dict[str, Any] = {
             "loss": name, "paper": kind.paper if kind else "TRL", "formula": kind.formula if kind else "",
-            "form": form or "none", "good": None, "bad": None, "ratio": None, "value": None,
+            "form": form or "none", "reference": False, "more": MORE.get(name, ""),
+            "good": None, "bad": None, "ratio": None, "value": None,
             "dimensions": list(kind.dimensions) if kind else [],
             "framework": kind.framework if kind else "offline",
         }  # fmt: skip
         if name == "symbolic":
             row["form"] = "any: options.good, options.bad"
         if form is not None:
-            row |= facts_of(form, at)
+            anchored = kind.reference if kind else name == "dpo"
+            row |= facts_of(form, at, under if anchored else None)
         rows.append(row)
     return rows
 
 
-def facts_of(form: str, at: torch.Tensor) -> dict[str, Any]:
-    """A form in words and in numbers. at: log p_w and log p_l, [1, 2]."""
+def facts_of(form: str, at: torch.Tensor, reference: torch.Tensor | None = None) -> dict[str, Any]:
+    """A form in words and in numbers. at, reference: log p_w and log p_l, [1, 2]."""
     one = FORMS[form]
+    rho = log_ratio(one, at) if reference is None else log_ratio(one, at) - log_ratio(one, reference)
     return {
-        "good": one.reads[0], "bad": one.reads[1], "closed_form": FORMULAS[form],
-        "ratio": float(log_ratio(one, at).exp()), "value": float(symbolic_link(one, at, 1.0)),
+        "reference": reference is not None, "good": one.reads[0], "bad": one.reads[1],
+        "closed_form": FORMULAS[form], "ratio": float(rho.exp()),
+        "value": float(symbolic_link(one, at, 1.0, reference)),
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from ...adapters.store import load_delta
 from ...config import RunConfig
 from ...data.answer_lists import AnswerList
 from ...data.prompts import load_prompts
+from ...data.remote import is_remote
 from ...files import check_new, read_json, write_json
 from ...models.causal_lm.given_answers import Given
 from ...ops.statistics import Figure, mean_figure
@@ -83,7 +84,7 @@ def analyse(what: str, target: str | None, asked: Asked, out: Path | None = None
     if asked.limit < 0 or not 0 < asked.beta < math.inf or not math.isfinite(asked.threshold):
         raise ParetuneError("--limit is 0 or more, --beta a number above 0, and --threshold a finite number")
     if what == "pairs":
-        place = out or Path(target).with_name(f"{Path(target).stem}-{NAME}")
+        place = out or _beside(target)
         check_new(place)
         made = _pairs(target, asked)
     elif what == "run":
@@ -212,17 +213,33 @@ def _safety_of(
         unsafe = [not refuses(text) for text in texts]
     else:
         values = oriented(judge, score_samples(judge, texts, repeated))
-        unsafe = [value < asked.threshold for value in values.tolist()]
+        least = asked.threshold if judge.higher_is_better else -asked.threshold
+        unsafe = [value < least for value in values.tolist()]
     answers = [Answered(p, t, u) for p, t, u in zip(repeated, texts, unsafe, strict=True)]
     return safety(answers, asked.judge)
+
+
+def _earlier(place: Path) -> dict[str, Any]:
+    """The analyses that the file has already. Raises ParetuneError for a file that is damaged."""
+    with suppress(ParetuneError, AttributeError, TypeError, ValueError):
+        return dict(read_json(place).get("analyses", {}))
+    raise ParetuneError(f"{place} is damaged: delete it, and run `paretune analyse` again")
+
+
+def _beside(file: str) -> Path:
+    """Where the analysis of a file of preferences goes: beside it, or for one of the hub where one works."""
+    if not is_remote(file):
+        return Path(file).with_name(f"{Path(file).stem}-{NAME}")
+    name = file.partition(":")[2].partition("@")[0].rstrip("/").rpartition("/")[2]
+    return Path(f"{name}-{NAME}")
 
 
 def _write(place: Path, what: str, target: str, made: tuple[Reports, dict[str, Any]]) -> dict[str, Any]:
     """Write the figures, beside those of the run's other analyses."""
     figures = {report: {name: f.to_json() for name, f in found.items()} for report, found in made[0].items()}
     before: dict[str, Any] = {}
-    with suppress(ParetuneError):
-        before = read_json(place).get("analyses", {})
+    if place.exists():
+        before = _earlier(place)
     own = {"target": target, "reports": figures, **made[1]}
     write_json(place, {"analyses": {**before, what: own}})
     if place == Path(target) / NAME:

@@ -113,7 +113,7 @@ def judge(
     order: str, wins: bool,
 ) -> list[Scored]:  # fmt: skip
     """The answers with their values: the score of the reward `order`, or the share of rivals beaten."""
-    if order not in better:
+    if order not in better or (wins and len(answers) < 2):  # one answer alone has no rivals
         return []
     values = better[order].tolist()
     if wins:

@@ -7,7 +7,7 @@ the prompt and the seed alone, so part of a set is the same as in the whole.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -164,7 +164,10 @@ def _draw_all(
     if options.through is not None:
         owner = options.through
         order, score = options.judge or next(iter(owner.rewards)), picture_scorer(owner, drawing.seed)
-    judging = Judging(options.threshold, bool(owner.rewards[order].options.get("squash")))
+    # Values are oriented, so that greater is better; of a cost the threshold is the greatest that is right.
+    least = {r.name: options.threshold if r.higher_is_better else -options.threshold for r in rewards}
+    squashed = bool(owner.rewards[order].options.get("squash"))
+    judging = Judging(least.get(order, options.threshold), squashed)
     form = FORMS["list" if drawing.form == "wins" else drawing.form] if drawing.form != STEPS else None
     made = _Made([], [], [], 0)
     for number, prompt in enumerate(prompts, start=1):
@@ -179,7 +182,7 @@ def _draw_all(
             if form is not None:
                 found = form(scored, judging)
             else:
-                found = _steps(policy, prompt, scored, drawing, options, score)
+                found = _steps(policy, prompt, scored, drawing, options, score, least)
         made.records.extend({**head_of(prompt), **record} for record in found)
         made.texts.extend([prompt.text] * len(found))
         made = made if found else replace(made, left_out=made.left_out + 1)
@@ -189,13 +192,17 @@ def _draw_all(
 
 def _steps(
     policy: CausalLMPolicy, prompt: Prompt, answers: Sequence[Scored], drawing: Drawing,
-    options: AnswerOptions, score: Scorer,
+    options: AnswerOptions, score: Scorer, least: Mapping[str, float],
 ) -> list[Record]:  # fmt: skip
-    """The record of a prompt's first wrong step. The answer is the wrong one that was drawn most often."""
-    wrong = [a for a in distinct(answers) if a.value < options.threshold]
+    """The record of a prompt's first wrong step. The answer is the wrong one that was drawn most often.
+
+    least: the least oriented value of what is right, by reward.
+    """
+    threshold = least[drawing.reward]
+    wrong = [a for a in distinct(answers) if a.value < threshold]
     if not wrong:
         return []
-    right = [a for a in answers if a.value >= options.threshold]
+    right = [a for a in answers if a.value >= threshold]
 
     def goes_on(asked: Prompt, prefix: str) -> list[Continued]:
         """Answers that go on after a prefix; those drawn already where it is empty."""
@@ -209,13 +216,16 @@ def _steps(
         _, better = score(asked, [prefix + text for text in texts])
         values = better[drawing.reward].tolist()
         return [
-            Continued(text, policy.ends(row), value >= options.threshold)
+            Continued(text, policy.ends(row), value >= threshold)
             for text, row, value in zip(texts, rows, values, strict=True)
         ]
 
     def judged(asked: Prompt, so_far: str) -> bool:
         """Whether the reward of --judge finds an answer right so far."""
-        return float(score(asked, [so_far])[1][options.judge]) >= options.threshold
+        values = score(asked, [so_far])[1]
+        if options.judge not in values:
+            raise ParetuneError(f"--judge {options.judge} does not apply to the prompt {asked.text[:60]!r}")
+        return float(values[options.judge]) >= least[options.judge]
 
     by_judge: StillRight | None = judged if options.judge else None
     worst = max(wrong, key=lambda answer: answer.repeats)

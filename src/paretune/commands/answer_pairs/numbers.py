@@ -38,11 +38,13 @@ def _answers(policy: CausalLMPolicy, texts: Sequence[str], records: Sequence[Rec
     ]
 
 
-def _write(policy: CausalLMPolicy, records: Sequence[Record], numbers: Sequence[torch.Tensor]) -> None:
+def _write(
+    policy: CausalLMPolicy, records: Sequence[Record], numbers: Sequence[torch.Tensor], kind: str
+) -> None:
     rows = iter(numbers)
     digest = tokenizer_digest(policy)
     for record in records:
-        record["tokenizer"] = digest
+        record |= {"tokenizer": digest, "weights": kind}
         for answer in record["answers"]:
             answer["token_weights"] = [float(f"{x:.6g}") for x in next(rows).tolist()]
 
@@ -60,7 +62,7 @@ def add_contrast(
         with folded(policy.transformer, bad):
             for given, ours, theirs in zip(part, right, distributions(policy, part), strict=True):
                 found.append(contrast_scores(ours, theirs, torch.tensor(given.own)))
-    _write(policy, records, found)
+    _write(policy, records, found, "contrast")
 
 
 def add_guide(
@@ -77,13 +79,14 @@ def add_guide(
     with folded(policy.transformer, start):
         plain = log_probs(policy, answers)
     found = [beta * (g - p) for g, p in zip(guided, plain, strict=True)]
-    _write(policy, records, found)
+    _write(policy, records, found, "guide")
     rows, pairs = iter(found), []
     for record in records:
         own = [next(rows) for _ in record["answers"]]
         for answer, row in zip(record["answers"], own, strict=True):
             answer["scores"]["guide"] = float(row.sum())
-        pairs.append((own[0], own[-1]))
+        first = int(record.get("reference") is not None)  # a triple's best answer is no side of its pair
+        pairs.append((own[first], own[-1]))
     return turned_share(pairs)
 
 

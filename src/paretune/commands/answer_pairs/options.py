@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ...config import RunConfig
-from ...data.answer_forms import FORMS, STEPS
+from ...data.answer_forms import BY_THRESHOLD, FORMS, STEPS
 from ...files import check_new
 from ...types import ParetuneError
 from ..make_pairs import Drawing
@@ -22,7 +23,8 @@ GREATEST = 1000.0  # --guide-beta
 class AnswerOptions:
     """Options for answers; each stands for the command's option of that name.
 
-    answers: a file of answers by other models. threshold: the least value of a right or a safe answer.
+    answers: a file of answers by other models. threshold: the least score of a right or a safe answer, of a
+    cost the greatest.
     safety_prompt: words before a prompt, with which the model answers it again, safely. judge: the reward
     that judges steps, or of the recipe `through` the one that orders. rollouts: answers drawn from a prefix.
     step_mark: what ends a step. contrast: adapters of right and of wrong answers. guide: an adapter, whose
@@ -52,6 +54,15 @@ class AnswerOptions:
         return [f"--{name.replace('_', '-')}" for name in names]
 
 
+# An option that only some forms read -> whether this one does.
+_READ_BY: dict[str, Callable[[Drawing, AnswerOptions], bool]] = {
+    "--judge": lambda drawing, _: drawing.form in {STEPS, "rewrite"},
+    "--rollouts": lambda drawing, _: drawing.form == STEPS,
+    "--threshold": lambda drawing, _: drawing.form in BY_THRESHOLD,
+    "--guide-beta": lambda _, options: options.guide is not None,
+}
+
+
 def objective_for(form: str, options: AnswerOptions) -> str:
     """An objective that trains on what was written, for the line that says how to go on."""
     if options.contrast or options.guide:
@@ -60,8 +71,9 @@ def objective_for(form: str, options: AnswerOptions) -> str:
         return "sem_dpo_text"
     if options.steps_like_best:
         return "tree_tpo"
-    lists = {"list": "adpo_text", "wins": "adpo_text", "triple": "triple_tpo", STEPS: "list_dpo"}
-    return lists.get(form, "dpo")
+    lists = {"list": "adpo_text", "wins": "adpo_text", "triple": "triple_tpo"}
+    # list_dpo knows stages, prefixes and answers that were cut off; TRL's dpo ends every answer.
+    return lists.get(form, "list_dpo")
 
 
 def refuse_for_pictures(options: AnswerOptions) -> None:
@@ -98,6 +110,12 @@ def check_words(config: RunConfig, drawing: Drawing, options: AnswerOptions, out
         raise ParetuneError("--form rewrite and --through RECIPE, the recipe of pictures, go together")
     if drawing.form == STEPS and (options.contrast or options.guide or options.steps_like_best):
         raise ParetuneError("--form steps writes single steps, which take no numbers for their tokens")
+    if options.steps_like_best and (options.contrast or options.guide):
+        raise ParetuneError("--steps-like-best splits answers into steps, whose tokens are others: leave out "
+                            f"--{'contrast' if options.contrast else 'guide'}")  # fmt: skip
+    for option, here in _READ_BY.items():
+        if option in options.given() and not here(drawing, options):
+            raise ParetuneError(f"{option} changes nothing with --form {drawing.form}: leave it out")
     if options.steps_like_best and drawing.form not in {"list", "wins"}:
         raise ParetuneError("--steps-like-best writes weights of whole lists: add --form list")
     if options.ladder_by not in LADDERS:

@@ -15,17 +15,20 @@ from ..objectives.table import find_objective
 from .tokenised import tokenised
 
 
-def check_tokens(policy: CausalLMPolicy, settings: ObjectiveConfig, prompts: Sequence[Prompt]) -> None:
+def check_tokens(
+    policy: CausalLMPolicy, settings: ObjectiveConfig, prompts: Sequence[Prompt], reward: str = ""
+) -> None:
     """Raise ParetuneError, which names the prompt, for a record whose answers training would refuse.
 
     Args:
         policy: the model; only its tokenizer is asked.
         settings: the objective, which reads the answers.
         prompts: with their records.
+        reward: whose prompts they are.
     """
     kind, every = find_objective(settings.name), range(len(prompts))
     if issubclass(kind, ListLoss):
-        tokenised(policy, kind.records(settings.name, prompts, every, read_options(settings)))
+        tokenised(policy, kind.records(settings.name, prompts, every, read_options(settings, reward)))
     elif issubclass(kind, PairLoss):
         check_lengths(policy, settings, prompts, policy.render([prompt.text for prompt in prompts]), every)
 

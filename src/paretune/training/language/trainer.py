@@ -186,8 +186,15 @@ class LanguageTrainer:
                 check_lengths(self.policy, self.config.objective, prompts, self.texts, index)
             rows = self.objective.rows(name, prompts, self.texts, index, chats)
             return as_messages(self.policy, rows) if chats else rows
-        options = read_options(self.config.objective)
-        return tokenised(self.policy, self.objective.records(name, prompts, index, options))
+        records: dict[int, dict[str, Any]] = {}
+        first = 0
+        for own in self.mixture.prompt_sets:  # each is read as the reward's own
+            here = [i for i in dict.fromkeys(index) if first <= i < first + len(own.prompts)]
+            options = read_options(self.config.objective, own.reward.name)
+            made = self.objective.records(name, own.prompts, [i - first for i in here], options)
+            records |= dict(zip(here, made, strict=True))
+            first += len(own.prompts)
+        return tokenised(self.policy, [records[i] for i in index])
 
     def _drawing(self) -> dict[str, Any]:
         """TRL's arguments that make it draw answers in training as the evaluation draws them."""

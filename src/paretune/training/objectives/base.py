@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +15,10 @@ class Options(BaseModel):
     """The keys of `objective.options`: one field for each, with its range, its default and a description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def of_reward(self, reward: str) -> Self:
+        """The options for the expert of a reward: the same, except where records have a score for each."""
+        return self
 
 
 class SameAnswers(ParetuneError):

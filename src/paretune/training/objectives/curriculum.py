@@ -47,11 +47,21 @@ def drawn_from(
     allowed: list[bool] = []
     for prompts in sets:
         stages = stages_of(prompts)
-        order = sorted(set(stages))
-        step = round_ if kind == "rounds" else -(-(epoch + 1) * len(order) // epochs)
-        now = order[min(step, len(order)) - 1] if order else 0
+        now = _stage(kind, sorted(set(stages)), round_, epoch, epochs)
         allowed += [stage == now for stage in stages]
     return torch.tensor(allowed)
+
+
+def stages_drawn(kind: str, prompts: Sequence[Prompt], round_: int, epochs: int) -> set[int]:
+    """The stages that the epochs of an expert draw. kind: rounds or epochs."""
+    order = sorted(set(stages_of(prompts)))
+    return {_stage(kind, order, round_, epoch, epochs) for epoch in range(epochs)}
+
+
+def _stage(kind: str, order: Sequence[int], round_: int, epoch: int, epochs: int) -> int:
+    """The stage of an epoch, among the stages `order`."""
+    step = round_ if kind == "rounds" else -(-(epoch + 1) * len(order) // epochs)
+    return order[min(step, len(order)) - 1] if order else 0
 
 
 def check_stages(name: str, prompts: Sequence[Prompt], count: int) -> None:

@@ -16,9 +16,10 @@ from ...ops import list_losses as links
 from ...ops import rankings, symbolic
 from ...ops import token_weights as tokens
 from ...ops.list_losses import Lists, score
-from ...types import Dialogue, ParetuneError, Prompt
+from ...types import ParetuneError, Prompt
 from .lists import ListLoss, ListOptions, refuse_squashed
 from .pair_losses import PairLink, UnitShare, given_of
+from .revision import REVISION, revised
 
 
 class ASFTOptions(ListOptions):
@@ -159,7 +160,7 @@ class TreeTPO(ListLoss):
     @classmethod
     def scale_of(cls, prompts: Sequence[Prompt], options: Any) -> Callable[[float], float] | None:
         """See `ListLoss`."""
-        low, high = _range_of(prompts, options.score)
+        low, high = _range_of(prompts, options)
         if low >= 0 and high <= 1:
             return None
         return lambda value: (value - low) / ((high - low) or 1.0)
@@ -167,20 +168,17 @@ class TreeTPO(ListLoss):
     @classmethod
     def told_of(cls, name: str, prompts: Sequence[Prompt], options: Any) -> str:
         """See `Objective.told_of`."""
-        low, high = _range_of(prompts, options.score)
+        low, high = _range_of(prompts, options)
         if low >= 0 and high <= 1:
             return ""
         return f"objective {name} scales the scores, which reach from {low:g} to {high:g}, to [0, 1]"
 
 
-def _range_of(prompts: Sequence[Prompt], name: str) -> tuple[float, float]:
+def _range_of(prompts: Sequence[Prompt], options: TreeOptions) -> tuple[float, float]:
     """The least and the greatest score of some prompts; 0 and 0 where there is none."""
     answers = [answer for prompt in prompts for answer in read_answers(prompt).answers]
-    scores = [score for answer in answers if (score := answer.score(name)) is not None]
+    scores = [score for answer in answers if (score := options.score_of(answer)) is not None]
     return min(scores, default=0.0), max(scores, default=0.0)
-
-
-REVISION = "{prompt}\n\nAn answer to this was:\n{answer}\n\nGive a better answer."
 
 
 class RevisionOptions(ListOptions):
@@ -226,15 +224,6 @@ class SRPO(ListLoss):
         return s[:, 4], s[:, 5]
 
 
-def revised(pattern: str, prompt: str, answer: str) -> str:
-    """The prompt that asks for a better answer. In a dialogue the last turn of the user is replaced."""
-    if isinstance(prompt, Dialogue):
-        last = dict(prompt.turns[-1])
-        return Dialogue([*prompt.turns[:-1], {**last, "content": revised(pattern, last["content"], answer)}])
-    before, after = pattern.split("{prompt}", 1) if "{prompt}" in pattern else ("", pattern)
-    return before.replace("{answer}", answer) + prompt + after.replace("{answer}", answer)
-
-
 class ChaseOptions(ListOptions):
     """Options of `ofs_dpo`."""
 
@@ -261,6 +250,11 @@ class OFSDPO(PairLink):
         for key in ("refresh_every", "reference_decay"):
             if getattr(options, key):
                 raise ParetuneError(f"objective.options.{key}: ofs_dpo keeps its reference: leave it out")
+        if config.train.ema_decay > 0:
+            raise ParetuneError(
+                "train.ema_decay: ofs_dpo exchanges its two adapters, and an average over updates would mix "
+                "them: set it to 0"
+            )
         if config.model.gradient_checkpointing:
             raise ParetuneError(
                 "model.gradient_checkpointing: ofs_dpo trains two adapters, of which the checkpoints would "

@@ -8,10 +8,10 @@ each token counts, what each list counts, and a link from the scores of the answ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 from torch import Tensor
 
 from ...config import RunConfig
@@ -45,6 +45,17 @@ class ListOptions(TrlOptions):
     reference_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="the reference is an average of the policy, decayed so an update; 0: it is not"
     )
+    _reward: str = PrivateAttr("")
+
+    def of_reward(self, reward: str) -> Self:
+        """See `Options`."""
+        made = self.model_copy()
+        made._reward = reward
+        return made
+
+    def score_of(self, answer: Answer) -> float | None:
+        """The score that option `score` names, or the only one, or that of the expert's own reward."""
+        return answer.score(getattr(self, "score", ""), self._reward)
 
 
 class ListLoss(TrlObjective):
@@ -226,7 +237,7 @@ class ListLoss(TrlObjective):
             answers = cls.taken(name, record)
             cls.check_held(name, record, answers, options)
             streams = cls.streams(record, answers, options)
-            found = [answer.score(getattr(options, "score", "")) for _, answer in streams]
+            found = [options.score_of(answer) for _, answer in streams]
             made[i] = {
                 "record": record, "streams": streams,
                 "values": [value if scale is None or value is None else scale(value) for value in found],
@@ -240,7 +251,7 @@ class ListLoss(TrlObjective):
         """Raise ParetuneError, which names the prompt, if a record lacks what the loss needs."""
         needs, wanted = cls.needs_of(options), getattr(options, "score", "")
         _check_needs(name, record, answers, needs)
-        if any(need in OF_SCORES and not _has_score(record, answers, need, wanted) for need in needs):
+        if any(need in OF_SCORES and not _has_score(record, answers, need, options) for need in needs):
             raise ParetuneError(
                 f"the prompt {record.prompt.text[:60]!r}: its answers have "
                 + (f"no score {wanted}" if wanted else "several scores")
@@ -255,7 +266,7 @@ class ListLoss(TrlObjective):
     @classmethod
     def margin(cls, record: AnswerList, answers: Sequence[Answer], options: Any) -> float | None:
         """The margin of a record, in log-odds."""
-        return margin_of(record, answers, getattr(options, "score", ""))
+        return margin_of(record, answers, options.score_of)
 
     @classmethod
     def weight_of(cls, record: AnswerList, options: Any) -> float | None:
@@ -289,11 +300,14 @@ WORDS: Mapping[str, str] = {
 }
 
 
-def margin_of(record: AnswerList, answers: Sequence[Answer], score_name: str = "") -> float | None:
+def margin_of(
+    record: AnswerList, answers: Sequence[Answer],
+    score_of: Callable[[Answer], float | None] = Answer.score,
+) -> float | None:  # fmt: skip
     """The margin of a record: as it says, or the gap of the scores of its first and its last answer."""
     if record.margin is not None:
         return record.margin
-    best, worst = answers[0].score(score_name), answers[-1].score(score_name)
+    best, worst = score_of(answers[0]), score_of(answers[-1])
     return None if best is None or worst is None else best - worst
 
 
@@ -324,7 +338,7 @@ def _said(record: AnswerList, need: str) -> bool:
     return share or (need != "values" and record.margin is not None)
 
 
-def _has_score(record: AnswerList, answers: Sequence[Answer], need: str, wanted: str) -> bool:
+def _has_score(record: AnswerList, answers: Sequence[Answer], need: str, options: Any) -> bool:
     """Whether every answer has the score that is meant, where scores are needed."""
     compared = answers if need == "values" else (answers[0], answers[-1])
-    return _said(record, need) or all(answer.score(wanted) is not None for answer in compared)
+    return _said(record, need) or all(options.score_of(answer) is not None for answer in compared)

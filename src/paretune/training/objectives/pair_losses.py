@@ -151,6 +151,7 @@ class CriticalDPO(PairLink):
     def check_held(cls, name: str, record: AnswerList, answers: Sequence[Answer], options: Any) -> None:
         """See `ListLoss`. A contrast is a probability."""
         super().check_held(name, record, answers, options)
+        _check_kind(name, record, "contrast")
         _check_weights(name, record, answers, -ROUNDING, 1 + ROUNDING, "contrasts from 0 to 1")
 
 
@@ -176,7 +177,17 @@ class GuidedDPO(PairLink):
     def check_held(cls, name: str, record: AnswerList, answers: Sequence[Answer], options: Any) -> None:
         """See `ListLoss`. Beyond 100 no log-ratio times beta is meant."""
         super().check_held(name, record, answers, options)
+        _check_kind(name, record, "guide")
         _check_weights(name, record, answers, -HUGE, HUGE, f"numbers from {-HUGE:g} to {HUGE:g}")
+
+
+def _check_kind(name: str, record: AnswerList, wanted: str) -> None:
+    """Raise ParetuneError, which names the prompt, for token weights that are said to be something else."""
+    if record.weights not in (None, wanted):
+        raise ParetuneError(
+            f"objective {name} reads token_weights of a {wanted}: those of the prompt "
+            f"{record.prompt.text[:60]!r} are of a {record.weights}; make them by --{wanted}"
+        )
 
 
 def _check_weights(

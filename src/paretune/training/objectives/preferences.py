@@ -45,6 +45,20 @@ class PairLoss(TrlObjective):
                 )
 
     @classmethod
+    def told_of(cls, name: str, prompts: Sequence[Prompt], options: Any) -> str:
+        """See `Objective.told_of`. TRL ends every answer."""
+        cut = sum(
+            any(entry.get("ends") is False for entry in prompt.metadata.get("answers") or ())
+            for prompt in prompts
+        )
+        if not cut:
+            return ""
+        return (
+            f"{cut:,} of {len(prompts):,} records have an answer that was cut off, after which objective "
+            f"{name} trains an end token: list_dpo and the other losses on lists train none"
+        )
+
+    @classmethod
     def rows(
         cls, name: str, prompts: Sequence[Prompt], texts: Sequence[str], index: Sequence[int],
         chats: bool = False,

@@ -15,9 +15,13 @@ from .flat_keys import nest_flat_keys
 from .table import find_objective
 
 
-def read_options(settings: ObjectiveConfig) -> Options:
-    """The options of the objective that `settings` name. Raises ParetuneError for a wrong option."""
-    return _read(find_objective(settings.name), settings.name, settings.options, "objective.options")
+def read_options(settings: ObjectiveConfig, reward: str = "") -> Options:
+    """The options of the objective that `settings` name. Raises ParetuneError for a wrong option.
+
+    reward: whose expert is trained, where the options mean another score for each (`Options.of_reward`).
+    """
+    found = _read(find_objective(settings.name), settings.name, settings.options, "objective.options")
+    return found.of_reward(reward) if reward else found
 
 
 def settings_for(settings: ObjectiveConfig, name: str | None) -> ObjectiveConfig:
