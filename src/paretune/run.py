@@ -94,8 +94,8 @@ def run(
 
         clock = Clock(out)
         with executor:
-            fingerprint, subjects = environment["model_fingerprint"], subjects_of(config, plan)
-            stages = Stages(config, plan, subjects, out, fingerprint, executor, report, clock)
+            fingerprint = environment["model_fingerprint"]
+            stages = Stages(config, plan, out, fingerprint, executor, report, clock)
             for baselines, methods in groupby(plan.methods, _is_short_baseline):
                 group = list(methods)
                 together = baselines and len(group) > 1
@@ -105,16 +105,17 @@ def run(
                     stages.map_and_reduce(method, trained=together)
             stages.write_final_adapter()
             stages.train_tokens()
-            stages.evaluate()
+            subjects = subjects_of(config, plan, out)  # with the steps that the rounds have chosen
+            stages.evaluate(subjects)
 
-        rows = collect(config, out, stages.subjects)
+        rows = collect(config, out, subjects)
         summary = summarise(config, plan, out, rows, clock.seconds())
         tracking.front(summary)
         report({"stage": "report"})
         write_report(out)
         tracking.plots()
         held.check()
-        stages.check_whole()
+        stages.check_whole(subjects)
         seal.finish(out)
         return summary
 
@@ -132,13 +133,11 @@ def _is_short_baseline(method: MethodPlan) -> bool:
 class Stages:
     """The stages of one run. Each skips what is finished already.
 
-    subjects: the models that are evaluated. out: the folder of the run. base_fingerprint: identifies the base
-    model in the digests of the stages.
+    out: the folder of the run. base_fingerprint: identifies the base model in the digests of the stages.
     """
 
     config: RunConfig
     plan: Plan
-    subjects: tuple[Subject, ...]
     out: Path
     base_fingerprint: str
     executor: Executor
@@ -236,21 +235,21 @@ class Stages:
             self.executor.map(train_token, jobs, self.report)
         write_final_tokens(self.out, tasks)
 
-    def evaluate(self) -> None:
+    def evaluate(self, subjects: Sequence[Subject]) -> None:
         """Evaluate every subject, in parallel."""
         self.report({"stage": "evaluate"})
-        jobs = [EvaluateJob(self.config, s, self.out, self.base_fingerprint) for s in self.subjects]
+        jobs = [EvaluateJob(self.config, s, self.out, self.base_fingerprint) for s in subjects]
         with self.clock.phase("evaluate"):
             self.executor.map(evaluate_subject, jobs, self.report)
 
-    def check_whole(self) -> None:
+    def check_whole(self, subjects: Sequence[Subject]) -> None:
         """Raise ParetuneError for a stage whose folder was removed after the stage had finished."""
         rounds = [r for method in self.plan.methods for r in method.rounds]
         folders = [task.folder for r in rounds for task in r.tasks] + [r.merged for r in rounds]
         folders += [r.beside(STUDENT) for r in rounds if r.reduce == DISTIL]
         folders += [task.folder for task in token_tasks(self.config, self.plan)]
         folders += [FOLDER] if normalised(self.config) else []
-        for folder in (*folders, "final", *(s.folder for s in self.subjects)):
+        for folder in (*folders, "final", *(s.folder for s in subjects)):
             if not (self.out / folder / MANIFEST).is_file():
                 raise ParetuneError(
                     f"{self.out / folder} was removed while this run worked: --resume makes it again"

@@ -99,6 +99,9 @@ DISTIL = {"reduce.method": "distil", "reduce.options": {}, "reduce.step": 1, "re
         (SATURATED,
          {"map": {"lean": 1}, "reduce": {"method": "ties", "step": 2, "options": {"density": 0.3}}}, "distil",
          {"map.lean": 0, "rounds": 1, "train.epochs": 42, **DISTIL}),
+        # Twice a student, or beyond the best of a lattice, is no step of an average.
+        (CONFLICT, {"reduce": {"method": "distil", "momentum": 0.9}}, "lean",
+         {**LEAN, "reduce.method": "exact", "reduce.options": {}, "reduce.momentum": 0}),
         # Two rewards that oppose each other on the same prompts: the student asks one expert alone.
         (Evidence([-0.2], [0.4], [], SATURATED.reached), {}, "lean", LEAN),
         # Forms that the recipe does not allow.
@@ -122,6 +125,16 @@ def test_the_choice_is_a_whole_recipe_of_the_same_samples(
     (before,) = build_plan(config.model_copy(update={"methods": made.methods})).methods
     (after,) = build_plan(made).methods
     assert after.samples == before.samples
+
+
+def test_the_name_of_a_reward_may_have_dots() -> None:
+    raw = recipe().model_dump(mode="json")
+    raw["rewards"] = {"a.v2": raw["rewards"]["a"] | {"epochs": 20, "lean": 0.5}, "b": raw["rewards"]["b"]}
+    config = parse_config(raw, "x")
+    made = with_settings(config, {"rewards.a.v2.epochs": 10, "rewards.a.v2.lean": None, "train.epochs": 7})
+    assert (made["rewards"]["a.v2"]["epochs"], made["rewards"]["a.v2"]["lean"]) == (10, None)
+    assert made["train"]["epochs"] == 7
+    assert choose(config, CONFLICT).name == "lean"
 
 
 def test_a_form_that_is_passed_over_is_told() -> None:

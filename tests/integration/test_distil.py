@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,10 @@ from paretune.records.manifest import write_manifest
 from paretune.stages.distil import DistilJob, distil_experts, pupils_of
 from paretune.stages.reduce import reduce_round
 from paretune.training.answer_log_probs import NOTHING, answer_log_probs
+from paretune.training.checkpoint import TrainState
+from paretune.training.distillation.lesson import Part
 from paretune.training.distillation.trainer import Distiller
+from paretune.training.loss_scale import grad_scaler
 from paretune.types import ParetuneError
 from tests.conftest import tiny_recipe
 from tests.here import run_here, stop_at
@@ -251,3 +255,28 @@ def test_a_wrong_option_is_one_line(options: dict[str, float], told: str, tmp_pa
         distil("flow", Path("pictures"), tmp_path, **options)
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_gradient_below_what_float16_holds_moves_the_student(dtype: str) -> None:
+    """A mean over the values of pictures has gradients of 1e-9 at the output, which vanish in float16."""
+    weight = torch.ones(2, requires_grad=True)
+    optimiser = torch.optim.AdamW([weight], lr=0.1, weight_decay=0.0)
+    student: Any = object.__new__(Distiller)
+
+    def part(chosen: torch.Tensor) -> Part:
+        output = weight.to(getattr(torch, dtype)) * 1.0
+        return Part((output.float() * 1e-9).sum(), 1.0, 1.0)
+
+    student.settings = SimpleNamespace(anchor=0.0, batch=2)
+    student.pupils = SimpleNamespace(
+        config=SimpleNamespace(train=SimpleNamespace(micro_batch=2, max_grad_norm=1.0))
+    )
+    student.lesson = SimpleNamespace(draw=lambda index, generator: SimpleNamespace(part=part))
+    student.seed, student.lengths = 0, [2]
+    scaler = grad_scaler(dtype, torch.device("cpu"))
+    student.state = TrainState({"w": weight}, optimiser, ema={}, old={}, scaler=scaler)
+    told = student.step(0)
+    assert student.state.updates == 1
+    assert float(weight[0].detach()) < 0.95
+    assert told["grad_norm"] == pytest.approx(1e-9 * 2**0.5, rel=1e-2)

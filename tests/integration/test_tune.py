@@ -20,7 +20,7 @@ from paretune.config import RunConfig
 from paretune.data.preferences import load_preferences
 from paretune.data.prompts import load_prompts
 from paretune.files import write_rows
-from paretune.recipes import load_config
+from paretune.recipes import load_config, parse_config
 from paretune.rewards.table import REWARDS
 from paretune.types import ParetuneError, Prompt
 from paretune.yaml_text import load_yaml
@@ -238,6 +238,23 @@ def test_a_mistake_is_one_line_before_anything_is_trained(
     assert ended.value.code == 2
     assert told in " ".join(error.split())
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["full", "mine"]
+
+
+def test_settings_that_would_draw_unequally_are_refused(tmp_path: Path) -> None:
+    """With 2 of 6 prompts put aside, an epoch of 6 has 4: so many as one of 4, in half the epochs."""
+    config = tiny(tmp_path / "recipe", Path("pictures"), train={"epochs": 2, "prompts_per_epoch": 3})
+    with pytest.raises(ParetuneError, match=r"--batches: mapreduce would draw .* with --prompts 2 put aside"):
+        tune(config, tmp_path / "out", lambda _: None, ["mapreduce"], [1.0], [1.0, 2.0], prompts=2)
+    assert not (tmp_path / "out" / "mapreduce").exists()
+
+
+def test_a_judge_that_ends_training_is_kept(tmp_path: Path) -> None:
+    raw = tiny(tmp_path, Path("pictures")).model_dump(mode="json")
+    raw["rewards"]["red"]["judge"] = "tests.dark"
+    plain = parse_config(raw, "x")
+    judged = parse_config(raw | {"stop_when": {"judge": 1}}, "x")
+    assert hold_out(plain, 2, tmp_path / "a").rewards["red"].judge is None
+    assert hold_out(judged, 2, tmp_path / "b").rewards["red"].judge == "tests.dark"
 
 
 def test_trials_of_another_recipe_are_refused(tmp_path: Path) -> None:

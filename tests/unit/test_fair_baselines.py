@@ -12,6 +12,7 @@ from paretune.planning.methods import build_plan
 from paretune.planning.plan import derive_seed
 from paretune.planning.words import described, exchange
 from paretune.recipes import changed_keys, load_config, parse_config
+from paretune.records.manifest import write_manifest
 from paretune.records.read import read_summary
 from paretune.stages.exchanged import exchanged, training_seconds
 from paretune.stages.map import MapJob, expert_inputs, train_expert
@@ -87,6 +88,8 @@ def test_a_device_sends_an_adapter_a_round_or_a_gradient_an_update(tmp_path: Pat
     (told,) = exchange(sent, {"mapreduce": 70.0}, 2)
     assert "mapreduce 0.0 MB in 70 s, rewarded_soup 0.0 MB, morl_dr" in told
     assert exchange({"mapreduce": 2000}, {}, 2) == []
+    write_manifest(tmp_path / plan.methods[2].rounds[0].tasks[0].folder, "expert", "x", [], updates=7)
+    assert exchanged(plan, tmp_path)["morl_dr"] == 7000  # it stopped early, or groups told nothing
 
 
 def test_seconds_are_those_of_the_slowest_expert_or_a_share_of_a_joint_policy(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from paretune.config import ObjectiveConfig, RunConfig
 from paretune.ops.advantages import group_advantages
+from paretune.ops.preference_losses import win_rates
 from paretune.planning.budget import counted
 from paretune.planning.methods import build_plan
 from paretune.planning.words import described
@@ -20,6 +23,9 @@ from paretune.stages.map import MapJob, expert_inputs, mixture_of
 from paretune.stages.prompt_checks import check_prompts
 from paretune.training.language.scoring import Scoring
 from paretune.training.mixture import Mixture, PromptSet
+from paretune.training.objectives.tree_grpo import TreeGRPO
+from paretune.training.preferences.builders import group_scores
+from paretune.training.preferences.candidates import step_candidates
 from paretune.training.trainers import check_objective
 from paretune.types import ParetuneError, Prompt
 from tests.conftest import tiny_recipe
@@ -230,3 +236,63 @@ def test_a_prompt_that_another_reward_cannot_score_is_reported_before_training(t
         check_prompts(parse_config(raw, "x"))
     raw["map"] = {"lean": 0.0}
     check_prompts(parse_config(raw, "x"))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_lists_are_ordered_by_the_joint_score_too(order: str) -> None:
+    """A share of a hundredth of a reward of wide range must not turn the order of the expert's own reward."""
+    mixture, settings = leaning(0.01), ObjectiveConfig(joint=order)  # type: ignore[arg-type]
+    scores = mixture.score(DRAWN, INDEX, 10)
+    maker: Any = SimpleNamespace(preset=SimpleNamespace(scores="scores"),
+                                 setting=SimpleNamespace(settings=settings))  # fmt: skip
+    found = group_scores(mixture, scores, maker)
+    assert torch.equal(found, mixture.advantages(scores, settings))
+    level = scores.raw[0]
+    assert torch.equal(found.argsort(1), level.argsort(1))
+
+
+def test_votes_count_by_the_share() -> None:
+    mixture = leaning(0.5)
+    scores = mixture.score(DRAWN, INDEX, 10)
+    maker: Any = SimpleNamespace(preset=SimpleNamespace(scores="wins"))
+    level, word = (win_rates(raw[None]) for raw in scores.raw)
+    found = group_scores(mixture, scores, maker)
+    torch.testing.assert_close(found[0], level[0])
+    torch.testing.assert_close(found[1], (level[1] + 0.5 * word[1]) / 1.5)
+
+
+def test_a_reward_without_weight_is_not_leaned_on_and_does_not_lean() -> None:
+    own = {"ocr": {"weight": 0, "lean": 0}}
+    made = config(own=own, map={"lean": 0.5})
+    tasks = build_plan(made).methods[0].rounds[0].tasks
+    assert [task.others for task in tasks] == [(), ()]
+    with pytest.raises(ParetuneError, match=r"rewards\.ocr\.weight: an expert that leans .*ocr\.lean to 0"):
+        check_objective(config(own={"ocr": {"weight": 0}}, map={"lean": 0.5}))
+
+
+@pytest.mark.parametrize(
+    ("objective", "shared"), [({"name": "nft"}, True), ({"name": "pnapo"}, False),
+                              ({"name": "pnapo", "options": {"fade": False}}, True)],
+)  # fmt: skip
+def test_a_soup_shares_no_beginning_whose_course_is_another(objective: dict[str, Any], shared: bool) -> None:
+    """pnapo's factor falls over all epochs of an expert, of which a soup has more than a round."""
+    made = config(methods=["mapreduce", "rewarded_soup"], objective=objective)
+    soup = build_plan(made).methods[1]
+    assert [task.continues is not None for task in soup.rounds[0].tasks] == [shared] * 2
+
+
+@pytest.mark.parametrize("name", ["tree_grpo", "spo"])
+def test_a_wide_policy_draws_as_wide_whatever_the_objective(name: str) -> None:
+    asked: list[int] = []
+
+    def draw(count: int, generator: torch.Generator) -> torch.Tensor:
+        asked.append(count)
+        raise KeyError
+
+    learner = SimpleNamespace(mixture=SimpleNamespace(draw=draw), task=SimpleNamespace(width=3))
+    setting = SimpleNamespace(train=SimpleNamespace(prompts_per_epoch=4))
+    maker: Any = SimpleNamespace(learner=learner, setting=setting, options=None, schedule=None)
+    begin = partial(step_candidates, maker) if name == "spo" else partial(TreeGRPO.rollouts, maker, learner)
+    with pytest.raises(KeyError):
+        begin(torch.Generator())
+    assert asked == [12]

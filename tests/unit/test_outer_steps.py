@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from paretune.planning.words import described
 from paretune.recipes import parse_config
 from paretune.stages.menu import menus_of
 from paretune.stages.reduce import reduce_round
+from paretune.stages.subjects import subjects_of
 from paretune.types import ParetuneError
 
 from .test_reduce import ONE, TWO, Experts, config_of, matrix, noise
@@ -201,6 +203,21 @@ def test_the_report_says_what_is_folded() -> None:
 def test_a_menu_adds_its_experts_with_the_step() -> None:
     menu = menus_of(build_plan(config_of(step=2)))[0]
     assert menu.at((0.25, 0.75)).scales[-2:] == (0.5, 1.5)
+
+
+def test_a_menu_has_the_step_that_the_run_has_chosen(tmp_path: Path) -> None:
+    plan = build_plan(config_of(step="search"))
+    assert menus_of(plan, tmp_path)[0].step == 1.0  # nothing is chosen yet
+    merged = tmp_path / plan.methods[0].rounds[-1].merged
+    merged.mkdir(parents=True)
+    facts = {"cosines": [[1.0, 0.0], [0.0, 1.0]], "spread": 1.0, "contraction": None, "step": 3.0}
+    (merged / "diagnostics.json").write_text(json.dumps(facts))
+    menu = menus_of(plan, tmp_path)[0]
+    assert menu.at((0.25, 0.75)).scales[-2:] == (0.75, 2.25)
+    raw = config_of(step="search").model_dump(mode="json") | {"evaluate": {"lattice": 2}}
+    lattice = parse_config(raw, "x")
+    corners = [s for s in subjects_of(lattice, plan, tmp_path) if s.lattice and "mapreduce" in s.method]
+    assert {subject.scales[-1] for subject in corners} == {3.0}
 
 
 def test_an_average_as_anchor_needs_one() -> None:

@@ -15,9 +15,8 @@ from ..records.manifest import MANIFEST
 from ..records.seal import check_run
 from ..rewards.trust import require_trust
 from ..run import run
-from ..stages.claim import lock
+from ..stages.claim import check, lock
 from ..stages.train_tokens import FINAL
-from ..training.trainers import check_objective
 from ..types import ParetuneError
 
 
@@ -46,7 +45,7 @@ def add_tokens(
     with lock(out):  # nothing changes while another process works here; `run` takes the lock again
         config = _with_tokens(out, overrides)
         require_trust(config, trust_rewards, f"a token of {out}")
-        check_objective(config)
+        check(config)  # what `run` would refuse after the recipe was written
         before = load_config(out / "config.yaml")
         changed = changed_keys(before, config)
         if changed and (out / "tokens").exists():

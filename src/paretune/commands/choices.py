@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import RunConfig
+from ..ops.distilling import DISTIL
 from ..recipes import parse_config
 from ..training.checks import check_training
 from ..types import ParetuneError
@@ -103,7 +104,11 @@ def _leaning(config: RunConfig) -> Settings:
     """Twice as many rounds of half the epochs where all epochs are even, and steps of twice the average."""
     doubled = 2 * config.rounds
     even = all(epochs % 2 == 0 for epochs in _epochs(config).values())
-    settings = {"methods": ["mapreduce"], "map.lean": 0.5, **_lean_of_all(config), "reduce.step": 2}
+    plain: Settings = {"reduce.momentum": 0} if config.reduce.momentum else {}
+    if config.reduce.method in (DISTIL, "search"):  # what they make is no average to go beyond
+        cut = config.reduce.rank is not None or config.reduce.energy is not None
+        plain |= {"reduce.method": "compressed" if cut else "exact", "reduce.options": {}}
+    settings = {"methods": ["mapreduce"], "map.lean": 0.5, **_lean_of_all(config), "reduce.step": 2, **plain}
     longer = {**settings, **_rounds(config, doubled)}
     return longer if even and refusal(config, longer) is None else settings
 
@@ -139,7 +144,9 @@ def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> dict[str, A
     """The recipe as plain data, with some keys of its sections changed."""
     raw = config.model_dump(mode="json")
     for key, value in settings.items():
-        *sections, leaf = key.split(".")
+        before, _, leaf = key.rpartition(".")
+        # The name of a reward may have dots.
+        sections = ["rewards", before[8:]] if before.startswith("rewards.") else before.split(".")
         place = raw
         for section in sections:
             place = place[section]

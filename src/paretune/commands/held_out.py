@@ -51,7 +51,9 @@ def hold_out(config: RunConfig, count: int, folder: Path) -> RunConfig:
         files = {part: folder / f"{name}-{part}.jsonl" for part in parts}
         for part, prompts in parts.items():
             write_rows(files[part], [_record(prompt) for prompt in prompts])
-        changes = {"prompts": str(files["train"]), "eval_prompts": str(files["validation"]), "judge": None}
+        changes = {"prompts": str(files["train"]), "eval_prompts": str(files["validation"])}
+        if config.stop_when is None or config.stop_when.judge is None:  # nothing asks it
+            changes["judge"] = None
         if own.pairs:
             changes["pairs"] = _without(own.pairs, aside, folder / f"{name}-pairs.jsonl")
         rewards[name] = own.model_copy(update=changes)

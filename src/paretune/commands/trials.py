@@ -62,11 +62,11 @@ def train_and_measure(
         environment = describe(config, resolve_path(config.model.path), executor.device)
         write_json(folder / "environment.json", environment)
         stages = Stages(
-            config, plan, subjects, folder, environment["model_fingerprint"], executor,
+            config, plan, folder, environment["model_fingerprint"], executor,
             held.watching(report), Clock(folder),
         )  # fmt: skip
         stages.map_and_reduce(method)
-        stages.evaluate()
+        stages.evaluate(subjects)
     return tables(rows_of(folder, subjects))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from ..config import RunConfig
 from ..executors.base import Report
 from ..files import write_text
+from ..planning.budget import counted, set_sizes
 from ..planning.methods import build_plan
 from ..recipes import parse_config
 from ..stages.volumes import space_of
@@ -112,13 +113,14 @@ def tune(
     Raises:
         ParetuneError: for a mistake of the user, such as a seed that the recipe itself reports.
     """
-    wanted = {"methods": list(methods or config.methods), "tokens": None}
+    tokens, wanted = config.tokens, {"methods": list(methods or config.methods), "tokens": None}
     config = parse_config(config.model_dump(mode="json") | wanted, "--methods")
     seeds, rates, batches = (list(dict.fromkeys(values)) for values in (seeds, rates, batches))
     grid = [Setting(rate, batch) for rate in rates for batch in batches]
     _check(config, grid, seeds)
     begin(config, out)
     trial = hold_out(config, prompts, out / "prompts")
+    _check_equal(trial, grid, prompts)
     means: dict[tuple[str, Setting, int], dict[str, float]] = {}
     points = [(m, setting, seed) for m in config.methods for setting in grid for seed in seeds]
     for number, (method, setting, seed) in enumerate(points, start=1):
@@ -130,7 +132,8 @@ def tune(
     chosen |= {"recipe": config.name, "seeds": list(seeds), "validation_prompts": prompts}
     for method, best in chosen["methods"].items():
         setting = Setting(best["rate"], best["batch"])
-        single = setting.of(config).model_copy(update={"methods": (method,)})
+        kept = tokens if method in ("mapreduce", "rewarded_soup") else None  # they are trained from experts
+        single = setting.of(config).model_copy(update={"methods": (method,), "tokens": kept})
         write_text(out / f"{method}.yaml", single.to_yaml())
     write_text(out / CHOSEN, dump_yaml(chosen))
     return chosen
@@ -148,6 +151,21 @@ def _check(config: RunConfig, grid: Sequence[Setting], seeds: Sequence[int]) -> 
         check_training(config.model_copy(update={"methods": (method,)}))
     for seed in seeds:
         parse_config(config.model_dump(mode="json") | {"seed": seed}, "--seeds")
+
+
+def _check_equal(trial: RunConfig, grid: Sequence[Setting], prompts: int) -> None:
+    """Raise ParetuneError if a set is so short, without what is put aside, that settings draw unequally."""
+    for method in trial.methods:
+        drawn = set[int]()
+        for setting in grid:
+            one = setting.of(trial).model_copy(update={"methods": (method,)})
+            drawn.add(counted(one, build_plan(one), set_sizes(one)).methods[0].samples)
+        if len(drawn) > 1:
+            raise ParetuneError(
+                f"--batches: {method} would draw {min(drawn):,} samples with one setting and "
+                f"{max(drawn):,} with another, for a training set is shorter than an epoch asks, with "
+                f"--prompts {prompts} put aside: lower either"
+            )
 
 
 def _choose(

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from ..limits import MOST_REWARDS, Positive, Seed, check_epochs, check_lattice, check_texts
+from ..ops.distilling import DISTIL
 from ..ops.merging import DIVISIONS, reducer_of
 from ..yaml_text import dump_yaml
 from .methods import (
@@ -91,6 +92,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"reduce.method: {self.reduce.method} finds the weights itself; "
                 "leave those of the rewards out"
+            )
+        if self.reduce.method == DISTIL and "mapreduce" in self.methods and not even:
+            raise ValueError(
+                f"reduce.method: {DISTIL} asks every expert equally often, whatever its weight; leave the "
+                "weights of the rewards out"
             )
         if self.objective.anchor == "average" and not self.train.ema_decay:
             raise ValueError("objective.anchor: average is that of train.ema_decay, which is 0: give one")

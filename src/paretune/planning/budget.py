@@ -89,7 +89,7 @@ def expert_budget(
     per_prompt = config.train.group_size if draws_samples(config.objective) and not given else 1
     updates = (_updates(config, count) * epochs for count, epochs in prompts.items())
     samples = sum(count * epochs for count, epochs in prompts.items()) * per_prompt
-    asked = len(task.scored_by) if draws_samples(config.objective) else 0
+    asked = len(task.scored_by) if draws_samples(config.objective) and not given else 0
     return Budget(samples, sum(updates), samples * asked)
 
 
@@ -152,15 +152,21 @@ def distilled_on(config: RunConfig, round_: Round, sizes: Mapping[str, int]) -> 
         return 0
     settings, count = Distilling.of(config.reduce.options), len(round_.tasks)
     even, left = divmod(settings.batch, count)
-    each = [min(even, sizes.get(task.reward, even)) for task in round_.tasks]
+    each = [min(even, _prompts_of(config, task.reward, sizes, even)) for task in round_.tasks]
     return settings.steps * (sum(each) + (left if sum(each) == even * count else 0))
+
+
+def _prompts_of(config: RunConfig, reward: str, sizes: Mapping[str, int], asked: int) -> int:
+    """The prompts of a reward's set; as many as are asked for where only the size of its pairs is known."""
+    return asked if config.rewards[reward].pairs is not None else sizes.get(reward, asked)
 
 
 def chosen_by(config: RunConfig, round_: Round, sizes: Mapping[str, int]) -> int:
     """The samples that a round draws to choose the weights of its experts, and the step of their average."""
     def drawn(prompts: int) -> int:
         """Of one candidate."""
-        return config.evaluate.samples * sum(min(prompts, sizes.get(n, prompts)) for n in config.rewards)
+        sets = (_prompts_of(config, name, sizes, prompts) for name in config.rewards)
+        return config.evaluate.samples * sum(min(prompts, size) for size in sets)
 
     samples, options = 0, config.reduce.options
     if round_.reduce == "search":

@@ -11,6 +11,7 @@ from itertools import takewhile
 from typing import Literal
 
 from ..config import RunConfig
+from ..training.objectives.settings import follows_course
 from .budget import method_plan
 from .plan import (
     METHOD_OBJECTIVES,
@@ -45,10 +46,10 @@ def rewarded_soup(config: RunConfig) -> MethodPlan:
     If the recipe names it after MapReduce, its experts continue those of MapReduce's first round, K times as
     long in all, with the same seeds and learning rates; so the shared beginning is computed once. An expert
     of MapReduce that leans on other rewards is not the soup's, whose experts know one reward each. Nor is
-    one that may be stopped before its last epoch.
+    one that may be stopped before its last epoch, or whose loss depends on how many epochs are to come.
     """
     earlier = takewhile(lambda name: name != "rewarded_soup", config.methods)
-    shared = config.stop_when is None and "mapreduce" in earlier
+    shared = config.stop_when is None and "mapreduce" in earlier and not follows_course(config)
     tasks = tuple(
         ExpertTask(
             folder=f"soup/experts/{reward}",
@@ -134,7 +135,7 @@ def _round_expert(config: RunConfig, number: int, reward: str, parents: tuple[st
         parents=parents,
         scoring="lean" if lean > 0 else "own",
         lean=lean,
-        others=tuple(name for name in config.rewards if name != reward) if lean > 0 else (),
+        others=tuple(n for n, r in config.rewards.items() if n != reward and r.weight) if lean > 0 else (),
         objective=config.rewards[reward].objective,
     )
 

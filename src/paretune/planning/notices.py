@@ -101,10 +101,17 @@ def _idle_anchor(config: RunConfig) -> list[str]:
 
 
 def _idle_lean(config: RunConfig) -> list[str]:
-    """A line where an expert should lean on other rewards, and there is none."""
-    if len(config.rewards) > 1 or not (config.map.lean or any(own.lean for own in config.rewards.values())):
+    """A line where an expert should lean on other rewards, or an average be folded, and there is none."""
+    leans = bool(config.map.lean or any(own.lean for own in config.rewards.values()))
+    if leans and len(config.rewards) == 1:
+        return ["map.lean changes nothing with one reward: there is no other to lean on"]
+    plain = type(config.reduce)()
+    keys = [f"reduce.{key}" for key in ("method", "step", "momentum")
+            if getattr(config.reduce, key) != getattr(plain, key)]  # fmt: skip
+    given = [*(["map.lean"] if leans else []), *keys]
+    if not given or "mapreduce" in config.methods:
         return []
-    return ["map.lean changes nothing with one reward: there is no other to lean on"]
+    return [f"{' and '.join(given)} {'changes' if len(given) == 1 else 'change'} nothing without mapreduce"]
 
 
 def _missed_stages(config: RunConfig, hub: bool) -> list[str]:

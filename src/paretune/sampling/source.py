@@ -19,7 +19,7 @@ from ..reward_tokens.pipelines import resolve
 from ..reward_tokens.spec import parse_tokens
 from ..rewards.trust import is_code
 from ..samples.media import Medium, medium_of
-from ..stages.menu import Menu, Mixed, menus_of, token_menu
+from ..stages.menu import Menu, Mixed, menus_of, step_of, token_menu
 from ..types import ParetuneError, Prompt
 from .request import Request
 
@@ -175,22 +175,24 @@ def _open_run(run: Path, trusted: bool, verify: bool) -> ModelSource:
     guidance = config.model.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
     return ModelSource(
         config.name, config.model, settings.steps, guidance, config.executor.device,
-        run, config, _menus(config) | _tokens(config, bank), _known(config), bank, trusted,
+        run, config, _menus(config, run) | _tokens(config, bank), _known(config), bank, trusted,
     )  # fmt: skip
 
 
-def _menus(config: RunConfig) -> dict[str, Menu]:
+def _menus(config: RunConfig, run: Path) -> dict[str, Menu]:
     """The menus of a run.
 
-    mapreduce: the experts of the last round, on the model of the earlier rounds. mix: the experts of a first
-    round, on the base. conditioned: the policy that is given the preference.
+    mapreduce: the experts of the last round, with its step, on the model of the earlier rounds. mix: the
+    experts of a first round, on the base. conditioned: the policy that is given the preference.
     """
     plan = build_plan(config)
     rounds = {method.name: method.rounds for method in plan.methods}
     found: dict[str, Menu] = {}
     if "mapreduce" in rounds:
-        last = rounds["mapreduce"][-1].tasks
-        found["mapreduce"] = Menu("mapreduce", last[0].parents, tuple(t.folder for t in last))
+        last = rounds["mapreduce"][-1]
+        folders = tuple(task.folder for task in last.tasks)
+        parents = last.tasks[0].parents
+        found["mapreduce"] = Menu("mapreduce", parents, folders, step=step_of(last, run))
     experts = rounds.get("rewarded_soup") or rounds.get("mapreduce")
     if experts:
         found["mix"] = Menu("mix", (), tuple(t.folder for t in experts[0].tasks))

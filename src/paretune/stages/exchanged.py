@@ -8,7 +8,7 @@ from ..adapters.store import WEIGHTS
 from ..adapters.whole import whole_weights
 from ..models.weighting import FILE
 from ..planning.plan import JOINT_METHODS, ExpertTask, MethodPlan, Plan
-from ..records.manifest import METRICS
+from ..records.manifest import MANIFEST, METRICS, read_manifest
 from ..records.read import read_metrics
 from .distil import STUDENT
 
@@ -17,8 +17,8 @@ def exchanged(plan: Plan, run_folder: Path) -> dict[str, int]:
     """Method -> the bytes that one device sends in the whole training.
 
     A device that trains an expert sends its adapter once a round. Devices that train one policy together send
-    the gradient of its adapter at every update. Both are as large as the adapter's file, and that of an
-    embedding of weights beside it. Methods without their files are left out.
+    the gradient of its adapter at every update that they made. Both are as large as the adapter's file, and
+    that of an embedding of weights beside it. Methods without their files are left out.
     """
     sent = {}
     for method in plan.methods:
@@ -28,8 +28,15 @@ def exchanged(plan: Plan, run_folder: Path) -> dict[str, int]:
             beside = run_folder / method.weighted / FILE if method.weighted else None
             also = beside.stat().st_size if beside and beside.is_file() else 0
             sizes = [file.stat().st_size + also for file in files]
-            sent[method.name] = sizes[0] * method.updates if method.name in JOINT_METHODS else sum(sizes)
+            made = sizes[0] * _updates(folders[0], method) if method.name in JOINT_METHODS else sum(sizes)
+            sent[method.name] = made
     return sent
+
+
+def _updates(folder: Path, method: MethodPlan) -> int:
+    """The updates of a finished expert: fewer than planned where groups told nothing or it stopped early."""
+    made = read_manifest(folder).get("updates") if (folder / MANIFEST).is_file() else None
+    return method.updates if made is None else int(made)
 
 
 def training_seconds(plan: Plan, run_folder: Path, devices: int) -> dict[str, float]:

@@ -26,6 +26,7 @@ from ..models.memory import memory_errors, to_measure
 from ..models.policy import Policy
 from ..ops.lowrank import LowRank
 from ..ops.merging import PROMPTS, Experts, merge_experts
+from ..ops.outer import scaled
 from ..planning.plan import Round, derive_seed
 from ..records.manifest import finished, write_manifest
 from ..records.read import read_candidates
@@ -109,7 +110,8 @@ def measure_candidates(
     parents = [load_delta([job.run_folder / parent]) for parent in tasks[0].parents]
     cut = (config.reduce.rank, config.reduce.energy)
     policy = open_policy(config.model, devices[0])
-    models = means_of(policy, config, sets, experts, parents, job.candidates, cut)
+    step = _fixed_step(job.round)
+    models = means_of(policy, config, sets, experts, parents, job.candidates, cut, step)
     return measured(job, models, job.candidates, inputs, report, should_stop)
 
 
@@ -171,6 +173,7 @@ def means_of(
     parents: Sequence[Mapping[str, LowRank]],
     candidates: Sequence[Weights],
     cut: tuple[int | None, float | None] = (None, None),
+    step: float = 1.0,
 ) -> Iterator[dict[str, float]]:
     """Yield the mean rewards of each candidate, one model after another.
 
@@ -182,8 +185,11 @@ def means_of(
         parents: adapters that are added to every candidate.
         candidates: tuples of weights, one weight for each expert.
         cut: the rank and the energy that the merge is cut to.
+        step: how much of the merge is folded.
     """
-    merges = (merge_experts(experts, w, rank=cut[0], energy=cut[1]).deltas for w in candidates)
+    merges = (
+        scaled(merge_experts(experts, w, rank=cut[0], energy=cut[1]).deltas, step) for w in candidates
+    )
     return means_with(policy, config, sets, merges, parents)
 
 
@@ -233,6 +239,11 @@ def _mean(policy: Policy, config: RunConfig, validation: Validation) -> float:
     return float(values.double().mean())
 
 
+def _fixed_step(round_: Round) -> float:
+    """How much of each average is measured. A step to choose is chosen afterwards, for the best average."""
+    return round_.step if isinstance(round_.step, float) else 1.0
+
+
 def _inputs(job: SearchJob, sets: Mapping[str, Validation]) -> str:
     config = job.config.without_rounding()
     return digest(
@@ -240,6 +251,7 @@ def _inputs(job: SearchJob, sets: Mapping[str, Validation]) -> str:
             "candidates": job.candidates,
             "experts": [adapter_hash(job.run_folder / t.folder) for t in job.round.tasks],
             "cut": [config.reduce.rank, config.reduce.energy],
+            **({} if (step := _fixed_step(job.round)) == 1 else {"step": step}),
             **measuring_inputs(config, job.round, job.run_folder, job.base_fingerprint, sets),
         }
     )

@@ -8,10 +8,13 @@ asks which method made that model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..ops.merge_weights import simplex_lattice
-from ..planning.plan import Plan
+from ..planning.plan import Plan, Round
+from ..records.read import read_diagnostics
 from ..reward_tokens.spec import TokenUse
+from .reduce import DIAGNOSTICS
 
 
 @dataclass(frozen=True)
@@ -76,20 +79,30 @@ def token_menu(rewards: tuple[str, ...], fixed: tuple[str, ...] = ()) -> Menu:
     return Menu("rate", fixed, tokens=rewards)
 
 
-def menus_of(plan: Plan) -> list[Menu]:
+def step_of(round_: Round, run_folder: Path | None) -> float:
+    """How much of a round's average is folded. A step that the run has yet to choose counts as 1."""
+    if isinstance(round_.step, float):
+        return round_.step
+    chosen = None if run_folder is None else run_folder / round_.merged / DIAGNOSTICS
+    if chosen is None or not chosen.exists():
+        return 1.0
+    return float(read_diagnostics(chosen).get("step", 1.0))
+
+
+def menus_of(plan: Plan, run_folder: Path | None = None) -> list[Menu]:
     """The menus of those methods of a plan that offer more than one model.
 
     A method has a menu if its last round trained one expert for each reward, or if its model is given the
     preference. The menu weights these experts by the preference, on the model that the earlier rounds made. A
-    soup has one round, so all its experts are weighted; of MapReduce only those of the last round are. A step
-    that the run has yet to choose counts as 1.
+    soup has one round, so all its experts are weighted; of MapReduce only those of the last round are, with
+    the step of that round (`step_of`) and without its momentum.
     """
     menus = []
     for method in plan.methods:
         last = method.rounds[-1]
         if len(last.tasks) > 1:
             experts = tuple(task.folder for task in last.tasks)
-            step = last.step if isinstance(last.step, float) else 1.0
+            step = step_of(last, run_folder)
             menus.append(Menu(method.name, last.tasks[0].parents, experts, step=step))
         elif method.weighted:
             menus.append(Menu(method.name, method.model, weighted=method.weighted))

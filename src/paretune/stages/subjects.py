@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..config import RunConfig
 from ..planning.plan import MethodPlan, Plan, Round
 from .evaluate import Subject
 from .menu import menus_of, preferences, token_menu
 
 
-def subjects_of(config: RunConfig, plan: Plan) -> tuple[Subject, ...]:
+def subjects_of(config: RunConfig, plan: Plan, run_folder: Path | None = None) -> tuple[Subject, ...]:
     """All subjects of a run, in the order of the tables.
 
     `expert:REWARD` is the expert with the soup's budget (one reward, K times as long) if there is a soup, and
     otherwise the expert of MapReduce's first round. `round-K:REWARD` is the expert of REWARD in round K on
     the model of that round; the tax matrix needs it, and fewer prompts are enough for it.
+
+    run_folder: where the steps that the run has chosen are read, for the lattice.
     """
     full = config.evaluate.prompts
     uniform = tuple(config.weights().values())
@@ -30,7 +34,7 @@ def subjects_of(config: RunConfig, plan: Plan) -> tuple[Subject, ...]:
             subjects += _mapreduce(config, method, uniform)
     if config.tokens is not None:
         subjects += _tokens(config, full)
-    return (*subjects, *_lattice(config, plan))
+    return (*subjects, *_lattice(config, plan, run_folder))
 
 
 def _tokens(config: RunConfig, prompts: int) -> list[Subject]:
@@ -44,12 +48,12 @@ def _tokens(config: RunConfig, prompts: int) -> list[Subject]:
     ]
 
 
-def _lattice(config: RunConfig, plan: Plan) -> list[Subject]:
+def _lattice(config: RunConfig, plan: Plan, run_folder: Path | None) -> list[Subject]:
     """Every menu over the grid of preferences."""
     if not config.evaluate.lattice:
         return []
     subjects = []
-    menus = menus_of(plan)
+    menus = menus_of(plan, run_folder)
     if config.tokens is not None:
         menus.append(token_menu(tuple(config.rewards)))
     for menu in menus:

@@ -71,6 +71,12 @@ class Mixture:
         return self.scoring != "own"
 
     @property
+    def weights(self) -> torch.Tensor:
+        """Of each reward in a sum, [R]: 1 where a prompt has one reward, so that nothing is summed."""
+        weights = torch.tensor([s.weight for s in self.prompt_sets])
+        return weights if self.joint else torch.ones_like(weights)
+
+    @property
     def kl(self) -> float:
         """The weight of the anchor: the mean over the prompt sets."""
         drawn = [s for s in self.prompt_sets if s.prompts]
@@ -147,10 +153,7 @@ class Mixture:
         if scores.weights is not None:
             scaled = settings.advantage_std, settings.advantage_clip
             return weighted_advantages(better, scores.weights, scores.applies, *scaled)
-        weights = torch.tensor([s.weight for s in self.prompt_sets])
-        if not self.joint:  # a prompt has one reward: nothing is summed, nothing is weighted
-            weights = torch.ones_like(weights)
         order = settings.joint if self.joint else "normalise_then_sum"
         return joint_advantages(
-            better, weights, order, scores.applies, settings.advantage_std, settings.advantage_clip
+            better, self.weights, order, scores.applies, settings.advantage_std, settings.advantage_clip
         )

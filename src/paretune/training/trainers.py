@@ -90,6 +90,11 @@ def _check_leaning(config: RunConfig) -> None:
     for reward, own in config.rewards.items():
         if "mapreduce" not in config.methods or not config.lean(reward):
             continue
+        if own.weight == 0:
+            raise ParetuneError(
+                f"rewards.{reward}.weight: an expert that leans is scored by its own reward times its "
+                f"weight, which is 0: set rewards.{reward}.lean to 0, or give it a weight"
+            )
         name = own.objective or config.objective.name
         objective = find_objective(name)
         if objective.one_reward or not objective.draws:

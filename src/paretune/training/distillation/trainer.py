@@ -22,6 +22,7 @@ from ...records.manifest import METRICS
 from ...records.read import read_metrics
 from ...samples.media import medium_of
 from ..checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
+from ..loss_scale import grad_scaler, take_step
 from .lesson import Pupils
 
 Report = Callable[[dict[str, Any]], None]
@@ -56,7 +57,8 @@ class Distiller:
         optimiser = torch.optim.AdamW(
             list(parameters.values()), lr=self.settings.learning_rate, weight_decay=0.0
         )
-        self.state = TrainState(parameters, optimiser, ema={}, old={})
+        scaler = grad_scaler(pupils.config.model.dtype, self.lesson.policy.device)
+        self.state = TrainState(parameters, optimiser, ema={}, old={}, scaler=scaler)
         self.lengths = torch.bincount(pupils.owner, minlength=len(pupils.experts)).tolist()
 
     def resume(self, inputs: str) -> None:
@@ -90,20 +92,27 @@ class Distiller:
         """One update on samples that the student draws for this step alone."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, number))
         index = self.draw(generator)
-        batch = self.lesson.draw(index, generator)
-        loss = distance = size = 0.0
-        for part in torch.arange(len(index)).split(self.pupils.config.train.micro_batch):
-            share = batch.part(part)
-            share.loss.backward()
-            loss, distance = loss + float(share.loss.detach()), distance + share.distance
-            size += share.size
-        parameters = list(self.state.parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.pupils.config.train.max_grad_norm)
-        if self.settings.anchor or distance > NOTHING * size:
-            self.state.optimiser.step()
-            self.state.updates += 1
-        self.state.optimiser.zero_grad()
-        return {"loss": loss, "distance": distance / size if size else 0.0, "grad_norm": float(norm)}
+        batch, train = self.lesson.draw(index, generator), self.pupils.config.train
+
+        def accumulate() -> dict[str, float]:
+            loss = distance = size = 0.0
+            for part in torch.arange(len(index)).split(train.micro_batch):
+                share = batch.part(part)
+                self.state.scaler.scale(share.loss).backward()
+                loss, distance = loss + float(share.loss.detach()), distance + share.distance
+                size += share.size
+            return {"loss": loss, "distance": distance, "size": size}
+
+        first = accumulate()
+        distance, size = first["distance"], first["size"]
+        told = {"loss": first["loss"], "distance": distance / size if size else 0.0}
+        if not self.settings.anchor and distance <= NOTHING * size:
+            self.state.optimiser.zero_grad()
+            return {**told, "grad_norm": 0.0}
+        self.state.updates += 1
+        done = [first]  # its gradient is there already
+        taken = take_step(self.state, lambda: done.pop() if done else accumulate(), train.max_grad_norm)
+        return {**told, "grad_norm": taken["grad_norm"]}
 
     def draw(self, generator: torch.Generator) -> torch.Tensor:
         """The prompts of one step, [B], dealt evenly over the experts."""

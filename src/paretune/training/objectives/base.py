@@ -101,6 +101,11 @@ class Objective:
         return False
 
     @classmethod
+    def follows_course(cls, options: Any) -> bool:
+        """Whether an epoch depends on the share of the expert's epochs that is done, not on their number."""
+        return False
+
+    @classmethod
     def shardable(cls, options: Any) -> bool:
         """Whether several processes can share the base in pieces: all then call the model equally often."""
         return True

@@ -165,6 +165,11 @@ class ListLoss(TrlObjective):
             check_stages(reward, prompts, config.train.prompts_per_epoch)
 
     @classmethod
+    def follows_course(cls, options: Any) -> bool:
+        """See `Objective.follows_course`."""
+        return options.curriculum == "epochs"
+
+    @classmethod
     def check_prompts(cls, name: str, prompts: Sequence[Prompt]) -> None:
         """See `Objective.check_prompts`. What options change is left to `check_records`."""
         for prompt in prompts:

@@ -79,6 +79,11 @@ class PreferenceObjective(PreferenceBase):
         of_file = [] if mixture.pairs is None else file_captions(mixture.pairs, cls.preset)
         return [*prompts, *changed, *of_file]
 
+    @classmethod
+    def follows_course(cls, options: Any) -> bool:
+        """See `Objective.follows_course`."""
+        return cls.own_options(options).fade
+
     def make_sampling(self) -> Sampling:
         """With noise in the steps of the window where steps are trained on."""
         plain, own = super().make_sampling(), self.own

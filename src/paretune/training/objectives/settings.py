@@ -49,6 +49,12 @@ def needs_whole_batches(settings: ObjectiveConfig) -> bool:
     return find_objective(settings.name).needs_whole_batches(read_options(settings))
 
 
+def follows_course(config: RunConfig) -> bool:
+    """Whether an objective of the recipe does so; see `Objective.follows_course`."""
+    kinds = [settings_for(config.objective, own.objective) for own in config.rewards.values()]
+    return any(find_objective(own.name).follows_course(read_options(own)) for own in kinds)
+
+
 def draws_samples(settings: ObjectiveConfig) -> bool:
     """See `Objective.draws`."""
     return find_objective(settings.name).draws

@@ -134,7 +134,8 @@ class TreeGRPO(FlowObjective[TreeGRPOOptions]):
     def rollouts(self, learner: Learner, generator: torch.Generator) -> Rollouts:
         """Draw a tree for each prompt, and score its leaves."""
         start = time.perf_counter()
-        index = learner.mixture.draw(self.setting.train.prompts_per_epoch, generator)
+        prompts = self.setting.train.prompts_per_epoch * learner.task.width
+        index = learner.mixture.draw(prompts, generator)
         noise = self.policy.initial_noise(len(index), generator)
         crew, leaves = learner.crew, self.options.leaves
         dealt = crew.deal(len(index))
@@ -214,7 +215,8 @@ class TreeGRPO(FlowObjective[TreeGRPOOptions]):
     def advantages(self, mixture: Any, scores: Any) -> torch.Tensor:
         """See `FlowObjective.advantages`. Notes the trees whose best leaf is above the mean of all leaves."""
         advantages = super().advantages(mixture, scores)
-        better = (mixture.oriented(scores) * scores.applies[..., None]).sum(0)
+        shares = scores.applies * mixture.weights[:, None]
+        better = (mixture.oriented(scores) * shares[..., None]).sum(0)
         above = better.amax(1) > better.mean()
         self.pulls = above[informative_groups(advantages)]
         return advantages

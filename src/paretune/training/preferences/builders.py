@@ -85,13 +85,14 @@ class Made:
 def group_scores(mixture: Mixture, scores: Scores, maker: Maker) -> torch.Tensor:
     """The one score of each sample by which lists are ordered, greater is better. [P, G].
 
-    Several rewards at once are joined as the recipe says for advantages, or vote.
+    Several rewards at once are joined as the recipe says for advantages, or vote with their weights.
     """
     better = mixture.oriented(scores)
     if maker.preset.scores == "wins":
         wins = torch.stack([win_rates(own[None]) for own in better])
-        return (wins * scores.applies[..., None]).sum(0) / scores.applies.sum(0)[:, None]
-    if len(better) > 1 and mixture.scoring == "all":
+        votes = scores.applies * mixture.weights[:, None]
+        return (wins * votes[..., None]).sum(0) / votes.sum(0)[:, None]
+    if len(better) > 1 and mixture.joint:
         return mixture.advantages(scores, maker.setting.settings)
     return (better * scores.applies[..., None]).sum(0)
 

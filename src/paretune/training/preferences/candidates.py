@@ -17,7 +17,7 @@ from .sets import PreferenceSet
 def step_candidates(maker: Maker, generator: torch.Generator) -> Made:
     """At each step of the window, the best and the worst candidate of each state, as a list of two."""
     learner, options, schedule = maker.learner, maker.options, maker.schedule
-    index = learner.mixture.draw(maker.setting.train.prompts_per_epoch, generator)
+    index = learner.mixture.draw(maker.setting.train.prompts_per_epoch * learner.task.width, generator)
     count, k = len(index), options.candidates
     crew = learner.crew
     dealt = crew.deal(count)

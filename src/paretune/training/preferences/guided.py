@@ -14,7 +14,7 @@ from ...models.flow import Schedule
 from ...ops.flow_matching import noised
 from ...ops.flow_sde import euler_step
 from ..together.crew import Dealt
-from .builders import Made, Maker, extremes, finished, rollout
+from .builders import Made, Maker, extremes, finished, group_scores, rollout
 from .sets import PreferenceSet
 
 
@@ -102,8 +102,7 @@ def frame_scores(
     for first, last in dict.fromkeys(spans):
         clips = None if pixels is None else pixels[:, first:last].contiguous()
         scores = maker.scores(clips, 2, index, dealt)
-        better = mixture.oriented(scores)
-        scored[first, last] = (better * scores.applies[..., None]).sum(0).flatten()
+        scored[first, last] = group_scores(mixture, scores, maker).flatten()
     return torch.stack([scored[span] for span in spans], 1)
 
 

@@ -15,11 +15,15 @@ from .sets import PreferenceSet
 def user_lists(maker: Maker, generator: torch.Generator) -> Made:
     """The best and the worst sample of each group for one user, drawn of those whose reward applies to it.
 
+    A user is drawn as often as its reward's weight says.
+
     A share `drop` of the lists has the plain prompt, so that the model also learns it without a user.
     """
     drawn, _, facts = rollout(maker, generator)
-    better = maker.learner.mixture.oriented(drawn.scores)
-    user = torch.multinomial(drawn.scores.applies.T.float(), 1, generator=generator)[:, 0]
+    mixture = maker.learner.mixture
+    better = mixture.oriented(drawn.scores)
+    shares = (drawn.scores.applies * mixture.weights[:, None]).T
+    user = torch.multinomial(shares, 1, generator=generator)[:, 0]
     score = better[user, torch.arange(len(user))]
     rows = extremes(score)
     samples = (torch.arange(len(score))[:, None] * score.shape[1] + rows).flatten()
