@@ -157,6 +157,23 @@ def test_stopped_and_gone_on_is_bit_identical(tiny_llama: Path, tmp_path: Path, 
     assert rows[0] == rows[1]
 
 
+def test_reinforced_answers_with_a_reward_become_likelier(tiny_llama: Path, tmp_path: Path) -> None:
+    """The loss is -A log q of the drawn answers: a step along it raises the better and lowers the rest."""
+    trainer = _trainer(tmp_path, tiny_llama)
+    student = _student(trainer, tmp_path)
+    prompts = trainer.prompts[:1] * 4
+    texts, loss = student.explore(prompts, torch.Generator().manual_seed(3))
+    assert len(texts) == 4
+    vectors = list(trainer.state.parameters.values())
+    each = [loss(torch.tensor([i]), torch.ones(1)) for i in range(4)]
+    assert all(float(one.detach()) > 0 for one in each)  # -log q
+    signs = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    together = loss(torch.arange(4), signs)
+    torch.testing.assert_close(together, sum(s * one for s, one in zip(signs, each, strict=True)) / 4)
+    together.backward()
+    assert all(v.grad is not None and float(v.grad.abs().sum()) > 0 for v in vectors)
+
+
 def test_micro_batches_accumulate_to_the_whole_batch(tiny_llama: Path, tmp_path: Path) -> None:
     found = []
     for size in (2, 4):

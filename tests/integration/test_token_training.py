@@ -134,6 +134,56 @@ def test_stopped_and_gone_on_is_bit_identical(tiny_sd3: Path, tmp_path: Path) ->
     assert rows[0] == rows[1]
 
 
+FURTHER = {"steps": 2, "options": {**FEW["options"], "reinforce": 4}}
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_reinforcement_goes_on_from_the_best_vectors_and_resumes_bit_for_bit(
+    stop_after: int, tiny_sd3: Path, tmp_path: Path
+) -> None:
+    """Stopped between distillation and reinforcement, and within the latter."""
+    settings: dict[str, Any] = {"tokens": FURTHER, "train": {"group_size": 2}}
+    whole = _trainer(tmp_path / "whole", tiny_sd3, **settings)
+    token = _run(whole)
+    assert [(row["update"], row.get("reinforced", False)) for row in whole.rows] == [
+        (2, False), (4, True), (6, True),
+    ]  # fmt: skip
+    first = _trainer(tmp_path / "parts", tiny_sd3, **settings)
+    with pytest.raises(Stopped):
+        _run(first, stop_after=stop_after)
+    second = _trainer(tmp_path / "parts", tiny_sd3, **settings)
+    second.resume("")
+    assert second.state.epoch == 2 * stop_after
+    assert _same(_run(second).vectors, token.vectors)
+    assert _same(second.state.parameters, whole.state.parameters)
+
+
+def test_reinforcement_raises_the_reward_of_its_own_samples(tiny_sd3: Path, tmp_path: Path) -> None:
+    options = {**FEW["options"], "batch_size": 32, "reinforce": 15, "every": 5, "validation": 4,
+               "learning_rate": 1.0}  # fmt: skip
+    settings: dict[str, Any] = {"tokens": {"steps": 1, "options": options}, "train": {"group_size": 16}}
+    trainer = _trainer(tmp_path, tiny_sd3, **settings)
+    token = _run(trainer)
+    rewards = [row["reward"] for row in trainer.rows if row.get("reinforced")]
+    assert rewards == sorted(rewards)
+    assert rewards[-1] > trainer.rows[0]["reward"] + 5e-4
+    assert trainer.best() == max(row["reward"] for row in trainer.rows)
+    assert all(torch.isfinite(v).all() for v in token.vectors.values())
+
+
+def test_the_gradient_of_reinforcement_is_the_advantages_times_that_of_the_error(
+    tiny_sd3: Path, tmp_path: Path
+) -> None:
+    trainer = _trainer(tmp_path, tiny_sd3)
+    student, prompts = _student(trainer), [PROMPTS[0]] * 2
+    pixels, loss = student.explore(prompts, torch.Generator().manual_seed(0))
+    assert len(pixels) == 2
+    part, ones = torch.arange(2), torch.ones(2)
+    first, second = (loss(torch.tensor([i]), torch.ones(1)) for i in (0, 1))
+    torch.testing.assert_close(loss(part, ones), (first + second) / 2)
+    torch.testing.assert_close(loss(part, torch.tensor([1.0, -1.0])), (first - second) / 2)
+
+
 def test_micro_batches_accumulate_to_the_whole_batch(tiny_sd3: Path, tmp_path: Path) -> None:
     found = []
     for size in (2, 4):

@@ -94,9 +94,11 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         )  # fmt: skip
     if config.tokens is not None:
         own, hours = config.tokens.options, costs.hours.get("tokens")
+        drawn = (own.samples + own.reinforce * own.batch_size) * len(config.rewards)
         budget.add_row(
-            "tokens", "", "", f"{own.samples * len(config.rewards):,}", "",
-            f"{config.tokens.steps * len(config.rewards):,}", "" if hours is None else spoken(3600 * hours),
+            "tokens", "", "", f"{drawn:,}", "",
+            f"{(config.tokens.steps + own.reinforce) * len(config.rewards):,}",
+            "" if hours is None else spoken(3600 * hours),
         )  # fmt: skip
     return [settings, budget]
 

@@ -50,7 +50,7 @@ def status(run: Path) -> Status:
     config = load_config(run / "config.yaml")
     plan = build_plan(config)
     parts = [_part(run, folder, epochs) for folder, epochs in _experts(plan).items()]
-    steps = config.tokens.steps if config.tokens else 0
+    steps = config.tokens.steps + config.tokens.options.reinforce if config.tokens else 0
     parts += [_part(run, task.folder, steps) for task in token_tasks(config, plan)]
     parts += [_part(run, subject.folder, 1) for subject in subjects_of(config, plan)]
     process, seal = holder(run), read_seal(run)

@@ -143,6 +143,9 @@ class TokenOptions(Section):
     validation: Positive = Field(64, description="training prompts that are held out to choose the best step")
     every: Positive = Field(50, description="steps between two validations, which also write checkpoints")
     patience: Positive = Field(4, description="validations without a new best after which it stops")
+    reinforce: Annotated[Whole, Field(ge=0, le=100_000)] = Field(
+        0, description="further steps, each on batch_size own samples that the reward has scored"
+    )
 
 
 class TokensConfig(Section):

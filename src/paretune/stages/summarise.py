@@ -62,7 +62,9 @@ def summarise(
     for task in experts.tasks if experts else ():
         budget[f"expert:{task.reward}"] = expert_budget(config, task, sizes).samples
     if config.tokens is not None:  # in addition to the budget of the expert
-        budget |= {f"rate:{r}": config.tokens.options.samples for r in config.rewards}
+        own = config.tokens.options
+        drawn_for_each = own.samples + own.reinforce * own.batch_size
+        budget |= {f"rate:{r}": drawn_for_each for r in config.rewards}
     rounds = range(1, config.rounds + 1) if last in means else range(0)
     summary = {
         "rewards": list(config.rewards),

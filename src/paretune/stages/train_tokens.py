@@ -86,7 +86,8 @@ def train_token(
         devices: the devices to train on, by torch's names.
     """
     assert job.config.tokens is not None
-    folder, steps = job.run_folder / job.task.folder, job.config.tokens.steps
+    folder, own = job.run_folder / job.task.folder, job.config.tokens
+    steps = own.steps + own.options.reinforce
     inputs = token_inputs(job)
     manifest = finished(folder, "token", inputs)
     if manifest is not None:
@@ -131,13 +132,16 @@ def token_inputs(job: TokenJob) -> str:
     assert config.tokens is not None
     reward_config = config.rewards[task.reward]
     train, evaluate = config.train, config.evaluate
+    settings = config.tokens.model_dump(mode="json")
+    if not config.tokens.options.reinforce:  # runs of earlier versions know no such key
+        del settings["options"]["reinforce"]
     prompts = [record_identity(p) for p in load_prompts(reward_config.prompts)]
     known = options_identity(reward_config.reward, reward_config.options)
     return digest(
         {
             "task": asdict(task),
             "teacher": _teacher_inputs(job),
-            "tokens": config.tokens.model_dump(mode="json"),
+            "tokens": settings,
             "train": [train.micro_batch, train.max_grad_norm, train.autocast],
             "sampling": [evaluate.steps, evaluate.guidance_scale, evaluate.batch_size],
             "reward": [named(reward_config.reward), known, digest(prompts), *besides(reward_config)],

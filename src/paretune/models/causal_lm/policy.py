@@ -148,9 +148,12 @@ class CausalLMPolicy:
         return [text for ids in drawn for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     @torch.no_grad()
-    def answer_ids(self, prompts: Sequence[str], seed: int, batch: int) -> list[list[int]]:
+    def answer_ids(
+        self, prompts: Sequence[str], seed: int, batch: int, tokens: Sequence[Scaled] = ()
+    ) -> list[list[int]]:
         """The tokens of `answer`'s answers. Each ends with the end token, unless it is cut off before."""
-        return [self._ended(row) for ids in self._draw(prompts, seed, batch, ()) for row in ids.tolist()]
+        drawn = self._draw(prompts, seed, batch, tokens)
+        return [self._ended(row) for ids in drawn for row in ids.tolist()]
 
     @torch.no_grad()
     def continued(self, before: Sequence[int], seed: int, count: int, room: int = 0) -> list[list[int]]:

@@ -19,7 +19,7 @@ from ...ops.flow_matching import (
 )
 from ...planning.plan import derive_seed
 from ...types import Prompt, Samples
-from .student import Losses, Student
+from .student import Losses, Student, Weighted
 from .teacher import Tensors, draw_once
 
 
@@ -85,6 +85,29 @@ class FlowStudent(Student):
                 target = self.policy.velocity(x, sigma, plain, guidance)
         conditions = self.policy.encode(texts, guidance > 1, self.tokens)
         return velocity_matching_loss(self.policy.velocity(x, sigma, conditions, guidance), target)
+
+    def explore(self, prompts: Sequence[Prompt], generator: torch.Generator) -> tuple[Samples, Weighted]:
+        """See `Student`. The loss is A ||v - (noise - clean)||^2, with A the advantage.
+
+        Where the policy that drew is the one that is trained, DiffusionNFT's loss (2509.16117) has this
+        gradient up to a factor: the two policies that it compares lie evenly on both sides of the velocity.
+        """
+        texts, sampling = [p.text for p in prompts], sampling_of(self.config)
+        noise = self.policy.initial_noise(len(texts), generator)
+        with torch.no_grad():
+            conditions = self.policy.encode(texts, sampling.guidance > 1, self.tokens)
+            clean = sample(self.policy, conditions, noise, sampling).clean
+            pixels = self.policy.decode(clean)
+        sigma = logit_normal_sigma(len(texts), generator, shift=self.settings.options.sigma_shift)
+        points = clean.cpu(), torch.randn(clean.shape, generator=generator), sigma
+
+        def loss(part: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+            x0, eps, level = (t[part].to(self.policy.device) for t in points)
+            given = self.policy.encode([texts[int(i)] for i in part], False, self.tokens)
+            error = self.policy.velocity(noised(x0, eps, level), level, given, 1.0) - (eps - x0)
+            return (advantages.to(error.device) * error.square().flatten(1).mean(1)).mean()
+
+        return pixels, loss
 
     def draw(self, prompts: Sequence[Prompt], seed: int) -> Samples:
         """See `Student`. The noise is drawn from the seed."""

@@ -23,6 +23,8 @@ from .teacher import Teacher
 
 # The numbers of some samples within a batch -> their loss.
 Losses = Callable[[torch.Tensor], torch.Tensor]
+# The same, and the advantage of each of these samples -> their loss.
+Weighted = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Student:
@@ -77,6 +79,18 @@ class Student:
 
     def draw(self, prompts: Sequence[Prompt], seed: int) -> Samples:
         """One sample of each prompt with the token. The same seed draws the same samples."""
+        raise NotImplementedError
+
+    def explore(self, prompts: Sequence[Prompt], generator: torch.Generator) -> tuple[Samples, Weighted]:
+        """One sample of each prompt with the token, and the loss by which they are reinforced.
+
+        The loss of a part of them is the mean over the part. Its gradient is that of the objective which
+        trains experts online, with one update for each draw: samples of positive advantage become likelier.
+
+        Args:
+            prompts: a prompt stands there as often as it is drawn for.
+            generator: seeded for this step, for all noise.
+        """
         raise NotImplementedError
 
     def write(self, folder: Path, token: Token) -> list[str]:

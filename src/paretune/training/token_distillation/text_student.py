@@ -24,7 +24,7 @@ from ...reward_tokens.files import Token
 from ...reward_tokens.language import vectors_of, with_words
 from ...types import Prompt, Samples
 from ..answer_log_probs import NOTHING, answer_log_probs
-from .student import Losses, Student
+from .student import Losses, Student, Weighted
 from .teacher import Tensors, draw_once
 
 
@@ -84,6 +84,27 @@ class TextStudent(Student):
     ) -> Tensor:
         """The model's log-probabilities at each position of the answers, [B, A, V]."""
         return answer_log_probs(self.policy, [asked[int(i)] for i in index], answers, vectors)
+
+    def explore(self, prompts: Sequence[Prompt], generator: torch.Generator) -> tuple[Samples, Weighted]:
+        """See `Student`. The loss is -A Σ_t log q(y_t) / L̄: GRPO's gradient at its first update."""
+        texts, most = [p.text for p in prompts], self.policy.settings.max_tokens
+        seed = int(torch.randint(1 << 62, (1,), generator=generator))
+        size = self.config.evaluate.batch_size
+        with torch.no_grad():
+            rows = self.policy.answer_ids(texts, seed, size, self.tokens)
+        drawn = self.policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        answers = torch.tensor([row + [NOTHING] * (most - len(row)) for row in rows])
+        length = float((answers != NOTHING).sum(1).float().mean().clamp(min=1))
+        asked = self.policy.prompt_ids(texts, self.tokens)
+
+        def loss(part: Tensor, advantages: Tensor) -> Tensor:
+            vectors = vectors_of(self.policy.transformer, self.tokens)
+            log_q = self._log_probs(asked, answers[part], part, vectors)
+            own = answers[part].to(log_q.device)
+            each = log_q.gather(2, own.clamp(min=0)[..., None])[..., 0] * (own != NOTHING)
+            return -(advantages.to(log_q.device) * each.sum(1)).mean() / length
+
+        return drawn, loss
 
     @torch.no_grad()
     def draw(self, prompts: Sequence[Prompt], seed: int) -> Samples:

@@ -1,8 +1,11 @@
 """Train one reward token (RaTE, 2511.20629): a few vectors beside the model's embeddings. All else is frozen.
 
-    once          the expert draws samples each step     move the vectors so that the base with the token does
-    better what the expert did validation    every `every` steps: draw samples of held-out training prompts
-    with the token, and score them
+    once          the expert draws samples
+    each step     move the vectors so that the base with the token does what the expert did
+    afterwards    for `reinforce` steps: draw samples with the token, score them, and move the vectors towards
+                  those that the reward likes better than the others of their prompt
+    validation    every `every` steps: draw samples of held-out training prompts with the token, and score
+                  them
 
 The vectors of the best validation are kept. Every step draws from a generator that is seeded for this step,
 and every validation writes a checkpoint, so a run that is stopped and resumed gives the same result. Only the
@@ -21,6 +24,7 @@ import torch
 
 from ...config import RunConfig, TokensConfig
 from ...files import write_rows
+from ...ops.advantages import group_advantages
 from ...ops.lowrank import LowRank
 from ...planning.plan import TokenTask, derive_seed
 from ...records.manifest import METRICS
@@ -87,35 +91,62 @@ class TokenTrainer:
         self.samples = self.student.learn_from(
             self.prompts, self.folder / "teacher", self.inputs, should_stop
         )
-        while self.state.epoch < self.settings.steps and not self.exhausted():
+        if not any(row.get("reinforced") for row in self.rows):
+            self._until(self.settings.steps, self.step, report, should_stop, reinforce=False)
+        if options.reinforce:
+            end = self._distilled() + options.reinforce
+            self._until(end, self.reinforce, report, should_stop, reinforce=True)
+        return Token(self.task.reward, self.state.ema)
+
+    def _distilled(self) -> int:
+        """The steps of distillation that were made: fewer than the recipe's where validation stood still."""
+        return max((row["update"] for row in self.rows if not row.get("reinforced")), default=0)
+
+    def _until(
+        self, end: int, take: Callable[[int], dict[str, float]], report: Report,
+        should_stop: Callable[[], bool], reinforce: bool,
+    ) -> None:  # fmt: skip
+        """Take steps up to `end`, or until validation no longer improves.
+
+        Raises Stopped, after a checkpoint, when `should_stop` says so.
+        """
+        options = self.settings.options
+        while self.state.epoch < end and not self.exhausted(reinforce):
             start = time.perf_counter()
-            last = min(self.state.epoch + options.every, self.settings.steps)
+            last = min(self.state.epoch + options.every, end)
             totals = {"loss": 0.0, "grad_norm": 0.0}
             steps = last - self.state.epoch
+            if reinforce and self.state.epoch == self._distilled():  # from the vectors that were kept
+                with torch.no_grad():
+                    for name, kept in self.state.ema.items():
+                        self.state.parameters[name].copy_(kept)
             for step in range(self.state.epoch, last):
-                for key, value in self.step(step).items():
+                for key, value in take(step).items():
                     totals[key] += value / steps
             self.state.epoch = self.state.updates = last
             value = self.validate()
             if value > self.best():
                 self.state.ema.update({n: p.detach().clone() for n, p in self.state.parameters.items()})
             seconds = time.perf_counter() - start
-            self.rows.append({"update": last, **totals, "reward": value, "seconds": seconds})
+            told = {"reinforced": True} if reinforce else {}
+            self.rows.append({"update": last, **totals, "reward": value, "seconds": seconds, **told})
             # Rows are written before the checkpoint: a resume removes a row too many, but cannot restore one.
             write_rows(self.folder / METRICS, self.rows)
             save_checkpoint(self.folder, self.state)
-            report({"folder": self.task.folder, "epochs": self.settings.steps, **self.rows[-1]})
-            if should_stop() and last < self.settings.steps and not self.exhausted():
+            whole = self.settings.steps + options.reinforce
+            report({"folder": self.task.folder, "epochs": whole, **self.rows[-1]})
+            if should_stop() and last < end and not self.exhausted(reinforce):
                 raise Stopped
-        return Token(self.task.reward, self.state.ema)
+        if should_stop() and not reinforce and options.reinforce:
+            raise Stopped
 
     def best(self) -> float:
         """The best mean reward of a validation so far, oriented so that greater is better."""
         return max((row["reward"] for row in self.rows), default=-math.inf)
 
-    def exhausted(self) -> bool:
-        """Whether the last `patience` validations brought no new best."""
-        values = [row["reward"] for row in self.rows]
+    def exhausted(self, reinforce: bool = False) -> bool:
+        """Whether the last `patience` validations, of distillation or afterwards, brought no new best."""
+        values = [row["reward"] for row in self.rows if bool(row.get("reinforced")) == reinforce]
         patience = self.settings.options.patience
         return len(values) > patience and max(values[-patience:]) <= max(values[:-patience])
 
@@ -138,6 +169,34 @@ class TokenTrainer:
             return {"loss": total}
 
         # Adam does not depend on the gradient's overall length, but outliers among the steps do matter to it.
+        return take_step(self.state, accumulate, train.max_grad_norm)
+
+    def reinforce(self, step: int) -> dict[str, float]:
+        """One optimiser step on own samples, in groups that the reward compares within a prompt."""
+        options, train = self.settings.options, self.config.train
+        generator = torch.Generator().manual_seed(derive_seed(self.task.seed, "reinforce", step))
+        group = min(train.group_size, options.batch_size)
+        count = max(1, options.batch_size // group)
+        index = torch.randperm(len(self.prompts), generator=generator)[:count]
+        prompts = [self.prompts[int(i)] for i in index for _ in range(group)]
+        drawn, losses = self.student.explore(prompts, generator)
+        scores = score_samples(self.reward, drawn, prompts, timeout=self.config.executor.reward_timeout)
+        better = oriented(self.reward, scores).view(-1, group)
+        settings = self.config.objective
+        advantages = group_advantages(better, settings.advantage_std, settings.advantage_clip).flatten()
+        done = (step - self._distilled()) / options.reinforce
+        for group_, rate in zip(self.state.optimiser.param_groups, self.rates, strict=True):
+            group_["lr"] = rate * cosine(done)
+
+        def accumulate() -> dict[str, float]:
+            total = 0.0
+            for part in torch.arange(len(prompts)).split(train.micro_batch):
+                loss = losses(part, advantages[part])
+                share = len(part) / len(prompts)
+                self.state.scaler.scale(loss * share).backward()
+                total += float(loss.detach()) * share
+            return {"loss": total}
+
         return take_step(self.state, accumulate, train.max_grad_norm)
 
     @torch.no_grad()
