@@ -12,8 +12,10 @@ import yaml
 
 from paretune.adapters.store import save_delta
 from paretune.commands.analyse.make import Asked, analyse
+from paretune.commands.analyse.measured import measure, read_lists
+from paretune.commands.analyse.sides import open_sides
 from paretune.ops.lowrank import LowRank
-from paretune.types import ParetuneError
+from paretune.types import ParetuneError, Prompt
 from tests.language import language_recipe, make_llama
 
 from .commands import call
@@ -103,6 +105,15 @@ def test_what_cannot_be_compared_is_one_line(opened: str, pairs: Path, tmp_path:
     (tmp_path / "one.jsonl").write_text('{"prompt": "fix", "answers": [{"text": "yes"}]}\n')
     told = fault(Asked(model=opened, reference=opened), tmp_path / "one.jsonl")
     assert told == "no record of the file has two answers to compare"
+
+
+def test_a_share_is_that_of_voters_else_of_the_margin_else_three_quarters(opened: str) -> None:
+    pair = {"chosen": "yes", "rejected": "no"}
+    records = [{**pair, "share": 0.6, "margin": 2.0}, {**pair, "margin": 2.0}, pair]
+    lists = read_lists([Prompt("fix the table", record) for record in records])
+    side = open_sides(opened, opened, None)[0]
+    found = measure(lists, side, side)
+    assert found.share.tolist() == pytest.approx([0.6, 0.8808, 0.75], abs=5e-5)
 
 
 def test_safety_of_a_model_by_a_reward_and_by_phrases(opened: str, tmp_path: Path) -> None:

@@ -346,6 +346,8 @@ def test_a_long_answer_is_refused_and_never_cut(tiny_llama: Path) -> None:
     [
         ("ln_dpo", {"f_divergence_type": "forward_kl"}, "f_divergence_type is a setting of TRL's losses"),
         ("ln_dpo", {"max_length": 10}, "max_length is a setting of TRL's losses"),
+        ("ln_dpo", {"use_weighting": True}, "use_weighting is a setting of TRL's losses"),
+        ("ln_dpo", {"precompute_ref_log_probs": True}, "precompute_ref_log_probs is a setting of TRL's"),
         ("list_simpo", {"refresh_every": 2}, "list_simpo has no reference"),
         ("srpo", {"revision": "{prompt}"}, "holds {prompt} and {answer}"),
         ("symbolic", {"good": "w &"}, "is no formula of w, l"),

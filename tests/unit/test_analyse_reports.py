@@ -43,8 +43,9 @@ def test_rankings_their_ideal_and_the_flip_threshold() -> None:
     assert found["ranking accuracy of the reference"].value == 0.0
     assert found["reward accuracy"].value == 0.5  # the second pair's log-ratios are equal
     # logit(.75) is 1.0986: at beta .1 a gap of -5 is overcome, and one of -30 is not; at beta 1 neither.
-    ideal = {b: found[f"idealised ranking accuracy, beta {b:g}"].value for b in (0.01, 0.1, 1.0, 10.0)}
-    assert ideal == {0.01: 1.0, 0.1: 0.5, 1.0: 0.0, 10.0: 0.0}
+    ideal = {b: found[f"idealised ranking accuracy, beta {b:g}"].value for b in (0.01, 0.1, 1.0, 5.0, 10.0)}
+    assert ideal == {0.01: 1.0, 0.1: 0.5, 1.0: 0.0, 5.0: 0.0, 10.0: 0.0}
+    assert found["idealised ranking accuracy, least"].value == 0.0
     assert found["idealised ranking accuracy, greatest"].value == 1.0
     assert found["idealised ranking accuracy, median"].value == 0.0
     assert found["alignment gap (ideal - observed)"].value == 0.0
