@@ -137,6 +137,11 @@ def test_the_name_of_a_reward_may_have_dots() -> None:
     assert choose(config, CONFLICT).name == "lean"
 
 
+def test_joint_training_is_named_beside_the_choice_where_the_recipe_takes_it() -> None:
+    assert "with --set 'methods=[morl_dr]'" in choose(recipe(), CONFLICT).beside
+    assert choose(recipe(objective={"name": "sft"}), CONFLICT).beside == ""
+
+
 def test_a_form_that_is_passed_over_is_told() -> None:
     told = choose(recipe(objective={"name": "sft"}), CONFLICT).why[0]
     assert told.startswith("the form lean is passed over: map.lean: objective sft trains on one reward")
@@ -205,7 +210,7 @@ def test_the_command_prints_the_choice_with_its_evidence(
     made = {
         "rewards": ["a", "b"], "agreement": [[1.0, None], [None, 1.0]],
         "cosines": [[1.0, -0.25], [-0.25, 1.0]],
-        "choice": {"name": "lean", "set": LEAN, "why": ["the rewards conflict"]},
+        "choice": {"name": "lean", "set": LEAN, "why": ["the rewards conflict"], "beside": "measure more"},
     }  # fmt: skip
     monkeypatch.setattr(advising, "advise", lambda *_: made)
     given = ["--set", "rewards.preference.options.conflict=1"]
@@ -218,3 +223,4 @@ def test_the_command_prints_the_choice_with_its_evidence(
     assert "choice: lean\n  because the rewards conflict\n" in told
     words = "--set 'methods=[mapreduce]' --set map.lean=0.5 --set reduce.step=2 --set rounds=6"
     assert f"run: paretune run quickstart {' '.join(given)} {words} --set train.epochs=7\n" in told
+    assert told.endswith("beside it: measure more\n")

@@ -115,7 +115,8 @@ def advise(
     for line in choice["why"]:
         typer.echo(f"  because {line}")
     typer.echo(f"run: paretune run {words}")
-    typer.echo("beside it: methods: [.., morl_dr], where devices can exchange a gradient at every update")
+    if choice["beside"]:
+        typer.echo(f"beside it: {choice['beside']}")
 
 
 def _word(value: object) -> str:

@@ -38,11 +38,15 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Choice:
-    """name: soup, distil, lean, or mapreduce. set: keys of the recipe. why: the evidence, in sentences."""
+    """name: soup, distil, lean, or mapreduce. set: keys of the recipe. why: the evidence, in sentences.
+
+    beside: what else to measure, in a sentence; "" where the recipe cannot.
+    """
 
     name: str
     set: Settings
     why: list[str]
+    beside: str = ""
 
 
 def choose(config: RunConfig, found: Evidence) -> Choice:
@@ -67,9 +71,20 @@ def choose(config: RunConfig, found: Evidence) -> Choice:
     for name, settings, why in _wanted(config, found):
         complaint = refusal(config, settings)
         if complaint is None:
-            return Choice(name, settings, [*why, *refused, *facts])
+            return Choice(name, settings, [*why, *refused, *facts], _beside(config))
         refused.append(f"the form {name} is passed over: {complaint}")
-    return Choice("mapreduce", {"methods": ["mapreduce"]}, [*refused, *facts])
+    return Choice("mapreduce", {"methods": ["mapreduce"]}, [*refused, *facts], _beside(config))
+
+
+def _beside(config: RunConfig) -> str:
+    """Joint training, of which no figure of a pilot tells whether it would do better."""
+    if refusal(config, {"methods": ["morl_dr"]}) is not None:
+        return ""
+    return (
+        "no figure of a pilot tells whether one policy trained on all rewards would do better: of two worlds "
+        "it was ahead on pictures and behind on answers. Where devices can exchange a gradient at every "
+        "update, measure it too: the same recipe with --set 'methods=[morl_dr]'"
+    )
 
 
 def _wanted(config: RunConfig, found: Evidence) -> list[tuple[str, Settings, list[str]]]:
