@@ -144,6 +144,7 @@ def _override(raw: dict[str, Any], item: str) -> None:
     if not equals or not all(names):
         raise ParetuneError(f"--set wants key=value, not {brief(item)}")
     where = f"--set {key_name(item)}"
+    parents = _with_dots(raw, parents)
     node = raw
     for parent in parents:
         if node.get(parent) is None:  # a section may be missing, or null in a resolved recipe
@@ -156,6 +157,17 @@ def _override(raw: dict[str, Any], item: str) -> None:
         node[leaf] = load_yaml(value)
     except YamlMistake as error:
         raise ParetuneError(f"{where}: the value is not YAML: {error}") from error
+
+
+def _with_dots(raw: dict[str, Any], parents: list[str]) -> list[str]:
+    """The sections of a key, whose reward may have dots in its name: the longest name that the recipe has."""
+    rewards = raw.get("rewards")
+    if parents[:1] != ["rewards"] or not isinstance(rewards, dict):
+        return parents
+    for end in range(len(parents), 2, -1):
+        if (name := ".".join(parents[1:end])) in rewards:
+            return ["rewards", name, *parents[end:]]
+    return parents
 
 
 def _first_mistake(error: ValidationError) -> str:

@@ -158,20 +158,32 @@ def test_stopped_and_gone_on_is_bit_identical(tiny_llama: Path, tmp_path: Path, 
 
 
 def test_reinforced_answers_with_a_reward_become_likelier(tiny_llama: Path, tmp_path: Path) -> None:
-    """The loss is -A log q of the drawn answers: a step along it raises the better and lowers the rest."""
+    """A small step along the loss raises the likelihood of what scored better, and lowers the rest."""
     trainer = _trainer(tmp_path, tiny_llama)
-    student = _student(trainer, tmp_path)
-    prompts = trainer.prompts[:1] * 4
-    texts, loss = student.explore(prompts, torch.Generator().manual_seed(3))
+    student, vectors = _student(trainer, tmp_path), list(trainer.state.parameters.values())
+    texts, loss = student.explore(trainer.prompts[:2], 2, torch.Generator().manual_seed(3))
     assert len(texts) == 4
-    vectors = list(trainer.state.parameters.values())
-    each = [loss(torch.tensor([i]), torch.ones(1)) for i in range(4)]
-    assert all(float(one.detach()) > 0 for one in each)  # -log q
-    signs = torch.tensor([1.0, -1.0, 1.0, -1.0])
-    together = loss(torch.arange(4), signs)
-    torch.testing.assert_close(together, sum(s * one for s, one in zip(signs, each, strict=True)) / 4)
-    together.backward()
-    assert all(v.grad is not None and float(v.grad.abs().sum()) > 0 for v in vectors)
+
+    def minus_log_q() -> torch.Tensor:
+        return torch.stack([loss(torch.tensor([i]), torch.ones(1)) for i in range(4)])
+
+    before, advantages = minus_log_q(), torch.tensor([1.0, -1.0, 1.0, -1.0])
+    assert bool((before > 0).all())
+    together = loss(torch.arange(4), advantages)
+    torch.testing.assert_close(together, (advantages * before).mean())
+    gradients = torch.autograd.grad(together, vectors)
+    with torch.no_grad():
+        for vector, gradient in zip(vectors, gradients, strict=True):
+            vector -= 1e-3 * gradient / gradient.norm()
+        assert float((advantages * minus_log_q()).mean()) < float(together)
+
+
+def test_a_token_of_answers_is_reinforced(tiny_llama: Path, tmp_path: Path) -> None:
+    tokens = {**FEW, "steps": 2, "options": {**FEW["options"], "reinforce": 4}}
+    trainer = _trainer(tmp_path, tiny_llama, tokens=tokens, train={"group_size": 2})
+    token = _run(trainer)
+    assert [row.get("reinforced", False) for row in trainer.rows] == [False, True, True]
+    assert all(torch.isfinite(v).all() for v in token.vectors.values())
 
 
 def test_micro_batches_accumulate_to_the_whole_batch(tiny_llama: Path, tmp_path: Path) -> None:

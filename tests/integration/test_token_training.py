@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from paretune.models.flow import sample
 from paretune.models.loading import open_policy
 from paretune.models.lora import fold
+from paretune.ops.flow_matching import logit_normal_sigma, noised
 from paretune.ops.lowrank import LowRank
 from paretune.planning.plan import TokenTask, derive_seed
 from paretune.recipes import load_config
@@ -23,7 +24,7 @@ from paretune.rewards.base import FunctionReward
 from paretune.training.checkpoint import Stopped
 from paretune.training.token_distillation.flow_student import FlowStudent, sampling_of
 from paretune.training.token_distillation.trainer import TokenTrainer, split
-from paretune.types import Prompt
+from paretune.types import ParetuneError, Prompt
 from tests.conftest import tiny_recipe
 
 from .commands import call
@@ -174,14 +175,65 @@ def test_reinforcement_raises_the_reward_of_its_own_samples(tiny_sd3: Path, tmp_
 def test_the_gradient_of_reinforcement_is_the_advantages_times_that_of_the_error(
     tiny_sd3: Path, tmp_path: Path
 ) -> None:
+    """That of A ||v - (noise - clean)||^2, with one noise and one level for all samples of a prompt."""
     trainer = _trainer(tmp_path, tiny_sd3)
-    student, prompts = _student(trainer), [PROMPTS[0]] * 2
-    pixels, loss = student.explore(prompts, torch.Generator().manual_seed(0))
+    student, advantages = _student(trainer), torch.tensor([1.0, -0.5])
+    pixels, loss = student.explore(PROMPTS[:1], 2, torch.Generator().manual_seed(0))
     assert len(pixels) == 2
-    part, ones = torch.arange(2), torch.ones(2)
-    first, second = (loss(torch.tensor([i]), torch.ones(1)) for i in (0, 1))
-    torch.testing.assert_close(loss(part, ones), (first + second) / 2)
-    torch.testing.assert_close(loss(part, torch.tensor([1.0, -1.0])), (first - second) / 2)
+    vectors = list(trainer.state.parameters.values())
+    found = torch.autograd.grad(loss(torch.arange(2), advantages), vectors)
+    again = torch.Generator().manual_seed(0)
+    policy, texts = student.policy, [PROMPTS[0].text] * 2
+    start = policy.initial_noise(2, again)
+    with torch.no_grad():
+        given = policy.encode(texts, False, student.tokens)
+        clean = sample(policy, given, start, sampling_of(trainer.config)).clean
+    sigma = logit_normal_sigma(1, again, shift=1.0).expand(2)
+    noise = torch.randn((1, *clean.shape[1:]), generator=again).expand_as(clean)
+    velocity = policy.velocity(
+        noised(clean, noise, sigma), sigma, policy.encode(texts, False, student.tokens), 1.0
+    )
+    error = (velocity - (noise - clean)).square().flatten(1).mean(1)
+    for ours, wanted in zip(found, torch.autograd.grad((advantages * error).mean(), vectors), strict=True):
+        torch.testing.assert_close(ours, wanted, atol=1e-7, rtol=1e-4)
+
+
+def test_whole_groups_are_drawn_and_equal_scores_teach_nothing(tiny_sd3: Path, tmp_path: Path) -> None:
+    """A batch of 4 holds one group of 3; where all of it score alike no momentum moves the vectors."""
+    asked: list[int] = []
+
+    def same(images: torch.Tensor, prompts: Sequence[Prompt]) -> list[float]:
+        asked.append(len(images))
+        return [0.5] * len(images)
+
+    settings: dict[str, Any] = {"tokens": FURTHER, "train": {"group_size": 3}}
+    trainer = _trainer(tmp_path, tiny_sd3, same, **settings)
+    _run(trainer)
+    assert [n for n in asked if n > 1] == [3] * 4
+    assert trainer.settings.options.drawn(3) == 8 + 4 * 3
+    assert [row["grad_norm"] for row in trainer.rows if row.get("reinforced")] == [0.0, 0.0]
+    assert _same(trainer.state.parameters, trainer.state.ema)
+
+
+def test_reinforcement_follows_a_distillation_that_patience_ended(tiny_sd3: Path, tmp_path: Path) -> None:
+    values = iter([0.5, 0.4, 0.3, 0.6, 0.7, 0.8])
+
+    def told(images: torch.Tensor, prompts: Sequence[Prompt]) -> list[float]:
+        return [next(values)] if len(images) == 1 else [float(i) for i in range(len(images))]
+
+    options = {**FEW["options"], "patience": 2, "reinforce": 4}
+    settings: dict[str, Any] = {"tokens": {"steps": 20, "options": options}, "train": {"group_size": 2}}
+    trainer = _trainer(tmp_path, tiny_sd3, told, **settings)
+    _run(trainer)
+    assert [(row["update"], row.get("reinforced", False)) for row in trainer.rows] == [
+        (2, False), (4, False), (6, False), (8, True), (10, True),
+    ]  # fmt: skip
+    assert trainer.best() == pytest.approx(0.7)
+
+
+def test_groups_of_one_are_refused(tiny_sd3: Path, tmp_path: Path) -> None:
+    with pytest.raises(ParetuneError, match=r"tokens\.options\.reinforce compares samples of a prompt"):
+        _trainer(tmp_path, tiny_sd3, tokens={"options": {"reinforce": 1, "batch_size": 1}})
 
 
 def test_micro_batches_accumulate_to_the_whole_batch(tiny_sd3: Path, tmp_path: Path) -> None:

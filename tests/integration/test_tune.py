@@ -240,10 +240,10 @@ def test_a_mistake_is_one_line_before_anything_is_trained(
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["full", "mine"]
 
 
-def test_settings_that_would_draw_unequally_are_refused(tmp_path: Path) -> None:
-    """With 2 of 6 prompts put aside, an epoch of 6 has 4: so many as one of 4, in half the epochs."""
+def test_settings_that_would_draw_fewer_samples_are_refused(tmp_path: Path) -> None:
+    """With 2 of 6 prompts put aside, an epoch of 6 would have 4."""
     config = tiny(tmp_path / "recipe", Path("pictures"), train={"epochs": 2, "prompts_per_epoch": 3})
-    with pytest.raises(ParetuneError, match=r"--batches: mapreduce would draw .* with --prompts 2 put aside"):
+    with pytest.raises(ParetuneError, match=r"--batches 2: mapreduce would draw 67% .*2 put aside"):
         tune(config, tmp_path / "out", lambda _: None, ["mapreduce"], [1.0], [1.0, 2.0], prompts=2)
     assert not (tmp_path / "out" / "mapreduce").exists()
 

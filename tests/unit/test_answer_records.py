@@ -141,7 +141,8 @@ def test_an_end_token_after_an_answer_that_was_cut_is_told(name: str) -> None:
     kind = find_objective(name)
     told = kind.told_of(name, [Prompt("fix", PAIR), Prompt("tell", cut)], kind.options_kind())
     assert told.startswith("1 of 2 records have an answer that was cut off")
-    assert kind.told_of(name, [Prompt("fix", PAIR)], kind.options_kind()) == ""
+    others = [Prompt("fix", {**PAIR, "answers": column}) for column in (["x", "y"], {"text": ["x"]}, 3, None)]
+    assert kind.told_of(name, [Prompt("fix", PAIR), *others], kind.options_kind()) == ""
 
 
 def test_a_target_needs_what_it_reads() -> None:

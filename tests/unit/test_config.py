@@ -89,6 +89,14 @@ def test_set_opens_a_section_that_a_resolved_recipe_leaves_null(tmp_path: Path) 
     assert (tokens.steps, tokens.options.init) == (7, "here")
 
 
+def test_set_reaches_a_reward_whose_name_has_dots(tmp_path: Path) -> None:
+    own = raw()
+    own["rewards"] = {"a.v2": own["rewards"]["ocr"], "a": own["rewards"]["ocr"]}
+    path = write(tmp_path, yaml.safe_dump(own))
+    made = load_config(path, ["rewards.a.v2.weight=3", "rewards.a.weight=2", "rewards.a.v2.epochs=5"])
+    assert (made.rewards["a.v2"].weight, made.rewards["a"].weight, made.rewards["a.v2"].epochs) == (3, 2, 5)
+
+
 def test_set_overrides_keys_in_sections(tmp_path: Path) -> None:
     path = write(tmp_path, yaml.safe_dump(raw(train={"epochs": 9, "group_size": 4})))
     config = load_config(path, ["train.epochs=4", "rewards.ocr.weight=2.5", "objective.options.times=3"])

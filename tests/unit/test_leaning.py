@@ -54,6 +54,7 @@ class Counting:
 
 
 LEVEL, WORD = Counting(1.0), Counting(-3.0)
+LEVEL_REWARD = FunctionReward(LEVEL, "level")
 
 
 def sets(weight: float = 1.0, prompts: Sequence[Prompt] = SIGNS) -> list[PromptSet]:
@@ -261,13 +262,16 @@ def test_votes_count_by_the_share() -> None:
     torch.testing.assert_close(found[1], (level[1] + 0.5 * word[1]) / 1.5)
 
 
-def test_a_reward_without_weight_is_not_leaned_on_and_does_not_lean() -> None:
-    own = {"ocr": {"weight": 0, "lean": 0}}
-    made = config(own=own, map={"lean": 0.5})
-    tasks = build_plan(made).methods[0].rounds[0].tasks
-    assert [task.others for task in tasks] == [(), ()]
+def test_the_expert_of_a_reward_without_weight_does_not_lean() -> None:
+    check_objective(config(own={"ocr": {"weight": 0, "lean": 0}}, map={"lean": 0.5}))
     with pytest.raises(ParetuneError, match=r"rewards\.ocr\.weight: an expert that leans .*ocr\.lean to 0"):
         check_objective(config(own={"ocr": {"weight": 0}}, map={"lean": 0.5}))
+
+
+def test_rewards_without_weight_share_the_prompts_that_no_other_scores() -> None:
+    mixture = Mixture([PromptSet(LEVEL_REWARD, SHAPES, 0.0), *sets(2.0)[1:]], "all")
+    applies = torch.tensor([[True, True], [False, True]])
+    assert mixture.shares(applies).tolist() == [[1.0, 0.0], [0.0, 2.0]]
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def plan_tables(config: RunConfig, plan: Plan, costs: Estimate, device: PlannedD
         )  # fmt: skip
     if config.tokens is not None:
         own, hours = config.tokens.options, costs.hours.get("tokens")
-        drawn = (own.samples + own.reinforce * own.batch_size) * len(config.rewards)
+        drawn = own.drawn(config.train.group_size) * len(config.rewards)
         budget.add_row(
             "tokens", "", "", f"{drawn:,}", "",
             f"{(config.tokens.steps + own.reinforce) * len(config.rewards):,}",

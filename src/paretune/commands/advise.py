@@ -24,7 +24,9 @@ from ..files import write_json
 from ..models.detect import resolve_path
 from ..recipes import parse_config
 from ..records.read import read_diagnostics
+from ..rewards.process import reward_process
 from ..stages.agreement import AgreementJob, measure_agreement
+from ..stages.claim import check
 from ..stages.reduce import DIAGNOSTICS
 from ..stages.volumes import Space, space_of
 from ..types import ParetuneError
@@ -61,8 +63,10 @@ def advise(
     pilot = parse_config(raw, "the pilot")
     begin(pilot, out)
     pilot = hold_out(pilot, prompts, out / "prompts")
+    check(pilot)
+    reward_process().kill()  # it checked the rewards; each worker starts one for itself
+    agreement = _agreement(pilot, out, report)  # first, as a reward may fail on prompts of another one
     means, errors = train_and_measure(pilot, out / "pilot", report, others=True)
-    agreement = _agreement(pilot, out, report)
     cosines = read_diagnostics(out / "pilot" / "round-1" / "merged" / DIAGNOSTICS)["cosines"]
     evidence = Evidence(
         _pairs(agreement["agreement"]), _pairs(cosines), _taxes(pilot, means, errors),

@@ -159,9 +159,9 @@ def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> dict[str, A
     """The recipe as plain data, with some keys of its sections changed."""
     raw = config.model_dump(mode="json")
     for key, value in settings.items():
-        before, _, leaf = key.rpartition(".")
-        # The name of a reward may have dots.
-        sections = ["rewards", before[8:]] if before.startswith("rewards.") else before.split(".")
+        *sections, leaf = key.split(".")
+        if sections[:1] == ["rewards"]:  # whose name may have dots
+            sections = ["rewards", ".".join(sections[1:])]
         place = raw
         for section in sections:
             place = place[section]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,9 +19,10 @@ from typing import Any
 from ..config import RunConfig
 from ..executors.base import Report
 from ..files import write_text
-from ..planning.budget import counted, set_sizes
+from ..planning.budget import check_even, counted, set_sizes
 from ..planning.methods import build_plan
 from ..recipes import parse_config
+from ..samples.media import medium_of
 from ..stages.volumes import space_of
 from ..training.checks import check_training
 from ..types import ParetuneError
@@ -120,7 +122,7 @@ def tune(
     _check(config, grid, seeds)
     begin(config, out)
     trial = hold_out(config, prompts, out / "prompts")
-    _check_equal(trial, grid, prompts)
+    _check_drawn(trial, grid, prompts)
     means: dict[tuple[str, Setting, int], dict[str, float]] = {}
     points = [(m, setting, seed) for m in config.methods for setting in grid for seed in seeds]
     for number, (method, setting, seed) in enumerate(points, start=1):
@@ -153,17 +155,25 @@ def _check(config: RunConfig, grid: Sequence[Setting], seeds: Sequence[int]) -> 
         parse_config(config.model_dump(mode="json") | {"seed": seed}, "--seeds")
 
 
-def _check_equal(trial: RunConfig, grid: Sequence[Setting], prompts: int) -> None:
-    """Raise ParetuneError if a set is so short, without what is put aside, that settings draw unequally."""
+def _check_drawn(trial: RunConfig, grid: Sequence[Setting], prompts: int) -> None:
+    """Raise ParetuneError if sets, without what is put aside, are too short for some settings alone.
+
+    Or if an epoch of a language model cannot be divided, which its trials would refuse one by one.
+    """
     for method in trial.methods:
-        drawn = set[int]()
+        shares = dict[Fraction, Setting]()
         for setting in grid:
             one = setting.of(trial).model_copy(update={"methods": (method,)})
-            drawn.add(counted(one, build_plan(one), set_sizes(one)).methods[0].samples)
-        if len(drawn) > 1:
+            sizes, plan = set_sizes(one), build_plan(one)
+            drawn = counted(one, plan, sizes).methods[0].samples
+            shares[Fraction(drawn, plan.methods[0].samples)] = setting
+            if medium_of(one.model).name == "texts":
+                check_even(one, sizes)
+        if len(shares) > 1:
+            worst = shares[min(shares)]
             raise ParetuneError(
-                f"--batches: {method} would draw {min(drawn):,} samples with one setting and "
-                f"{max(drawn):,} with another, for a training set is shorter than an epoch asks, with "
+                f"--batches {worst.batch:g}: {method} would draw {float(min(shares)):.0%} of its samples and "
+                f"others {float(max(shares)):.0%}, for a training set is shorter than its epochs ask, with "
                 f"--prompts {prompts} put aside: lower either"
             )
 

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from ..limits import MOST_REWARDS, Positive, Seed, check_epochs, check_lattice, check_texts
-from ..ops.distilling import DISTIL
 from ..ops.merging import DIVISIONS, reducer_of
 from ..yaml_text import dump_yaml
 from .methods import (
@@ -93,17 +92,18 @@ class RunConfig(Section):
                 f"reduce.method: {self.reduce.method} finds the weights itself; "
                 "leave those of the rewards out"
             )
-        if self.reduce.method == DISTIL and "mapreduce" in self.methods and not even:
-            raise ValueError(
-                f"reduce.method: {DISTIL} asks every expert equally often, whatever its weight; leave the "
-                "weights of the rewards out"
-            )
         if self.objective.anchor == "average" and not self.train.ema_decay:
             raise ValueError("objective.anchor: average is that of train.ema_decay, which is 0: give one")
         if self.stop_when is not None and "sequential" in self.methods:
             raise ValueError("stop_when: sequential goes on from the last epoch of each expert; leave it out")
         if len(set(self.methods)) < len(self.methods):
             raise ValueError("methods names the same method twice")
+        own = None if self.tokens is None else self.tokens.options
+        if own is not None and own.reinforce and own.groups(self.train.group_size)[1] < 2:
+            raise ValueError(
+                "tokens.options.reinforce compares samples of a prompt: batch_size there and "
+                "train.group_size are 2 or more"
+            )
         if self.tokens is not None and not {"mapreduce", "rewarded_soup"} & set(self.methods):
             raise ValueError("tokens are trained from experts: add mapreduce or rewarded_soup to methods")
         return self

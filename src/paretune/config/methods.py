@@ -144,8 +144,18 @@ class TokenOptions(Section):
     every: Positive = Field(50, description="steps between two validations, which also write checkpoints")
     patience: Positive = Field(4, description="validations without a new best after which it stops")
     reinforce: Annotated[Whole, Field(ge=0, le=100_000)] = Field(
-        0, description="further steps, each on batch_size own samples that the reward has scored"
+        0, description="further steps, each on about batch_size own samples that the reward has scored"
     )
+
+    def groups(self, group_size: int) -> tuple[int, int]:
+        """The prompts of a step of reinforcement, and the samples of each."""
+        group = min(group_size, self.batch_size)
+        return self.batch_size // group, group
+
+    def drawn(self, group_size: int) -> int:
+        """The samples that a token's training draws at most, beside those of its validations."""
+        count, group = self.groups(group_size)
+        return self.samples + self.reinforce * count * group
 
 
 class TokensConfig(Section):

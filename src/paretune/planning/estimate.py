@@ -197,10 +197,10 @@ def _token_hours(config: RunConfig, draw: float, train: float, seconds: float) -
     if config.tokens is None:
         return {}
     own = config.tokens.options
-    reinforced = own.reinforce * own.batch_size
+    whole = own.drawn(config.train.group_size)
     validations = -(-config.tokens.steps // own.every) + -(-own.reinforce // own.every)
-    drawn = own.samples + own.validation * validations + reinforced
-    trained = config.tokens.steps * min(own.batch_size, own.samples) + reinforced
+    drawn = whole + own.validation * validations
+    trained = config.tokens.steps * min(own.batch_size, own.samples) + whole - own.samples
     passes = 4 if config.tokens.loss == "velocity" else 3  # the teacher looks at the same points too
     return {"tokens": len(config.rewards) * (drawn * draw + trained * passes * train) * seconds / 3600}
 

@@ -135,7 +135,7 @@ def _round_expert(config: RunConfig, number: int, reward: str, parents: tuple[st
         parents=parents,
         scoring="lean" if lean > 0 else "own",
         lean=lean,
-        others=tuple(n for n, r in config.rewards.items() if n != reward and r.weight) if lean > 0 else (),
+        others=tuple(name for name in config.rewards if name != reward) if lean > 0 else (),
         objective=config.rewards[reward].objective,
     )
 

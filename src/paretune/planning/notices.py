@@ -122,13 +122,16 @@ def _missed_stages(config: RunConfig, hub: bool) -> list[str]:
     lines: list[str] = []
     for method in build_plan(config).methods:
         tasks = [task for round_ in method.rounds for task in round_.tasks]
+        # What an expert goes on from was trained on another reward, where it is one of the same method.
+        before = {task.folder: task.epochs for task in tasks}
         for name, own in config.rewards.items():
             if is_remote(own.prompts) and not hub:
                 continue
             with suppress(ParetuneError):  # whoever needs the file reports it
                 prompts = load_prompts(own.prompts)
                 drawn = {stage for task in tasks if name in task.rewards
-                         for stage in stages_drawn(kind, prompts, task.round, task.epochs)}  # fmt: skip
+                         for stage in stages_drawn(kind, prompts, task.round, task.epochs,
+                                                   before.get(task.continues or "", 0))}  # fmt: skip
                 if len(drawn) < (every := len(set(stages_of(prompts)))):
                     lines.append(
                         f"objective.options.curriculum: {kind} draws {len(drawn)} of the {every} stages of "

@@ -7,7 +7,7 @@ it again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -28,16 +28,22 @@ def known_results(config: RunConfig) -> list[str]:
         return []
     measured: dict[str, Any] = read_json(file)
     own = config.methods[0]
-    beside = f", where {own} by this recipe has {_volume(measured[own])}" if own in measured else ""
     return [
         f"Not part of this run: {name}, with the same prompts, as many training samples and its own best "
-        f"setting, has hypervolume {_volume(row)}{beside}. It was measured before; measure it again by "
-        f"`paretune run {config.name} {row['flags']} --out runs/{name}`."
+        f"setting, has hypervolume {_beside(row, measured.get(own), own)}. It was measured before; measure "
+        f"it again by `paretune run {config.name} {row['flags']} --out runs/{name}`."
         for name, row in measured.items() if name not in config.methods
     ]  # fmt: skip
 
 
-def _volume(row: Mapping[str, Any]) -> str:
-    """The mean of the seeds' hypervolumes with its standard error."""
-    seeds, values = row["hypervolume"].keys(), list(row["hypervolume"].values())
-    return f"{fmean(values):.3f} ± {stdev(values) / len(values) ** 0.5:.3f} (seeds {', '.join(seeds)})"
+def _beside(row: Mapping[str, Any], other: Mapping[str, Any] | None, name: str) -> str:
+    """A method's hypervolume, and that of the run's own method over the same seeds where it was measured."""
+    seeds = [seed for seed in row["hypervolume"] if other is None or seed in other["hypervolume"]]
+    told = f"{_volume(row, seeds)} over the seeds {', '.join(seeds)}"
+    return told if other is None else f"{told}, where {name} by this recipe has {_volume(other, seeds)}"
+
+
+def _volume(row: Mapping[str, Any], seeds: Sequence[str]) -> str:
+    """The mean of some seeds' hypervolumes with its standard error."""
+    values = [row["hypervolume"][seed] for seed in seeds]
+    return f"{fmean(values):.3f} ± {stdev(values) / len(values) ** 0.5:.3f}"

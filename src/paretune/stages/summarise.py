@@ -62,9 +62,8 @@ def summarise(
     for task in experts.tasks if experts else ():
         budget[f"expert:{task.reward}"] = expert_budget(config, task, sizes).samples
     if config.tokens is not None:  # in addition to the budget of the expert
-        own = config.tokens.options
-        drawn_for_each = own.samples + own.reinforce * own.batch_size
-        budget |= {f"rate:{r}": drawn_for_each for r in config.rewards}
+        of_token = config.tokens.options.drawn(config.train.group_size)
+        budget |= {f"rate:{r}": of_token for r in config.rewards}
     rounds = range(1, config.rounds + 1) if last in means else range(0)
     summary = {
         "rewards": list(config.rewards),

@@ -133,7 +133,10 @@ def token_inputs(job: TokenJob) -> str:
     reward_config = config.rewards[task.reward]
     train, evaluate = config.train, config.evaluate
     settings = config.tokens.model_dump(mode="json")
-    if not config.tokens.options.reinforce:  # runs of earlier versions know no such key
+    if config.tokens.options.reinforce:
+        objective = config.objective
+        settings["compared"] = [train.group_size, objective.advantage_std, objective.advantage_clip]
+    else:  # runs of earlier versions know no such key
         del settings["options"]["reinforce"]
     prompts = [record_identity(p) for p in load_prompts(reward_config.prompts)]
     known = options_identity(reward_config.reward, reward_config.options)

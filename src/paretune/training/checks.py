@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ..config import RunConfig
+from ..ops.distilling import DISTIL
+from ..types import ParetuneError
 from .together.checks import check_together
 from .trainers import check_objective
 from .weighted import check_weighted
@@ -15,3 +17,9 @@ def check_training(config: RunConfig) -> None:
     check_whole(config)
     check_together(config)
     check_weighted(config)
+    uneven = len({own.weight for own in config.rewards.values()}) > 1
+    if config.reduce.method == DISTIL and "mapreduce" in config.methods and uneven:
+        raise ParetuneError(
+            f"reduce.method: {DISTIL} asks every expert equally often, whatever its weight; leave the "
+            "weights of the rewards out"
+        )

@@ -76,6 +76,11 @@ class Mixture:
         weights = torch.tensor([s.weight for s in self.prompt_sets])
         return weights if self.joint else torch.ones_like(weights)
 
+    def shares(self, applies: torch.Tensor) -> torch.Tensor:
+        """What each reward counts for a prompt: its weight, or 1 where all that apply have none. [R, P]."""
+        own = applies * self.weights[:, None]
+        return torch.where(own.sum(0) > 0, own, applies.to(own.dtype))
+
     @property
     def kl(self) -> float:
         """The weight of the anchor: the mean over the prompt sets."""

@@ -34,7 +34,8 @@ def _final(rows: list[dict[str, Any]], method: str) -> Rows:
     for row in rows:
         plain = not row.get("lattice") and row.get("kind", "reward") == "reward"
         if row["method"] == method and plain:
-            found.setdefault((row["reward"], row["prompt_set"], prompt_key(row)), []).append(row["value"])
+            key = row["reward"], row.get("prompt_set", row["reward"]), prompt_key(row)
+            found.setdefault(key, []).append(row["value"])
     return found
 
 

@@ -18,7 +18,10 @@ FORM_OF = {
 }  # fmt: skip
 AT = (0.6, 0.25)  # p_w, p_l of the shown values
 REFERENCE = (0.5, 0.4)  # the same under the reference, of losses that have one
-MORE = {"asft": "and -k log p_w", "simpo": "less a margin", "list_simpo": "less a margin"}  # beside the form
+MORE = {  # beside the form
+    "asft": "and -k log p_w", "cpo": "and -k log p_w", "orpo": "and -k log p_w", "simpo": "less a margin",
+    "list_simpo": "less a margin", "madpo_text": "times w(m)", "sem_dpo_text": "times a weight",
+}  # fmt: skip
 
 
 def losses() -> list[dict[str, Any]]:

@@ -87,14 +87,14 @@ def analyse(what: str, target: str | None, asked: Asked, out: Path | None = None
         place = out or _beside(target)
         check_new(place)
         made = _pairs(target, asked)
-    elif what == "run":
-        place, made = out or Path(target) / NAME, _run(Path(target), asked)
     else:
-        is_run = (Path(target) / "config.yaml").exists()
+        is_run = what == "run" or (Path(target) / "config.yaml").exists()
         place = out or (Path(target) / NAME if is_run else Path(NAME))
-        if not is_run:
+        if is_run:
+            _earlier(place)  # a damaged file is told before the work
+        else:
             check_new(place)
-        made = _safety(target, asked)
+        made = _run(Path(target), asked) if what == "run" else _safety(target, asked)
     return _write(place, what, target, made)
 
 
@@ -220,7 +220,9 @@ def _safety_of(
 
 
 def _earlier(place: Path) -> dict[str, Any]:
-    """The analyses that the file has already. Raises ParetuneError for a file that is damaged."""
+    """The analyses that the file has already, {} without one. Raises ParetuneError if it is damaged."""
+    if not place.exists():
+        return {}
     with suppress(ParetuneError, AttributeError, TypeError, ValueError):
         return dict(read_json(place).get("analyses", {}))
     raise ParetuneError(f"{place} is damaged: delete it, and run `paretune analyse` again")
@@ -237,9 +239,7 @@ def _beside(file: str) -> Path:
 def _write(place: Path, what: str, target: str, made: tuple[Reports, dict[str, Any]]) -> dict[str, Any]:
     """Write the figures, beside those of the run's other analyses."""
     figures = {report: {name: f.to_json() for name, f in found.items()} for report, found in made[0].items()}
-    before: dict[str, Any] = {}
-    if place.exists():
-        before = _earlier(place)
+    before = _earlier(place)
     own = {"target": target, "reports": figures, **made[1]}
     write_json(place, {"analyses": {**before, what: own}})
     if place == Path(target) / NAME:

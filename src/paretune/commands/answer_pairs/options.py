@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -54,13 +53,10 @@ class AnswerOptions:
         return [f"--{name.replace('_', '-')}" for name in names]
 
 
-# An option that only some forms read -> whether this one does.
-_READ_BY: dict[str, Callable[[Drawing, AnswerOptions], bool]] = {
-    "--judge": lambda drawing, _: drawing.form in {STEPS, "rewrite"},
-    "--rollouts": lambda drawing, _: drawing.form == STEPS,
-    "--threshold": lambda drawing, _: drawing.form in BY_THRESHOLD,
-    "--guide-beta": lambda _, options: options.guide is not None,
-}
+# An option that only some forms read -> these forms.
+_READ_BY: dict[str, tuple[str, ...]] = {
+    "--judge": (STEPS, "rewrite"), "--rollouts": (STEPS,), "--threshold": BY_THRESHOLD,
+}  # fmt: skip
 
 
 def objective_for(form: str, options: AnswerOptions) -> str:
@@ -113,9 +109,11 @@ def check_words(config: RunConfig, drawing: Drawing, options: AnswerOptions, out
     if options.steps_like_best and (options.contrast or options.guide):
         raise ParetuneError("--steps-like-best splits answers into steps, whose tokens are others: leave out "
                             f"--{'contrast' if options.contrast else 'guide'}")  # fmt: skip
-    for option, here in _READ_BY.items():
-        if option in options.given() and not here(drawing, options):
+    for option, forms in _READ_BY.items():
+        if option in options.given() and drawing.form not in forms:
             raise ParetuneError(f"{option} changes nothing with --form {drawing.form}: leave it out")
+    if "--guide-beta" in options.given() and options.guide is None:
+        raise ParetuneError("--guide-beta changes nothing without --guide: leave it out")
     if options.steps_like_best and drawing.form not in {"list", "wins"}:
         raise ParetuneError("--steps-like-best writes weights of whole lists: add --form list")
     if options.ladder_by not in LADDERS:

@@ -52,10 +52,12 @@ def drawn_from(
     return torch.tensor(allowed)
 
 
-def stages_drawn(kind: str, prompts: Sequence[Prompt], round_: int, epochs: int) -> set[int]:
-    """The stages that the epochs of an expert draw. kind: rounds or epochs."""
+def stages_drawn(
+    kind: str, prompts: Sequence[Prompt], round_: int, epochs: int, begin: int = 0
+) -> set[int]:
+    """The stages that the epochs of an expert draw, from epoch `begin` on. kind: rounds or epochs."""
     order = sorted(set(stages_of(prompts)))
-    return {_stage(kind, order, round_, epoch, epochs) for epoch in range(epochs)}
+    return {_stage(kind, order, round_, epoch, epochs) for epoch in range(begin, epochs)}
 
 
 def _stage(kind: str, order: Sequence[int], round_: int, epoch: int, epochs: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from ...config import RunConfig
 from ...types import ParetuneError, Prompt, turns_of
@@ -47,10 +47,7 @@ class PairLoss(TrlObjective):
     @classmethod
     def told_of(cls, name: str, prompts: Sequence[Prompt], options: Any) -> str:
         """See `Objective.told_of`. TRL ends every answer."""
-        cut = sum(
-            any(entry.get("ends") is False for entry in prompt.metadata.get("answers") or ())
-            for prompt in prompts
-        )
+        cut = sum(_cut(prompt.metadata.get("answers")) for prompt in prompts)
         if not cut:
             return ""
         return (
@@ -66,6 +63,12 @@ class PairLoss(TrlObjective):
         """One row for each pair. Raises ParetuneError for a prompt without a pair."""
         pairs = [asked_and_pair(name, prompts[i], texts[i], chats) for i in index]
         return [dict(zip(("prompt", "chosen", "rejected"), pair, strict=True)) for pair in pairs]
+
+
+def _cut(answers: Any) -> bool:
+    """Whether a record's answers say that one was cut off. A column of that name may hold anything."""
+    entries = cast("list[Any]", answers) if isinstance(answers, list) else []
+    return any(isinstance(entry, Mapping) and entry.get("ends") is False for entry in entries)
 
 
 def asked_and_pair(name: str, prompt: Prompt, text: str, chats: bool) -> tuple[Any, Any, Any]:

@@ -215,8 +215,7 @@ class TreeGRPO(FlowObjective[TreeGRPOOptions]):
     def advantages(self, mixture: Any, scores: Any) -> torch.Tensor:
         """See `FlowObjective.advantages`. Notes the trees whose best leaf is above the mean of all leaves."""
         advantages = super().advantages(mixture, scores)
-        shares = scores.applies * mixture.weights[:, None]
-        better = (mixture.oriented(scores) * shares[..., None]).sum(0)
+        better = (mixture.oriented(scores) * mixture.shares(scores.applies)[..., None]).sum(0)
         above = better.amax(1) > better.mean()
         self.pulls = above[informative_groups(advantages)]
         return advantages

@@ -90,7 +90,7 @@ def group_scores(mixture: Mixture, scores: Scores, maker: Maker) -> torch.Tensor
     better = mixture.oriented(scores)
     if maker.preset.scores == "wins":
         wins = torch.stack([win_rates(own[None]) for own in better])
-        votes = scores.applies * mixture.weights[:, None]
+        votes = mixture.shares(scores.applies)
         return (wins * votes[..., None]).sum(0) / votes.sum(0)[:, None]
     if len(better) > 1 and mixture.joint:
         return mixture.advantages(scores, maker.setting.settings)

@@ -5,6 +5,8 @@ Shapes: P prompts, k candidates of each state. Sampling goes on from a random ca
 
 from __future__ import annotations
 
+from statistics import fmean
+
 import torch
 
 from ...models.flow import stochastic_step
@@ -25,7 +27,7 @@ def step_candidates(maker: Maker, generator: torch.Generator) -> Made:
     first, last = maker.sampling.window
     x = maker.policy.initial_noise(count, generator)[mine]
     found: list[PreferenceSet] = []
-    scores: list[torch.Tensor] = []
+    means, spreads = list[float](), list[float]()
     v: torch.Tensor | None = None  # the velocity at x, where the step before has computed it
     with maker.drawing():
         for step in range(last):
@@ -41,15 +43,16 @@ def step_candidates(maker: Maker, generator: torch.Generator) -> Made:
             ahead = _velocity(maker, after, step + 1, index[mine].repeat_interleave(k))
             clean = (after - schedule.sigmas[step + 1] * ahead)[: own * k]
             pixels = maker.policy.decode(clean) if own else None
-            score = group_scores(learner.mixture, maker.scores(pixels, k, index, dealt), maker)
-            scores.append(score)
+            told = maker.scores(pixels, k, index, dealt)
+            score = group_scores(learner.mixture, told, maker)
+            means.append(told.mean())
+            spreads.append(told.spread())
             all_x, all_after = crew.gather(x[:own], 1, count), crew.gather(after[: own * k], k, count)
             found.append(_pairs(all_x, all_after, score, index, step, options.threshold))
             chosen = torch.randint(k, (count,), generator=generator)
             rows = torch.arange(len(mine)) * k + chosen[mine]
             x, v = after[rows], ahead[rows]
-    reward = torch.stack(scores)
-    facts = {"reward": float(reward.mean()), "reward_std": float(reward.std(2).mean())}
+    facts = {"reward": fmean(means), "reward_std": fmean(spreads)}
     joined = _joined(found)
     facts["tied"] = float(count * (last - first) - (0 if joined is None else len(joined)))
     return Made(joined, facts)

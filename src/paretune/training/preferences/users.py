@@ -22,8 +22,7 @@ def user_lists(maker: Maker, generator: torch.Generator) -> Made:
     drawn, _, facts = rollout(maker, generator)
     mixture = maker.learner.mixture
     better = mixture.oriented(drawn.scores)
-    shares = (drawn.scores.applies * mixture.weights[:, None]).T
-    user = torch.multinomial(shares, 1, generator=generator)[:, 0]
+    user = torch.multinomial(mixture.shares(drawn.scores.applies).T, 1, generator=generator)[:, 0]
     score = better[user, torch.arange(len(user))]
     rows = extremes(score)
     samples = (torch.arange(len(score))[:, None] * score.shape[1] + rows).flatten()

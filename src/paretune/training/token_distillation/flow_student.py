@@ -86,20 +86,22 @@ class FlowStudent(Student):
         conditions = self.policy.encode(texts, guidance > 1, self.tokens)
         return velocity_matching_loss(self.policy.velocity(x, sigma, conditions, guidance), target)
 
-    def explore(self, prompts: Sequence[Prompt], generator: torch.Generator) -> tuple[Samples, Weighted]:
-        """See `Student`. The loss is A ||v - (noise - clean)||^2, with A the advantage.
+    def explore(
+        self, prompts: Sequence[Prompt], group: int, generator: torch.Generator
+    ) -> tuple[Samples, Weighted]:
+        """See `Student`. The loss is A ||v - (noise - clean)||^2 (advantage-weighted, Xue et al. 2025).
 
-        Where the policy that drew is the one that is trained, DiffusionNFT's loss (2509.16117) has this
-        gradient up to a factor: the two policies that it compares lie evenly on both sides of the velocity.
+        The samples of a prompt share noise and noise level, so that what they have in common cancels.
         """
-        texts, sampling = [p.text for p in prompts], sampling_of(self.config)
+        texts, sampling = [p.text for p in prompts for _ in range(group)], sampling_of(self.config)
         noise = self.policy.initial_noise(len(texts), generator)
         with torch.no_grad():
             conditions = self.policy.encode(texts, sampling.guidance > 1, self.tokens)
-            clean = sample(self.policy, conditions, noise, sampling).clean
-            pixels = self.policy.decode(clean)
-        sigma = logit_normal_sigma(len(texts), generator, shift=self.settings.options.sigma_shift)
-        points = clean.cpu(), torch.randn(clean.shape, generator=generator), sigma
+            clean = sample(self.policy, conditions, noise, sampling).clean.cpu()
+            pixels = self.policy.decode(clean.to(self.policy.device))
+        sigma = logit_normal_sigma(len(prompts), generator, shift=self.settings.options.sigma_shift)
+        fresh = torch.randn((len(prompts), *clean.shape[1:]), generator=generator)
+        points = clean, fresh.repeat_interleave(group, 0), sigma.repeat_interleave(group)
 
         def loss(part: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
             x0, eps, level = (t[part].to(self.policy.device) for t in points)

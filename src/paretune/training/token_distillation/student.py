@@ -81,14 +81,17 @@ class Student:
         """One sample of each prompt with the token. The same seed draws the same samples."""
         raise NotImplementedError
 
-    def explore(self, prompts: Sequence[Prompt], generator: torch.Generator) -> tuple[Samples, Weighted]:
-        """One sample of each prompt with the token, and the loss by which they are reinforced.
+    def explore(
+        self, prompts: Sequence[Prompt], group: int, generator: torch.Generator
+    ) -> tuple[Samples, Weighted]:
+        """Samples with the token, and the loss by which they are reinforced.
 
-        The loss of a part of them is the mean over the part. Its gradient is that of the objective which
-        trains experts online, with one update for each draw: samples of positive advantage become likelier.
+        The loss of a part of them is the mean over the part. Along its gradient samples of positive advantage
+        become likelier, and the others less likely.
 
         Args:
-            prompts: a prompt stands there as often as it is drawn for.
+            prompts: P different ones.
+            group: G, samples of each; the P G samples are prompt-major.
             generator: seeded for this step, for all noise.
         """
         raise NotImplementedError

@@ -85,9 +85,11 @@ class TextStudent(Student):
         """The model's log-probabilities at each position of the answers, [B, A, V]."""
         return answer_log_probs(self.policy, [asked[int(i)] for i in index], answers, vectors)
 
-    def explore(self, prompts: Sequence[Prompt], generator: torch.Generator) -> tuple[Samples, Weighted]:
+    def explore(
+        self, prompts: Sequence[Prompt], group: int, generator: torch.Generator
+    ) -> tuple[Samples, Weighted]:
         """See `Student`. The loss is -A Σ_t log q(y_t) / L̄: GRPO's gradient at its first update."""
-        texts, most = [p.text for p in prompts], self.policy.settings.max_tokens
+        texts, most = [p.text for p in prompts for _ in range(group)], self.policy.settings.max_tokens
         seed = int(torch.randint(1 << 62, (1,), generator=generator))
         size = self.config.evaluate.batch_size
         with torch.no_grad():

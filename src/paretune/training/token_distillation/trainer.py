@@ -116,10 +116,8 @@ class TokenTrainer:
             last = min(self.state.epoch + options.every, end)
             totals = {"loss": 0.0, "grad_norm": 0.0}
             steps = last - self.state.epoch
-            if reinforce and self.state.epoch == self._distilled():  # from the vectors that were kept
-                with torch.no_grad():
-                    for name, kept in self.state.ema.items():
-                        self.state.parameters[name].copy_(kept)
+            if reinforce and self.state.epoch == self._distilled():
+                self._begin_again()
             for step in range(self.state.epoch, last):
                 for key, value in take(step).items():
                     totals[key] += value / steps
@@ -139,6 +137,13 @@ class TokenTrainer:
                 raise Stopped
         if should_stop() and not reinforce and options.reinforce:
             raise Stopped
+
+    def _begin_again(self) -> None:
+        """Go on from the best vectors. The optimiser's moments were made of other gradients, and go."""
+        self.state.optimiser.state.clear()
+        with torch.no_grad():
+            for name, kept in self.state.ema.items():
+                self.state.parameters[name].copy_(kept)
 
     def best(self) -> float:
         """The best mean reward of a validation so far, oriented so that greater is better."""
@@ -175,15 +180,17 @@ class TokenTrainer:
         """One optimiser step on own samples, in groups that the reward compares within a prompt."""
         options, train = self.settings.options, self.config.train
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, "reinforce", step))
-        group = min(train.group_size, options.batch_size)
-        count = max(1, options.batch_size // group)
+        count, group = options.groups(train.group_size)
         index = torch.randperm(len(self.prompts), generator=generator)[:count]
-        prompts = [self.prompts[int(i)] for i in index for _ in range(group)]
-        drawn, losses = self.student.explore(prompts, generator)
+        chosen = [self.prompts[int(i)] for i in index]
+        drawn, losses = self.student.explore(chosen, group, generator)
+        prompts = [prompt for prompt in chosen for _ in range(group)]
         scores = score_samples(self.reward, drawn, prompts, timeout=self.config.executor.reward_timeout)
         better = oriented(self.reward, scores).view(-1, group)
         settings = self.config.objective
         advantages = group_advantages(better, settings.advantage_std, settings.advantage_clip).flatten()
+        if not bool(advantages.any()):  # all scores of each prompt are equal: there is nothing to learn
+            return {"loss": 0.0, "grad_norm": 0.0}
         done = (step - self._distilled()) / options.reinforce
         for group_, rate in zip(self.state.optimiser.param_groups, self.rates, strict=True):
             group_["lr"] = rate * cosine(done)
