@@ -278,5 +278,5 @@ def test_a_gradient_below_what_float16_holds_moves_the_student(dtype: str) -> No
     student.state = TrainState({"w": weight}, optimiser, ema={}, old={}, scaler=scaler)
     told = student.step(0)
     assert student.state.updates == 1
-    assert float(weight[0].detach()) < 0.95
+    assert float(weight[0].detach()) == pytest.approx(1 - 0.1 / 11, rel=1e-3)  # Adam's epsilon is 1e-8
     assert told["grad_norm"] == pytest.approx(1e-9 * 2**0.5, rel=1e-2)

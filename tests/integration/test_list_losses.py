@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from paretune.training.language.lists import ListTrainer
 from paretune.training.language.settings import trl_arguments
 from paretune.training.language.tokenised import ListCollator, tokenised
 from paretune.training.language.trainer import LanguageTrainer
+from paretune.training.language.two_policies import TwoPolicyTrainer
 from paretune.training.objectives.list_table import list_losses
 from paretune.training.objectives.preferences import DPO, NEVER_CUT
 from paretune.training.objectives.settings import read_options
@@ -148,6 +150,32 @@ def test_two_policies_are_trained_and_one_is_the_expert(tiny_llama: Path, tmp_pa
     factors = {k: v for k, v in values.items() if f"{name}.lora" in k and ".default." in k}
     a, b = (next(v for k, v in factors.items() if f"lora_{side}" in k) for side in "AB")
     torch.testing.assert_close(deltas[name], 2 * b @ a)  # alpha / rank
+
+
+@pytest.mark.parametrize(("losses", "exchanged"), [((2.0, 1.0), True), ((1.0, 2.0), False)])
+def test_the_better_policy_becomes_the_fast_one(losses: tuple[float, float], exchanged: bool) -> None:
+    """With its values, its average and its moments; the losses are those of the fast and of the slow one."""
+    layer = torch.nn.ModuleDict({name: torch.nn.Linear(1, 1, bias=False) for name in ("default", "slow")})
+    model = torch.nn.ModuleDict({"layer": layer})
+    fast, slow = (layer[name].weight for name in ("default", "slow"))
+    with torch.no_grad():
+        fast.fill_(1.0)
+        slow.fill_(2.0)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimiser.state[fast], optimiser.state[slow] = {"moment": 10.0}, {"moment": 20.0}
+    trainer: Any = object.__new__(TwoPolicyTrainer)
+    trainer.model, trainer.optimizer, trainer.options = model, optimiser, SimpleNamespace(every=4)
+    own = {"default": 0.1, "slow": 0.2}
+    trainer.averages = {f"layer.{name}.weight": torch.tensor([[value]]) for name, value in own.items()}
+    trainer.sums = torch.tensor([*losses, 1.0], dtype=torch.float64)
+    trainer.after_update(3)
+    assert float(fast.detach()) == 1.0  # it is not time yet
+    trainer.after_update(4)
+    order = slice(None, None, -1) if exchanged else slice(None)
+    assert [float(p.detach()) for p in (fast, slow)] == [1.0, 2.0][order]
+    assert [optimiser.state[p]["moment"] for p in (fast, slow)] == [10.0, 20.0][order]
+    assert [float(v) for v in trainer.averages.values()] == pytest.approx([0.1, 0.2][order])
+    assert not trainer.sums.any()
 
 
 # ---------------------------------------------------------------- the same as TRL's

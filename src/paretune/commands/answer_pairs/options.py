@@ -109,6 +109,8 @@ def check_words(config: RunConfig, drawing: Drawing, options: AnswerOptions, out
     if options.steps_like_best and (options.contrast or options.guide):
         raise ParetuneError("--steps-like-best splits answers into steps, whose tokens are others: leave out "
                             f"--{'contrast' if options.contrast else 'guide'}")  # fmt: skip
+    if options.judge:
+        _check_name("--judge", options.judge, options.through or config)
     for option, forms in _READ_BY.items():
         if option in options.given() and drawing.form not in forms:
             raise ParetuneError(f"{option} changes nothing with --form {drawing.form}: leave it out")
@@ -124,8 +126,6 @@ def check_words(config: RunConfig, drawing: Drawing, options: AnswerOptions, out
         raise ParetuneError("--step-mark: the text that ends a step is empty")
     if not 1 <= options.rollouts <= 1000:
         raise ParetuneError(f"--rollouts: 1 to 1000 answers from a prefix, not {options.rollouts}")
-    if options.judge:
-        _check_name("--judge", options.judge, options.through or config)
     check_new(out)
 
 

@@ -230,6 +230,7 @@ class LanguageTrainer:
             for name, tensor in held.items():
                 tensor.copy_(self.state.old[name])
             self.state.old = dict(held)
+        trainer.averages = self.state.ema
         done, task = self.state.epoch, self.task
 
         def share(update: int) -> float:

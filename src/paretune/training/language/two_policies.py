@@ -2,7 +2,8 @@
 
 The fast policy is the adapter "default", which is the expert. Every `options.every` updates the policy with
 the lower mean DPO loss since the last time becomes the fast one: where it is the slow one, the two exchange
-their values and the optimiser's moments. So names, rates and checkpoints never depend on who is who.
+their values, their moving averages and the optimiser's moments. So names, rates and checkpoints never depend
+on who is who.
 """
 # pyright: reportPrivateImportUsage=false
 
@@ -32,6 +33,7 @@ class TwoPolicyTrainer(ListTrainer):
         # Sums of the two policies' DPO losses, and the number of batches, since the last comparison.
         self.sums = torch.zeros(3, dtype=torch.float64)
         self.held = {"loss_sums": self.sums}
+        self.averages: dict[str, Tensor] = {}  # of all parameters, by name; the language trainer gives them
 
     def _train_both(self) -> None:
         """A frozen parameter collects no gradient, and peft freezes all adapters but the active one."""
@@ -85,8 +87,16 @@ class TwoPolicyTrainer(ListTrainer):
         for name, fast in peft.named_parameters():
             if f".{POLICY}." not in name:
                 continue
-            slow = peft.get_parameter(name.replace(f".{POLICY}.", f".{SLOW}."))
-            kept = fast.data.clone()
-            fast.data.copy_(slow.data)
-            slow.data.copy_(kept)
+            other = name.replace(f".{POLICY}.", f".{SLOW}.")
+            slow = peft.get_parameter(other)
+            _swap(fast.data, slow.data)
             state[fast], state[slow] = state[slow], state[fast]
+            if name in self.averages:
+                _swap(self.averages[name], self.averages[other])
+
+
+def _swap(one: Tensor, other: Tensor) -> None:
+    """Exchange the values of two tensors."""
+    kept = one.clone()
+    one.copy_(other)
+    other.copy_(kept)

@@ -250,11 +250,6 @@ class OFSDPO(PairLink):
         for key in ("refresh_every", "reference_decay"):
             if getattr(options, key):
                 raise ParetuneError(f"objective.options.{key}: ofs_dpo keeps its reference: leave it out")
-        if config.train.ema_decay > 0:
-            raise ParetuneError(
-                "train.ema_decay: ofs_dpo exchanges its two adapters, and an average over updates would mix "
-                "them: set it to 0"
-            )
         if config.model.gradient_checkpointing:
             raise ParetuneError(
                 "model.gradient_checkpointing: ofs_dpo trains two adapters, of which the checkpoints would "
