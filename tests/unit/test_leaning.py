@@ -293,7 +293,7 @@ def test_a_wide_policy_draws_as_wide_whatever_the_objective(name: str) -> None:
         asked.append(count)
         raise KeyError
 
-    learner = SimpleNamespace(mixture=SimpleNamespace(draw=draw), task=SimpleNamespace(width=3))
+    learner: Any = SimpleNamespace(mixture=SimpleNamespace(draw=draw), task=SimpleNamespace(width=3))
     setting = SimpleNamespace(train=SimpleNamespace(prompts_per_epoch=4))
     maker: Any = SimpleNamespace(learner=learner, setting=setting, options=None, schedule=None)
     begin = partial(step_candidates, maker) if name == "spo" else partial(TreeGRPO.rollouts, maker, learner)

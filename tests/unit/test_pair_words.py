@@ -26,7 +26,7 @@ def test_the_beta_of_a_guide_is_an_ordinary_number(tmp_path: Path, beta: float) 
     config = load_config(language_recipe(tmp_path, tmp_path))
     with pytest.raises(ParetuneError, match="--guide-beta: a number above 0 and at most 1000, not "):
         check_words(config, Drawing("yes", 4), AnswerOptions(guide_beta=beta), tmp_path / "a.jsonl")
-    check_words(config, Drawing("yes", 4), AnswerOptions(guide_beta=1000.0), tmp_path / "a.jsonl")
+    check_words(config, Drawing("yes", 4), AnswerOptions(guide="g", guide_beta=1000.0), tmp_path / "a.jsonl")
     with pytest.raises(ParetuneError, match="--threshold: a finite number, not nan"):
         check_words(config, Drawing("yes", 4), AnswerOptions(threshold=float("nan")), tmp_path / "a.jsonl")
 
@@ -47,7 +47,7 @@ def test_tokens_turn_at_one_end_on_each_side() -> None:
 @pytest.mark.parametrize(
     ("form", "options", "objective"),
     [
-        ("extremes", {}, "dpo"), ("list", {}, "adpo_text"), ("wins", {}, "adpo_text"),
+        ("extremes", {}, "list_dpo"), ("list", {}, "adpo_text"), ("wins", {}, "adpo_text"),
         ("steps", {}, "list_dpo"), ("triple", {}, "triple_tpo"), ("extremes", {"guide": "g"}, "tgdpo"),
         ("extremes", {"contrast": ("p", "n")}, "cdpo"), ("list", {"steps_like_best": True}, "tree_tpo"),
         ("given", {"embed": "e"}, "sem_dpo_text"),

@@ -50,8 +50,10 @@ def hold_out(config: RunConfig, count: int, folder: Path) -> RunConfig:
         parts = {"train": train, "validation": held or list(train[:count])}
         files = {part: folder / f"{name}-{part}.jsonl" for part in parts}
         for part, prompts in parts.items():
-            write_rows(files[part], [_record(prompt) for prompt in prompts])
-        changes = {"prompts": str(files["train"]), "eval_prompts": str(files["validation"])}
+            write_rows(files[part], [dict(_record(prompt)) for prompt in prompts])
+        changes: dict[str, str | None] = {
+            "prompts": str(files["train"]), "eval_prompts": str(files["validation"]),
+        }  # fmt: skip
         if config.stop_when is None or config.stop_when.judge is None:  # nothing asks it
             changes["judge"] = None
         if own.pairs:

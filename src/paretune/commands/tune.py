@@ -117,7 +117,8 @@ def tune(
     """
     tokens, wanted = config.tokens, {"methods": list(methods or config.methods), "tokens": None}
     config = parse_config(config.model_dump(mode="json") | wanted, "--methods")
-    seeds, rates, batches = (list(dict.fromkeys(values)) for values in (seeds, rates, batches))
+    seeds = list(dict.fromkeys(seeds))
+    rates, batches = (list(dict.fromkeys(values)) for values in (rates, batches))
     grid = [Setting(rate, batch) for rate in rates for batch in batches]
     _check(config, grid, seeds)
     begin(config, out)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 
-from ..config import RunConfig
+from ..config import ReduceConfig, RunConfig
 from ..data.prompts import load_prompts
 from ..data.remote import is_remote
 from ..foreign import gguf
@@ -105,7 +105,7 @@ def _idle_lean(config: RunConfig) -> list[str]:
     leans = bool(config.map.lean or any(own.lean for own in config.rewards.values()))
     if leans and len(config.rewards) == 1:
         return ["map.lean changes nothing with one reward: there is no other to lean on"]
-    plain = type(config.reduce)()
+    plain = ReduceConfig.model_validate({})
     keys = [f"reduce.{key}" for key in ("method", "step", "momentum")
             if getattr(config.reduce, key) != getattr(plain, key)]  # fmt: skip
     given = [*(["map.lean"] if leans else []), *keys]
