@@ -90,7 +90,7 @@ def train(
     with lock(out), executor:
         executor.map(ready, [Ready()] * workers, lambda _: None)
         base = fingerprint(resolve_path(config.model.path))
-        stages = Stages(config, plan, (), out, base, executor, report, Clock(out))
+        stages = Stages(config, plan, out, base, executor, report, Clock(out))
         start = time.perf_counter()
         stages.map_and_reduce(plan.methods[0])
         seconds = time.perf_counter() - start

@@ -47,7 +47,7 @@ def _run(path: Path, out: Path) -> dict[str, list[dict[str, object]]]:
     plan = build_plan(config)
     claim(config, plan, out, resume=False)
     reward_process().kill()
-    stages = Stages(config, plan, (), out, "model", InThisProcess(), lambda event: None, Clock(out))
+    stages = Stages(config, plan, out, "model", InThisProcess(), lambda event: None, Clock(out))
     stages.map_and_reduce(plan.methods[0])
     stages.write_final_adapter()
     found = {name: read_metrics(out / "round-2" / "experts" / name / "metrics.jsonl")

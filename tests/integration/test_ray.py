@@ -57,7 +57,7 @@ def train(config: RunConfig, out: Path, executor: Any, report: Callable[[dict[st
     claim(config, plan, out, resume=True)
     with lock(out):
         base = fingerprint(config.model.path)
-        stages = Stages(config, plan, (), out, base, executor, report, Clock(out))
+        stages = Stages(config, plan, out, base, executor, report, Clock(out))
         stages.map_and_reduce(plan.methods[0])
         stages.write_final_adapter()
 
