@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
+from transformers import trainer as transformers_trainer
 
 from paretune.planning.methods import build_plan
 from paretune.recipes import load_config
@@ -82,6 +84,27 @@ def test_the_number_of_processes_changes_rounding_alone(
         for folder in (tmp_path / "of-1/checkpoints", tmp_path / "of-2/checkpoints")
     )
     assert first == second
+
+
+def test_a_slower_process_still_has_its_folder_at_the_end(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL looks into its folder once more after the last update; the leader, done before, removes it."""
+    plain = transformers_trainer.sort_checkpoints
+
+    def late(**given: Any) -> list[str]:
+        time.sleep(2)
+        assert Path(given["output_dir"]).is_dir()
+        return plain(**given)
+
+    def train(crew: Crew) -> dict[str, torch.Tensor]:
+        if not crew.leader:
+            monkeypatch.setattr(transformers_trainer, "sort_checkpoints", late)
+        return trained(_trainer(tmp_path / "of-2", tiny_llama, crew, objective=OBJECTIVES["dpo"]))
+
+    first, second = in_crew(2, train, tmp_path / "results")
+    assert distance(first, second) == 0.0
+    assert not (tmp_path / "of-2" / "trl").exists()
 
 
 def test_a_divided_base_gives_the_same_adapter(tiny_llama: Path, tmp_path: Path) -> None:

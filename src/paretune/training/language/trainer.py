@@ -107,6 +107,7 @@ class LanguageTrainer:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 trainer.train()
+        self.crew.wait()  # TRL looks into its folder once more at its end, in every process
         if self.crew.leader:
             shutil.rmtree(self.folder / "trl", ignore_errors=True)
         if watch.stopped:

@@ -111,6 +111,10 @@ class Crew:
         dist.all_reduce(told, dist.ReduceOp.MAX)
         return int(told)
 
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        self.most(0)
+
     def agreed(self, flag: bool) -> bool:
         """What the leader says, so that all stop at the same checkpoint."""
         if self.size == 1:
