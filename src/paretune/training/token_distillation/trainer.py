@@ -35,6 +35,7 @@ from ...types import Prompt, Reward
 from ..checkpoint import Stopped, TrainState, find_checkpoint, load_checkpoint, save_checkpoint
 from ..loss_scale import grad_scaler, take_step
 from ..trainers import open_student
+from .student import Losses
 
 Report = Callable[[dict[str, Any]], None]
 LAST_RATE = 0.1  # the share of its first value to which the learning rate falls, along a cosine
@@ -157,30 +158,16 @@ class TokenTrainer:
 
     def step(self, step: int) -> dict[str, float]:
         """One optimiser step on a batch of the teacher's samples that is drawn for this step alone."""
-        options, train = self.settings.options, self.config.train
+        options = self.settings.options
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, "step", step))
         chosen = torch.randperm(self.samples, generator=generator)[: options.batch_size]
-        losses = self.student.batch(chosen, generator)
-        for group, rate in zip(self.state.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * cosine(step / self.settings.steps)
-
-        def accumulate() -> dict[str, float]:
-            total = 0.0
-            for part in torch.arange(len(chosen)).split(train.micro_batch):
-                loss = losses(part)
-                share = len(part) / len(chosen)
-                self.state.scaler.scale(loss * share).backward()
-                total += float(loss.detach()) * share
-            return {"loss": total}
-
-        # Adam does not depend on the gradient's overall length, but outliers among the steps do matter to it.
-        return take_step(self.state, accumulate, train.max_grad_norm)
+        return self._update(len(chosen), self.student.batch(chosen, generator), step / self.settings.steps)
 
     def reinforce(self, step: int) -> dict[str, float]:
         """One optimiser step on own samples, in groups that the reward compares within a prompt."""
-        options, train = self.settings.options, self.config.train
+        options = self.settings.options
         generator = torch.Generator().manual_seed(derive_seed(self.task.seed, "reinforce", step))
-        count, group = options.groups(train.group_size)
+        count, group = options.groups(self.config.train.group_size)
         index = torch.randperm(len(self.prompts), generator=generator)[:count]
         chosen = [self.prompts[int(i)] for i in index]
         drawn, losses = self.student.explore(chosen, group, generator)
@@ -192,18 +179,28 @@ class TokenTrainer:
         if not bool(advantages.any()):  # all scores of each prompt are equal: there is nothing to learn
             return {"loss": 0.0, "grad_norm": 0.0}
         done = (step - self._distilled()) / options.reinforce
-        for group_, rate in zip(self.state.optimiser.param_groups, self.rates, strict=True):
-            group_["lr"] = rate * cosine(done)
+        return self._update(len(prompts), lambda part: losses(part, advantages[part]), done)
+
+    def _update(self, count: int, losses: Losses, done: float) -> dict[str, float]:
+        """One optimiser step on `count` samples, one micro-batch after the other.
+
+        losses: the mean loss of some of the samples. done: the share of the steps before this one, along
+        which the learning rate falls.
+        """
+        train = self.config.train
+        for group, rate in zip(self.state.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = rate * cosine(done)
 
         def accumulate() -> dict[str, float]:
             total = 0.0
-            for part in torch.arange(len(prompts)).split(train.micro_batch):
-                loss = losses(part, advantages[part])
-                share = len(part) / len(prompts)
+            for part in torch.arange(count).split(train.micro_batch):
+                loss = losses(part)
+                share = len(part) / count
                 self.state.scaler.scale(loss * share).backward()
                 total += float(loss.detach()) * share
             return {"loss": total}
 
+        # Adam does not depend on the gradient's overall length, but outliers among the steps do matter to it.
         return take_step(self.state, accumulate, train.max_grad_norm)
 
     @torch.no_grad()
