@@ -235,7 +235,8 @@ def test_a_failing_reward_is_one_line_and_the_checkpoint_is_kept(
     assert any((tmp_path / "out" / "round-1" / "experts" / "red" / "checkpoints").glob("epoch-0001"))
 
 
-def test_a_worker_that_dies_is_one_line(recipe: Path, tmp_path: Path) -> None:
+def test_workers_that_die_are_one_line(recipe: Path, tmp_path: Path) -> None:
+    """All children of the run are killed, Python's tracker of semaphores too, and nothing is told of that."""
     out = tmp_path / "out"
     process = _begin(recipe, out)
     while not (out / "round-1" / "experts" / "red").exists():

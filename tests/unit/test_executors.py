@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -140,3 +141,27 @@ def test_the_recipe_says_how_many_at_a_time() -> None:
         return executor.workers
 
     assert [workers(0, 3), workers(5, 3), workers(5, 2, 4), workers(0, 2, 1)] == [3, 5, 4, 1]
+
+
+KILLED_TRACKER = """
+import multiprocessing, os, signal, sys
+from multiprocessing import resource_tracker
+from paretune.executors.semaphores import keep_tracker
+lock = multiprocessing.get_context("spawn").Lock()
+if sys.argv[1] == "killed":
+    os.kill(resource_tracker._resource_tracker._pid, signal.SIGKILL)
+    os.waitpid(resource_tracker._resource_tracker._pid, 0)
+keep_tracker()
+print("after", file=sys.stderr)
+del lock
+resource_tracker._resource_tracker._stop()  # and wait for its last words
+"""
+
+
+@pytest.mark.parametrize("tracker", ["alive", "killed"])
+def test_a_tracker_that_was_killed_is_silent(tracker: str) -> None:
+    """Without it Python tells of the tracker and of each semaphore (a UserWarning and KeyErrors)."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_TRACKER, tracker], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "after\n")

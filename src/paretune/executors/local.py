@@ -31,6 +31,7 @@ from .base import Event, R, Report, T, Task, TaskFunction
 from .devices import Leases
 from .doing import Doing
 from .interrupts import Interrupts
+from .semaphores import keep_tracker
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class LocalExecutor:
     def _raise(self, future: Future[Any]) -> None:
         error = future.exception()
         if isinstance(error, BrokenProcessPool):
+            keep_tracker()
             raise WorkerDied(
                 f"a worker process died{self._death()}; resume, or set executor.workers lower"
             ) from error
