@@ -23,12 +23,10 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from torch import nn
 
-from .data import Bank, build_bank
+from .data import Bank, add_options, bank_of
 from .model import LATENT_SCALE, LATENT_SHIFT, assemble, build_text_encoder, build_transformer
 from .muon import Muon
 from .tokenizer import build_tokenizer
-
-WRONG_SHARE = {"crisp": 0.0, "mislabelled": 0.55}
 
 
 def main() -> None:
@@ -36,25 +34,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--init", type=Path)
-    parser.add_argument("--phase", choices=list(WRONG_SHARE), required=True)
+    add_options(parser)
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--bank", type=int, default=60_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--muon-lr", type=float, default=5e-3)
     parser.add_argument("--decay", type=float, default=0.0, help="share of the steps that decays lr")
     parser.add_argument("--ema", type=float, default=0.995)
     parser.add_argument("--shift", type=float, default=1.0, help="> 1 trains more on high noise")
-    parser.add_argument("--words", type=float, default=0.55, help="share of pictures with a sign")
-    parser.add_argument("--endings", type=float, default=0.6, help="share of captions with an ending")
-    parser.add_argument("--told", type=float, default=0.55, help="share of endings that tell of mistakes")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     pipe = _start(args.init, args.out)
-    wrong = WRONG_SHARE[args.phase]
-    bank = build_bank(pipe.tokenizer, args.bank, wrong, args.seed, args.words, args.endings, args.told)
+    bank = bank_of(pipe.tokenizer, args)
     parts = nn.ModuleList([pipe.transformer, pipe.text_encoder, pipe.text_encoder_2]).float()
     parts.requires_grad_(True).train()
     _train(parts, bank, args)

@@ -23,12 +23,11 @@ import torch
 from diffusers import AutoencoderKL, FluxPipeline
 from torch import nn
 
-from .data import build_bank
+from .data import add_options, bank_of
 from .flow_training import Settings, arguments, shifted_sigma, train
 from .flux_model import assemble, build_t5, build_transformer
 from .model import LATENT_SCALE, LATENT_SHIFT, build_pooling_clip
 from .tokenizer import MAX_TOKENS, build_t5_tokenizer, build_tokenizer
-from .train import WRONG_SHARE
 
 
 @dataclass(frozen=True)
@@ -48,11 +47,7 @@ def main() -> None:
     begin = parser.add_mutually_exclusive_group(required=True)
     begin.add_argument("--init", type=Path, help="a phase before")
     begin.add_argument("--vae", type=Path, help="what train_autoencoder wrote: begin anew")
-    parser.add_argument("--phase", choices=list(WRONG_SHARE), required=True)
-    parser.add_argument("--bank", type=int, default=60_000)
-    parser.add_argument("--words", type=float, default=0.5, help="share of pictures with a sign")
-    parser.add_argument("--endings", type=float, default=0.6, help="share of captions with an ending")
-    parser.add_argument("--told", type=float, default=0.55, help="share of endings that tell of mistakes")
+    add_options(parser)
     arguments(parser, batch=64, shift=2.5)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -79,8 +74,7 @@ def _begin(vae: Path, out: Path) -> FluxPipeline:
 
 def _lessons(pipe: Any, args: argparse.Namespace) -> Lessons:
     """The bank's pictures, with their captions as the pipeline puts them to its two encoders."""
-    wrong = WRONG_SHARE[args.phase]
-    bank = build_bank(pipe.tokenizer, args.bank, wrong, args.seed, args.words, args.endings, args.told)
+    bank = bank_of(pipe.tokenizer, args)
     t5 = pipe.tokenizer_2(
         bank.captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
     ).input_ids
