@@ -20,7 +20,7 @@ from paretune.config import RunConfig
 from paretune.data.preferences import load_preferences
 from paretune.data.prompts import load_prompts
 from paretune.files import write_rows
-from paretune.recipes import load_config, parse_config
+from paretune.recipes import find_recipe, load_config, parse_config
 from paretune.rewards.table import REWARDS
 from paretune.types import ParetuneError, Prompt
 from paretune.yaml_text import load_yaml
@@ -127,6 +127,24 @@ def test_a_set_is_divided_with_its_records(tmp_path: Path) -> None:
     found = [*load_prompts(own.prompts), *load_prompts(own.eval_prompts)]
     assert len(load_prompts(own.eval_prompts)) == 2
     assert sorted(map(repr, found)) == sorted(map(repr, load_prompts(str(file))))
+
+
+@pytest.mark.parametrize("objective", ["dpo", "list_dpo"])
+def test_pairs_of_the_hub_that_teach_nothing_are_not_written(tmp_path: Path, objective: str) -> None:
+    """A run takes a data set of the hub with equal answers in some rows, and refuses a file with such."""
+    (tmp_path / "data").mkdir()
+    write_rows(tmp_path / "data" / "train.jsonl", [
+        {"prompt": f"p{i}", "chosen": "yes", "rejected": "yes" if i % 2 else "no"} for i in range(12)
+    ])  # fmt: skip
+    hub = f"hf:{tmp_path / 'data'}@train"
+    sets = ["objective.options={}", "objective.joint=sum_then_normalise", "map.lean=0",
+            *(f"rewards.{name}.prompts={hub}" for name in ("helpful", "harmless"))]  # fmt: skip
+    config = load_config(find_recipe("assistant"), [f"objective.name={objective}", *sets])
+    own = hold_out(config, 2, tmp_path / "parts").rewards["helpful"]
+    aside = {prompt.text for prompt in load_prompts(own.eval_prompts)}
+    assert {p.text for p in load_prompts(own.prompts)} == {f"p{i}" for i in range(0, 12, 2)} - aside
+    drawn = hold_out(load_config(find_recipe("assistant"), sets[2:]), 2, tmp_path / "drawn").rewards["helpful"]
+    assert len(load_prompts(drawn.prompts)) == 10  # an objective that draws reads the prompts alone
 
 
 def texts(count: int, start: int = 0) -> list[Prompt]:

@@ -13,10 +13,12 @@ from typing import Any
 import torch
 
 from ..config import RunConfig
+from ..data.hub import PREFIX
 from ..data.preferences import with_whole_paths
 from ..data.prompts import load_prompts
 from ..files import write_rows
 from ..planning.plan import derive_seed
+from ..stages.prompt_checks import teaches
 from ..types import Dialogue, ParetuneError, Prompt
 
 Key = tuple[str, Any]  # a prompt's text, and its input picture
@@ -40,6 +42,8 @@ def hold_out(config: RunConfig, count: int, folder: Path) -> RunConfig:
     rewards = {}
     for name, own in config.rewards.items():
         train = [prompt for prompt in sets[name] if key_of(prompt) not in aside]
+        if own.prompts.startswith(PREFIX):  # a run takes these of the hub, but not of a file, which this is
+            train = [prompt for prompt in train if teaches(config, name, prompt)]
         held = [prompt for prompt in sets[name] if key_of(prompt) in aside]
         if not train:
             raise ParetuneError(

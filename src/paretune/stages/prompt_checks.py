@@ -164,6 +164,17 @@ def _check_objective(config: RunConfig, files: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(told))
 
 
+def teaches(config: RunConfig, reward: str, prompt: Prompt) -> bool:
+    """Whether a reward's expert learns from a record: not from one with the same answer on both sides."""
+    name, kind = config.objective.name, find_objective(config.objective.name)
+    try:
+        if not kind.draws:
+            kind.check_records(name, [prompt], read_options(config.objective, reward))
+    except ParetuneError as error:  # another fault is told with its place, by the checks of the run
+        return not isinstance(error, SameAnswers)
+    return True
+
+
 def sets_of(config: RunConfig) -> list[tuple[str, str]]:
     """Each file of prompts with the rewards as whose own an objective reads it.
 
