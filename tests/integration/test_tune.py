@@ -143,7 +143,8 @@ def test_pairs_of_the_hub_that_teach_nothing_are_not_written(tmp_path: Path, obj
     own = hold_out(config, 2, tmp_path / "parts").rewards["helpful"]
     aside = {prompt.text for prompt in load_prompts(own.eval_prompts)}
     assert {p.text for p in load_prompts(own.prompts)} == {f"p{i}" for i in range(0, 12, 2)} - aside
-    drawn = hold_out(load_config(find_recipe("assistant"), sets[2:]), 2, tmp_path / "drawn").rewards["helpful"]
+    online = load_config(find_recipe("assistant"), sets[2:])
+    drawn = hold_out(online, 2, tmp_path / "drawn").rewards["helpful"]
     assert len(load_prompts(drawn.prompts)) == 10  # an objective that draws reads the prompts alone
 
 

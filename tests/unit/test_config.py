@@ -82,6 +82,19 @@ def test_tokens_are_off_unless_the_section_is_there() -> None:
         parse_config(raw(tokens={"options": {"patiense": 3}}), "x")
 
 
+def test_a_token_of_each_reward_may_start_at_words_of_its_own() -> None:
+    made = parse_config(raw(tokens={"options": {"init": {"ocr": "ok"}}}), "x").tokens
+    assert made is not None
+    assert (made.options.words_of("ocr"), made.options.words_of("other")) == ("ok", "")
+    made = parse_config(raw(tokens={"options": {"init": "ok"}}), "x").tokens
+    assert made is not None
+    assert made.options.words_of("other") == "ok"
+    with pytest.raises(ParetuneError, match=r"tokens.options.init: there is no reward ocrr; there are ocr"):
+        parse_config(raw(tokens={"options": {"init": {"ocrr": "ok"}}}), "x")
+    with pytest.raises(ParetuneError, match=r"blanks alone are no word"):
+        parse_config(raw(tokens={"options": {"init": " "}}), "x")
+
+
 def test_set_opens_a_section_that_a_resolved_recipe_leaves_null(tmp_path: Path) -> None:
     path = write(tmp_path, parse_config(raw(), "x").to_yaml())
     tokens = load_config(path, ["tokens.steps=7", "tokens.options.init=here"]).tokens

@@ -98,13 +98,24 @@ class RunConfig(Section):
             raise ValueError("stop_when: sequential goes on from the last epoch of each expert; leave it out")
         if len(set(self.methods)) < len(self.methods):
             raise ValueError("methods names the same method twice")
-        own = None if self.tokens is None else self.tokens.options
-        if own is not None and own.reinforce and own.groups(self.train.group_size)[1] < 2:
+        return self
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> RunConfig:
+        if self.tokens is None:
+            return self
+        own = self.tokens.options
+        if own.reinforce and own.groups(self.train.group_size)[1] < 2:
             raise ValueError(
                 "tokens.options.reinforce compares samples of a prompt: batch_size there and "
                 "train.group_size are 2 or more"
             )
-        if self.tokens is not None and not {"mapreduce", "rewarded_soup"} & set(self.methods):
+        for name in {} if isinstance(own.init, str) else own.init:
+            if name not in self.rewards:
+                raise ValueError(
+                    f"tokens.options.init: there is no reward {name}; there are {', '.join(self.rewards)}"
+                )
+        if not {"mapreduce", "rewarded_soup"} & set(self.methods):
             raise ValueError("tokens are trained from experts: add mapreduce or rewarded_soup to methods")
         return self
 

@@ -135,7 +135,9 @@ class BaselinesConfig(Section):
 class TokenOptions(Section):
     """Settings of the training of reward tokens that seldom need a change."""
 
-    init: str = Field("", description="words at whose mean embedding a token starts; default: random")
+    init: str | dict[str, str] = Field(
+        "", description="words at whose mean embedding a token starts, or those of each reward"
+    )
     samples: Positive = Field(1024, description="samples that the teacher draws, once for each token")
     batch_size: Positive = Field(64, description="samples in one step")
     learning_rate: Rate = Field(0.1, description="in units of an encoder's embeddings (their rms)")
@@ -146,6 +148,18 @@ class TokenOptions(Section):
     reinforce: Annotated[Whole, Field(ge=0, le=100_000)] = Field(
         0, description="further steps, each on about batch_size own samples that the reward has scored"
     )
+
+    @field_validator("init")
+    @classmethod
+    def _words(cls, value: str | dict[str, str]) -> str | dict[str, str]:
+        for words in value.values() if isinstance(value, dict) else [value]:
+            if words and not words.strip():
+                raise ValueError("blanks alone are no word; leave it out for a random start")
+        return value
+
+    def words_of(self, reward: str) -> str:
+        """The words at which a reward's token starts; "" for a random start."""
+        return self.init if isinstance(self.init, str) else self.init.get(reward, "")
 
     def groups(self, group_size: int) -> tuple[int, int]:
         """The prompts of a step of reinforcement, and the samples of each."""

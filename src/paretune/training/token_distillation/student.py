@@ -40,7 +40,7 @@ class Student:
         self.policy.autocast = config.train.autocast
         self.teacher = Teacher(self.policy, expert)
         generator = torch.Generator().manual_seed(derive_seed(task.seed, "init"))
-        init = self.settings.options.init
+        init = self.settings.options.words_of(task.reward)
         self.token: Token = self.policy.new_token(task.reward, self.settings.vectors, init, generator)
 
     @property
