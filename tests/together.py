@@ -35,7 +35,7 @@ def in_crew(size: int, work: Callable[[Crew], Any], folder: Path) -> list[Any]:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(300)
         process.kill()
     assert [process.exitcode for process in processes] == [0] * size
     return [torch.load(folder / f"{rank}.pt") for rank in range(size)]

@@ -190,6 +190,7 @@ def serve(door: int) -> None:
             answer = _fork_host(asked, files)
         else:
             answer = os.fork()
+            ended.pop(answer, None)  # numbers of processes are used again
             if answer == 0:
                 _become(asked, [listening.fileno(), line.fileno(), asking])
         with line, suppress(OSError):  # who asked may have been killed

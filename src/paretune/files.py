@@ -94,6 +94,18 @@ def check_new(target: Path) -> None:
             raise ParetuneError(f"{target} exists already; choose another output folder")
 
 
+def check_room(target: Path) -> None:
+    """Raise ParetuneError if nothing can be written at `target`; called before long work.
+
+    A folder is made in the nearest parent that exists, and removed again.
+    """
+    with disk_errors(target):
+        above = next(place for place in target.absolute().parents if place.exists())
+        trial = above / partial_folder(target).name
+        trial.mkdir()
+        trial.rmdir()
+
+
 def partial_folder(target: Path) -> Path:
     """The path of the hidden folder beside `target`, .NAME.PID.partial, in which this process makes it.
 

@@ -20,7 +20,7 @@ from .commands import call
 
 
 def wait_for(folder: Path, what: str) -> None:
-    end = time.monotonic() + 200
+    end = time.monotonic() + 600
     while not list(folder.glob(what)):
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -42,7 +42,10 @@ def test_a_detached_run_is_watched_and_stopped(tiny_sd3: Path, tmp_path: Path) -
     assert found.state == "stopped"
     assert found.parts[0] == Part("round-1/experts/red", "begun", len(follow), 50)
     assert found.parts[2] == Part("round-2/experts/red", "waiting", 0, 50)
-    assert "Go on with the same command and --resume" in " ".join((out / LOG).read_text().split())
+    end = time.monotonic() + 60  # the run leaves its folder before it says the last line
+    while "Go on with the same command and --resume" not in " ".join((out / LOG).read_text().split()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
     again = call("run", recipe, "--out", out, "--detach")
     assert again.returncode == 2
     assert "holds a run already; continue it with --resume" in " ".join(again.stderr.split())

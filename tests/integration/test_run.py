@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from paretune.adapters.store import WEIGHTS
 from paretune.records.read import read_reliability
+from paretune.stages.claim import holder
 from tests.conftest import tiny_recipe
 from tests.warm import Begun
 
@@ -86,11 +87,20 @@ def test_one_worker_gives_the_same_bits_as_two(recipe: Path, whole: Path, tmp_pa
     assert (tmp_path / "one" / "evaluation.jsonl").read_text() == (whole / "evaluation.jsonl").read_text()
 
 
+def left(out: Path) -> None:
+    """Wait until the workers of a killed run have noticed and ended: forked ones hold its lock."""
+    end = time.monotonic() + 60
+    while holder(out) is not None:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(1.5)
+
+
 def _kill_when(recipe: Path, out: Path, ready: Callable[[], bool]) -> None:
     """Start a run and kill -9 it as soon as `ready`."""
     process = _begin(recipe, out)
-    deadline = time.time() + 240
-    while not ready() and process.poll() is None and time.time() < deadline:
+    deadline = time.monotonic() + 240
+    while not ready() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     done = process.wait(timeout=10)
@@ -105,7 +115,7 @@ def test_killed_in_map_then_resumed_is_bit_identical(recipe: Path, whole: Path, 
     _kill_when(recipe, out, lambda: any(checkpoints.glob("epoch-*")))
     slow.unlink()
     assert not (out / "round-2" / "experts" / "red" / "manifest.json").exists()
-    time.sleep(1.5)  # its workers notice and end
+    left(out)
     done = _run(recipe, out, "--resume")
     assert done.returncode == 0, done.stderr
     assert _same_final(out, whole)
@@ -139,7 +149,7 @@ def test_killed_later_then_resumed_is_bit_identical(
 ) -> None:
     out = tmp_path / "killed"
     assert _run(recipe, out, patch=patch).returncode == -signal.SIGKILL
-    time.sleep(1.5)
+    left(out)
     done = _run(recipe, out, "--resume")
     assert done.returncode == 0, done.stderr
     assert _same_final(out, whole)

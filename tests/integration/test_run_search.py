@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ from paretune.stages.measure_candidates import SearchJob, means_of, measure_cand
 from paretune.types import Prompt
 from tests.conftest import tiny_recipe
 
-from .test_run import IN_REDUCE, _run
+from .test_run import IN_REDUCE, _run, left
 
 
 @pytest.mark.slow
@@ -37,7 +36,7 @@ def test_a_search_by_validation_prompts_survives_a_kill(tiny_sd3: Path, tmp_path
     out = tmp_path / "out"
     # Killed after the first round's search, before its average is finished.
     assert _run(recipe, out, patch=IN_REDUCE).returncode == -signal.SIGKILL
-    time.sleep(1.5)  # its workers notice and end
+    left(out)
     rows = out / "round-1" / "search" / "candidates.jsonl"
     written = rows.stat().st_mtime_ns
     assert not (out / "round-1" / "merged" / "manifest.json").exists()

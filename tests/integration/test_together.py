@@ -101,7 +101,8 @@ def test_pairs_of_clips_are_redrawn_by_several_processes(
     (alone,) = in_crew(1, train, tmp_path)
     assert max(float(p.abs().max()) for n, p in alone.items() if "lora_B" in n) > 1e-3
     together = in_crew(2, train, tmp_path / "results")
-    assert max(distance(alone, made) for made in together) <= 1e-5
+    for made in together:
+        assert_only_rounded(alone, made)
 
 
 def test_a_divided_base_gives_the_same_adapter(tiny_sd3: Path, tmp_path: Path) -> None:
@@ -117,7 +118,8 @@ def test_a_divided_base_gives_the_same_adapter(tiny_sd3: Path, tmp_path: Path) -
 
     (alone, whole), *together = in_crew(1, train, tmp_path) + in_crew(2, train, tmp_path / "results")
     assert [held * 2 for _, held in together] == [whole, whole]
-    assert max(distance(alone, made) for made, _ in together) <= 1e-5
+    for made, _ in together:
+        assert_only_rounded(alone, made)
     first, second = (
         {n: t.shape for n, t in load_file(kind / "checkpoints/epoch-0001/state.safetensors").items()}
         for kind in (tmp_path / "none", tmp_path / "full")
@@ -148,7 +150,7 @@ def test_training_goes_on_with_another_number_of_processes(tiny_sd3: Path, tmp_p
     assert [p.name for p in (tmp_path / "changed/checkpoints").iterdir()] == ["epoch-0001"]
     went_on = trained(_trainer(tmp_path / "changed", tiny_sd3, ALONE, train=train))
     whole = trained(_trainer(tmp_path / "whole", tiny_sd3, ALONE, train=train))
-    assert distance(went_on, whole) <= 1e-5
+    assert_only_rounded(went_on, whole)
     rows = (tmp_path / "changed/metrics.jsonl").read_text().splitlines()
     assert len(rows) == 2
 

@@ -151,10 +151,11 @@ def test_a_template_without_end_is_one_line(template: str) -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = template
     start = time.monotonic()
+    endless = "does not end" in ENDLESS[template]  # the others fail by themselves, on a busy machine late
     with pytest.raises(ParetuneError, match=f"^model m: its chat template ({ENDLESS[template]})") as told:
-        render_chats(tokenizer, [USER], "model m", seconds=1.0)
+        render_chats(tokenizer, [USER], "model m", seconds=1.0 if endless else 60.0)
     assert "\n" not in str(told.value)
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 60
 
 
 def test_a_text_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from paretune.config import RunConfig
-from paretune.executors import open_executor
+from paretune.executors import open_executor, semaphores
 from paretune.executors.devices import Leases
 from paretune.executors.local import LocalExecutor
 from paretune.types import ParetuneError, Stopped
@@ -144,14 +144,16 @@ def test_the_recipe_says_how_many_at_a_time() -> None:
 
 
 KILLED_TRACKER = """
-import multiprocessing, os, signal, sys
+import importlib.util, multiprocessing, os, signal, sys
 from multiprocessing import resource_tracker
-from paretune.executors.semaphores import keep_tracker
+spec = importlib.util.spec_from_file_location("semaphores", sys.argv[2])  # no libraries are loaded
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
 lock = multiprocessing.get_context("spawn").Lock()
 if sys.argv[1] == "killed":
     os.kill(resource_tracker._resource_tracker._pid, signal.SIGKILL)
     os.waitpid(resource_tracker._resource_tracker._pid, 0)
-keep_tracker()
+module.keep_tracker()
 print("after", file=sys.stderr)
 del lock
 resource_tracker._resource_tracker._stop()  # and wait for its last words
@@ -161,7 +163,6 @@ resource_tracker._resource_tracker._stop()  # and wait for its last words
 @pytest.mark.parametrize("tracker", ["alive", "killed"])
 def test_a_tracker_that_was_killed_is_silent(tracker: str) -> None:
     """Without it Python tells of the tracker and of each semaphore (a UserWarning and KeyErrors)."""
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED_TRACKER, tracker], capture_output=True, text=True, timeout=60
-    )
+    words = [sys.executable, "-c", KILLED_TRACKER, tracker, semaphores.__file__]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "after\n")

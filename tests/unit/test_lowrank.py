@@ -21,7 +21,7 @@ from paretune.ops.lowrank import (
     stack,
 )
 
-few = settings(max_examples=20, deadline=None)
+few = settings(max_examples=20, deadline=None, derandomize=True, database=None)
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5))
 
 

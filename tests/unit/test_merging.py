@@ -17,7 +17,7 @@ from paretune.ops.merge_weights import (
 from paretune.ops.merging import REDUCERS, merge_experts
 from paretune.ops.reducers import dare, dare_q, factor, ties
 
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 
 # With these options every method answers one expert with itself.
 NEUTRAL = {

@@ -51,13 +51,13 @@ def test_a_failure_is_one_line_with_reward_and_prompt(function: Any, told: str) 
 
 def test_a_reward_that_hangs_is_given_up() -> None:
     def hanging(images: torch.Tensor, prompts: list[Prompt]) -> list[float]:
-        time.sleep(1.5)
+        time.sleep(60)
         return [0.0, 0.0]
 
     started = time.monotonic()
     with pytest.raises(RewardError, match=r"did not answer within 0.2 s \(prompt 'a red circle'\)"):
         score_samples(FunctionReward(hanging, "slow"), SAMPLES, PROMPTS, timeout=0.2)
-    assert time.monotonic() - started < 1.2
+    assert time.monotonic() - started < 30
 
 
 def test_the_bad_row_is_named_in_a_later_batch_too() -> None:

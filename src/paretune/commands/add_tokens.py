@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig, TokensConfig
+from ..executors import open_executor
 from ..executors.base import Report
 from ..files import read_json, write_text
+from ..models.detect import resolve_path
 from ..recipes import changed_keys, load_config, parse_config
+from ..records import seal
 from ..records.manifest import MANIFEST
-from ..records.seal import check_run
 from ..rewards.trust import require_trust
 from ..run import run
 from ..stages.claim import check, lock
 from ..stages.train_tokens import FINAL
+from ..tracking.table import check_trackers
 from ..types import ParetuneError
 
 
@@ -41,7 +44,7 @@ def add_tokens(
     """
     if not (out / "summary.json").exists() or not (out / "config.yaml").exists():
         raise ParetuneError(f"{out} holds no finished run; `paretune run ... --resume` finishes one")
-    check_run(out, verify, ("config.yaml", "summary.json", "final/manifest.json"))
+    seal.check_run(out, verify, ("config.yaml", "summary.json", "final/manifest.json"))
     with lock(out):  # nothing changes while another process works here; `run` takes the lock again
         config = _with_tokens(out, overrides)
         require_trust(config, trust_rewards, f"a token of {out}")
@@ -53,6 +56,10 @@ def add_tokens(
                 f"{out} holds tokens that were trained with other settings ({', '.join(changed)}); "
                 f"move {out / 'tokens'} away to train new ones"
             )
+        # What `run` would refuse later; from here on the seal no longer holds the recipe, which changes.
+        check_trackers(config.trackers)
+        open_executor(config, usual=len(config.rewards))
+        seal.begin(out, Path(resolve_path(config.model.path)), verify)
         if not (out / "tokens").exists():  # delete what was made from tokens that no longer exist
             finals = [out / FINAL / reward for reward in config.rewards]
             for stale in [*finals, *filter(_measured_tokens, out.glob("evaluation/rate*"))]:

@@ -104,6 +104,8 @@ def _without(pairs: str, aside: set[Key], file: Path) -> str:
 
 
 def _record(prompt: Prompt) -> Mapping[str, Any]:
-    """The record that reads as this prompt. That of a conversation holds its turns already."""
-    record = dict(prompt.metadata)
-    return record if isinstance(prompt.text, Dialogue) else {"prompt": prompt.text, **record}
+    """The record that reads as this prompt: a conversation by its turns."""
+    text, kept = prompt.text, dict(prompt.metadata)
+    for key in ("messages", "conversations"):  # they would be read in place of a prompt that stands there
+        kept.pop(key, None)
+    return {**kept, "prompt": [dict(t) for t in text.turns] if isinstance(text, Dialogue) else str(text)}

@@ -45,11 +45,13 @@ class Judging:
     """What a form needs to know beside the answers.
 
     threshold: the least value of a right or a safe answer. squashed: whether values are shares, whose
-    log-odds make the margin. nearest: how far a share is kept from 0 and 1, where its log-odds are infinite.
+    log-odds make the margin. cost: whether values are those of a cost, turned. nearest: how far a share is
+    kept from 0 and 1, where its log-odds are infinite.
     """
 
     threshold: float = 0.5
     squashed: bool = False
+    cost: bool = False
     nearest: float = 1e-6
 
     @classmethod
@@ -57,15 +59,21 @@ class Judging:
         """For values that are shares of so many comparisons won; all of them won counts as all but a half."""
         return cls(squashed=True, nearest=0.5 / comparisons)
 
-    def margin(self, better: Scored, worse: Scored) -> float:
-        """The gap of two answers, in log-odds where values are shares."""
-        return self._odds(better.value) - self._odds(worse.value)
+    def margin(self, better: Scored, worse: Scored) -> float | None:
+        """The gap of two answers, in log-odds where values are shares.
 
-    def _odds(self, value: float) -> float:
+        None where a penalty has made one no share: a loss that needs the margin then refuses the record.
+        """
         if not self.squashed:
-            return value
-        share = min(max(value, self.nearest), 1 - self.nearest)
-        return math.log(share / (1 - share))
+            return better.value - worse.value
+        shares = [-value if self.cost else value for value in (better.value, worse.value)]
+        if min(shares) < 0 or max(shares) > 1:
+            return None
+        above, below = (math.log(share / (1 - share)) for share in map(self._inside, shares))
+        return below - above if self.cost else above - below
+
+    def _inside(self, share: float) -> float:
+        return min(max(share, self.nearest), 1 - self.nearest)
 
 
 Form = Callable[[Sequence[Scored], Judging], list[Record]]

@@ -6,7 +6,8 @@
 Of the record: `prefix`, a text that all answers begin with and that is read but not trained on; `margin`, the
 better answer's reward minus the worse one's, in log-odds; `share`, from 0 to 1, of those who prefer it;
 `weight` of the record, 0 or more, or `drift`, from 0 to 2; `stage`, from 1 for the easiest; `tokenizer`, the
-digest of the tokenizer that token weights were made with; `weights`, "contrast" or "guide", what these are.
+digest of the tokenizer that token weights were made with; `weights`, "contrast" or "guide", what these are;
+`costs`, the names of `scores` of which less is better.
 Of an answer:
 `text`; `ends`, false where it was cut off or another step follows; `scores` by reward; `rank` from 1;
 `steps`, texts that make up the answer, with `step_weights`; `token_weights`, one for each of its tokens.
@@ -30,7 +31,11 @@ ROUNDING = 1e-6  # how far a number that was computed may lie outside
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer of a record; see the module. source: who wrote it, "" if the record does not say."""
+    """One answer of a record; see the module.
+
+    scores: as they are. source: who wrote it, "" if the record does not say. costs: the scores of which less
+    is better.
+    """
 
     text: str
     ends: bool = True
@@ -39,15 +44,16 @@ class Answer:
     step_weights: tuple[float, ...] = ()
     token_weights: tuple[float, ...] | None = None
     source: str = ""
+    costs: frozenset[str] = frozenset()
 
     def score(self, name: str = "", own: str = "") -> float | None:
-        """The score of that name. None if it has no such score.
+        """The score of that name, of which greater is better: a cost's is negative. None if it has none.
 
         Without a name it is the answer's only score, or of several that of the reward `own`.
         """
-        if not name and len(self.scores) == 1:
-            return next(iter(self.scores.values()))
-        return self.scores.get(name or own)
+        wanted = next(iter(self.scores)) if not name and len(self.scores) == 1 else name or own
+        value = self.scores.get(wanted)
+        return -value if value is not None and wanted in self.costs else value
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,8 @@ def read_answers(prompt: Prompt) -> AnswerList:
     if not isinstance(given, list) or not given:
         raise ParetuneError(f'{where}: "answers" is a list of answers, best first')
     entries = cast("list[Any]", given)
-    answers = [_answer(entry, f"{where}, answer {i}") for i, entry in enumerate(entries, start=1)]
+    costs = _names(record, "costs", where)
+    answers = [_answer(entry, f"{where}, answer {i}", costs) for i, entry in enumerate(entries, start=1)]
     prefix = record.get("prefix", "")
     if not isinstance(prefix, str):
         raise ParetuneError(f'{where}: "prefix" is a text')
@@ -106,7 +113,7 @@ def read_answers(prompt: Prompt) -> AnswerList:
     )  # fmt: skip
 
 
-def _answer(entry: Any, where: str) -> Answer:
+def _answer(entry: Any, where: str, costs: frozenset[str]) -> Answer:
     if not isinstance(entry, Mapping):
         raise ParetuneError(f'{where} is no object with a "text"')
     record = cast("Mapping[str, Any]", entry)
@@ -134,7 +141,7 @@ def _answer(entry: Any, where: str) -> Answer:
     return Answer(
         text, ends, {name: value for name, value in found.items() if value is not None},
         tuple(cast("list[str]", steps)), weights, _numbers(record, "token_weights", where),
-        str(record.get("source", "")),
+        str(record.get("source", "")), costs,
     )  # fmt: skip
 
 
@@ -150,6 +157,13 @@ def _ranked(entries: list[Any], answers: list[Answer], where: str) -> tuple[Answ
     if sorted(ranks) != list(range(1, len(ranks) + 1)):
         raise ParetuneError(f"{told}, not 1 to {len(ranks)}")
     return tuple(answers[ranks.index(rank)] for rank in range(1, len(ranks) + 1))
+
+
+def _names(record: Mapping[str, Any], key: str, where: str) -> frozenset[str]:
+    names = record.get(key, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in cast("list[Any]", names)):
+        raise ParetuneError(f'{where}: "{key}" is a list of the names of scores, not {names!r:.40}')
+    return frozenset(cast("list[str]", names))
 
 
 def _number(record: Mapping[str, Any], name: str, where: str) -> float | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from multiprocessing import resource_tracker
+
+DYING = 0.2  # seconds in which a process that was killed may still take what is written to it
 
 
 def keep_tracker() -> None:
@@ -15,6 +18,7 @@ def keep_tracker() -> None:
     then starts another by itself, which does not know the semaphores of this process and prints a traceback
     for each that the process gives back: they would hide the one line that says what happened.
     """
+    time.sleep(DYING)
     sys.stderr.flush()
     told = os.dup(2)
     nothing = os.open(os.devnull, os.O_WRONLY)

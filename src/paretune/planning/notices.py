@@ -25,8 +25,8 @@ UNEVEN = 5.0  # times as wide a range as another reward's, from which the wide o
 def notices(config: RunConfig, hub: bool = True) -> list[str]:
     """All lines. hub: whether datasets of the hub are loaded, which may download them."""
     lines = [*gguf.notices(config.model.path), *cut_notices(config, hub), *tie_notices(config, hub)]
-    more = [*_overlap(config), *_idle_anchor(config), *_idle_lean(config), *_missed_stages(config, hub)]
-    return [*lines, *more, *shared_notices(config, hub)]
+    idle = [*_idle_anchor(config), *_idle_lean(config), *_idle_decay(config)]
+    return [*lines, *_overlap(config), *idle, *_missed_stages(config, hub), *shared_notices(config, hub)]
 
 
 def tie_notices(config: RunConfig, hub: bool = True) -> list[str]:
@@ -98,6 +98,13 @@ def _idle_anchor(config: RunConfig) -> list[str]:
     if settings.anchor == "round" or max(kls) > 0 or looks:
         return []
     return [f"objective.anchor: {settings.anchor} changes nothing where objective.kl is 0: set it above 0"]
+
+
+def _idle_decay(config: RunConfig) -> list[str]:
+    """A line where weights should decay to their start, and none decays."""
+    if config.train.decay != "start" or config.train.weight_decay:
+        return []
+    return ["train.decay: start changes nothing where train.weight_decay is 0: set it above 0"]
 
 
 def _idle_lean(config: RunConfig) -> list[str]:

@@ -50,7 +50,11 @@ def main(handle: int, parent: int) -> None:
             question = pickle.loads(line.recv_bytes())
         except (EOFError, OSError):
             _leave()
-        line.send_bytes(json.dumps(host.answer(*question)).encode())
+        answer = json.dumps(host.answer(*question)).encode()
+        try:
+            line.send_bytes(answer)
+        except OSError:  # who asked has died in between
+            _leave()
 
 
 def _leave() -> NoReturn:

@@ -19,6 +19,7 @@ from ..data.preferences import Preference, load_preferences
 from ..data.prompts import load_prompts
 from ..models.facts import read_shape
 from ..ops.bradley_terry import Fit, fit_choices
+from ..records.read import read_summary
 from ..training.preferences.file_lists import check_media, read_media
 from ..types import ParetuneError
 from .request import Request, read_prompt
@@ -96,7 +97,7 @@ def fit_scores(chosen: Sequence[Scores], rejected: Sequence[Scores], sampler: Sa
     Raises ParetuneError if no reward of the run tells the samples of a choice apart.
     """
     names = sampler.source.rewards
-    costs = {reward.name for reward in sampler.rewards() if not reward.higher_is_better}
+    costs = _costs(sampler)
     first, second = (
         np.array([[(-1 if name in costs else 1) * row.get(name, math.nan) for name in names] for row in rows])
         for rows in (chosen, rejected)
@@ -106,6 +107,16 @@ def fit_scores(chosen: Sequence[Scores], rejected: Sequence[Scores], sampler: Sa
             "the choices show no preference: no reward of the run scores two samples of one differently"
         )
     return fit_choices(first, second)
+
+
+def _costs(sampler: Sampler) -> set[str]:
+    """The run's rewards of which less is better; of those whose code is not run, as its summary says."""
+    found = {reward.name for reward in sampler.rewards() if not reward.higher_is_better}
+    source = sampler.source
+    if source.run_folder is not None and source.unscored:
+        rising = read_summary(source.run_folder / "summary.json").get("higher_is_better", {})
+        found |= {name for name in source.unscored if not rising.get(name, True)}
+    return found
 
 
 def shown_fit(fit: Fit, choices: int, names: Sequence[str]) -> dict[str, Any]:

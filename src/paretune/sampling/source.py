@@ -9,6 +9,7 @@ from pathlib import Path
 from ..commands.export import open_final
 from ..config import ModelConfig, RunConfig
 from ..data.prompts import load_prompts
+from ..foreign.gguf import is_gguf
 from ..inputs.pictures import picture_of
 from ..models.detect import EMBEDDED, family_of, settings_of, world_of
 from ..models.family import misfit
@@ -160,7 +161,8 @@ def open_source(target: str, trust_rewards: bool = False, verify: bool = False) 
         raise ParetuneError(
             f"{target} holds neither a run (config.yaml) nor a model (model_index.json)"
         )
-    if not folder.exists() and target not in EMBEDDED and target.count("/") != 1:
+    named = target in EMBEDDED or is_gguf(target)
+    if not folder.exists() and not named and target.count("/") != 1:
         raise ParetuneError(f"no run or model {target}; give a run's folder, a model's folder or a hub id")
     model = ModelConfig.model_validate({"path": target, **settings_of(target)})
     steps, guidance = family_of(target).sampling

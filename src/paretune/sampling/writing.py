@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..files import disk_errors, partial_folder, write_bytes, write_json, write_rows
+from ..files import check_room, disk_errors, partial_folder, write_bytes, write_json, write_rows
 from ..inputs.pictures import KEY, open_picture, picture_of
 from ..samples.files import fitted
 from ..samples.stamped import stamped_png
@@ -40,16 +40,9 @@ def check_new(out: Path) -> None:
 
 
 def check_place(out: Path) -> None:
-    """Raise ParetuneError if no new folder can be made at `out`. It is called before anything is drawn.
-
-    A folder is made in the nearest parent that exists, and removed again.
-    """
+    """Raise ParetuneError if no new folder can be made at `out`. It is called before anything is drawn."""
     check_new(out)
-    with disk_errors(out):
-        above = next(place for place in out.absolute().parents if place.exists())
-        trial = above / partial_folder(out).name
-        trial.mkdir()
-        trial.rmdir()
+    check_room(out)
 
 
 def write_samples(

@@ -22,6 +22,7 @@ from ...ops.statistics import Figure, mean_figure
 from ...planning.plan import derive_seed
 from ...report import write_report
 from ...rewards.base import oriented, score_samples
+from ...training.objectives.table import find_objective
 from ...types import ParetuneError, Prompt, Reward
 from ..export import open_final
 from . import reports
@@ -145,16 +146,15 @@ def _run(run: Path, asked: Asked) -> tuple[Reports, dict[str, Any]]:
              for name, places in experts_of(config, run).items()}  # fmt: skip
     merge = Side("merged", policy, load_delta([final]))
     prompts = _held_out(config, asked.limit or 64)
+    learned = {} if find_objective(config.objective.name).draws else {  # read before anything is drawn
+        name: _lists(reward.prompts, asked.limit or 256) for name, reward in config.rewards.items()
+    }  # fmt: skip
     made: Reports = {
         f"answers of {side.name}": _answers(side, base, prompts) for side in (base, *sides.values(), merge)
     }
     notes: list[str] = []
     credits: list[dict[str, Any]] = []
-    for name, reward in config.rewards.items():
-        records = load_prompts(reward.prompts)
-        if not any(key in p.metadata for p in records for key in ("answers", "chosen")):
-            continue
-        lists, told = _lists(reward.prompts, asked.limit or 256)
+    for name, (lists, told) in learned.items():
         notes += told
         for side in (*([sides[name]] if name in sides else []), merge):
             found, marked = _on_pairs(lists, side, base, asked.beta, probe=side is merge)

@@ -13,6 +13,7 @@ import torch
 from ...adapters.store import load_delta
 from ...config import ModelConfig, RunConfig
 from ...environment import choose_device
+from ...foreign.gguf import is_gguf
 from ...models.causal_lm.answer_ids import tokenizer_digest
 from ...models.causal_lm.given_answers import Given, distributions
 from ...models.causal_lm.policy import CausalLMPolicy
@@ -113,7 +114,8 @@ def settings_for(model: str) -> ModelConfig:
     """How a model is opened: as a recipe's file says, or a bare model as its family does by default."""
     if Path(model).suffix in {".yaml", ".yml"}:
         return load_config(find_recipe(model)).model
-    if not Path(model).exists() and model not in EMBEDDED and model.count("/") != 1:
+    named = model in EMBEDDED or is_gguf(model)
+    if not Path(model).exists() and not named and model.count("/") != 1:
         raise ParetuneError(
             f"there is no model {model}; give a run, a recipe's file, a model's folder or a hub id"
         )

@@ -19,7 +19,7 @@ from ...ops.preference_losses import win_rates
 from ...planning.plan import derive_seed
 from ...types import Dialogue, ParetuneError, Prompt, Reward
 from ..make_pairs import Drawing, scored
-from .options import AnswerOptions
+from .options import WINS, AnswerOptions
 
 
 @dataclass(frozen=True)
@@ -119,15 +119,27 @@ def judge(
     if wins:
         values = win_rates(torch.stack(list(better.values()))[:, None]).flatten().tolist()
     return [
-        Scored(a.text, value, dict(scores), a.source, a.own, a.ends)
+        Scored(a.text, value, {**scores, WINS: value} if wins else dict(scores), a.source, a.own, a.ends)
         for a, value, scores in zip(answers, values, raw, strict=True)
     ]
+
+
+def costs_of(
+    raw: Sequence[Mapping[str, float]], better: Mapping[str, torch.Tensor]
+) -> dict[str, list[str]]:
+    """What a record says of the scores of which less is better; {} where there is none."""
+    turned = [
+        name for name, values in better.items()
+        if any(value != row[name] for value, row in zip(values.tolist(), raw, strict=True))
+    ]  # fmt: skip
+    return {"costs": turned} if turned else {}
 
 
 def head_of(prompt: Prompt) -> dict[str, Any]:
     """What a record keeps of its prompt: the prompt as it can be read again, and what rewards read of it."""
     ours = {"answers", "chosen", "rejected", "reference", "prefix", "margin", "share", "right", "stage",
-            "weight", "drift", "tokenizer", "messages", "conversations", "text"}  # fmt: skip
+            "weight", "weights", "costs", "drift", "tokenizer", "messages", "conversations",
+            "text"}  # fmt: skip
     kept = {key: value for key, value in prompt.metadata.items() if key not in ours}
     text = prompt.text
     return {**kept, "prompt": [dict(t) for t in text.turns] if isinstance(text, Dialogue) else str(text)}

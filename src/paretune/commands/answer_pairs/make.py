@@ -18,7 +18,7 @@ from ...config import ObjectiveConfig, RunConfig
 from ...data.answer_forms import FORMS, STEPS, Judging, Record, Scored, distinct
 from ...data.prompts import load_prompts
 from ...environment import choose_device
-from ...files import disk_errors, write_rows
+from ...files import check_room, write_rows
 from ...models.causal_lm.policy import CausalLMPolicy
 from ...models.loading import open_policy
 from ...models.lora import folded
@@ -31,16 +31,27 @@ from ...stages.claim import check
 from ...types import ParetuneError, Prompt
 from ..guest_adapters import guest_changes
 from ..make_pairs import Drawing, agreements
-from .drawing import Answered, Scorer, check_others, draw_answers, head_of, judge, read_others, scorer_of
+from .drawing import (
+    Answered,
+    Scorer,
+    check_others,
+    costs_of,
+    draw_answers,
+    head_of,
+    judge,
+    read_others,
+    scorer_of,
+)
 from .numbers import (
     Deltas,
     add_contrast,
     add_drift,
     add_guide,
     add_step_weights,
+    better_of,
     order_by_reference,
 )
-from .options import AnswerOptions, check_words
+from .options import WINS, AnswerOptions, check_words
 from .rewriting import picture_scorer
 from .steps import Continued, StillRight, step_records
 
@@ -75,6 +86,7 @@ def make_answer_pairs(
         `notes`, lines that are worth knowing.
     """
     check_words(config, drawing, options, out)
+    check_room(out)
     check(config.model_copy(update={"objective": ObjectiveConfig.model_validate({"name": "grpo"})}))
     others = read_others(options.answers)
     prompts = load_prompts(config.rewards[drawing.reward].prompts)
@@ -108,15 +120,13 @@ def make_answer_pairs(
         made, notes = _with_drift(encoder, made)
     with memory_errors(to_draw, config.model):
         notes += _add_numbers(policy, made, options, start, passes, guide)
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
     write_rows(out, made.records, finite=True)
     return {**_summary(out, made), "notes": notes}
 
 
 def _with_drift(encoder: TextEncoder, made: _Made) -> tuple[_Made, list[str]]:
     """The records that the encoder can read, with their drift, and what is worth knowing of them."""
-    here = [encoder.fits(record["answers"][0]["text"]) for record in made.records]
+    here = [encoder.fits(better_of(record)) for record in made.records]
     records = [record for record, fits in zip(made.records, here, strict=True) if fits]
     texts = [text for text, fits in zip(made.texts, here, strict=True) if fits]
     if not records:
@@ -167,23 +177,26 @@ def _draw_all(
     # Values are oriented, so that greater is better; of a cost the threshold is the greatest that is right.
     least = {r.name: options.threshold if r.higher_is_better else -options.threshold for r in rewards}
     squashed = bool(owner.rewards[order].options.get("squash"))
-    judging = Judging(least.get(order, options.threshold), squashed)
-    form = FORMS["list" if drawing.form == "wins" else drawing.form] if drawing.form != STEPS else None
+    cost = any(r.name == order and not r.higher_is_better for r in rewards)
+    judging = Judging(least.get(order, options.threshold), squashed, cost)
+    form = FORMS["list" if drawing.form == WINS else drawing.form] if drawing.form != STEPS else None
     made = _Made([], [], [], 0)
     for number, prompt in enumerate(prompts, start=1):
         answers = draw_answers(policy, prompt, drawing, options) + others.get(prompt.text, [])
         found: list[Record] = []
+        costs: Record = {}
         if answers:
             raw, better = score(prompt, [answer.text for answer in answers])
             made.judged.append(better)
-            scored = judge(answers, raw, better, order, drawing.form == "wins")
-            if drawing.form == "wins" and len(scored) > 1:
+            costs = costs_of(raw, better)
+            scored = judge(answers, raw, better, order, drawing.form == WINS)
+            if drawing.form == WINS and len(scored) > 1:
                 judging = Judging.of_wins(len(better) * (len(scored) - 1))
             if form is not None:
                 found = form(scored, judging)
             else:
                 found = _steps(policy, prompt, scored, drawing, options, score, least)
-        made.records.extend({**head_of(prompt), **record} for record in found)
+        made.records.extend({**head_of(prompt), **costs, **record} for record in found)
         made.texts.extend([prompt.text] * len(found))
         made = made if found else replace(made, left_out=made.left_out + 1)
         say(f"{number} of {len(prompts)} prompts")

@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 
 from ...data.answer_forms import Record
-from ...models.causal_lm.answer_ids import tokenizer_digest
+from ...models.causal_lm.answer_ids import as_drawn, tokenizer_digest
 from ...models.causal_lm.given_answers import Given, distributions, given_answer, log_probs, states
 from ...models.causal_lm.policy import CausalLMPolicy
 from ...models.lora import folded
@@ -85,9 +85,18 @@ def add_guide(
         own = [next(rows) for _ in record["answers"]]
         for answer, row in zip(record["answers"], own, strict=True):
             answer["scores"]["guide"] = float(row.sum())
-        first = int(record.get("reference") is not None)  # a triple's best answer is no side of its pair
-        pairs.append((own[first], own[-1]))
+        pairs.append((own[_first(record)], own[-1]))
     return turned_share(pairs)
+
+
+def _first(record: Record) -> int:
+    """The number of the better answer of a record's pair: a triple's best answer is no side of it."""
+    return int(record.get("reference") is not None)
+
+
+def better_of(record: Record) -> str:
+    """The better answer of a record's pair."""
+    return str(record["answers"][_first(record)]["text"])
 
 
 def turned_share(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], strength: float = 0.5) -> float:
@@ -105,19 +114,20 @@ def order_by_reference(policy: CausalLMPolicy, texts: Sequence[str], records: Se
     The model as it stands is the reference. Stage 1 is the pair that it ranks right by most.
     """
     sums = [float(row.double().sum()) for row in log_probs(policy, _answers(policy, texts, records))]
-    ladders: dict[str, list[tuple[float, Record]]] = {}
-    for number, (text, record) in enumerate(zip(texts, records, strict=True)):
-        gap = sums[2 * number] - sums[2 * number + 1]
-        ladders.setdefault(str(text), []).append((gap, record))
-    for ladder in ladders.values():
+    ladders: list[list[tuple[float, Record]]] = []
+    for number, record in enumerate(records):
+        if record["stage"] == 1:  # a prompt that stands twice in its file has two ladders
+            ladders.append([])
+        ladders[-1].append((sums[2 * number] - sums[2 * number + 1], record))
+    for ladder in ladders:
         for stage, (_, record) in enumerate(sorted(ladder, key=lambda rung: -rung[0]), start=1):
             record["stage"] = stage
 
 
 def add_drift(encoder: TextEncoder, texts: Sequence[str], records: Sequence[Record]) -> float:
-    """Write how far each best answer drifts from its prompt. Returns the mean weight at strength 1."""
+    """Write how far each better answer drifts from its prompt. Returns the mean weight at strength 1."""
     for text, record in zip(texts, records, strict=True):
-        asked, answered = encoder.encode([str(text), record["answers"][0]["text"]])
+        asked, answered = encoder.encode([str(text), better_of(record)])
         record["drift"] = 1 - float(torch.cosine_similarity(asked, answered, dim=0))
     return float(torch.tensor([-record["drift"] for record in records]).exp().mean())
 
@@ -146,7 +156,8 @@ def add_step_weights(
 
 def _means(policy: CausalLMPolicy, steps: Sequence[str], state: torch.Tensor) -> torch.Tensor:
     """The mean state of every step, [steps, H]."""
-    sizes = [len(policy.tokenizer(step, add_special_tokens=False)["input_ids"]) for step in steps]
+    drawn = as_drawn(policy, steps)  # as `given_answer` read them
+    sizes = [len(policy.tokenizer(step, add_special_tokens=False)["input_ids"]) for step in drawn]
     ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
     return torch.stack([
         state[a:b].mean(0) if b > a else torch.zeros(state.shape[1]) for a, b in pairwise(ends)

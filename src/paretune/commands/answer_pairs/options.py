@@ -13,7 +13,9 @@ from ...files import check_new
 from ...types import ParetuneError
 from ..make_pairs import Drawing
 
-KNOWN = (*FORMS, STEPS, "wins")
+WINS = "wins"  # the form, and the score that it writes: the share of rivals beaten, over all rewards
+KNOWN = (*FORMS, STEPS, WINS)
+BY_WINS = " with objective.options.score: wins"
 LADDERS = ("score", "reference")
 GREATEST = 1000.0  # --guide-beta
 
@@ -60,14 +62,14 @@ _READ_BY: dict[str, tuple[str, ...]] = {
 
 
 def objective_for(form: str, options: AnswerOptions) -> str:
-    """An objective that trains on what was written, for the line that says how to go on."""
+    """An objective that trains on what was written, in words, for the line that says how to go on."""
     if options.contrast or options.guide:
         return "cdpo" if options.contrast else "tgdpo"
     if options.embed:
         return "sem_dpo_text"
     if options.steps_like_best:
-        return "tree_tpo"
-    lists = {"list": "adpo_text", "wins": "adpo_text", "triple": "triple_tpo"}
+        return "tree_tpo" + (BY_WINS if form == WINS else "")
+    lists = {"list": "adpo_text", WINS: "adpo_text" + BY_WINS, "triple": "triple_tpo"}
     # list_dpo knows stages, prefixes and answers that were cut off; TRL's dpo ends every answer.
     return lists.get(form, "list_dpo")
 
@@ -116,7 +118,7 @@ def check_words(config: RunConfig, drawing: Drawing, options: AnswerOptions, out
             raise ParetuneError(f"{option} changes nothing with --form {drawing.form}: leave it out")
     if "--guide-beta" in options.given() and options.guide is None:
         raise ParetuneError("--guide-beta changes nothing without --guide: leave it out")
-    if options.steps_like_best and drawing.form not in {"list", "wins"}:
+    if options.steps_like_best and drawing.form not in {"list", WINS}:
         raise ParetuneError("--steps-like-best writes weights of whole lists: add --form list")
     if options.ladder_by not in LADDERS:
         raise ParetuneError(f"--ladder-by: {options.ladder_by} is none of {', '.join(LADDERS)}")

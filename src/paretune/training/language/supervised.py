@@ -130,6 +130,11 @@ def _check(config: RunConfig, out: Path, epochs: float, limit: int, side: str) -
 def _answer(prompt: Prompt, side: str) -> str:
     """The answer of a record on one side, "" if it has none."""
     record = prompt.metadata
+    if record.get("prefix"):
+        raise ParetuneError(
+            f'the prompt {prompt.text[:60]!r} has a "prefix", after which its answers are single steps: sft '
+            "learns whole answers; list_dpo takes such records"
+        )
     answer = record.get(side)
     if answer is None and record.get("answers"):
         return read_answers(prompt).answers[0 if side == "chosen" else -1].text

@@ -54,10 +54,11 @@ def _row(
     steps: list[list[int]] = []
     for text, answer in row["streams"]:
         before = [*prompts[text], *prefix]
-        parts = answer.steps or [answer.text]
-        own = answer_ids(policy, parts if prefix else as_drawn(policy, parts), end if answer.ends else [])
+        whole = answer.steps or [answer.text]
+        parts = list(whole) if prefix else as_drawn(policy, whole)
+        own = answer_ids(policy, parts, end if answer.ends else [])
         check_fits(policy, text, len(before) + len(own))
-        numbers, places = _numbers(policy, answer, own, text, row["by_step"])
+        numbers, places = _numbers(policy, answer, own, parts, text, row["by_step"])
         ids.append(before + own)
         starts.append(len(before))
         given.append(numbers)
@@ -70,10 +71,11 @@ def _row(
 
 
 def _numbers(
-    policy: CausalLMPolicy, answer: Answer, own: Sequence[int], text: str, by_step: bool
+    policy: CausalLMPolicy, answer: Answer, own: Sequence[int], parts: Sequence[str], text: str, by_step: bool
 ) -> tuple[list[float], list[int]]:
     """The record's number for each token of an answer, and the step that it belongs to.
 
+    parts: the texts whose tokens `own` are, one for each step.
     by_step: whether the loss reads the weights of steps; otherwise those of tokens.
     """
     if answer.token_weights is not None and len(answer.token_weights) != len(own):
@@ -81,7 +83,8 @@ def _numbers(
             f"an answer to the prompt {text[:60]!r} has {len(own)} tokens with its end, and "
             f"{len(answer.token_weights)} token_weights"
         )
-    sizes = [len(policy.tokenizer(step, add_special_tokens=False)["input_ids"]) for step in answer.steps]
+    steps = parts if answer.steps else []
+    sizes = [len(policy.tokenizer(step, add_special_tokens=False)["input_ids"]) for step in steps]
     places = [k for k, size in enumerate(sizes) for _ in range(size)]
     places += [max(len(sizes) - 1, 0)] * (len(own) - len(places))  # the end token belongs to the last step
     if answer.token_weights is not None and not by_step:

@@ -37,7 +37,7 @@ Report = Callable[[dict[str, Any]], None]
 CrewFunction = Callable[[J, Report, Callable[[], bool], Crew, str], Any]
 HOST = "127.0.0.1"
 WAIT = 0.1  # seconds between two looks at the processes
-GRACE = 2.0  # seconds in which the reason for a failure may still arrive
+GRACE = 4.0  # seconds in which the reason for a failure may still arrive
 
 
 def run_together(
@@ -109,12 +109,17 @@ def take_part(
     leads = place.rank == 0
     try:
         with joined(place, device) as crew:
-            result = function(job, _reporter(told) if leads else _silent, stop.is_set, crew, device)
+            try:
+                result = function(job, _reporter(told) if leads else _silent, stop.is_set, crew, device)
+            except ParetuneError as error:
+                # Before the others lose this process, which they would tell as a failure of theirs.
+                told.put(("mistake", str(error)))
+                raise
         told.put(("done", result if leads else None))
     except Stopped:
         told.put(("stopped", None))
     except ParetuneError as error:
-        told.put(("mistake", str(error)))
+        told.put(("mistake", str(error)))  # also one of joining; a second time it changes nothing
     except BaseException as error:  # also a library's sys.exit
         told.put(("failed", "".join(traceback.format_exception(error))))
 
