@@ -153,8 +153,14 @@ def test_a_tax_and_a_way_are_counted_in_the_direction_of_the_reward(monkeypatch:
     monkeypatch.setattr(advising, "space_of", lambda config: space)
     base, first, second = {"a": 0.2, "b": 4.0}, {"a": 0.6, "b": 5.0}, {"a": 0.15, "b": 2.0}
     means = {"base": base, "expert:a": first, "expert:b": second}
-    errors = {model: {"a": 0.03, "b": 0.3} for model in means}
-    assert advising._taxes(recipe(), means, errors) == ["the expert of a worsens b by 1.000"]
+    # Prompts differ by far more than what an expert does to them: 1.0 on b, the same on all but for .1.
+    rows = [
+        {"method": model, "round": None, "reward": name, "prompt_set": name, "kind": "reward",
+         "prompt": f"p{i}", "index": i, "value": value + 2 * i - 3 + (0.1 * i if model != "base" else 0)}
+        for model, own in means.items() for name, value in own.items() if name == "b" for i in range(4)
+    ]  # fmt: skip
+    assert advising._taxes(recipe(), rows) == ["the expert of a worsens b by 1.150"]
+    assert advising._taxes(recipe(), [row for row in rows if row["index"] == 0]) == []
     assert advising._reached(space, means) == pytest.approx({"a": 0.5, "b": 0.5})
 
 

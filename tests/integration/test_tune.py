@@ -22,7 +22,7 @@ from paretune.data.prompts import load_prompts
 from paretune.files import write_rows
 from paretune.recipes import find_recipe, load_config, parse_config
 from paretune.rewards.table import REWARDS
-from paretune.types import ParetuneError, Prompt
+from paretune.types import Dialogue, ParetuneError, Prompt
 from paretune.yaml_text import load_yaml
 from tests.conftest import tiny_recipe
 from tests.executing import InThisProcess
@@ -126,7 +126,21 @@ def test_a_set_is_divided_with_its_records(tmp_path: Path) -> None:
     own = made.rewards["red"]
     found = [*load_prompts(own.prompts), *load_prompts(own.eval_prompts)]
     assert len(load_prompts(own.eval_prompts)) == 2
-    assert sorted(map(repr, found)) == sorted(map(repr, load_prompts(str(file))))
+    whole = load_prompts(str(file))
+    assert sorted(map(repr, found)) == sorted(map(repr, whole))
+    kept = {str(p.text): p.text.turns for p in found if isinstance(p.text, Dialogue)}
+    assert kept == {str(p.text): p.text.turns for p in whole if isinstance(p.text, Dialogue)}
+    assert len(kept) == 3
+
+
+def test_a_prompt_of_another_column_is_the_one_that_is_kept(tmp_path: Path) -> None:
+    config = tiny(tmp_path, Path("pictures"))
+    write_rows(tmp_path / "data.jsonl", [{"prompt": f"no {i}", "caption": f"c{i}"} for i in range(6)])
+    prompts = f"{tmp_path / 'data.jsonl'}:caption"
+    rewards = {n: r.model_copy(update={"prompts": prompts}) for n, r in config.rewards.items()}
+    own = hold_out(config.model_copy(update={"rewards": rewards}), 2, tmp_path / "parts").rewards["red"]
+    found = [*load_prompts(own.prompts), *load_prompts(own.eval_prompts)]
+    assert {str(prompt.text) for prompt in found} == {f"c{i}" for i in range(6)}
 
 
 @pytest.mark.parametrize("objective", ["dpo", "list_dpo"])

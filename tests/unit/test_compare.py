@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from paretune.cli.app import app
 from paretune.cli.tables import comparison_table
+from paretune.recipes import find_recipe, load_config
 from paretune.report import write_comparison
 from paretune.report.compare import compare_runs, gain, stderr
 from paretune.types import ParetuneError
@@ -209,3 +210,51 @@ def test_what_a_device_sends_and_how_long_it_trains_stand_beside(tmp_path: Path)
     assert "<td>40.0</td>" in page
     older = write_comparison(compare_runs([plain]), tmp_path / "older.html").read_text()
     assert "MB a device" not in older  # runs of earlier versions have neither
+
+
+def test_runs_with_other_grids_or_rewards_are_refused(tmp_path: Path) -> None:
+    first, second = seeds(tmp_path)
+    grid = [
+        {"method": "mapreduce@2", "preference": [1.0, 0.0], "prompt": prompt, "prompt_set": name, "seed": 0,
+         "reward": name, "value": 0.5, "kind": "reward", "round": 2, "lattice": True}
+        for name in BASE for prompt in PROMPTS
+    ]  # fmt: skip
+    with (Path(second) / "evaluation.jsonl").open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in grid)
+    with pytest.raises(ParetuneError, match=r"mapreduce of .*1 was measured at other preferences than that"):
+        compare_runs([first, second])
+    apart = compare_runs([f"one={first}", f"two={second}"])
+    assert {"one mapreduce", "two mapreduce"} <= apart["methods"].keys()
+
+
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        ("rewards.preference.options.conflict=1", r"\(rewards.preference.options\)"),
+        ("rewards.ocr.reward=pictures.contrast", r"\(rewards.ocr.reward\)"),
+        ("evaluate.steps=3", r"\(evaluate.steps\)"), ("evaluate.seed=7", r"\(evaluate.seed\)"),
+        ("train.learning_rate=0.5", None), ("seed=8", None),
+    ],
+)  # fmt: skip
+def test_the_recipes_say_whether_runs_were_measured_alike(
+    tmp_path: Path, item: str, told: str | None
+) -> None:
+    runs = seeds(tmp_path)
+    for run, changes in zip(runs, ([], [item]), strict=True):
+        made = load_config(find_recipe("quickstart"), changes)
+        (Path(run) / "config.yaml").write_text(made.to_yaml())
+    if told is None:
+        assert compare_runs(runs)["methods"]["mapreduce"]["runs"] == 2
+        return
+    with pytest.raises(ParetuneError, match=f"measured in another way than .*{told}"):
+        compare_runs(runs)
+
+
+def test_the_page_says_of_which_scores_less_is_better(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "0", {"base": BASE, "mapreduce@2": BASE}, higher_is_better={"a": True, "b": False})
+    found = compare_runs([run])
+    assert found["higher_is_better"] == {"a": True, "b": False}
+    page = write_comparison(found, tmp_path / "page.html").read_text()
+    assert "<th>b<small>reward, lower is better</small></th>" in page
+    assert "<th>a<small>reward</small></th>" in page
+    assert "b (lower is better)" in page

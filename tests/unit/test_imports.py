@@ -25,7 +25,7 @@ MAY: dict[str, set[str]] = {
     "ops": {"ops", "foreign"},  # foreign: other packages' reducers
     "files": {"types"},
     "records": FILES | {"types"},
-    "foreign": {"types", "foreign"},
+    "foreign": {"types", "foreign", "files"},  # files: what is fetched or converted is written
     "config": {"types", "ops", "limits", "yaml_text", "config"},  # ops: the reducers check their own options
     "recipes": {"files", "yaml_text", "training", "rewards"} | LEAF,  # what checks its own keys
     "environment": FILES | LEAF,
@@ -40,7 +40,7 @@ MAY: dict[str, set[str]] = {
     "training": MAP,
     "executors": {"environment", "executors", "foreign", "files"} | LEAF,  # files: what comes back is written
     "stages": STAGES | {"environment"},  # each machine compares its base model
-    "report": FILES | {"ops", "types", "report"},
+    "report": FILES | {"ops", "types", "yaml_text", "report"},  # yaml_text: the recipes of compared runs
     "tracking": FILES | {"tracking"} | LEAF,  # what workers report, and files that they wrote
     "run": RUN,
     "commands": RUN | {"run", "commands", "yaml_text"},  # yaml_text: a recipe to edit is written

@@ -24,10 +24,12 @@ from ..files import write_json
 from ..models.detect import resolve_path
 from ..recipes import parse_config
 from ..records.read import read_diagnostics
+from ..report.gains import paired_changes
 from ..rewards.process import reward_process
 from ..stages.agreement import AgreementJob, measure_agreement
 from ..stages.claim import check
 from ..stages.reduce import DIAGNOSTICS
+from ..stages.summarise import tables
 from ..stages.volumes import Space, space_of
 from ..types import ParetuneError
 from .choices import Evidence, choose
@@ -66,10 +68,11 @@ def advise(
     check(pilot)
     reward_process().kill()  # it checked the rewards; each worker starts one for itself
     agreement = _agreement(pilot, out, report)  # first, as a reward may fail on prompts of another one
-    means, errors = train_and_measure(pilot, out / "pilot", report, others=True)
+    rows = train_and_measure(pilot, out / "pilot", report, others=True)
+    means, errors = tables(rows)
     cosines = read_diagnostics(out / "pilot" / "round-1" / "merged" / DIAGNOSTICS)["cosines"]
     evidence = Evidence(
-        _pairs(agreement["agreement"]), _pairs(cosines), _taxes(pilot, means, errors),
+        _pairs(agreement["agreement"]), _pairs(cosines), _taxes(pilot, rows),
         _reached(space_of(pilot), means),
     )  # fmt: skip
     advice = {
@@ -94,16 +97,19 @@ def _pairs(rows: Sequence[Sequence[float | None]]) -> list[float]:
     return [x for i, row in enumerate(rows) for x in row[i + 1 :] if x is not None]
 
 
-def _taxes(config: RunConfig, means: Means, errors: Means) -> list[str]:
-    """The other rewards that an expert makes worse by more than two standard errors of the difference."""
+def _taxes(config: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The other rewards that an expert makes worse by more than two standard errors of the difference.
+
+    Base and experts are measured on the same prompts with the same noise, so differences are paired. One
+    prompt alone shows nothing.
+    """
     rising = space_of(config).rising
     told = []
     for own in config.rewards:
-        for other in config.rewards:
-            model = f"expert:{own}"
-            change = (means[model][other] - means["base"][other]) * (1 if rising[other] else -1)
-            if other != own and change < -2 * math.hypot(errors[model][other], errors["base"][other]):
-                told.append(f"the expert of {own} worsens {other} by {-change:.3f}")
+        for change in paired_changes(rows, "base", f"expert:{own}"):
+            worse = change.absolute * (-1 if rising[change.name] else 1)
+            if change.name != own and worse > 2 * change.stderr:
+                told.append(f"the expert of {own} worsens {change.name} by {worse:.3f}")
     return told
 
 

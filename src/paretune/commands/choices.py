@@ -120,7 +120,9 @@ def _leaning(config: RunConfig) -> Settings:
     doubled = 2 * config.rounds
     even = all(epochs % 2 == 0 for epochs in _epochs(config).values())
     plain: Settings = {"reduce.momentum": 0} if config.reduce.momentum else {}
-    if config.reduce.method in (DISTIL, "search"):  # what they make is no average to go beyond
+    # What these make is no average to go beyond, and `options.q: search` has chosen its steps already.
+    chosen = config.reduce.method == "dare-q" and not isinstance(config.reduce.step, int | float)
+    if config.reduce.method in (DISTIL, "search") or chosen:
         cut = config.reduce.rank is not None or config.reduce.energy is not None
         plain |= {"reduce.method": "compressed" if cut else "exact", "reduce.options": {}}
     settings = {"methods": ["mapreduce"], "map.lean": 0.5, **_lean_of_all(config), "reduce.step": 2, **plain}

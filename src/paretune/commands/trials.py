@@ -10,7 +10,7 @@ from ..config import RunConfig
 from ..environment import describe
 from ..executors import open_executor
 from ..executors.base import Report
-from ..files import write_json, write_text
+from ..files import check_local, write_json, write_text
 from ..models.detect import resolve_path
 from ..planning.methods import build_plan
 from ..records.labels import apart
@@ -18,9 +18,7 @@ from ..records.read import read_evaluation
 from ..rewards.process import reward_process
 from ..run import Clock, Stages
 from ..stages.claim import claim, lock
-from ..stages.evaluate import Subject
 from ..stages.subjects import subjects_of
-from ..stages.summarise import tables
 from ..types import ParetuneError
 
 Means = dict[str, dict[str, float]]  # model -> reward -> value
@@ -28,17 +26,22 @@ Means = dict[str, dict[str, float]]  # model -> reward -> value
 
 def begin(config: RunConfig, folder: Path) -> None:
     """Write the recipe of the trials into `folder`, or make sure that it is the one there."""
+    check_local(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ParetuneError(f"{folder} is a file; choose another --out")
     file, text = folder / "recipe.yaml", config.to_yaml()
-    if file.exists() and file.read_text(encoding="utf-8") != text:
+    begun = {place.name for place in folder.iterdir()} if folder.exists() else set()
+    # Before the first training there are the recipe and the prompts alone, which are written again.
+    if file.exists() and file.read_text(encoding="utf-8") != text and begun - {file.name, "prompts"}:
         raise ParetuneError(f"{folder} holds trials of another recipe; choose another --out")
-    if not file.exists() and folder.exists() and any(folder.iterdir()):
+    if not file.exists() and begun:
         raise ParetuneError(f"{folder} is not empty and holds no trials; choose another --out")
     write_text(file, text)
 
 
 def train_and_measure(
     config: RunConfig, folder: Path, report: Report, others: bool = False
-) -> tuple[Means, Means]:
+) -> list[dict[str, Any]]:
     """Train the one method of a recipe in `folder`, or go on with it, and measure its model.
 
     Args:
@@ -48,7 +51,7 @@ def train_and_measure(
         others: whether to measure the base and the experts too.
 
     Returns:
-        Model -> reward -> mean on the recipe's `eval_prompts`, and the same of standard errors.
+        The measured values on the recipe's `eval_prompts`, of which `summarise.tables` makes means.
     """
     plan = build_plan(config)
     (method,) = plan.methods
@@ -67,11 +70,6 @@ def train_and_measure(
         )  # fmt: skip
         stages.map_and_reduce(method)
         stages.evaluate(subjects)
-    return tables(rows_of(folder, subjects))
-
-
-def rows_of(folder: Path, subjects: tuple[Subject, ...]) -> list[dict[str, Any]]:
-    """The measured values of some models of a run."""
     return apart([r for s in subjects for r in read_evaluation(folder / s.folder / "rows.jsonl")])
 
 

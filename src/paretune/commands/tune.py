@@ -23,6 +23,7 @@ from ..planning.budget import check_even, counted, set_sizes
 from ..planning.methods import build_plan
 from ..recipes import parse_config
 from ..samples.media import medium_of
+from ..stages.summarise import tables
 from ..stages.volumes import space_of
 from ..training.checks import check_training
 from ..types import ParetuneError
@@ -130,7 +131,7 @@ def tune(
         report({"notice": f"trial {number} of {len(points)}: {method}, {setting.name}, seed {seed}"})
         made = setting.of(trial).model_copy(update={"methods": (method,), "seed": seed})
         folder = out / method / f"{setting.name}-seed-{seed}"
-        means[method, setting, seed] = only(train_and_measure(made, folder, report)[0])
+        means[method, setting, seed] = only(tables(train_and_measure(made, folder, report))[0])
     chosen = _choose(config, grid, seeds, means)
     chosen |= {"recipe": config.name, "seeds": list(seeds), "validation_prompts": prompts}
     for method, best in chosen["methods"].items():
@@ -162,14 +163,22 @@ def _check_drawn(trial: RunConfig, grid: Sequence[Setting], prompts: int) -> Non
     Or if an epoch of a language model cannot be divided, which its trials would refuse one by one.
     """
     for method in trial.methods:
-        shares = dict[Fraction, Setting]()
+        shares, planned = dict[Fraction, Setting](), dict[int, Setting]()
         for setting in grid:
             one = setting.of(trial).model_copy(update={"methods": (method,)})
             sizes, plan = set_sizes(one), build_plan(one)
             drawn = counted(one, plan, sizes).methods[0].samples
             shares[Fraction(drawn, plan.methods[0].samples)] = setting
+            planned[plan.methods[0].samples] = setting
             if medium_of(one.model).name == "texts":
                 check_even(one, sizes)
+        if len(planned) > 1:
+            least, most = min(planned), max(planned)
+            raise ParetuneError(
+                f"--batches {planned[least].batch:g} and {planned[most].batch:g}: {method} would draw "
+                f"{least:,} and {most:,} samples, as epochs are whole; choose train.epochs or the rewards' "
+                "epochs so that all settings draw the same"
+            )
         if len(shares) > 1:
             worst = shares[min(shares)]
             raise ParetuneError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..ops.distilling import DISTIL, Distilling
 from ..planning.methods import build_plan
 from ..planning.plan import Plan
 from ..recipes import load_config
@@ -16,6 +17,7 @@ from ..records.manifest import MANIFEST, METRICS
 from ..records.read import read_metrics
 from ..records.seal import read_seal
 from ..stages.claim import holder
+from ..stages.distil import STUDENT
 from ..stages.subjects import subjects_of
 from ..stages.train_tokens import token_tasks
 from ..types import ParetuneError
@@ -50,6 +52,9 @@ def status(run: Path) -> Status:
     config = load_config(run / "config.yaml")
     plan = build_plan(config)
     parts = [_part(run, folder, epochs) for folder, epochs in _experts(plan).items()]
+    students = [r for method in plan.methods for r in method.rounds if r.reduce == DISTIL]
+    lessons = Distilling.of(config.reduce.options).steps if students else 0
+    parts += [_part(run, round_.beside(STUDENT), lessons) for round_ in students]
     steps = config.tokens.steps + config.tokens.options.reinforce if config.tokens else 0
     parts += [_part(run, task.folder, steps) for task in token_tasks(config, plan)]
     parts += [_part(run, subject.folder, 1) for subject in subjects_of(config, plan)]

@@ -21,6 +21,7 @@ from ..data.remote import is_remote
 from ..ops.dealing import deal, dealt_always
 from ..ops.distilling import DISTIL, Distilling
 from ..ops.merging import DIVISIONS, PROMPTS
+from ..samples.media import medium_of
 from ..training.objectives.settings import draws_samples
 from ..types import ParetuneError
 from .plan import ExpertTask, MethodPlan, Plan, Round, derive_seed
@@ -199,5 +200,10 @@ def _lengths(config: RunConfig, names: Sequence[str], sizes: Mapping[str, int]) 
 
 
 def _updates(config: RunConfig, prompts: int) -> int:
-    """Updates of an epoch. Each gets the same number of whole groups, except that the last may get fewer."""
+    """Updates of an epoch. Each gets the same number of whole groups, except that the last may get fewer.
+
+    TRL divides an epoch's answers and not its groups, and makes all of the updates.
+    """
+    if medium_of(config.model).name == "texts":
+        return config.train.updates_per_epoch
     return -(-prompts // -(-prompts // config.train.updates_per_epoch))

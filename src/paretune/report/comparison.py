@@ -89,11 +89,17 @@ def pair(comparison: Comparison, first: str, second: str) -> Figure:
                   color=look.color, ms=3, alpha=0.6)  # fmt: skip
         point = (means[first], means[second], errors[first], errors[second])
         mark(axes, point, look.color, look.marker, look.label)
-    axes.set_xlabel(f"{first}  →")
-    axes.set_ylabel(f"{second}  →")
+    axes.set_xlabel(f"{_titled(comparison, first)}  →")
+    axes.set_ylabel(f"{_titled(comparison, second)}  →")
+    axes.xaxis.set_inverted(not comparison["higher_is_better"][first])
+    axes.yaxis.set_inverted(not comparison["higher_is_better"][second])
     axes.margins(0.12)
     legend_below(figure, axes)
     return figure
+
+
+def _titled(comparison: Comparison, name: str) -> str:
+    return name if comparison["higher_is_better"].get(name, True) else f"{name} (lower is better)"
 
 
 def volumes(comparison: Comparison) -> Figure:
@@ -119,9 +125,12 @@ def volumes(comparison: Comparison) -> Figure:
 
 def _columns(comparison: Comparison) -> list[tuple[str, str]]:
     rewards, judges = comparison["rewards"], comparison["judges"]
-    columns = [("runs", ""), *((r, "reward") for r in rewards)]
-    columns += [(judges[r], f"judge of {r}") for r in rewards if r in judges]
-    columns += [(name, "untargeted") for name in comparison["untargeted"]]
+    def kind(name: str, words: str) -> str:
+        return words if comparison["higher_is_better"].get(name, True) else f"{words}, lower is better"
+
+    columns = [("runs", ""), *((r, kind(r, "reward")) for r in rewards)]
+    columns += [(judges[r], kind(judges[r], f"judge of {r}")) for r in rewards if r in judges]
+    columns += [(name, kind(name, "untargeted")) for name in comparison["untargeted"]]
     against = comparison["against"]
     columns += [("hypervolume", "95 % interval"), ("epsilon", "0 is best; 95 % interval")]
     if against:
@@ -132,8 +141,8 @@ def _columns(comparison: Comparison) -> list[tuple[str, str]]:
 def _lines(comparison: Comparison) -> list[dict[str, Any]]:
     lines = []
     for name, method in comparison["methods"].items():
-        names = [c for c, under in _columns(comparison)[1:] if under in ("reward", "untargeted")
-                 or under.startswith("judge")]  # fmt: skip
+        names = [c for c, under in _columns(comparison)[1:]
+                 if under.startswith(("reward", "untargeted", "judge"))]  # fmt: skip
         cells = [(str(method["runs"]), "", "")]
         cells += [_score(method, score) for score in names]
         low, high = method["hypervolume_interval"]

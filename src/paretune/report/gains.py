@@ -196,7 +196,7 @@ def paired_changes(rows: Sequence[Row], start: str, end: str) -> list[Change]:
 def _by_prompt(rows: Sequence[Row], name: str, last: int) -> dict[str, dict[Any, list[float]]]:
     """reward -> prompt -> values of one method. The round of a row is in `method`, or only in `round`."""
     wanted = f"mapreduce@{last}" if name == "mapreduce" else name
-    mine = [row for row in rows if _full_name(row) == wanted]
+    mine = [row for row in rows if _full_name(row) == wanted and not row.get("lattice")]
     # A method evaluated at several preferences is compared at the uniform one.
     uniform = [row for row in mine if len(set(row.get("preference") or [1])) == 1]
     table: dict[str, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))

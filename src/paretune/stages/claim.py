@@ -27,6 +27,7 @@ from ..training.trainers import check_experts
 from ..types import ParetuneError
 from .answer_checks import check_answers
 from .prompt_checks import check_prompts
+from .subjects import check_together
 
 LOCK = ".lock"
 LOOKS = 3  # how often a lock that is taken is tried again
@@ -44,6 +45,7 @@ def check(config: RunConfig) -> list[str]:
     check_training(config)
     told = check_prompts(config)
     check_experts(config)
+    check_together(config)
     if medium_of(config.model).name == "texts":
         check_even(config, set_sizes(config))
     return told

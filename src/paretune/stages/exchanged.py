@@ -13,15 +13,16 @@ from ..records.read import read_metrics
 from .distil import STUDENT
 
 
-def exchanged(plan: Plan, run_folder: Path) -> dict[str, int]:
+def exchanged(plan: Plan, run_folder: Path, each: int = 1) -> dict[str, int]:
     """Method -> the bytes that one device sends in the whole training.
 
     A device that trains an expert sends its adapter once a round. Devices that train one policy together send
     the gradient of its adapter at every update that they made. Both are as large as the adapter's file, and
-    that of an embedding of weights beside it. Methods without their files are left out.
+    that of an embedding of weights beside it. Methods without their files are left out, and all where `each`
+    expert has several devices: these exchange gradients too.
     """
     sent = {}
-    for method in plan.methods:
+    for method in plan.methods if each == 1 else ():
         folders = [run_folder / round_.tasks[0].folder for round_ in method.rounds]
         files = [folder / (whole_weights(folder) or WEIGHTS) for folder in folders]
         if all(file.is_file() for file in files):
@@ -39,15 +40,15 @@ def _updates(folder: Path, method: MethodPlan) -> int:
     return method.updates if made is None else int(made)
 
 
-def training_seconds(plan: Plan, run_folder: Path, devices: int) -> dict[str, float]:
+def training_seconds(plan: Plan, run_folder: Path, devices: int, each: int = 1) -> dict[str, float]:
     """Method -> the seconds of its training on N devices, by the epochs that this run measured.
 
     The experts of a round train side by side, so the slowest counts; a student that is distilled from them
     comes after them, on one device. A joint policy is taken to divide evenly over the devices, at no cost of
-    its exchanges. Methods without metrics are left out.
+    its exchanges. Methods without metrics are left out, and all where `each` expert has several devices.
     """
     found = {}
-    for method in plan.methods:
+    for method in plan.methods if each == 1 else ():
         rounds = [max(_seconds(method, task, run_folder) for task in r.tasks) for r in method.rounds]
         if all(rounds):
             share = devices if method.name in JOINT_METHODS else 1

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from ..config import RunConfig
 from ..planning.plan import MethodPlan, Plan, Round
+from ..reward_tokens.pipelines import MOST_SCALED
+from ..types import ParetuneError
 from .evaluate import Subject
 from .menu import menus_of, preferences, token_menu
 
@@ -35,6 +37,19 @@ def subjects_of(config: RunConfig, plan: Plan, run_folder: Path | None = None) -
     if config.tokens is not None:
         subjects += _tokens(config, full)
     return (*subjects, *_lattice(config, plan, run_folder))
+
+
+def check_together(config: RunConfig) -> None:
+    """Raise ParetuneError if the tokens of all rewards could not be measured together at their weights."""
+    if config.tokens is None:
+        return
+    uses = token_menu(tuple(config.rewards)).at(tuple(config.weights().values())).tokens
+    if sum(use.scale not in (0, 1) for use in uses) > MOST_SCALED:
+        raise ParetuneError(
+            "tokens: all tokens together are measured at the rewards' weights, and at most "
+            f"{MOST_SCALED} of them may have a weight between 0 and the largest one; give more rewards the "
+            "same weight, or leave tokens out"
+        )
 
 
 def _tokens(config: RunConfig, prompts: int) -> list[Subject]:

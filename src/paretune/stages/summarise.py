@@ -57,7 +57,8 @@ def summarise(
     drawn = counted(config, plan, sizes)
     budget = {m.name: m.samples + m.reduce_samples for m in drawn.methods}
     devices = len(config.rewards)
-    sent, seconds = exchanged(drawn, run_folder), training_seconds(drawn, run_folder, devices)
+    each = config.executor.devices_per_expert
+    sent, seconds = exchanged(drawn, run_folder, each), training_seconds(drawn, run_folder, devices, each)
     experts = expert_round(plan)
     for task in experts.tasks if experts else ():
         budget[f"expert:{task.reward}"] = expert_budget(config, task, sizes).samples
