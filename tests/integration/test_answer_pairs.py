@@ -15,10 +15,13 @@ import yaml
 from paretune.adapters.store import load_delta, save_delta
 from paretune.cli import app as cli
 from paretune.commands.answer_pairs.make import make_answer_pairs
-from paretune.commands.answer_pairs.options import AnswerOptions
+from paretune.commands.answer_pairs.numbers import order_by_reference
+from paretune.commands.answer_pairs.options import AnswerOptions, objective_for
 from paretune.commands.guest_adapters import guest_changes
 from paretune.commands.make_pairs import Drawing
 from paretune.config import ModelConfig
+from paretune.data.answer_forms import FORMS, Judging, Scored
+from paretune.data.answer_lists import read_answers
 from paretune.models.causal_lm.given_answers import given_answer, log_probs
 from paretune.models.causal_lm.policy import CausalLMPolicy
 from paretune.models.lora import folded
@@ -26,7 +29,7 @@ from paretune.ops.lowrank import LowRank
 from paretune.recipes import load_config
 from paretune.training.language.supervised import supervise
 from paretune.training.trainers import check_objective
-from paretune.types import ParetuneError
+from paretune.types import ParetuneError, Prompt
 from tests.conftest import tiny_recipe
 from tests.language import language_recipe, make_llama
 
@@ -341,3 +344,32 @@ def test_a_written_margin_serves_a_loss_that_needs_log_odds(recipe: Path, tmp_pa
     check_objective(load_config(recipe, words))
     with pytest.raises(ParetuneError, match=r"rewards\.yes\.options\.squash: madpo_text reads margins"):
         check_objective(load_config(recipe, words[1:]))
+
+
+def test_a_cost_is_named_and_a_share_of_rivals_is_a_score(recipe: Path, tmp_path: Path) -> None:
+    short = load_config(recipe, ["rewards.yes.reward=length", "rewards.yes.options={}"])
+    make_answer_pairs(short, Drawing("yes", 24, "list"), AnswerOptions(), tmp_path / "short.jsonl")
+    for row in rows(tmp_path / "short.jsonl"):
+        raw = [answer["scores"]["yes"] for answer in row["answers"]]
+        assert row["costs"] == ["yes"]
+        assert raw == sorted(raw)
+        values = [answer.score("yes") for answer in read_answers(Prompt(row["prompt"], row)).answers]
+        assert values == sorted(values, reverse=True)
+    for row in made(recipe, tmp_path / "wins.jsonl", Drawing("yes", 24, "wins")):
+        assert "costs" not in row
+        assert [a["scores"]["wins"] for a in row["answers"]] == [a["score"] for a in row["answers"]]
+    assert objective_for("wins", AnswerOptions()) == "adpo_text with objective.options.score: wins"
+
+
+def test_nothing_is_drawn_where_nothing_can_be_written(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ParetuneError, match="cannot write"):
+        make_answer_pairs(load_config(recipe), Drawing("yes", 4), AnswerOptions(),
+                          tmp_path / "file" / "x.jsonl")  # fmt: skip
+
+
+def test_a_prompt_that_stands_twice_has_two_ladders(tiny_llama: Path) -> None:
+    answers = [Scored(text, value) for text, value in (("yes", 3.0), ("no", 2.0), ("fix the", 1.0))]
+    found = [record for _ in range(2) for record in FORMS["ladder"](answers, Judging())]
+    order_by_reference(opened(tiny_llama), ["fix the table"] * 4, found)
+    assert sorted(record["stage"] for record in found) == [1, 1, 2, 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from paretune.demo.answers import Answers
 from paretune.demo.choosing import FEWEST, MOST, Chooser
 from paretune.files import read_json
 from paretune.sampling import Request, Sampler
-from paretune.sampling.choices import read_choices
+from paretune.sampling.choices import fit_scores, read_choices
 from paretune.types import ParetuneError
 from tests.made_run import make_run, make_texts_run, open_trusted, sample_trusted
 from tests.preference_files import make_pictures, write_records
@@ -201,3 +202,16 @@ def test_scores_of_files_are_those_of_the_rewards(run: Path) -> None:
     pixels[1, 0] = 1.0
     first, second = Sampler(open_trusted(str(run))).scored(Request("a red circle", "base"), pixels)
     assert second["red"] > first["red"]
+
+
+def test_the_cost_of_a_reward_whose_code_is_not_run_is_one_too(tmp_path: Path) -> None:
+    """The run's summary says of which rewards less is better; the choices have the scores of both."""
+    higher = {"red": True, "heavy": False}
+    (tmp_path / "summary.json").write_text(
+        json.dumps({"rewards": list(higher), "methods": {"base": {}}, "higher_is_better": higher})
+    )
+    source = SimpleNamespace(rewards=tuple(higher), unscored={"heavy": "mine.py:Heavy"}, run_folder=tmp_path)
+    sampler: Any = SimpleNamespace(rewards=list, source=source)
+    light, heavy = {"red": 0.5, "heavy": 1.0}, {"red": 0.5, "heavy": 3.0}
+    assert fit_scores([light] * 4, [heavy] * 4, sampler).preference[1] > 0.9
+    assert fit_scores([heavy] * 4, [light] * 4, sampler).preference[1] < 0.1

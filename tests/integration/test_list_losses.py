@@ -482,3 +482,24 @@ def test_the_estimate_counts_the_answers_that_a_loss_reads(tiny_llama: Path, tmp
 
     assert hours("srpo") == pytest.approx(3 * hours("list_dpo"))  # six answers against two
     assert hours("triple_tpo") < hours("tree_tpo")
+
+
+def test_steps_are_counted_as_the_model_draws_them() -> None:
+    """The assistant's template writes a space before an answer, which changes its first tokens."""
+    answers = [
+        {"text": text, "steps": steps, "step_weights": [float(i) for i in range(len(steps))],
+         "scores": {"q": score}}
+        for text, steps, score in (("soap", ["soap"], 1), ("wipe it. yes", ["wipe it.", " yes"], 0))
+    ]  # fmt: skip
+    record = {"prompt": "how do i clean the window", "answers": answers}
+    policy = CausalLMPolicy(ModelConfig.model_validate({"path": "assistant", "options": {"max_tokens": 20}}))
+    kind = list_losses()["tree_tpo"]
+    options = kind.options_kind.model_validate({"steps": True})
+    (row,) = tokenised(policy, kind.records("tree_tpo", [Prompt(record["prompt"], record)], [0], options))
+    for ids, start, places in zip(row["ids"], row["starts"], row["steps"], strict=True):
+        assert len(places) == len(ids) - start
+    (_, second), start = row["steps"], row["starts"][1]
+    own = row["ids"][1][start:]
+    first = [token for token, place in zip(own, second, strict=True) if place == 0]
+    assert policy.tokenizer.decode(first).strip() == "wipe it."
+    assert ListCollator(0)([row])["step"].shape[0] == 2

@@ -51,3 +51,10 @@ def test_json_is_all_of_the_standard_output_and_quiet_is_quiet(tiny_llama: Path,
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"model": str(tmp_path / "sft"), "answers": 4}
     assert done.stderr == ""
+
+
+def test_single_steps_are_no_answers(tiny_llama: Path, tmp_path: Path) -> None:
+    step = {"prompt": "me", "prefix": " the table", "chosen": "yes", "rejected": "no"}
+    path = _recipe(tmp_path, tiny_llama, {"prompt": "fix", "chosen": "yes"}, step)
+    with pytest.raises(ParetuneError, match=r"the prompt 'me' has a .prefix..*list_dpo takes such records"):
+        supervise(load_config(path), tmp_path / "sft")

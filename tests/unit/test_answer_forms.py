@@ -129,3 +129,17 @@ def test_the_margin_of_wins_is_in_log_odds() -> None:
     answers = [Scored("a", 5 / 6), Scored("b", 0.5), Scored("c", 0.0)]
     (record,) = FORMS["list"](answers, Judging.of_wins(6))
     assert record["margin"] == pytest.approx(math.log(5) - math.log(0.5 / 5.5))
+
+
+def test_the_margin_of_shares_is_in_log_odds_where_they_are_shares() -> None:
+    two = [Scored("a", 0.8), Scored("b", 0.2)]
+    (record,) = records("extremes", two, squashed=True)
+    assert record["margin"] == pytest.approx(2 * math.log(4))
+    turned = [Scored("a", -0.2), Scored("b", -0.8)]  # of a cost: less is better
+    (record,) = records("extremes", turned, squashed=True, cost=True)
+    assert record["margin"] == pytest.approx(2 * math.log(4))
+    penalised = [Scored("a", -0.08), Scored("b", -0.4)]  # a penalty was taken off: no shares any more
+    for form in ("extremes", "list"):
+        (record,) = records(form, penalised, squashed=True)
+        assert record["margin"] is None
+        assert read_answers(Prompt("x", record)).margin is None

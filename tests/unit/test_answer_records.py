@@ -209,3 +209,16 @@ def test_a_form_and_its_opposite_are_no_loss_where_they_are_equal() -> None:
     kind = find_objective("symbolic").options_kind
     with pytest.raises(ValueError, match="true in the same worlds"):
         kind.model_validate({"good": "w and l", "bad": "l and w"})
+
+
+def test_less_of_a_cost_is_better() -> None:
+    record = _scored({"length": 3.0, "q": 0.5}, {"length": 9.0, "q": 0.1}, costs=["length"])
+    best, worst = read_answers(Prompt("fix", record)).answers
+    assert (best.score("length"), worst.score("", "length"), worst.score("q")) == (-3.0, -9.0, 0.1)
+    assert best.scores == {"length": 3.0, "q": 0.5}  # as they are
+    one = _scored({"length": 3.0}, {"length": 9.0}, costs=["length"])
+    (row,) = _rows("adpo_text", one)
+    assert row["values"] == [-3.0, -9.0]  # the loss prefers what stands first
+    for costs in ("length", [3], {"length": 1}):
+        with pytest.raises(ParetuneError, match='"costs" is a list of the names of scores'):
+            read_answers(Prompt("fix", {**one, "costs": costs}))

@@ -113,3 +113,11 @@ def test_stages_that_a_curriculum_never_comes_to_are_told(
 def test_one_reward_has_no_other_to_lean_on(rewards: list[str], told: bool, tmp_path: Path) -> None:
     made = recipe(tmp_path, {name: [name] for name in rewards}, map={"lean": 0.5}, methods=["mapreduce"])
     assert any("no other to lean on" in line for line in notices(made)) is told
+
+
+@pytest.mark.parametrize(("decay", "told"), [(0.0, True), (0.01, False)])
+def test_a_decay_to_the_start_of_nothing_is_told(decay: float, told: bool, tmp_path: Path) -> None:
+    raw = recipe(tmp_path, {"a": ["1"], "b": ["2"]}).model_dump(mode="json")
+    raw["train"] |= {"decay": "start", "weight_decay": decay}
+    expected = "train.decay: start changes nothing where train.weight_decay is 0: set it above 0"
+    assert [line for line in notices(parse_config(raw, "x")) if "decay" in line] == [expected] * told
