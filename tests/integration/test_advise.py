@@ -230,3 +230,12 @@ def test_the_command_prints_the_choice_with_its_evidence(
     words = "--set 'methods=[mapreduce]' --set map.lean=0.5 --set reduce.step=2 --set rounds=6"
     assert f"run: paretune run quickstart {' '.join(given)} {words} --set train.epochs=7\n" in told
     assert told.endswith("beside it: measure more\n")
+
+
+def test_a_search_of_q_is_no_average_to_go_beyond() -> None:
+    """Its steps are chosen, so a step beside them would be refused."""
+    config = recipe(reduce={"method": "dare-q", "options": {"q": "search"}})
+    made = choose(config, CONFLICT)
+    assert made.name == "lean"
+    assert (made.set["reduce.method"], made.set["reduce.options"]) == ("exact", {})
+    assert parse_config(with_settings(config, made.set), "x").reduce.step == 2

@@ -293,6 +293,30 @@ def test_a_judge_that_ends_training_is_kept(tmp_path: Path) -> None:
 def test_trials_of_another_recipe_are_refused(tmp_path: Path) -> None:
     config = tiny(tmp_path / "recipe", Path("pictures"))
     trials.begin(config, tmp_path / "out")
+    (tmp_path / "out" / "mapreduce").mkdir()
     trials.begin(config, tmp_path / "out")
     with pytest.raises(ParetuneError, match="holds trials of another recipe"):
         trials.begin(config.model_copy(update={"seed": 5}), tmp_path / "out")
+
+
+def test_out_is_a_folder_that_is_kept_only_once_something_was_trained(tmp_path: Path) -> None:
+    config = tiny(tmp_path / "recipe", Path("pictures"))
+    (tmp_path / "file").write_text("notes")
+    with pytest.raises(ParetuneError, match="file is a file; choose another --out"):
+        trials.begin(config, tmp_path / "file")
+    out = tmp_path / "out"
+    trials.begin(config, out)
+    (out / "prompts").mkdir()
+    trials.begin(config.model_copy(update={"seed": 5}), out)  # a mistake that was told was mended
+
+
+def test_settings_whose_epochs_are_rounded_apart_are_refused(tmp_path: Path) -> None:
+    """A joint policy makes the mean of 12 and 10 epochs, 11; with twice the batch 6, which draw more."""
+    config = tiny(tmp_path / "recipe", Path("pictures"), train={"prompts_per_epoch": 1, "updates_per_epoch": 1})
+    raw = config.model_dump(mode="json")
+    for name, epochs in (("red", 12), ("dark", 10)):
+        raw["rewards"][name]["epochs"] = epochs
+    told = r"--batches 1 and 2: morl_dr would draw [\d,]+ and [\d,]+ samples, as epochs are whole"
+    with pytest.raises(ParetuneError, match=told):
+        tune(parse_config(raw, "x"), tmp_path / "out", lambda _: None, ["morl_dr"], [1.0], [1.0, 2.0],
+             prompts=2)  # fmt: skip

@@ -176,3 +176,13 @@ def test_a_language_model_s_epochs_are_alike_or_refused_before_training(
     with pytest.raises(ParetuneError) as caught:
         check_even(config, set_sizes(config))
     assert told in str(caught.value)
+
+
+def test_an_epoch_of_answers_has_the_updates_that_the_recipe_asks_for(tmp_path: Path) -> None:
+    """TRL divides 6 prompts of 8 answers by four; whole groups would give three updates."""
+    config = recipe(
+        tmp_path, {"a": 30}, methods=["mapreduce"], model={"path": "assistant"}, objective={"name": "grpo"},
+        train={"prompts_per_epoch": 6, "group_size": 8, "updates_per_epoch": 4},
+    )  # fmt: skip
+    check_even(config, set_sizes(config))
+    assert budgets(config) == {"mapreduce": (2 * 3 * 48, 2 * 3 * 4)}

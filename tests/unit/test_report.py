@@ -269,6 +269,8 @@ def test_errors_are_paired_where_the_table_allows_and_else_add_in_squares() -> N
     assert change.absolute == pytest.approx(0.2)
     (same,) = paired_changes(rows, "base", "mapreduce@1")
     assert same == change
+    grid = [{**row, "value": 0.1, "lattice": True} for row in rows[2:]]  # of a menu, at other preferences
+    assert changes(summary, rows + grid, "mapreduce", ["ocr"]) == [same]
     (change,) = changes(summary, rows[:2] + rows[3:], "mapreduce", ["ocr"])  # another evaluation
     assert change.stderr == pytest.approx(0.05)
 

@@ -6,6 +6,7 @@ Choices are scored with the run's rewards, and weights of the rewards are fitted
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -56,7 +57,7 @@ def _of_answers(path: Path) -> tuple[Preference, ...]:
         if entries[0].get("rank") is not None:  # the answers were put in this order, and all have ranks
             entries = sorted(entries, key=lambda entry: entry["rank"])
         scores: Sequence[Any] = [entry.get("score") for entry in entries]
-        if not all(type(score) in {int, float} for score in scores):
+        if not all(type(score) in {int, float} and abs(score) <= sys.float_info.max for score in scores):
             scores = range(len(answers), 0, -1)
         shared = set.intersection(*(set(answer.scores) for answer in answers))
         found.append(Preference(
