@@ -312,7 +312,8 @@ def test_out_is_a_folder_that_is_kept_only_once_something_was_trained(tmp_path: 
 
 def test_settings_whose_epochs_are_rounded_apart_are_refused(tmp_path: Path) -> None:
     """A joint policy makes the mean of 12 and 10 epochs, 11; with twice the batch 6, which draw more."""
-    config = tiny(tmp_path / "recipe", Path("pictures"), train={"prompts_per_epoch": 1, "updates_per_epoch": 1})
+    small = {"prompts_per_epoch": 1, "updates_per_epoch": 1}
+    config = tiny(tmp_path / "recipe", Path("pictures"), train=small)
     raw = config.model_dump(mode="json")
     for name, epochs in (("red", 12), ("dark", 10)):
         raw["rewards"][name]["epochs"] = epochs

@@ -97,7 +97,7 @@ def _pairs(rows: Sequence[Sequence[float | None]]) -> list[float]:
     return [x for i, row in enumerate(rows) for x in row[i + 1 :] if x is not None]
 
 
-def _taxes(config: RunConfig, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _taxes(config: RunConfig, rows: Sequence[dict[str, Any]]) -> list[str]:
     """The other rewards that an expert makes worse by more than two standard errors of the difference.
 
     Base and experts are measured on the same prompts with the same noise, so differences are paired. One
