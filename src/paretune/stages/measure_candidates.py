@@ -18,7 +18,7 @@ from ..adapters.store import adapter_hash, load_delta, sum_deltas
 from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
-from ..files import digest, write_rows
+from ..files import digest, read_json, write_json, write_rows
 from ..inputs.pictures import record_identity
 from ..models.loading import open_policy
 from ..models.lora import folded
@@ -39,7 +39,7 @@ from .luggage import Job
 from .scorers import besides, evaluate_inputs
 from .volumes import space_of
 
-ROWS = "candidates.jsonl"
+ROWS, KEPT = "candidates.jsonl", "measured.json"  # KEPT: until all are measured
 Weights = tuple[float, ...]
 
 
@@ -111,7 +111,10 @@ def measure_candidates(
     cut = (config.reduce.rank, config.reduce.energy)
     policy = open_policy(config.model, devices[0])
     step = _fixed_step(job.round)
-    models = means_of(policy, config, sets, experts, parents, job.candidates, cut, step)
+
+    def models(start: int) -> Iterator[dict[str, float]]:
+        return means_of(policy, config, sets, experts, parents, job.candidates[start:], cut, step)
+
     return measured(job, models, job.candidates, inputs, report, should_stop)
 
 
@@ -135,23 +138,28 @@ class Measuring(Protocol):
 
 
 def measured(
-    job: Measuring, models: Iterator[dict[str, float]], candidates: Sequence[Weights], inputs: str,
-    report: Report, should_stop: Callable[[], bool],
+    job: Measuring, models: Callable[[int], Iterator[dict[str, float]]], candidates: Sequence[Weights],
+    inputs: str, report: Report, should_stop: Callable[[], bool],
 ) -> list[float]:  # fmt: skip
     """Go through the mean rewards of all candidates, and write the rows. Returns their values.
 
+    What was measured before a stop or a kill is not measured again.
+
     Args:
         job: what is measured.
-        models: the mean rewards of one candidate after another; each is measured when it is asked for.
+        models: the number of a candidate -> the mean rewards of it and of one after another of the rest; each
+            is measured when it is asked for.
         candidates: the weights of the adapters in each.
         inputs: a digest of everything that determines the values.
         report: called with the progress.
         should_stop: whether to stop before the next candidate, by raising types.Stopped.
     """
-    means: list[dict[str, float]] = []
-    place = job.folder.relative_to(job.run_folder).as_posix()
-    for one in models:
+    kept, place = job.folder / KEPT, job.folder.relative_to(job.run_folder).as_posix()
+    known: dict[str, Any] = read_json(kept) if kept.is_file() else {}
+    means: list[dict[str, float]] = known["means"] if known.get("inputs") == inputs else []
+    for one in models(len(means)):
         means.append(one)
+        write_json(kept, {"inputs": inputs, "means": means})
         report({"folder": place, "update": len(means), "epochs": len(candidates)})
         if should_stop() and len(means) < len(candidates):
             raise Stopped
@@ -162,6 +170,7 @@ def measured(
     ]
     write_rows(job.folder / ROWS, rows)
     write_manifest(job.folder, "search", inputs, [ROWS], place=place, reference_point=reference)
+    kept.unlink(missing_ok=True)
     return values
 
 

@@ -7,7 +7,7 @@ together with the adapters of the earlier rounds; what draws the samples and wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,5 +81,9 @@ def measure_steps(
     direction = load_delta([place])
     parents = [load_delta([job.run_folder / parent]) for parent in job.round.tasks[0].parents]
     policy = open_policy(config.model, devices[0])
-    models = means_with(policy, config, sets, (scaled(direction, step) for step in job.steps), parents)
+
+    def models(start: int) -> Iterator[dict[str, float]]:
+        changes = (scaled(direction, step) for step in job.steps[start:])
+        return means_with(policy, config, sets, changes, parents)
+
     return measured(job, models, [(step,) for step in job.steps], inputs, report, should_stop)
