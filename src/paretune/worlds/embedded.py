@@ -9,6 +9,7 @@ _WORLDS = Path(__file__).parent
 # Name of an embedded model -> its folder, in the folder of its world.
 EMBEDDED = {
     "pictures": _WORLDS / "pictures" / "checkpoint",
+    "pictures-told": _WORLDS / "pictures" / "told",  # whose captions' endings tell of mistakes and of style
     "pictures-flux": _WORLDS / "pictures" / "flux",
     "clips": _WORLDS / "clips" / "checkpoint",
     "assistant": _WORLDS / "assistant" / "checkpoint",
