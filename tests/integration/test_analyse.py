@@ -168,3 +168,8 @@ def test_a_run_tells_lengths_kl_and_what_its_experts_learned(
     assert own["general rewards, base"]["yes"]["low"] is None  # one held-out prompt has no interval
     kept = json.loads((tmp_path / "run" / "analysis.json").read_text())["analyses"]
     assert kept.keys() == {"run", "safety"}
+    own = analyse("pairs", str(pairs), Asked(model=str(tmp_path / "run")))
+    assert own["file"] == str(tmp_path / "run" / "analysis.json")
+    kept = json.loads((tmp_path / "run" / "analysis.json").read_text())["analyses"]
+    assert kept.keys() == {"run", "safety", "pairs"}
+    assert f"<summary>rankings: {pairs.name}</summary>" in (tmp_path / "run" / "report.html").read_text()

@@ -20,8 +20,9 @@ def read_analyses(run: Path) -> list[tuple[str, list[Row]]]:
 
     Raises ParetuneError for a file that is damaged.
     """
-    return _each(run, lambda analysis: [
-        (report, [(name, *cells_of(figure)) for name, figure in figures.items()])
+    return _each(run, lambda what, analysis: [
+        (report + (f": {Path(analysis['target']).name}" if what == "pairs" else ""),
+         [(name, *cells_of(figure)) for name, figure in figures.items()])
         for report, figures in analysis["reports"].items()
     ])  # fmt: skip
 
@@ -31,18 +32,18 @@ def read_credits(run: Path) -> list[tuple[float, list[Token]]]:
 
     Raises ParetuneError for a file that is damaged.
     """
-    return _each(run, lambda analysis: [
+    return _each(run, lambda what, analysis: [
         (float(answer["sum"]), marked(answer)) for answer in analysis.get("tokens", ())
     ])  # fmt: skip
 
 
-def _each(run: Path, read: Callable[[dict[str, Any]], list[T]]) -> list[T]:
-    """What `read` finds in each analysis of the run's file."""
+def _each(run: Path, read: Callable[[str, dict[str, Any]], list[T]]) -> list[T]:
+    """What `read` finds in each analysis of the run's file, by its kind."""
     file = run / NAME
     if not file.exists():
         return []
     try:
-        return [found for analysis in read_json(file)["analyses"].values() for found in read(analysis)]
+        return [found for kind, own in read_json(file)["analyses"].items() for found in read(kind, own)]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ParetuneError(f"{file} is damaged: delete it, and run `paretune analyse` again") from error
 

@@ -62,8 +62,8 @@ def analyse(what: str, target: str | None, asked: Asked, out: Path | None = None
         what: one of WHAT.
         target: a file of preferences for pairs; a run for run and safety, or for safety a model.
         asked: more of it.
-        out: the new file. By default analysis.json in the run, whose earlier one is replaced, or
-            NAME-analysis.json beside a file of pairs; none for losses.
+        out: the new file. By default analysis.json in the run, in which other analyses stay; for pairs of a
+            model that is no run NAME-analysis.json beside the file; none for losses.
 
     Returns:
         The content of the file.
@@ -84,18 +84,18 @@ def analyse(what: str, target: str | None, asked: Asked, out: Path | None = None
         raise ParetuneError(f"analyse {what}: name a {'file of preferences' if what == 'pairs' else 'run'}")
     if asked.limit < 0 or not 0 < asked.beta < math.inf or not math.isfinite(asked.threshold):
         raise ParetuneError("--limit is 0 or more, --beta a number above 0, and --threshold a finite number")
-    if what == "pairs":
-        place = out or _beside(target)
+    run = Path(asked.model or "") if what == "pairs" else Path(target)
+    is_run = what == "run" or (run / "config.yaml").exists()
+    elsewhere = _beside(target) if what == "pairs" else Path(NAME)
+    place = out or (run / NAME if is_run else elsewhere)
+    if is_run and out is None:
+        _earlier(place)  # a damaged file is told before the work
+    else:
         check_new(place)
+    if what == "pairs":
         made = _pairs(target, asked)
     else:
-        is_run = what == "run" or (Path(target) / "config.yaml").exists()
-        place = out or (Path(target) / NAME if is_run else Path(NAME))
-        if is_run:
-            _earlier(place)  # a damaged file is told before the work
-        else:
-            check_new(place)
-        made = _run(Path(target), asked) if what == "run" else _safety(target, asked)
+        made = _run(run, asked) if what == "run" else _safety(target, asked)
     return _write(place, what, target, made)
 
 
@@ -242,6 +242,6 @@ def _write(place: Path, what: str, target: str, made: tuple[Reports, dict[str, A
     before = _earlier(place)
     own = {"target": target, "reports": figures, **made[1]}
     write_json(place, {"analyses": {**before, what: own}})
-    if place == Path(target) / NAME:
-        write_report(Path(target))
+    if place.name == NAME and (place.parent / "config.yaml").exists():
+        write_report(place.parent)
     return {"what": what, "file": str(place), **own}
