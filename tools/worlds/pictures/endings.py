@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import torch
 
 from paretune.config import ModelConfig
 from paretune.data.prompts import load_prompts
+from paretune.models.detect import family_of, settings_of
 from paretune.models.flow import Sampling, sample
-from paretune.models.sd3.policy import SD3Policy
+from paretune.models.loading import open_policy
 from paretune.rewards.base import load_reward
 from paretune.worlds.pictures.scenes import ENDING_FALSE, ENDING_FANCY, ENDING_PLAIN, ENDING_TRUE
 
@@ -29,7 +31,9 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=96)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    policy = SD3Policy(ModelConfig.model_validate({"path": args.model}))
+    flux = family_of(args.model).name == "flux"
+    settings = settings_of("pictures-flux" if flux else args.model)  # a folder of ours has none by itself
+    policy: Any = open_policy(ModelConfig.model_validate({"path": args.model, **settings}))
     print("| ending | " + " | ".join(name for _, name in SCORERS) + " |")
     print("|---" * (len(SCORERS) + 1) + "|")
     for ending in ("", ENDING_TRUE, ENDING_FALSE, ENDING_FANCY, ENDING_PLAIN):
