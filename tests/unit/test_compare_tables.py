@@ -27,6 +27,7 @@ MAPREDUCE = ["mapreduce@1", "mapreduce@2", "mapreduce@3", "mapreduce"]
         ("smollm2", ["base", "rewarded_soup", "morl_dr", "morl_d", *MAPREDUCE]),
         ("smollm2-experts", EXPERTS),
         ("smollm2-dpo", [*EXPERTS, "rewarded_soup"]),
+        ("smollm2-dpo-tokens", [*(f"rate:{name[7:]}" for name in EXPERTS), "rate"]),
         ("smollm2-k2", ["mapreduce@1", "mapreduce"]),
     ],
 )
