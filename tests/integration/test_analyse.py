@@ -64,7 +64,8 @@ def test_the_start_compared_with_itself_has_no_change(opened: str, pairs: Path, 
     assert "accuracy, sources unnamed and a" in found["separability"] or any(
         name.startswith("accuracy, sources") for name in found["separability"]
     )
-    assert json.loads((tmp_path / "a.json").read_text())["analyses"]["pairs"]["reports"] == found
+    kept = json.loads((tmp_path / "a.json").read_text())["analyses"]
+    assert kept[f"pairs {pairs.name}"]["reports"] == found
 
 
 def test_an_adapter_is_compared_with_its_base_and_credits_add_up(
@@ -171,5 +172,5 @@ def test_a_run_tells_lengths_kl_and_what_its_experts_learned(
     own = analyse("pairs", str(pairs), Asked(model=str(tmp_path / "run")))
     assert own["file"] == str(tmp_path / "run" / "analysis.json")
     kept = json.loads((tmp_path / "run" / "analysis.json").read_text())["analyses"]
-    assert kept.keys() == {"run", "safety", "pairs"}
+    assert kept.keys() == {"run", "safety", f"pairs {pairs.name}"}
     assert f"<summary>rankings: {pairs.name}</summary>" in (tmp_path / "run" / "report.html").read_text()

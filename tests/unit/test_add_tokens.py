@@ -46,7 +46,7 @@ def test_a_refusal_or_a_kill_leaves_a_run_that_can_be_read(
     seal.finish(run)
     recipe = (run / "config.yaml").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(command, "open_executor", _refuse(ParetuneError("this machine has no GPU")))
+        patch.setattr(command, "choose_device", _refuse(ParetuneError("this machine has no GPU")))
         with pytest.raises(ParetuneError, match="no GPU"):
             add_tokens(run, ["tokens.steps=1"], lambda _: None, trust_rewards=True)
     assert (run / "config.yaml").read_bytes() == recipe

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from paretune.cli.app import app
 from paretune.cli.tables import comparison_table
+from paretune.commands.measured_alike import check_measured_alike
 from paretune.recipes import find_recipe, load_config
 from paretune.report import write_comparison
 from paretune.report.compare import compare_runs, gain, stderr
@@ -244,10 +245,30 @@ def test_the_recipes_say_whether_runs_were_measured_alike(
         made = load_config(find_recipe("quickstart"), changes)
         (Path(run) / "config.yaml").write_text(made.to_yaml())
     if told is None:
-        assert compare_runs(runs)["methods"]["mapreduce"]["runs"] == 2
+        check_measured_alike(runs)
         return
     with pytest.raises(ParetuneError, match=f"measured in another way than .*{told}"):
-        compare_runs(runs)
+        check_measured_alike(runs)
+    labelled = [f"{label}={run}" for label, run in zip("ab", runs, strict=True)]
+    if item.startswith("evaluate"):  # two recipes may differ in it, two seeds of one may not
+        check_measured_alike(labelled)
+    else:
+        with pytest.raises(ParetuneError, match=f"measured in another way than .*{told}"):
+            check_measured_alike(labelled)
+
+
+def test_where_a_reward_lies_or_what_it_was_called_does_not_count(tmp_path: Path) -> None:
+    runs = seeds(tmp_path)
+    check_measured_alike(runs)  # no recipe: by the prompts alone
+    url = ("rewards.ocr.reward=remote", "rewards.ocr.options={url: 'http://%s:1', reward: ocr}")
+    both = [[f"{item % host if '%' in item else item}" for item in url] for host in ("one", "two")]
+    both = [[*items, f"rewards.preference.reward=/{host}/mine.py:f"]
+            for items, host in zip(both, ("here", "there"), strict=True)]  # fmt: skip
+    for run, items in zip(runs, both, strict=True):
+        (Path(run) / "config.yaml").write_text(load_config(find_recipe("quickstart"), items).to_yaml())
+    check_measured_alike(runs)
+    (Path(runs[0]) / "config.yaml").write_text("]damaged")
+    check_measured_alike(runs)
 
 
 def test_the_page_says_of_which_scores_less_is_better(tmp_path: Path) -> None:

@@ -91,6 +91,9 @@ def test_a_token_of_each_reward_may_start_at_words_of_its_own() -> None:
     assert made.options.words_of("other") == "ok"
     with pytest.raises(ParetuneError, match=r"tokens.options.init: there is no reward ocrr; there are ocr"):
         parse_config(raw(tokens={"options": {"init": {"ocrr": "ok"}}}), "x")
+    for wrong, told in ((3, "start is words.*not 3"), ({"ocr": False}, "start of ocr is words.*not False")):
+        with pytest.raises(ParetuneError, match=rf"tokens.options.init: the {told}"):
+            parse_config(raw(tokens={"options": {"init": wrong}}), "x")
     with pytest.raises(ParetuneError, match=r"blanks alone are no word"):
         parse_config(raw(tokens={"options": {"init": " "}}), "x")
 

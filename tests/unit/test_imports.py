@@ -40,7 +40,7 @@ MAY: dict[str, set[str]] = {
     "training": MAP,
     "executors": {"environment", "executors", "foreign", "files"} | LEAF,  # files: what comes back is written
     "stages": STAGES | {"environment"},  # each machine compares its base model
-    "report": FILES | {"ops", "types", "yaml_text", "report"},  # yaml_text: the recipes of compared runs
+    "report": FILES | {"ops", "types", "report"},
     "tracking": FILES | {"tracking"} | LEAF,  # what workers report, and files that they wrote
     "run": RUN,
     "commands": RUN | {"run", "commands", "yaml_text"},  # yaml_text: a recipe to edit is written

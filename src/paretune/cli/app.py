@@ -230,10 +230,12 @@ def compare(
     verify: Verify = False,
 ) -> None:
     """Put runs into one table and one page: methods, seeds, recipes, side by side."""
+    from ..commands.measured_alike import check_measured_alike
     from ..report import write_comparison
     from ..report.compare import compare_runs
     from .tables import comparison_table
 
+    check_measured_alike(runs)
     comparison = compare_runs(runs, against, verify=verify)
     page = write_comparison(comparison, out)
     if as_json:

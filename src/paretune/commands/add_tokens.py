@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig, TokensConfig
-from ..executors import open_executor
+from ..environment import choose_device
 from ..executors.base import Report
 from ..files import read_json, write_text
 from ..models.detect import resolve_path
@@ -58,7 +58,7 @@ def add_tokens(
             )
         # What `run` would refuse later; from here on the seal no longer holds the recipe, which changes.
         check_trackers(config.trackers)
-        open_executor(config, usual=len(config.rewards))
+        choose_device(config.executor.device)
         seal.begin(out, Path(resolve_path(config.model.path)), verify)
         if not (out / "tokens").exists():  # delete what was made from tokens that no longer exist
             finals = [out / FINAL / reward for reward in config.rewards]

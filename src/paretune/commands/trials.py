@@ -21,6 +21,7 @@ from ..stages.claim import claim, lock
 from ..stages.subjects import subjects_of
 from ..types import ParetuneError
 
+MARK = ".trials"  # in a folder that trials have made
 Means = dict[str, dict[str, float]]  # model -> reward -> value
 
 
@@ -31,11 +32,13 @@ def begin(config: RunConfig, folder: Path) -> None:
         raise ParetuneError(f"{folder} is a file; choose another --out")
     file, text = folder / "recipe.yaml", config.to_yaml()
     begun = {place.name for place in folder.iterdir()} if folder.exists() else set()
-    # Before the first training there are the recipe and the prompts alone, which are written again.
-    if file.exists() and file.read_text(encoding="utf-8") != text and begun - {file.name, "prompts"}:
+    # Before the first training there are our recipe and prompts alone, which are written again.
+    ours = MARK in begun and not begun - {MARK, file.name, "prompts"}
+    if file.exists() and file.read_text(encoding="utf-8") != text and not ours:
         raise ParetuneError(f"{folder} holds trials of another recipe; choose another --out")
     if not file.exists() and begun:
         raise ParetuneError(f"{folder} is not empty and holds no trials; choose another --out")
+    write_text(folder / MARK, "")
     write_text(file, text)
 
 

@@ -149,10 +149,16 @@ class TokenOptions(Section):
         0, description="further steps, each on about batch_size own samples that the reward has scored"
     )
 
-    @field_validator("init")
+    @field_validator("init", mode="before")
     @classmethod
-    def _words(cls, value: str | dict[str, str]) -> str | dict[str, str]:
-        for words in value.values() if isinstance(value, dict) else [value]:
+    def _words(cls, value: Any) -> Any:
+        given = cast("dict[Any, Any]", value) if isinstance(value, dict) else {"": value}
+        for reward, words in given.items():
+            of = f" of {reward}" if reward else ""
+            if not isinstance(words, str):
+                raise ValueError(
+                    f"the start{of} is words, in quotes where YAML reads them otherwise, not {words!r:.40}"
+                )
             if words and not words.strip():
                 raise ValueError("blanks alone are no word; leave it out for a random start")
         return value

@@ -62,7 +62,7 @@ class Judging:
     def margin(self, better: Scored, worse: Scored) -> float | None:
         """The gap of two answers, in log-odds where values are shares.
 
-        None where a penalty has made one no share: a loss that needs the margin then refuses the record.
+        None where a penalty has made one no share: a loss that needs log-odds then refuses the reward.
         """
         if not self.squashed:
             return better.value - worse.value

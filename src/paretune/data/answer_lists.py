@@ -97,7 +97,7 @@ def read_answers(prompt: Prompt) -> AnswerList:
     if not isinstance(given, list) or not given:
         raise ParetuneError(f'{where}: "answers" is a list of answers, best first')
     entries = cast("list[Any]", given)
-    costs = _names(record, "costs", where)
+    costs = _costs(record.get("costs"))
     answers = [_answer(entry, f"{where}, answer {i}", costs) for i, entry in enumerate(entries, start=1)]
     prefix = record.get("prefix", "")
     if not isinstance(prefix, str):
@@ -159,10 +159,10 @@ def _ranked(entries: list[Any], answers: list[Answer], where: str) -> tuple[Answ
     return tuple(answers[ranks.index(rank)] for rank in range(1, len(ranks) + 1))
 
 
-def _names(record: Mapping[str, Any], key: str, where: str) -> frozenset[str]:
-    names = record.get(key, [])
+def _costs(names: Any) -> frozenset[str]:
+    """The names of scores; {} for anything else that a data set calls so, such as a price."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in cast("list[Any]", names)):
-        raise ParetuneError(f'{where}: "{key}" is a list of the names of scores, not {names!r:.40}')
+        return frozenset()
     return frozenset(cast("list[str]", names))
 
 

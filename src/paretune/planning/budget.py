@@ -21,8 +21,8 @@ from ..data.remote import is_remote
 from ..ops.dealing import deal, dealt_always
 from ..ops.distilling import DISTIL, Distilling
 from ..ops.merging import DIVISIONS, PROMPTS
-from ..samples.media import medium_of
 from ..training.objectives.settings import draws_samples
+from ..training.objectives.table import find_objective
 from ..types import ParetuneError
 from .plan import ExpertTask, MethodPlan, Plan, Round, derive_seed
 
@@ -204,6 +204,6 @@ def _updates(config: RunConfig, prompts: int) -> int:
 
     TRL divides an epoch's answers and not its groups, and makes all of the updates.
     """
-    if medium_of(config.model).name == "texts":
+    if "texts" in find_objective(config.objective.name).trainers:
         return config.train.updates_per_epoch
     return -(-prompts // -(-prompts // config.train.updates_per_epoch))

@@ -21,7 +21,7 @@ def read_analyses(run: Path) -> list[tuple[str, list[Row]]]:
     Raises ParetuneError for a file that is damaged.
     """
     return _each(run, lambda what, analysis: [
-        (report + (f": {Path(analysis['target']).name}" if what == "pairs" else ""),
+        (report + (f": {Path(analysis['target']).name}" if what.startswith("pairs") else ""),
          [(name, *cells_of(figure)) for name, figure in figures.items()])
         for report, figures in analysis["reports"].items()
     ])  # fmt: skip

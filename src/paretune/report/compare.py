@@ -22,7 +22,6 @@ from ..records.labels import apart, judges_of, prompt_key
 from ..records.read import read_evaluation, read_summary
 from ..records.seal import check_run
 from ..types import ParetuneError
-from ..yaml_text import load_yaml
 from .gains import higher_is_better
 
 SOUP = "rewarded_soup"  # margins are measured from it unless the user names another method
@@ -53,7 +52,7 @@ def compare_runs(
     Raises ParetuneError for a folder that holds no finished run or is given twice, for an unknown `against`,
     and for runs that were measured on different rewards or prompts.
     """
-    tables = [_read(*_split(run), verify) for run in runs]
+    tables = [_read(*split_label(run), verify) for run in runs]
     if not tables:
         raise ParetuneError("nothing to compare: give at least one run")
     first = tables[0]
@@ -94,7 +93,7 @@ def compare_runs(
         "rewards": list(first.summary["rewards"]),
         "judges": first.summary.get("judges", {}),
         "untargeted": [name for name in _untargeted(tables) if name in names],
-        "higher_is_better": {n: higher_is_better(first.summary, n) for n in names},
+        "higher_is_better": {n: all(higher_is_better(t.summary, n) for t in tables) for n in names},
         "reference_point": {a.name: a.reference for a in axes},
         "against": against,
         "methods": methods,
@@ -142,7 +141,7 @@ def gain(base: np.ndarray, values: np.ndarray, draws: int, seed: int = 0) -> dic
 # ---------------------------------------------------------------- reading
 
 
-def _split(run: str) -> tuple[str, str]:
+def split_label(run: str) -> tuple[str, str]:
     """Split into (label, folder). A path with an equals sign that exists is a folder without a label."""
     label, equals, folder = run.partition("=")
     return ("", run) if not equals or Path(run).exists() else (label, folder)
@@ -198,11 +197,6 @@ def _check_alike(tables: Sequence[RunTables]) -> None:
                 f"{other.name} has the rewards {', '.join(other.summary['rewards'])} and {first.name} "
                 f"has {', '.join(first.summary['rewards'])}: only runs of the same rewards compare"
             )
-        if told := _measured_otherwise(first, other):
-            raise ParetuneError(
-                f"{other.name} was measured in another way than {first.name} ({told}): only runs with the "
-                "same rewards and the same evaluate section compare"
-            )
         for method in _grids(first).keys() & _grids(other).keys():
             if _grids(first)[method] != _grids(other)[method]:
                 raise ParetuneError(
@@ -215,29 +209,6 @@ def _check_alike(tables: Sequence[RunTables]) -> None:
                     f"{other.name} was measured on other held-out prompts of {reward} than {first.name}; "
                     "run both with the same evaluate section"
                 )
-
-
-def _measured_otherwise(first: RunTables, other: RunTables) -> str:
-    """The first key of the recipe by which two runs were measured differently; "" if none is known.
-
-    A run whose recipe is not there is compared by its prompts alone.
-    """
-    files = [Path(table.name) / "config.yaml" for table in (first, other)]
-    if not all(file.is_file() for file in files):
-        return ""
-    one, two = (_settings(load_yaml(file.read_text(encoding="utf-8"))) for file in files)
-    return next((key for key in one if one[key] != two.get(key)), "")
-
-
-def _settings(recipe: Any) -> dict[str, Any]:
-    """What of a resolved recipe decides how a model is measured, by key; what is empty counts as absent."""
-    found: dict[str, Any] = {}
-    for name, own in recipe["rewards"].items():
-        for key in ("reward", "head", "options"):
-            found[f"rewards.{name}.{key}"] = own.get(key) or None
-    for key in ("seed", "samples", "steps", "guidance_scale"):
-        found[f"evaluate.{key}"] = recipe["evaluate"].get(key)
-    return found
 
 
 def _grids(table: RunTables) -> dict[str, set[tuple[float, ...]]]:

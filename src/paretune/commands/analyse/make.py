@@ -241,7 +241,8 @@ def _write(place: Path, what: str, target: str, made: tuple[Reports, dict[str, A
     figures = {report: {name: f.to_json() for name, f in found.items()} for report, found in made[0].items()}
     before = _earlier(place)
     own = {"target": target, "reports": figures, **made[1]}
-    write_json(place, {"analyses": {**before, what: own}})
+    key = f"{what} {Path(target).name}" if what == "pairs" else what  # a run may have been asked of many
+    write_json(place, {"analyses": {**before, key: own}})
     if place.name == NAME and (place.parent / "config.yaml").exists():
         write_report(place.parent)
     return {"what": what, "file": str(place), **own}

@@ -2,7 +2,7 @@
 
     --contrast P N      token_weights c: where a model of right answers and one of wrong ones differ (cDPO)
     --guide ADAPTER     token_weights: beta times the guide's log-ratio to the start (TGDPO)
-    --embed ENCODER     drift: 1 - cos of the prompt and the best answer (Sem-DPO)
+    --embed ENCODER     drift: 1 - cos of the prompt and the better answer (Sem-DPO)
     --steps-like-best   steps and step_weights: 1 + cos of a step and the best answer's (tree TPO)
     --ladder-by reference   stage: by the reference's gap of the two answers (Curry-DPO)
 """
