@@ -1,4 +1,4 @@
-"""The page on SmolLM2 has the tables that its command makes of the measured runs."""
+"""Pages of results have the tables that their command makes of the measured runs."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ MAPREDUCE = ["mapreduce@1", "mapreduce@2", "mapreduce@3", "mapreduce"]
         ("smollm2-dpo", [*EXPERTS, "rewarded_soup"]),
         ("smollm2-dpo-tokens", [*(f"rate:{name[7:]}" for name in EXPERTS), "rate"]),
         ("smollm2-k2", ["mapreduce@1", "mapreduce"]),
+        ("tokens-told", []),
     ],
 )
 def test_the_page_has_the_tables(tables: dict[str, Any], file: str, methods: list[str]) -> None:
     compared = json.loads((ROOT / f"benchmarks/measured/{file}.json").read_text())
     assert set(methods) <= set(compared["methods"])
-    page = (ROOT / "docs/results/smollm2.md").read_text().splitlines()
+    page = (ROOT / f"docs/results/{file.partition('-')[0]}.md").read_text().splitlines()
     made = [*tables["means"](compared, methods), *tables["gains"](compared, methods)]
     assert [line for line in made if line not in page] == []
 
