@@ -396,3 +396,13 @@ class TestCost:
 def test_front_figure_has_one_panel_a_pair() -> None:
     assert len(front_figure(make_summary()).axes) == 3
     assert len(front_figure(make_summary(THREE[:2])).axes) == 1
+
+
+def test_a_token_looks_unlike_its_expert_and_unlike_all_tokens() -> None:
+    rewards = ["a", "b", "c", "d", "e", "f"]
+    for reward in rewards:
+        expert, token = (method_look(f"{kind}:{reward}", rewards) for kind in ("expert", "rate"))
+        assert expert.color == token.color
+        assert expert.marker != token.marker
+    assert method_look("rate", rewards).label == "RaTE, all tokens"
+    assert method_look("x rate", rewards).label == "x RaTE, all tokens"

@@ -82,11 +82,11 @@ def method_look(method: str, rewards: Sequence[str]) -> Look:
         look = method_look(bare, rewards)
         return Look(f"{prefix} {look.label}", look.color, look.marker)
     head, _, tail = method.partition(":")
-    if head in ("expert", "rate"):
+    if tail and head in ("expert", "rate"):
         slot = list(rewards).index(tail) if tail in rewards else len(rewards)
         label = f"expert {tail}" if head == "expert" else f"RaTE {tail}"
-        markers = _EXPERT_MARKERS if head == "expert" else _EXPERT_MARKERS[::-1]
-        return Look(label, _EXPERT_COLORS[slot % 5], markers[slot % 5])
+        turned = 0 if head == "expert" else 2  # a token has its expert's colour, and never its marker
+        return Look(label, _EXPERT_COLORS[slot % 5], _EXPERT_MARKERS[(slot + turned) % 5])
     name, _, round_number = method.partition("@")
     fixed = _FIXED.get(name, Look(name.replace("_", " "), MUTED, "*"))
     if round_number:
