@@ -47,7 +47,8 @@ def test_tokens_turn_at_one_end_on_each_side() -> None:
 @pytest.mark.parametrize(
     ("form", "options", "objective"),
     [
-        ("extremes", {}, "list_dpo"), ("list", {}, "adpo_text"), ("wins", {}, "adpo_text"),
+        ("extremes", {}, "list_dpo"), ("list", {}, "adpo_text"),
+        ("wins", {}, "adpo_text with objective.options.score: wins"),  # else it would train on one reward
         ("steps", {}, "list_dpo"), ("triple", {}, "triple_tpo"), ("extremes", {"guide": "g"}, "tgdpo"),
         ("extremes", {"contrast": ("p", "n")}, "cdpo"), ("list", {"steps_like_best": True}, "tree_tpo"),
         ("given", {"embed": "e"}, "sem_dpo_text"),
