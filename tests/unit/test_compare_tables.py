@@ -30,6 +30,7 @@ MAPREDUCE = ["mapreduce@1", "mapreduce@2", "mapreduce@3", "mapreduce"]
         ("smollm2-dpo-tokens", [*(f"rate:{name[7:]}" for name in EXPERTS), "rate"]),
         ("smollm2-k2", ["mapreduce@1", "mapreduce"]),
         ("tokens-told", []),
+        ("pictures-distil", []),
     ],
 )
 def test_the_page_has_the_tables(tables: dict[str, Any], file: str, methods: list[str]) -> None:
