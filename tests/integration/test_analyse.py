@@ -17,6 +17,7 @@ from paretune.commands.analyse.sides import open_sides
 from paretune.ops.lowrank import LowRank
 from paretune.types import ParetuneError, Prompt
 from tests.language import language_recipe, make_llama
+from tests.made_run import make_texts_run
 
 from .commands import call
 
@@ -174,3 +175,16 @@ def test_a_run_tells_lengths_kl_and_what_its_experts_learned(
     kept = json.loads((tmp_path / "run" / "analysis.json").read_text())["analyses"]
     assert kept.keys() == {"run", "safety", f"pairs {pairs.name}"}
     assert f"<summary>rankings: {pairs.name}</summary>" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_run_that_learned_no_pairs_tells_its_answers_alone(tiny_llama: Path, tmp_path: Path) -> None:
+    """GRPO reads the prompts of a set of conversations, whose last turns are answers and no pairs."""
+    run = make_texts_run(tmp_path / "run", tiny_llama)
+    talks = tmp_path / "talks.jsonl"
+    talks.write_text('{"prompt": "fix the table", "chosen": "yes"}\n')
+    recipe = yaml.safe_load((run / "config.yaml").read_text())
+    for own in recipe["rewards"].values():
+        own["prompts"] = str(talks)
+    (run / "config.yaml").write_text(yaml.safe_dump(recipe))
+    found = analyse("run", str(run), Asked(limit=2), tmp_path / "a.json")["reports"]
+    assert found.keys() == {f"answers of {name}" for name in ("base", "expert:yes", "expert:no", "merged")}

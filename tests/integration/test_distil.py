@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from paretune.adapters.store import WEIGHTS, load_delta, save_delta, sum_deltas
+from paretune.commands.watch_run import logs, status
 from paretune.config import RunConfig
 from paretune.models.causal_lm.policy import CausalLMPolicy
 from paretune.models.lora import fold
@@ -216,6 +217,9 @@ def test_a_distilled_run_stopped_within_is_bit_identical(
     facts = json.loads((whole / "round-1" / "merged" / "diagnostics.json").read_text())
     assert facts["compression_error"] > 0.01  # so far from the exact average
     stop_at(recipe, cut, monkeypatch, "round-1/distil", 2)
+    (student,) = [part for part in status(cut).parts if part.folder == "round-1/distil"]
+    assert (student.state, student.of) == ("begun", 3)
+    assert 0 < len(list(logs(cut, "round-1/distil"))) == student.done
     stop_at(recipe, cut, monkeypatch, "round-1/distil", 3)  # its adapter is not written
     stop_at(recipe, cut, monkeypatch, "evaluation/base", 1)
     final = Path("final") / WEIGHTS

@@ -83,6 +83,7 @@ def test_a_device_sends_an_adapter_a_round_or_a_gradient_an_update(tmp_path: Pat
             folder = tmp_path / task.folder
             folder.mkdir(parents=True)
             (folder / "adapter_model.safetensors").write_bytes(b"x" * 1000)
+    assert exchanged(plan, tmp_path, each=2) == {}  # the devices of one expert exchange gradients too
     sent = exchanged(plan, tmp_path)
     assert sent == {"mapreduce": 2000, "rewarded_soup": 1000, "morl_dr": 48_000}
     (told,) = exchange(sent, {"mapreduce": 70.0}, 2)
