@@ -97,6 +97,11 @@ def turns_of(prompt: str) -> list[dict[str, str]]:
     ]
 
 
+def as_recorded(prompt: str) -> str | list[dict[str, str]]:
+    """A prompt as a record holds it, from which it is read again: a text, or the turns of a dialogue."""
+    return turns_of(prompt) if isinstance(prompt, Dialogue) else str(prompt)
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt. metadata: the record that it came from (such as GenEval's JSON), which rewards read.

@@ -19,7 +19,7 @@ from ..data.prompts import load_prompts
 from ..files import write_rows
 from ..planning.plan import derive_seed
 from ..stages.prompt_checks import teaches
-from ..types import Dialogue, ParetuneError, Prompt
+from ..types import ParetuneError, Prompt, as_recorded
 
 Key = tuple[str, Any]  # a prompt's text, and its input picture
 
@@ -105,7 +105,7 @@ def _without(pairs: str, aside: set[Key], file: Path) -> str:
 
 def _record(prompt: Prompt) -> Mapping[str, Any]:
     """The record that reads as this prompt: a conversation by its turns."""
-    text, kept = prompt.text, dict(prompt.metadata)
+    kept = dict(prompt.metadata)
     for key in ("messages", "conversations"):  # they would be read in place of a prompt that stands there
         kept.pop(key, None)
-    return {**kept, "prompt": [dict(t) for t in text.turns] if isinstance(text, Dialogue) else str(text)}
+    return {**kept, "prompt": as_recorded(prompt.text)}

@@ -38,8 +38,8 @@ def begin(config: RunConfig, folder: Path) -> None:
         raise ParetuneError(f"{folder} holds trials of another recipe; choose another --out")
     if not file.exists() and begun:
         raise ParetuneError(f"{folder} is not empty and holds no trials; choose another --out")
-    write_text(folder / MARK, "")
     write_text(file, text)
+    write_text(folder / MARK, "")
 
 
 def train_and_measure(

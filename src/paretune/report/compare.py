@@ -213,12 +213,9 @@ def _check_alike(tables: Sequence[RunTables]) -> None:
 
 def _grids(table: RunTables) -> dict[str, set[tuple[float, ...]]]:
     """Method -> the preferences of the grid at which it was measured."""
-    grids: dict[str, set[tuple[float, ...]]] = {}
+    grids: dict[str, set[tuple[float, ...]]] = {method: set() for method, _ in table.values}
     for method, preference in table.values:
-        if preference is not None:
-            grids.setdefault(method, set()).add(preference)
-        else:
-            grids.setdefault(method, set())
+        grids[method] |= set() if preference is None else {preference}
     return grids
 
 

@@ -17,7 +17,7 @@ from ...models.causal_lm.given_answers import given_answer
 from ...models.causal_lm.policy import CausalLMPolicy
 from ...ops.preference_losses import win_rates
 from ...planning.plan import derive_seed
-from ...types import Dialogue, ParetuneError, Prompt, Reward
+from ...types import Dialogue, ParetuneError, Prompt, Reward, as_recorded
 from ..make_pairs import Drawing, scored
 from .options import WINS, AnswerOptions
 
@@ -141,5 +141,4 @@ def head_of(prompt: Prompt) -> dict[str, Any]:
             "weight", "weights", "costs", "drift", "tokenizer", "messages", "conversations",
             "text"}  # fmt: skip
     kept = {key: value for key, value in prompt.metadata.items() if key not in ours}
-    text = prompt.text
-    return {**kept, "prompt": [dict(t) for t in text.turns] if isinstance(text, Dialogue) else str(text)}
+    return {**kept, "prompt": as_recorded(prompt.text)}
