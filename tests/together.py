@@ -1,11 +1,12 @@
 """Several processes that train together, and what they make.
 
-They are forked and have torch already, so a test takes a second each.
+They are forks of a process that has loaded the libraries and does nothing else, so a test takes a second.
+A fork of the process of the tests itself may wait for ever: for a lock that another thread of it held.
 """
 
 from __future__ import annotations
 
-import gc
+import faulthandler
 import multiprocessing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,29 +17,42 @@ import torch.distributed as dist
 
 from paretune.training.together.crew import ALONE, Crew, Place, joined
 
+PATIENCE = 300.0  # seconds for what takes one or two on an idle machine
+
 
 def in_crew(size: int, work: Callable[[Crew], Any], folder: Path) -> list[Any]:
-    """What `work` returns in each of `size` processes; [its result] of this process for size 1."""
+    """What `work` returns in each of `size` processes; [its result] of this process for size 1.
+
+    work: must be picklable: a function of a module, with its arguments by functools.partial.
+    """
     if size == 1:
         return [work(ALONE)]
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     folder.mkdir(parents=True, exist_ok=True)
-
-    def take_part(rank: int) -> None:
-        torch.set_num_threads(1)
-        with joined(Place(rank, size, "127.0.0.1", store.port), "cpu") as crew:
-            torch.save(work(crew), folder / f"{rank}.pt")
-
-    gc.collect()  # a spawned process has no trainers of earlier tests to collect while it trains
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=take_part, args=(rank,)) for rank in range(size)]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.preloaded"])
+    processes = [
+        context.Process(target=_take_part, args=(work, Place(rank, size, "127.0.0.1", store.port), folder))
+        for rank in range(size)
+    ]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(300)
+        process.join(PATIENCE)
         process.kill()
-    assert [process.exitcode for process in processes] == [0] * size
+        process.join()
+    ends = [process.exitcode for process in processes]
+    assert ends == [0] * size, (ends, *(path.read_text() for path in sorted(folder.glob("*.stack"))))
     return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
+
+
+def _take_part(work: Callable[[Crew], Any], place: Place, folder: Path) -> None:
+    torch.set_num_threads(1)
+    with (folder / f"{place.rank}.stack").open("w") as stack:
+        faulthandler.dump_traceback_later(PATIENCE / 2, file=stack)  # where it hangs, if it does
+        with joined(place, "cpu") as crew:
+            torch.save(work(crew), folder / f"{place.rank}.pt")
+        faulthandler.cancel_dump_traceback_later()
 
 
 def trained(trainer: Any, stop: bool = False) -> dict[str, torch.Tensor]:

@@ -32,16 +32,9 @@ from typing import Any, NoReturn, cast
 
 from tests.blank import render_nothing
 from tests.forked import Host, PopenOrFork, PopenOrHost, be_host, seed_again
+from tests.libraries import load
 
-# No paretune among them: it reads the environment when it is imported.
-LIBRARIES = ("torch", "transformers", "diffusers", "peft", "scipy.stats", "matplotlib.pyplot", "jinja2",
-             "rich.progress", "typer", "pydantic", "yaml", "PIL.Image")  # fmt: skip
-CLASSES = {
-    "diffusers": ("StableDiffusion3Pipeline", "AutoencoderKL", "SD3Transformer2DModel",
-                  "FlowMatchEulerDiscreteScheduler"),
-    "transformers": ("CLIPTextModelWithProjection", "CLIPTokenizer", "PreTrainedTokenizerFast"),
-}  # fmt: skip
-# Of variables by which LIBRARIES are loaded. Others are the command's own, or set by what a test imported.
+# Of variables by which the libraries are loaded. Others are the command's own, or set by an import of a test.
 LOADING = ("OMP_", "MKL_", "OPENBLAS_", "TORCH", "CUDA", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "DIFFUSERS_",
            "USE_", "MPL", "HOME", "XDG_", "TMPDIR", "LD_", "LANG", "LC_")  # fmt: skip
 
@@ -163,17 +156,7 @@ class PopenOrWarm(PopenOrHost):
 
 def serve(door: int) -> None:
     """Load the libraries, then answer whoever connects until standard input ends. door: it listens there."""
-    import warnings
-    from importlib import import_module
-
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # as paretune sets them before it loads these
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loaded = {name: import_module(name) for name in LIBRARIES}
-        for name, classes in CLASSES.items():
-            for kind in classes:
-                getattr(loaded[name], kind)
+    load()
     gc.collect()
     gc.freeze()  # no fork looks for garbage among what is loaded here
     listening, asking = socket.socket(fileno=door), os.dup(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from tests.conftest import tiny_recipe
 from tests.families import FamilyCase, cases
 from tests.here import run_here, stop_at
 from tests.made_run import open_trusted
-from tests.together import in_crew
+from tests.together import in_crew, trained
 
 PROMPTS = [Prompt("a red circle"), Prompt("two blue squares"), Prompt("a sign saying kite")]
 TRAIN = {"learning_rate": 0.02, "prompts_per_epoch": 2, "group_size": 4}
@@ -113,15 +114,14 @@ def test_training_that_was_stopped_goes_on_to_the_bit(tiny_sd3: Path, tmp_path: 
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
+def _train_divided(folder: Path, pipeline: Path, shard: str, crew: Crew) -> dict[str, torch.Tensor]:
+    kind = shard if crew.size > 1 else "none"
+    return trained(_trainer(folder / f"of-{crew.size}", pipeline, crew, executor={"shard": kind}))
+
+
 @pytest.mark.parametrize("shard", ["none", "full"])
 def test_two_processes_train_it_together(tiny_sd3: Path, tmp_path: Path, shard: str) -> None:
-    def train(crew: Crew) -> dict[str, torch.Tensor]:
-        kind = shard if crew.size > 1 else "none"
-        trainer = _trainer(tmp_path / f"of-{crew.size}", tiny_sd3, crew, executor={"shard": kind})
-        trainer.resume("inputs", None)
-        trainer.run(lambda event: None, lambda: False)
-        return {n: p.detach().clone() for n, p in trainer.state.parameters.items()}
-
+    train = partial(_train_divided, tmp_path, tiny_sd3, shard)
     (alone,), together = in_crew(1, train, tmp_path), in_crew(2, train, tmp_path / "results")
     for made in together:
         assert max(float((alone[n] - made[n]).abs().max()) for n in alone) <= 1e-5

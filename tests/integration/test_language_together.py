@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,10 @@ def _trainer(
     return LanguageTrainer(config, task, folder, mixture_of(config, task), None, "cpu", *together)
 
 
+def _train(folder: Path, model: Path, crew: Crew, **changes: Any) -> dict[str, torch.Tensor]:
+    return trained(_trainer(folder / f"of-{crew.size}", model, crew, **changes))
+
+
 def _rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -66,9 +71,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 def test_the_number_of_processes_changes_rounding_alone(
     tiny_llama: Path, tmp_path: Path, objective: dict[str, Any]
 ) -> None:
-    def train(crew: Crew) -> dict[str, torch.Tensor]:
-        return trained(_trainer(tmp_path / f"of-{crew.size}", tiny_llama, crew, objective=objective))
-
+    train = partial(_train, tmp_path, tiny_llama, objective=objective)
     (alone,) = in_crew(1, train, tmp_path)
     assert max(float(p.abs().max()) for n, p in alone.items() if "lora_B" in n) > 1e-2
     together = in_crew(2, train, tmp_path / "results")
@@ -86,10 +89,7 @@ def test_the_number_of_processes_changes_rounding_alone(
     assert first == second
 
 
-def test_a_slower_process_still_has_its_folder_at_the_end(
-    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """TRL looks into its folder once more after the last update; the leader, done before, removes it."""
+def _train_with_a_slow_end(folder: Path, model: Path, crew: Crew) -> dict[str, torch.Tensor]:
     plain = transformers_trainer.sort_checkpoints
 
     def late(**given: Any) -> list[str]:
@@ -97,44 +97,45 @@ def test_a_slower_process_still_has_its_folder_at_the_end(
         assert Path(given["output_dir"]).is_dir()
         return plain(**given)
 
-    def train(crew: Crew) -> dict[str, torch.Tensor]:
-        if not crew.leader:
-            monkeypatch.setattr(transformers_trainer, "sort_checkpoints", late)
-        return trained(_trainer(tmp_path / "of-2", tiny_llama, crew, objective=OBJECTIVES["dpo"]))
+    if not crew.leader:
+        transformers_trainer.sort_checkpoints = late  # in a process that ends with this work
+    return _train(folder, model, crew, objective=OBJECTIVES["dpo"])
 
-    first, second = in_crew(2, train, tmp_path / "results")
+
+def test_a_slower_process_still_has_its_folder_at_the_end(tiny_llama: Path, tmp_path: Path) -> None:
+    """TRL looks into its folder once more after the last update; the leader, done before, removes it."""
+    first, second = in_crew(2, partial(_train_with_a_slow_end, tmp_path, tiny_llama), tmp_path / "results")
     assert distance(first, second) == 0.0
     assert not (tmp_path / "of-2" / "trl").exists()
 
 
-def test_a_divided_base_gives_the_same_adapter(tiny_llama: Path, tmp_path: Path) -> None:
+def _train_divided(folder: Path, model: Path, crew: Crew) -> Any:
     # Answers of very different length: a process that has written its own still helps with the others'.
     few = {"prompts_per_epoch": 2, "group_size": 2, "updates_per_epoch": 1, "micro_batch": 2}
+    kind = "full" if crew.size > 1 else "none"
+    settings = {"options.max_tokens": 24, "gradient_checkpointing": str(crew.size > 1).lower()}
+    trainer = _trainer(folder / kind, model, crew, settings, executor={"shard": kind}, train=few, seed=1)
+    made = trained(trainer)
+    weight = trainer.policy.transformer.model.layers[0].mlp.up_proj.base_layer.weight
+    return made, (weight.to_local() if isinstance(weight, DTensor) else weight).numel()
 
-    def train(crew: Crew) -> Any:
-        kind = "full" if crew.size > 1 else "none"
-        settings = {"options.max_tokens": 24, "gradient_checkpointing": str(crew.size > 1).lower()}
-        trainer = _trainer(
-            tmp_path / kind, tiny_llama, crew, settings, executor={"shard": kind}, train=few, seed=1
-        )
-        made = trained(trainer)
-        weight = trainer.policy.transformer.model.layers[0].mlp.up_proj.base_layer.weight
-        return made, (weight.to_local() if isinstance(weight, DTensor) else weight).numel()
 
+def test_a_divided_base_gives_the_same_adapter(tiny_llama: Path, tmp_path: Path) -> None:
+    train = partial(_train_divided, tmp_path, tiny_llama)
     (alone, whole), *together = in_crew(1, train, tmp_path) + in_crew(2, train, tmp_path / "results")
     assert [held * 2 for _, held in together] == [whole, whole]
     for made, _ in together:
         assert_only_rounded(alone, made)
 
 
+def _begin(folder: Path, model: Path, train: dict[str, Any], crew: Crew) -> None:
+    with pytest.raises(Stopped):  # the leader alone is asked to stop
+        trained(_trainer(folder, model, crew, train=train), stop=crew.leader)
+
+
 def test_training_goes_on_with_another_number_of_processes(tiny_llama: Path, tmp_path: Path) -> None:
     train = {"ema_decay": 0.9, "lr_scheduler": "linear", "checkpoint_every": 2}
-
-    def begin(crew: Crew) -> None:
-        with pytest.raises(Stopped):  # the leader alone is asked to stop
-            trained(_trainer(tmp_path / "changed", tiny_llama, crew, train=train), stop=crew.leader)
-
-    in_crew(2, begin, tmp_path / "results")
+    in_crew(2, partial(_begin, tmp_path / "changed", tiny_llama, train), tmp_path / "results")
     assert [p.name for p in (tmp_path / "changed/checkpoints").iterdir()] == ["epoch-0001"]
     went_on = _trainer(tmp_path / "changed", tiny_llama, ALONE, train=train)
     whole = _trainer(tmp_path / "whole", tiny_llama, ALONE, train=train)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ def _trainer(
     return ExpertTrainer(config, task, folder, mixture, None, "cpu", crew)
 
 
+def _train(folder: Path, pipeline: Path, crew: Crew, **changes: Any) -> dict[str, torch.Tensor]:
+    return trained(_trainer(folder / f"of-{crew.size}", pipeline, crew, **changes))
+
+
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "nft": {"name": "nft", "kl": 0.1},
     "steps": {"name": "flow_grpo", "options": {"clip_range": 0.1}},
@@ -70,10 +75,8 @@ def test_the_number_of_processes_changes_rounding_alone(
     # KTO's lists have a baseline in common, which is 0 before the first update.
     epochs = 2 if objective["name"] == "diffusion_kto" else 1
 
-    def train(crew: Crew) -> dict[str, torch.Tensor]:
-        changes = {"objective": objective, "train": {**TRAIN, "epochs": epochs}}
-        return trained(_trainer(tmp_path / f"of-{crew.size}", tiny_sd3, crew, **changes))
-
+    changes = {"objective": objective, "train": {**TRAIN, "epochs": epochs}}
+    train = partial(_train, tmp_path, tiny_sd3, **changes)
     (alone,) = in_crew(1, train, tmp_path)
     assert max(float(p.abs().max()) for n, p in alone.items() if "lora_B" in n) > 1e-3
     for size in (2, 3) if objective["name"] not in ("flow_grpo", "diffusion_dpo") else (2,):
@@ -84,20 +87,21 @@ def test_the_number_of_processes_changes_rounding_alone(
         assert (tmp_path / f"of-{size}/checkpoints/epoch-000{epochs}/state.safetensors").is_file()
 
 
-@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")  # a block returns a view, on which nothing is done
+def _train_on_clips(folder: Path, pipeline: Path, shard: str, crew: Crew) -> dict[str, torch.Tensor]:
+    trainer = _trainer(
+        folder / f"of-{crew.size}", pipeline, crew, _late, train={**TRAIN, "micro_batch": 4},
+        objective={"name": "dense_dpo", "options": {"segment": 3, "eta": [0.2, 1.0]}},
+        executor={"shard": shard if crew.size > 1 else "none"},
+        model={"height": 16, "width": 16, "options": {"frames": 9}},
+    )  # fmt: skip
+    return trained(trainer)
+
+
 @pytest.mark.parametrize("shard", ["none", "full"])
 def test_pairs_of_clips_are_redrawn_by_several_processes(
     tiny_hunyuan: Path, tmp_path: Path, shard: str
 ) -> None:
-    def train(crew: Crew) -> dict[str, torch.Tensor]:
-        trainer = _trainer(
-            tmp_path / f"of-{crew.size}", tiny_hunyuan, crew, _late, train={**TRAIN, "micro_batch": 4},
-            objective={"name": "dense_dpo", "options": {"segment": 3, "eta": [0.2, 1.0]}},
-            executor={"shard": shard if crew.size > 1 else "none"},
-            model={"height": 16, "width": 16, "options": {"frames": 9}},
-        )  # fmt: skip
-        return trained(trainer)
-
+    train = partial(_train_on_clips, tmp_path, tiny_hunyuan, shard)
     (alone,) = in_crew(1, train, tmp_path)
     assert max(float(p.abs().max()) for n, p in alone.items() if "lora_B" in n) > 1e-3
     together = in_crew(2, train, tmp_path / "results")
@@ -105,17 +109,19 @@ def test_pairs_of_clips_are_redrawn_by_several_processes(
         assert_only_rounded(alone, made)
 
 
-def test_a_divided_base_gives_the_same_adapter(tiny_sd3: Path, tmp_path: Path) -> None:
-    def train(crew: Crew) -> Any:
-        kind = "full" if crew.size > 1 else "none"
-        trainer = _trainer(
-            tmp_path / kind, tiny_sd3, crew, executor={"shard": kind}, objective={"kl": 0.1},
-            model={"gradient_checkpointing": crew.size > 1},
-        )  # fmt: skip
-        weight = trainer.policy.transformer.transformer_blocks[0].ff.net[2].weight
-        held = weight.to_local() if isinstance(weight, DTensor) else weight
-        return trained(trainer), held.numel()
+def _train_divided(folder: Path, pipeline: Path, crew: Crew) -> Any:
+    kind = "full" if crew.size > 1 else "none"
+    trainer = _trainer(
+        folder / kind, pipeline, crew, executor={"shard": kind}, objective={"kl": 0.1},
+        model={"gradient_checkpointing": crew.size > 1},
+    )  # fmt: skip
+    weight = trainer.policy.transformer.transformer_blocks[0].ff.net[2].weight
+    held = weight.to_local() if isinstance(weight, DTensor) else weight
+    return trained(trainer), held.numel()
 
+
+def test_a_divided_base_gives_the_same_adapter(tiny_sd3: Path, tmp_path: Path) -> None:
+    train = partial(_train_divided, tmp_path, tiny_sd3)
     (alone, whole), *together = in_crew(1, train, tmp_path) + in_crew(2, train, tmp_path / "results")
     assert [held * 2 for _, held in together] == [whole, whole]
     for made, _ in together:
@@ -139,14 +145,14 @@ def test_blocks_are_the_members_of_the_outermost_lists() -> None:
     assert blocks_of(model) == [*model.blocks, *model.part.single]
 
 
+def _begin(folder: Path, pipeline: Path, train: dict[str, Any], crew: Crew) -> None:
+    with pytest.raises(Stopped):  # the leader alone is asked to stop
+        trained(_trainer(folder, pipeline, crew, train=train), stop=crew.leader)
+
+
 def test_training_goes_on_with_another_number_of_processes(tiny_sd3: Path, tmp_path: Path) -> None:
     train = {**TRAIN, "epochs": 2, "checkpoint_every": 2}
-
-    def begin(crew: Crew) -> None:
-        with pytest.raises(Stopped):  # the leader alone is asked to stop
-            trained(_trainer(tmp_path / "changed", tiny_sd3, crew, train=train), stop=crew.leader)
-
-    in_crew(2, begin, tmp_path / "results")
+    in_crew(2, partial(_begin, tmp_path / "changed", tiny_sd3, train), tmp_path / "results")
     assert [p.name for p in (tmp_path / "changed/checkpoints").iterdir()] == ["epoch-0001"]
     went_on = trained(_trainer(tmp_path / "changed", tiny_sd3, ALONE, train=train))
     whole = trained(_trainer(tmp_path / "whole", tiny_sd3, ALONE, train=train))
@@ -204,14 +210,14 @@ def test_all_processes_get_as_many_shares() -> None:
 # ------------------------------------------------------------ processes that are started and watched
 
 
-def _run(job: str, should_stop: Callable[[], bool] = lambda: False, start: Any = "fork") -> Any:
+def _run(job: str, should_stop: Callable[[], bool] = lambda: False) -> Any:
     events: list[Any] = []
-    result = run_together(meet, job, f"training {job}", events.append, should_stop, ["cpu"] * 2, start)
+    result = run_together(meet, job, f"training {job}", events.append, should_stop, ["cpu"] * 2)
     return result, events
 
 
 def test_the_leaders_result_and_events_arrive() -> None:
-    assert _run("well", start="spawn") == ({"ranks": 2.0}, [{"rank": 0}])
+    assert _run("well") == ({"ranks": 2.0}, [{"rank": 0}])
 
 
 def test_a_process_that_is_killed_ends_all_with_one_line() -> None:
@@ -232,12 +238,12 @@ def test_all_processes_stop_when_they_are_asked() -> None:
 
 def test_a_process_whose_parent_died_before_it_began_ends() -> None:
     """It would wait for the others' store, which is gone too."""
-    fork = multiprocessing.get_context("fork")
+    spawn = multiprocessing.get_context("spawn")
     place, gone = Place(0, 2, "127.0.0.1", 9), 2**22 + 1  # more than any process's number
-    words = (meet, "well", place, "cpu", fork.Queue(), fork.Event(), 1, gone)
-    alone = fork.Process(target=take_part, args=words)
+    words = (meet, "well", place, "cpu", spawn.Queue(), spawn.Event(), 1, gone)
+    alone = spawn.Process(target=take_part, args=words)
     alone.start()
-    alone.join(20)
+    alone.join(60)
     code = alone.exitcode
     alone.kill()
     assert code == 1

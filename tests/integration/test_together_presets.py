@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,19 +31,20 @@ def _pale(images: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
     return -_red(images, prompts)
 
 
+def _train(out: Path, pipeline: Path, name: str, users: int, crew: Crew) -> dict[str, torch.Tensor]:
+    rewards = [FunctionReward(_red, "red"), FunctionReward(_pale, "pale")][:users]
+    folder = out / f"of-{crew.size}"
+    own = tiny_recipe(folder / str(crew.rank), pipeline, objective={"name": name}, train=TRAIN)
+    config = load_config(own)
+    task = build_plan(config).methods[0].rounds[0].tasks[0]
+    mixture = Mixture([PromptSet(reward, PROMPTS) for reward in rewards], "all" if users > 1 else "own")
+    return trained(ExpertTrainer(config, task, folder, mixture, None, "cpu", crew))
+
+
 @pytest.mark.parametrize(("name", "users"), [("tkto", 1), ("ppd", 2)])
 def test_two_processes_change_rounding_alone(tiny_sd3: Path, tmp_path: Path, name: str, users: int) -> None:
     """The baseline of `tkto` is that of an update; `ppd` draws the user of each list."""
-    rewards = [FunctionReward(_red, "red"), FunctionReward(_pale, "pale")][:users]
-
-    def train(crew: Crew) -> dict[str, torch.Tensor]:
-        folder = tmp_path / f"of-{crew.size}"
-        own = tiny_recipe(folder / str(crew.rank), tiny_sd3, objective={"name": name}, train=TRAIN)
-        config = load_config(own)
-        task = build_plan(config).methods[0].rounds[0].tasks[0]
-        mixture = Mixture([PromptSet(reward, PROMPTS) for reward in rewards], "all" if users > 1 else "own")
-        return trained(ExpertTrainer(config, task, folder, mixture, None, "cpu", crew))
-
+    train = partial(_train, tmp_path, tiny_sd3, name, users)
     (alone,) = in_crew(1, train, tmp_path)
     assert max(float(p.abs().max()) for n, p in alone.items() if "lora_B" in n) > 1e-3
     together = in_crew(2, train, tmp_path / "results")

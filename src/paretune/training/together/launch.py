@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from queue import Empty
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -42,7 +42,7 @@ GRACE = 4.0  # seconds in which the reason for a failure may still arrive
 
 def run_together(
     function: CrewFunction[J], job: J, title: str, report: Report, should_stop: Callable[[], bool],
-    devices: Sequence[str], start: Literal["spawn", "fork"] = "spawn",
+    devices: Sequence[str],
 ) -> Any:  # fmt: skip
     """Run a job by one process on each device; return what the leader returns, None where it is elsewhere.
 
@@ -54,15 +54,13 @@ def run_together(
         should_stop: whether all should stop at their next checkpoint.
         devices: one for each process, by torch's names; a CPU may be named several times. Of `DealtDevices`
             the process of this machine is started.
-        start: how processes begin. A forked one has loaded torch already, but cannot use a GPU.
 
     Raises:
         ParetuneError: a process found a user's mistake.
         WorkerDied: a process was killed.
         Stopped: all have stopped, as `should_stop` asked.
     """
-    get_context = multiprocessing.get_context
-    context = get_context("fork") if start == "fork" else get_context("spawn")
+    context = multiprocessing.get_context("spawn")  # a forked process cannot use a GPU, and may inherit locks
     part = devices.part if isinstance(devices, DealtDevices) else None
     host, port, store = (part.host, part.port, None) if part else (HOST, 0, None)
     if not port:
