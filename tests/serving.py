@@ -31,6 +31,7 @@ def served(
     thread = threading.Thread(target=server.run, args=([line],), daemon=True)
     thread.start()
     while not server.started:
+        assert thread.is_alive()
         time.sleep(0.01)
     try:
         yield f"http://127.0.0.1:{line.getsockname()[1]}", answers

@@ -171,9 +171,10 @@ def serve(door: int) -> None:
                 answer = ended[asked["poll"]] = os.waitstatus_to_exitcode(status[1])
         elif "paths" in asked:
             answer = _fork_host(asked, files)
+            ended.pop(answer, None)  # numbers of processes are used again
         else:
             answer = os.fork()
-            ended.pop(answer, None)  # numbers of processes are used again
+            ended.pop(answer, None)
             if answer == 0:
                 _become(asked, [listening.fileno(), line.fileno(), asking])
         with line, suppress(OSError):  # who asked may have been killed

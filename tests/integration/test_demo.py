@@ -147,7 +147,7 @@ def test_a_slow_answer_never_overwrites_that_of_a_later_question(
     finally:
         slow.unlink()
     told = "window.told.at(-1).includes('measured (expert dark)')"
-    page.wait_for_function(told, timeout=5000)
+    page.wait_for_function(told)
     assert pictures(page) == kept
     assert [float(slider(page, i).input_value()) for i in (0, 1)] == [0, 1]
 

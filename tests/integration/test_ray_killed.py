@@ -29,15 +29,17 @@ def test_killed_then_resumed_is_bit_identical(
              f"executor.address={cluster.address}", "--set", "executor.workers=2"]  # fmt: skip
     finished = out / "round-1/experts/dark/manifest.json"
     slow.touch()
-    with subprocess.Popen(command(*words, patch=patch), stderr=subprocess.PIPE, text=True) as process:
-        end = time.monotonic() + 300
-        while process.poll() is None and time.monotonic() < end:
-            if finished.exists() and any(out.glob("round-1/experts/red/checkpoints/epoch-*")):
-                break
-            time.sleep(0.01)
-        process.kill()
-        _, told = process.communicate()
-    slow.unlink()
+    try:
+        with subprocess.Popen(command(*words, patch=patch), stderr=subprocess.PIPE, text=True) as process:
+            end = time.monotonic() + 300
+            while process.poll() is None and time.monotonic() < end:
+                if finished.exists() and any(out.glob("round-1/experts/red/checkpoints/epoch-*")):
+                    break
+                time.sleep(0.01)
+            process.kill()
+            _, told = process.communicate()
+    finally:
+        slow.unlink()
     assert process.returncode == -signal.SIGKILL, told
     assert not (out / "round-1/experts/red/manifest.json").exists()
     stamp = finished.stat()

@@ -44,7 +44,7 @@ def serving(*words: object, token: str = "") -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         finally:
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=120)
             assert (process.returncode, err.strip().splitlines()[-1:]) == (0, ["stopped"]), err
 
 

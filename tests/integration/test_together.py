@@ -243,7 +243,7 @@ def test_a_process_whose_parent_died_before_it_began_ends() -> None:
     words = (meet, "well", place, "cpu", spawn.Queue(), spawn.Event(), 1, gone)
     alone = spawn.Process(target=take_part, args=words)
     alone.start()
-    alone.join(60)
+    alone.join(300)
     code = alone.exitcode
     alone.kill()
     assert code == 1

@@ -209,7 +209,7 @@ def test_a_catastrophic_pattern_is_stopped(tmp_path, monkeypatch, key, pattern):
     with pytest.raises(ParetuneError) as refused:
         read_adapter(root)
     assert f"{pattern} in its {key} takes more than 0.5 s to match" in str(refused.value)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60  # in one process it would take years
 
 
 @pytest.mark.parametrize("pattern", ["(", "a{2,1}", "[z-a]", "(?P<x", "a**"])

@@ -31,7 +31,7 @@ def _fork(file: Path) -> None:
     for child in children:
         child.start()
     for child in children:
-        child.join(60)
+        child.join(300)
         child.kill()
     _tell(file, 4, 1, ours)
 
@@ -43,8 +43,10 @@ def test_forked_processes_get_the_answers_to_their_own_questions(tmp_path: Path)
     # They are forked from a new process: this one has threads, whose locks a fork inherits as they are.
     process = multiprocessing.get_context("spawn").Process(target=_fork, args=(file,))
     process.start()
-    process.join(200)
+    process.join(900)
     process.kill()
+    process.join()
+    assert process.exitcode == 0
     told = {length: json.loads((tmp_path / f"{length}.json").read_text()) for length in (2, 3, 4)}
     assert told == {
         2: {"scores": [2.0], "ours": False}, 3: {"scores": [3.0], "ours": False},
