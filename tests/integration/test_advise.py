@@ -91,6 +91,9 @@ DISTIL = {"reduce.method": "distil", "reduce.options": {}, "reduce.step": 1, "re
         # An expert's own epochs are halved too, and its own lean gives way.
         (CONFLICT, {"own": {"epochs": 20, "lean": 0}}, "lean",
          {**LEAN, "rewards.a.epochs": 10, "rewards.a.lean": None}),
+        # An expert of weight 0 cannot lean.
+        (CONFLICT, {"own": {"weight": 0, "lean": 0}}, "lean", LEAN),
+        (CONFLICT, {"own": {"weight": 0}}, "lean", {**LEAN, "rewards.a.lean": 0}),
         # Epochs that cannot be halved, and more rounds than there may be: the steps stay as many.
         (CONFLICT, {"train": {"epochs": 5}}, "lean", {"map.lean": 0.5, "reduce.step": 2}),
         (CONFLICT, {"rounds": 100}, "lean", {"map.lean": 0.5, "reduce.step": 2}),

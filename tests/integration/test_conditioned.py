@@ -11,6 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from paretune.adapters.inputs import measurable
+from paretune.adapters.inspect import inspect_adapters
+from paretune.adapters.merge import merge_adapters
 from paretune.commands.export import export_adapter
 from paretune.config import ModelConfig
 from paretune.demo.answers import Answers
@@ -175,6 +178,12 @@ def test_a_whole_run_its_front_and_its_samples(
     assert "given weights" in page.front
     with pytest.raises(ParetuneError, match="which other tools cannot do"):
         export_adapter(out, tmp_path / "exported", None)
+    for given in (out / "final", out / "final" / "adapter_model.safetensors"):
+        with pytest.raises(ParetuneError, match=r"final.* is one part of a policy that is given weights"):
+            merge_adapters([given], out=tmp_path / "merged")
+        with pytest.raises(ParetuneError, match="use it through its run, by `paretune sample RUN --prefer"):
+            measurable([given], (), tmp_path / "aside")
+    assert len(inspect_adapters([out / "final"]).adapters) == 1
     (out / CONDITIONED / FILE).write_bytes(b"damaged")
     with pytest.raises(ParetuneError, match="changed or damaged"):
         Sampler(open_trusted(str(out))).draw(ask[None])

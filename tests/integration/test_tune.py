@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 
 from paretune.cli import app as cli
 from paretune.commands import trials
+from paretune.commands import tune as tuning
 from paretune.commands.held_out import hold_out, put_aside
 from paretune.commands.tune import Setting, tune
 from paretune.config import RunConfig
@@ -112,6 +114,84 @@ def test_each_method_gets_the_setting_that_measures_best(
     manifests = {file: file.stat().st_mtime_ns for file in out.rglob("manifest.json")}
     assert again() == chosen
     assert {file: file.stat().st_mtime_ns for file in out.rglob("manifest.json")} == manifests
+
+
+def test_a_setting_that_breaks_is_told_and_the_others_are_measured(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rate at which training ends in NaN is one that a grid tries."""
+    monkeypatch.setattr(trials, "open_executor", InThisProcess)
+    measure = trials.train_and_measure
+
+    def breaking(made: RunConfig, *given: Any) -> list[dict[str, Any]]:
+        if made.train.learning_rate > 0.01:
+            raise ParetuneError("the change of to_q holds NaN or infinite values")
+        return measure(made, *given)
+
+    monkeypatch.setattr(tuning, "train_and_measure", breaking)
+    config, out = tiny(tmp_path / "recipe", tiny_sd3, train={"epochs": 1}), tmp_path / "out"
+    told: list[dict[str, Any]] = []
+    chosen = tune(config, out, told.append, ["mapreduce"], (9.0, 1.0), (1.0,), (7, 8), prompts=2)
+    assert chosen["methods"]["mapreduce"]["rate"] == 1.0
+    assert [(trial["rate"], trial["seed"]) for trial in chosen["trials"]] == [(1.0, 7), (1.0, 8)]
+    (failed,) = chosen["failed"]
+    assert (failed["rate"], failed["seed"]) == (9.0, 7)
+    assert any(
+        event.get("notice") == f"this setting failed and cannot be chosen for mapreduce: {failed['error']}"
+        for event in told
+    )
+    assert load_yaml((out / "tuned.yaml").read_text()) == chosen
+    with pytest.raises(ParetuneError, match=r"^no setting of mapreduce could be trained; the last: "):
+        tune(config, tmp_path / "none", told.append, ["mapreduce"], (9.0,), (1.0,), (7,), prompts=2)
+
+
+def test_every_method_is_checked_before_the_first_trial(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A joint policy asks each reward about the prompts of the others too, of which one may refuse some."""
+
+    class Choosy(Red):
+        def applies(self, prompt: Prompt) -> bool:
+            return True
+
+        def check(self, prompts: Sequence[Prompt]) -> None:
+            if any(prompt.text in dark for prompt in prompts):
+                raise ValueError("a prompt of another set")
+
+    config = tiny(tmp_path / "recipe", tiny_sd3, train={"epochs": 1, "prompts_per_epoch": 2})
+    rows = [dict(p.metadata) for p in PROMPTS[12:18]]
+    write_rows(tmp_path / "recipe" / "dark.jsonl", rows)
+    dark = {prompt.text for prompt in PROMPTS[12:18]}
+    raw = config.model_dump(mode="json")
+    raw["rewards"]["dark"] |= dict.fromkeys(("prompts", "eval_prompts"), str(tmp_path / "recipe/dark.jsonl"))
+    monkeypatch.setattr(sys.modules[__name__], "Red", Choosy)
+    with pytest.raises(ParetuneError, match="reward red, which morl_dr asks too, cannot score"):
+        tune(parse_config(raw, "x"), tmp_path / "out", lambda _: None, ["mapreduce", "morl_dr"], (1.0,),
+             (1.0,), (7,), prompts=2)  # fmt: skip
+    assert not (tmp_path / "out" / "mapreduce").exists()
+
+
+def test_what_a_search_for_steps_draws_counts_in_the_samples(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "open_executor", InThisProcess)
+    config = tiny(
+        tmp_path / "recipe", tiny_sd3, train={"epochs": 1, "prompts_per_epoch": 2},
+        reduce={"step": [1.0, 2.0], "prompts": 2},
+    )  # fmt: skip
+    chosen = tune(config, tmp_path / "out", lambda _: None, ["mapreduce"], (1.0,), (1.0,), (7,), prompts=2)
+    # 2 rewards of 2 prompts of 3 samples, and 2 steps measured by 2 rewards on 2 prompts.
+    assert chosen["methods"]["mapreduce"]["samples"] == 12 + 8
+
+
+@pytest.mark.parametrize(("prompts", "epochs", "batch"), [(90, 21, 0.7), (50, 33, 1.1)])
+def test_factors_are_the_decimal_numbers_that_are_written(
+    tmp_path: Path, prompts: int, epochs: int, batch: float
+) -> None:
+    """90 times the float .7 is 62.99999999999999."""
+    config = tiny(tmp_path, Path("pictures"), train={"epochs": epochs, "prompts_per_epoch": prompts})
+    made = Setting(1.0, batch).of(config).train
+    assert made.prompts_per_epoch * made.epochs == prompts * epochs
 
 
 def test_a_set_is_divided_with_its_records(tmp_path: Path) -> None:

@@ -27,6 +27,13 @@ def test_the_quickstart_tells_how_a_joint_policy_did(free: tuple[str, ...]) -> N
     assert "paretune run quickstart --set 'methods=[morl_dr]' --set rounds=6" in line
 
 
+def test_a_method_that_was_measured_at_another_setting_is_not_said_to_be_this_run() -> None:
+    """What morl_dr reaches by the recipe itself was not measured; its own best setting was."""
+    (line,) = told("methods=[morl_dr]")
+    assert line.startswith("Not part of this run: mapreduce")
+    assert "by this recipe" not in line
+
+
 @pytest.mark.parametrize(
     "change", ["train.epochs=2", "evaluate.prompts=8", "methods=[mapreduce,morl_dr]", "rewards.ocr.weight=2"]
 )

@@ -184,6 +184,12 @@ def test_nesterov_has_a_momentum_of_its_own() -> None:
         config_of(method="nesterov", momentum=0.5)
 
 
+def test_a_search_of_weights_takes_no_momentum() -> None:
+    """It measures averages, and a momentum would fold something else."""
+    with pytest.raises(ParetuneError, match=r"momentum: search measures averages without it"):
+        config_of(method="search", momentum=0.5)
+
+
 def test_a_recipe_keeps_its_steps_when_it_is_written_and_read() -> None:
     for step in (1, 2.5, "search", [1, 2]):
         config = config_of(step=step)

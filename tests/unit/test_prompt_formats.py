@@ -11,10 +11,10 @@ import pytest
 from paretune.config import ModelConfig
 from paretune.data import load_prompts
 from paretune.data.hub import load_hub
-from paretune.data.prompts import prompt_file
+from paretune.data.prompts import prompt_file, spread
 from paretune.models.causal_lm.policy import CausalLMPolicy
 from paretune.training.objectives.preferences import DPO
-from paretune.types import Dialogue, ParetuneError
+from paretune.types import Dialogue, ParetuneError, Prompt
 from tests.language import make_llama
 
 USER = {"role": "user", "content": "how do i clean"}
@@ -229,3 +229,11 @@ def test_many_lines_take_seconds(tmp_path: Path) -> None:
     start = time.process_time()
     assert len(load_prompts(place)) == 200_000
     assert time.process_time() - start < 30
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted"), [(1, [0]), (3, [0, 3, 6]), (4, [0, 2, 5, 7]), (10, [*range(10)]), (99, [*range(10)])]
+)
+def test_prompts_are_taken_from_the_whole_of_a_sorted_file(count: int, wanted: list[int]) -> None:
+    prompts = [Prompt(str(number)) for number in range(10)]
+    assert [int(prompt.text) for prompt in spread(prompts, count)] == wanted

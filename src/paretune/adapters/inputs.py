@@ -11,7 +11,7 @@ from ..files import digest, sha256
 from ..records.seal import check_adapter
 from ..types import ParetuneError
 from .keys import Layout, frozen
-from .read import PEFT_WEIGHTS, AdapterFile, read_adapter, write_adapter
+from .read import PEFT_WEIGHTS, WEIGHT_EMBEDDING, AdapterFile, read_adapter, write_adapter
 from .renaming import alias, read_renames, renamed
 
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+(/.+\.safetensors)?$")
@@ -31,10 +31,29 @@ def open_adapter(name: str | Path) -> AdapterFile:
     return read_adapter(_download(text))
 
 
-def open_adapters(names: Sequence[str | Path], renames: Sequence[str] = ()) -> list[AdapterFile]:
-    """Open adapters and rename their modules. renames: "OLD=NEW", see `renaming`."""
+def open_adapters(
+    names: Sequence[str | Path], renames: Sequence[str] = (), partly: bool = False
+) -> list[AdapterFile]:
+    """Open adapters and rename their modules.
+
+    Args:
+        names: adapters, see `open_adapter`.
+        renames: "OLD=NEW", see `renaming`.
+        partly: whether an adapter may be a part of its model alone.
+
+    Raises:
+        ParetuneError: an adapter cannot be read, or is a part of a policy that is given weights of rewards.
+    """
     rules = read_renames(renames)
-    return renamed([open_adapter(name) for name in names], rules)
+    adapters = [open_adapter(name) for name in names]
+    for name, adapter in zip(names, adapters, strict=True):
+        if not partly and adapter.path.with_name(WEIGHT_EMBEDDING).is_file():
+            raise ParetuneError(
+                f"{name} is one part of a policy that is given weights of the rewards ({WEIGHT_EMBEDDING} is "
+                "the other), and alone another model: use it through its run, by `paretune sample RUN "
+                "--prefer ..`"
+            )
+    return renamed(adapters, rules)
 
 
 def measurable(names: Sequence[str | Path], renames: Sequence[str], out: Path) -> list[Path]:

@@ -72,7 +72,7 @@ def inspect_adapters(inputs: Sequence[str | Path], renames: Sequence[str] = ()) 
     """
     if not inputs:
         raise ParetuneError("nothing to inspect: give at least one adapter")
-    adapters = open_adapters(inputs, renames)
+    adapters = open_adapters(inputs, renames, partly=True)
     refuse_aliases(adapters, [str(name) for name in inputs])
     summaries = tuple(_summary(str(n), a) for n, a in zip(inputs, adapters, strict=True))
     try:

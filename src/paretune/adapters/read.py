@@ -26,6 +26,7 @@ from .write import AdapterWriter, write_adapter
 __all__ = ["AdapterFile", "AdapterWriter", "Layout", "read_adapter", "write_adapter"]
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHT_EMBEDDING = "weight_embedding.safetensors"  # beside the adapter of a policy that is given weights
 DIFFUSERS_WEIGHTS, DIFFUSERS_KEY = DIFFUSERS, "lora_adapter_metadata"
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -131,8 +131,9 @@ def _leaning(config: RunConfig) -> Settings:
 
 
 def _lean_of_all(config: RunConfig) -> Settings:
-    """A reward's own lean would stay where `map.lean` changes."""
-    return {f"rewards.{name}.lean": None for name, own in config.rewards.items() if own.lean is not None}
+    """A reward's own lean would stay where `map.lean` changes. One of weight 0 can lean by 0 alone."""
+    wanted = {name: None if own.weight else 0.0 for name, own in config.rewards.items()}
+    return {f"rewards.{n}.lean": lean for n, lean in wanted.items() if lean != config.rewards[n].lean}
 
 
 def _rounds(config: RunConfig, rounds: int) -> Settings:

@@ -5,6 +5,7 @@ no table reports, and measured on prompts that are put aside of the training set
 unseen. The value of a setting is the hypervolume of its means, a mean over the seeds, from one reference
 point for all. Every setting of a method draws as many samples as the recipe asks for: with a batch b times as
 large there are 1/b as many epochs, so a batch by which the epochs cannot be divided is refused.
+A setting that cannot be trained is told and left out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from ..files import write_text
 from ..planning.budget import check_even, counted, set_sizes
 from ..planning.methods import build_plan
 from ..recipes import parse_config
+from ..rewards.process import reward_process
 from ..samples.media import medium_of
+from ..stages.claim import check
 from ..stages.summarise import tables
 from ..stages.volumes import space_of
 from ..training.checks import check_training
@@ -50,8 +53,9 @@ class Setting:
     def of(self, config: RunConfig) -> RunConfig:
         """The recipe with this setting. Raises ParetuneError where prompts or epochs are no whole number."""
         train, raw = config.train, config.model_dump(mode="json")
-        prompts = train.prompts_per_epoch * self.batch
-        if prompts != int(prompts):
+        batch = Fraction(str(self.batch))  # 90 times the float .7 is no whole number
+        prompts = train.prompts_per_epoch * batch
+        if prompts.denominator > 1:
             raise ParetuneError(
                 f"--batches {self.batch:g}: {train.prompts_per_epoch} prompts an epoch times {self.batch:g} "
                 "are no whole number"
@@ -63,8 +67,8 @@ class Setting:
                 own["learning_rate"] *= self.rate
         for section in (raw["train"], *raw["rewards"].values()):
             if section["epochs"] is not None:
-                epochs = section["epochs"] / self.batch
-                if epochs != int(epochs):
+                epochs = section["epochs"] / batch
+                if epochs.denominator > 1:
                     raise ParetuneError(
                         f"--batches {self.batch:g}: {section['epochs']} epochs divided by {self.batch:g} are "
                         "no whole number, so it would draw other samples; set train.epochs to a multiple"
@@ -83,6 +87,9 @@ class Setting:
             if value is not None
         }
         return {f"train.{key}": getattr(made.train, key) for key in keys} | own
+
+
+Point = tuple[str, Setting, int]  # a trial: its method, setting and seed
 
 
 def tune(
@@ -125,14 +132,11 @@ def tune(
     begin(config, out)
     trial = hold_out(config, prompts, out / "prompts")
     _check_drawn(trial, grid, prompts)
-    means: dict[tuple[str, Setting, int], dict[str, float]] = {}
-    points = [(m, setting, seed) for m in config.methods for setting in grid for seed in seeds]
-    for number, (method, setting, seed) in enumerate(points, start=1):
-        report({"notice": f"trial {number} of {len(points)}: {method}, {setting.name}, seed {seed}"})
-        made = setting.of(trial).model_copy(update={"methods": (method,), "seed": seed})
-        folder = out / method / f"{setting.name}-seed-{seed}"
-        means[method, setting, seed] = only(tables(train_and_measure(made, folder, report))[0])
-    chosen = _choose(config, grid, seeds, means)
+    for method in config.methods:
+        check(trial.model_copy(update={"methods": (method,)}))
+    reward_process().kill()  # it checked the rewards; each worker starts one for itself
+    means, failed = _try_all(trial, grid, seeds, out, report)
+    chosen = _choose(config, grid, seeds, means) | ({"failed": failed} if failed else {})
     chosen |= {"recipe": config.name, "seeds": list(seeds), "validation_prompts": prompts}
     for method, best in chosen["methods"].items():
         setting = Setting(best["rate"], best["batch"])
@@ -141,6 +145,34 @@ def tune(
         write_text(out / f"{method}.yaml", single.to_yaml())
     write_text(out / CHOSEN, dump_yaml(chosen))
     return chosen
+
+
+def _try_all(
+    trial: RunConfig, grid: Sequence[Setting], seeds: Sequence[int], out: Path, report: Report
+) -> tuple[dict[Point, dict[str, float]], list[dict[str, Any]]]:
+    """The mean rewards of every trial, and the trials that failed.
+
+    A grid tries rates that are too high for a method, and batches for which memory is too small. So a trial
+    that fails is told and left out, unless all settings of a method fail; then the last mistake is raised.
+    """
+    points = [(m, setting, seed) for m in trial.methods for setting in grid for seed in seeds]
+    means, failed, broken = dict[Point, dict[str, float]](), list[dict[str, Any]](), set[Any]()
+    for number, (method, setting, seed) in enumerate(points, start=1):
+        if (method, setting) in broken:
+            continue
+        report({"notice": f"trial {number} of {len(points)}: {method}, {setting.name}, seed {seed}"})
+        made = setting.of(trial).model_copy(update={"methods": (method,), "seed": seed})
+        folder = out / method / f"{setting.name}-seed-{seed}"
+        try:
+            means[method, setting, seed] = only(tables(train_and_measure(made, folder, report))[0])
+        except ParetuneError as error:
+            broken.add((method, setting))
+            if all((method, other) in broken for other in grid):
+                raise ParetuneError(f"no setting of {method} could be trained; the last: {error}") from error
+            report({"notice": f"this setting failed and cannot be chosen for {method}: {error}"})
+            told = {"method": method, "rate": setting.rate, "batch": setting.batch, "seed": seed}
+            failed.append({**told, "error": str(error)})
+    return means, failed
 
 
 def _check(config: RunConfig, grid: Sequence[Setting], seeds: Sequence[int]) -> None:
@@ -192,20 +224,28 @@ def _choose(
     config: RunConfig,
     grid: Sequence[Setting],
     seeds: Sequence[int],
-    means: dict[tuple[str, Setting, int], dict[str, float]],
+    means: dict[Point, dict[str, float]],
 ) -> dict[str, Any]:
-    """The best setting of every method, and all trials. Of equal settings the first of the grid is taken."""
+    """The best setting of every method, and all trials. Of equal settings the first of the grid is taken.
+
+    A setting that was not measured with every seed is not chosen.
+    """
     space = space_of(config)
     reference = space.reference(means.values())
     values = {key: space.hypervolume(found, reference) for key, found in means.items()}
     best: dict[str, dict[str, Any]] = {}
     for method in config.methods:
-        scored = [(fmean(values[method, setting, seed] for seed in seeds), setting) for setting in grid]
+        scored = [
+            (fmean(values[method, setting, seed] for seed in seeds), setting)
+            for setting in grid if all((method, setting, seed) in values for seed in seeds)
+        ]  # fmt: skip
         value, setting = max(scored, key=lambda pair: pair[0])
-        (plan,) = build_plan(setting.of(config).model_copy(update={"methods": (method,)})).methods
+        single = setting.of(config).model_copy(update={"methods": (method,)})
+        (plan,) = counted(single, build_plan(single), set_sizes(single)).methods
         best[method] = {
             "rate": setting.rate, "batch": setting.batch, "hypervolume": value,
-            "samples": plan.samples, "updates": plan.updates, "set": setting.keys(config),
+            "samples": plan.samples + plan.reduce_samples, "updates": plan.updates,
+            "set": setting.keys(config),
         }  # fmt: skip
     trials = [
         {"method": method, "rate": setting.rate, "batch": setting.batch, "seed": seed,

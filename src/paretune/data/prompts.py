@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,12 @@ def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     if not prompts:
         raise ParetuneError(f"prompt file {place} holds no prompt")
     return tuple(prompts)
+
+
+def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """`count` of some prompts, evenly spaced, or all: many files are sorted by what they ask for."""
+    kept = min(count, len(prompts))
+    return [prompts[i * len(prompts) // kept] for i in range(kept)]
 
 
 def _some(prompts: tuple[Prompt, ...], count: int | None) -> tuple[Prompt, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..adapters.read import WEIGHT_EMBEDDING
 from ..adapters.tensors import open_tensors
 from ..config import ModelConfig
 from ..files import disk_errors, sha256, write_bytes
@@ -24,7 +25,7 @@ from .conditions import Conditions
 from .config_files import read_config
 from .detect import family_of, place_of
 
-FILE = "weight_embedding.safetensors"
+FILE = WEIGHT_EMBEDDING
 WEIGHTS = "reward_weights"  # in `Conditions.more`: [P, N]
 HIDDEN = 128
 

@@ -55,7 +55,8 @@ def joint_advantages(
         scores: [R, P, G].
         weights: [R].
         order: "sum_then_normalise" normalises the weighted sum. "normalise_then_sum" (GDPO, Liu et al. 2026)
-            normalises each reward within its group first, so that no reward dominates the others.
+            normalises each reward within its group first, so that no reward dominates the others. GDPO's last
+            step, the sum over the batch's own deviation, is left out: weights that sum to 1 keep the scale.
         applies: bool [R, P], whether a reward scores a prompt; by default each scores all prompts. Scores
             where it is False are not read.
         std: see `group_advantages`.

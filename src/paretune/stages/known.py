@@ -28,12 +28,19 @@ def known_results(config: RunConfig) -> list[str]:
         return []
     measured: dict[str, Any] = read_json(file)
     own = config.methods[0]
+    # Of a method that was measured at another setting than the recipe's, this run's result is not known.
+    known = measured.get(own) if _is_recipe(measured.get(own), own) else None
     return [
         f"Not part of this run: {name}, with the same prompts, as many training samples and its own best "
-        f"setting, has hypervolume {_beside(row, measured.get(own), own)}. It was measured before; measure "
+        f"setting, has hypervolume {_beside(row, known, own)}. It was measured before; measure "
         f"it again by `paretune run {config.name} {row['flags']} --out runs/{name}`."
         for name, row in measured.items() if name not in config.methods
     ]  # fmt: skip
+
+
+def _is_recipe(row: Mapping[str, Any] | None, name: str) -> bool:
+    """Whether a method was measured by the recipe as it is, but for the methods."""
+    return row is not None and row["flags"] == f"--set 'methods=[{name}]'"
 
 
 def _beside(row: Mapping[str, Any], other: Mapping[str, Any] | None, name: str) -> str:

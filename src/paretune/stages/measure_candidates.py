@@ -1,7 +1,7 @@
 """Measure candidate weights for the reducer `search`.
 
 A candidate is a tuple of weights for the adapters that are merged. Its average is folded into the base,
-together with the adapters of the earlier rounds, and this model draws samples for the first prompts of each
+together with the adapters of the earlier rounds, and this model draws samples for some prompts of each
 reward's TRAINING set; the held-out prompts must not choose the weights that they later judge. The value of
 the candidate is the hypervolume of its mean rewards. All candidates are one job, because the reference point
 of an unbounded reward is known only when all of them are measured.
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from ..adapters.store import adapter_hash, load_delta, sum_deltas
 from ..config import RunConfig
-from ..data.prompts import load_prompts
+from ..data.prompts import load_prompts, spread
 from ..executors.base import Devices, Report
 from ..files import digest, read_json, write_json, write_rows
 from ..inputs.pictures import record_identity
@@ -228,11 +228,11 @@ def values_of(
 
 
 def validation_of(config: RunConfig, count: int = PROMPTS) -> dict[str, Validation]:
-    """For each reward its first `count` prompts, and noise that neither training nor evaluation uses."""
+    """For each reward `count` of its prompts, and noise that neither training nor evaluation uses."""
     return {
         name: Validation(
             reward_of(reward_config, name),
-            load_prompts(reward_config.prompts)[:count],
+            spread(load_prompts(reward_config.prompts), count),
             derive_seed(config.seed, "search", name),
         )
         for name, reward_config in config.rewards.items()
