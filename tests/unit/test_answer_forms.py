@@ -77,6 +77,33 @@ def test_given_keeps_the_files_answer_first_whatever_the_scores_say() -> None:
     assert (record["chosen"], record["rejected"]) == ("human", "worse")
 
 
+def test_given_keeps_the_order_of_the_file() -> None:
+    """Its first answer is the better one and its last the worse one, and the margin is then negative."""
+    fine, no = Scored("It is fine.", 0.1, own=False), Scored("No.", 0.8, own=False)
+    (record,) = records("given", [fine, no])
+    assert (record["chosen"], record["rejected"], record["margin"]) == ("It is fine.", "No.", 0.1 - 0.8)
+    (record,) = records("given", [fine, Scored("between", 0.0, own=False), no, fine])
+    assert (record["chosen"], record["rejected"]) == ("It is fine.", "No.")
+    own = [Scored("own a", 0.9), Scored("own b", 0.4), Scored("own c", 0.7)]
+    (record,) = records("given", [*own, fine, no])
+    assert (record["chosen"], record["rejected"]) == ("It is fine.", "own b")
+    assert records("given", [fine]) == records("given", own) == []
+
+
+def test_an_answer_that_the_model_draws_too_is_still_the_files() -> None:
+    human = Scored("human", 0.9, source="human", own=False)
+    (record,) = records("given", [Scored("human", 0.9), Scored("own", 0.4), human])
+    assert [(a["text"], a["source"]) for a in record["answers"]] == [("human", "human"), ("own", "base")]
+    assert records("given", [Scored("human", 0.9), human]) == []
+
+
+def test_what_the_model_answers_when_warned_is_not_the_files() -> None:
+    warned = Scored("warned", 1.0, source="safety-prompt", own=False, warned=True)
+    (record,) = records("given", [Scored("own", 0.4), warned, Scored("human", 0.2, own=False)])
+    assert (record["chosen"], record["rejected"]) == ("human", "own")
+    assert records("given", [Scored("own", 0.4), warned]) == []
+
+
 def test_the_margin_of_squashed_scores_is_in_log_odds() -> None:
     pair = [Scored("a", 0.9), Scored("b", 0.5)]
     (record,) = records("extremes", pair, squashed=True)
