@@ -116,8 +116,23 @@ def test_the_margin_of_squashed_scores_is_in_log_odds() -> None:
 
 
 def test_steps_joined_are_the_answer() -> None:
-    assert split_steps("a\nb\n\nc", "\n") == ["a\n", "b\n", "\n", "c"]
+    assert split_steps("a\nb\n\nc", "\n") == ["a\n", "b\n\n", "c"]
     assert "".join(split_steps("1. x 2. y", ". ")) == "1. x 2. y"
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("\n \na\nb", ["\n \na\n", "b"]),
+        ("a\n\n\n", ["a\n\n\n"]),
+        ("a\n \n\nb\n ", ["a\n \n\n", "b\n "]),
+        ("\n\n", ["\n\n"]),
+        ("", []),
+    ],
+)
+def test_a_blank_line_is_no_step(text: str, steps: list[str]) -> None:
+    assert split_steps(text, "\n") == steps
+    assert "".join(steps) == text
 
 
 def right_after(*prefixes: str):  # type: ignore[no-untyped-def]
@@ -140,6 +155,30 @@ def test_the_first_step_after_which_no_answer_is_right_is_the_wrong_one() -> Non
     assert [a["ends"] for a in record["answers"]] == [False, True]
     assert step_records(Prompt("x"), wrong, "\n", right_after("one\n")) != []
     assert step_records(Prompt("x"), wrong, "\n", right_after()) == []  # no right step to put in its place
+
+
+@pytest.mark.parametrize("begin", ["", "\n"])
+def test_a_record_of_steps_between_blank_lines_can_be_read(begin: str) -> None:
+    """The second paragraph is wrong; right answers in its place may begin with a blank line."""
+
+    def goes_on(prompt: Prompt, prefix: str) -> list[Continued]:
+        # The first is the wrong step again, the second a step like it but for the blank line after it.
+        texts = ("two\n\nand", "two\nand", f"{begin}fine\n\nend")
+        return [Continued(text, True, prefix in {"", "one\n\n"}) for text in texts]
+
+    (record,) = step_records(Prompt("x"), Scored("one\n\ntwo\n\nthree", 0.0), "\n", goes_on)
+    assert record["prefix"] == "one\n\n"
+    assert [a["text"] for a in record["answers"]] == [f"{begin}fine\n\n", "two\n\n"]
+    read = read_answers(Prompt("x", record))
+    assert [(a.text, a.ends) for a in read.answers] == [(f"{begin}fine\n\n", False), ("two\n\n", False)]
+
+
+def test_a_step_that_ends_the_answer_differs_from_one_that_goes_on() -> None:
+    def goes_on(prompt: Prompt, prefix: str) -> list[Continued]:
+        return [Continued("two\nthree", True, prefix == "one\n")]
+
+    (record,) = step_records(Prompt("x"), Scored("one\ntwo", 0.0), "\n", goes_on)
+    assert [(a["text"], a["ends"]) for a in record["answers"]] == [("two\n", False), ("two", True)]
 
 
 def test_a_judge_finds_the_wrong_step_by_itself() -> None:
