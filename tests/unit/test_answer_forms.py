@@ -173,6 +173,21 @@ def test_a_record_of_steps_between_blank_lines_can_be_read(begin: str) -> None:
     assert [(a.text, a.ends) for a in read.answers] == [(f"{begin}fine\n\n", False), ("two\n\n", False)]
 
 
+@pytest.mark.parametrize(("text", "source"), [("one\ntwo", "base"), ("two", "larger")])
+def test_a_step_has_the_source_of_who_wrote_it(text: str, source: str) -> None:
+    """A larger model's answer is right from the beginning; after a prefix the model goes on by itself."""
+
+    def goes_on(prompt: Prompt, prefix: str) -> list[Continued]:
+        return [Continued("fine\nend", True, True, "base" if prefix else "larger")]
+
+    def still_right(prompt: Prompt, so_far: str) -> bool:
+        return so_far == "one\n"
+
+    wrong = Scored(text, 0.0, source="theirs", own=False)
+    (record,) = step_records(Prompt("x"), wrong, "\n", goes_on, still_right)
+    assert [a["source"] for a in record["answers"]] == [source, "theirs"]
+
+
 def test_a_step_that_ends_the_answer_differs_from_one_that_goes_on() -> None:
     def goes_on(prompt: Prompt, prefix: str) -> list[Continued]:
         return [Continued("two\nthree", True, prefix == "one\n")]

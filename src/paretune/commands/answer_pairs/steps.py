@@ -12,11 +12,16 @@ from ...types import Prompt
 
 @dataclass(frozen=True)
 class Continued:
-    """What a model wrote after a prefix. text: without the prefix. right: whether the whole is right."""
+    """What a model wrote after a prefix.
+
+    text: without the prefix. right: whether the whole is right. source: who wrote it; "" where that is not
+    known, and it then counts as the wrong answer's.
+    """
 
     text: str
     ends: bool
     right: bool
+    source: str = ""
 
 
 # A prompt and a prefix -> some answers that go on after the prefix.
@@ -80,7 +85,7 @@ def _pair(
         # A blank line more makes no other step, but one that ends the answer differs from one that does not.
         if own[0] == rejected or (own[0].strip(), stops) == (rejected.strip(), ends):
             continue
-        chosen = {"text": own[0], "source": source, "ends": stops}
+        chosen = {"text": own[0], "source": candidate.source or source, "ends": stops}
         return [{"prefix": prefix,
                  "answers": [chosen, {"text": rejected, "source": source, "ends": ends}]}]  # fmt: skip
     return []
