@@ -77,6 +77,33 @@ def test_given_keeps_the_files_answer_first_whatever_the_scores_say() -> None:
     assert (record["chosen"], record["rejected"]) == ("human", "worse")
 
 
+def test_given_keeps_the_order_of_the_file() -> None:
+    """Its first answer is the better one and its last the worse one, and the margin is then negative."""
+    fine, no = Scored("It is fine.", 0.1, own=False), Scored("No.", 0.8, own=False)
+    (record,) = records("given", [fine, no])
+    assert (record["chosen"], record["rejected"], record["margin"]) == ("It is fine.", "No.", 0.1 - 0.8)
+    (record,) = records("given", [fine, Scored("between", 0.0, own=False), no, fine])
+    assert (record["chosen"], record["rejected"]) == ("It is fine.", "No.")
+    own = [Scored("own a", 0.9), Scored("own b", 0.4), Scored("own c", 0.7)]
+    (record,) = records("given", [*own, fine, no])
+    assert (record["chosen"], record["rejected"]) == ("It is fine.", "own b")
+    assert records("given", [fine]) == records("given", own) == []
+
+
+def test_an_answer_that_the_model_draws_too_is_still_the_files() -> None:
+    human = Scored("human", 0.9, source="human", own=False)
+    (record,) = records("given", [Scored("human", 0.9), Scored("own", 0.4), human])
+    assert [(a["text"], a["source"]) for a in record["answers"]] == [("human", "human"), ("own", "base")]
+    assert records("given", [Scored("human", 0.9), human]) == []
+
+
+def test_what_the_model_answers_when_warned_is_not_the_files() -> None:
+    warned = Scored("warned", 1.0, source="safety-prompt", own=False, warned=True)
+    (record,) = records("given", [Scored("own", 0.4), warned, Scored("human", 0.2, own=False)])
+    assert (record["chosen"], record["rejected"]) == ("human", "own")
+    assert records("given", [Scored("own", 0.4), warned]) == []
+
+
 def test_the_margin_of_squashed_scores_is_in_log_odds() -> None:
     pair = [Scored("a", 0.9), Scored("b", 0.5)]
     (record,) = records("extremes", pair, squashed=True)
@@ -89,8 +116,23 @@ def test_the_margin_of_squashed_scores_is_in_log_odds() -> None:
 
 
 def test_steps_joined_are_the_answer() -> None:
-    assert split_steps("a\nb\n\nc", "\n") == ["a\n", "b\n", "\n", "c"]
+    assert split_steps("a\nb\n\nc", "\n") == ["a\n", "b\n\n", "c"]
     assert "".join(split_steps("1. x 2. y", ". ")) == "1. x 2. y"
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("\n \na\nb", ["\n \na\n", "b"]),
+        ("a\n\n\n", ["a\n\n\n"]),
+        ("a\n \n\nb\n ", ["a\n \n\n", "b\n "]),
+        ("\n\n", ["\n\n"]),
+        ("", []),
+    ],
+)
+def test_a_blank_line_is_no_step(text: str, steps: list[str]) -> None:
+    assert split_steps(text, "\n") == steps
+    assert "".join(steps) == text
 
 
 def right_after(*prefixes: str):  # type: ignore[no-untyped-def]
@@ -113,6 +155,45 @@ def test_the_first_step_after_which_no_answer_is_right_is_the_wrong_one() -> Non
     assert [a["ends"] for a in record["answers"]] == [False, True]
     assert step_records(Prompt("x"), wrong, "\n", right_after("one\n")) != []
     assert step_records(Prompt("x"), wrong, "\n", right_after()) == []  # no right step to put in its place
+
+
+@pytest.mark.parametrize("begin", ["", "\n"])
+def test_a_record_of_steps_between_blank_lines_can_be_read(begin: str) -> None:
+    """The second paragraph is wrong; right answers in its place may begin with a blank line."""
+
+    def goes_on(prompt: Prompt, prefix: str) -> list[Continued]:
+        # The first is the wrong step again, the second a step like it but for the blank line after it.
+        texts = ("two\n\nand", "two\nand", f"{begin}fine\n\nend")
+        return [Continued(text, True, prefix in {"", "one\n\n"}) for text in texts]
+
+    (record,) = step_records(Prompt("x"), Scored("one\n\ntwo\n\nthree", 0.0), "\n", goes_on)
+    assert record["prefix"] == "one\n\n"
+    assert [a["text"] for a in record["answers"]] == [f"{begin}fine\n\n", "two\n\n"]
+    read = read_answers(Prompt("x", record))
+    assert [(a.text, a.ends) for a in read.answers] == [(f"{begin}fine\n\n", False), ("two\n\n", False)]
+
+
+@pytest.mark.parametrize(("text", "source"), [("one\ntwo", "base"), ("two", "larger")])
+def test_a_step_has_the_source_of_who_wrote_it(text: str, source: str) -> None:
+    """A larger model's answer is right from the beginning; after a prefix the model goes on by itself."""
+
+    def goes_on(prompt: Prompt, prefix: str) -> list[Continued]:
+        return [Continued("fine\nend", True, True, "base" if prefix else "larger")]
+
+    def still_right(prompt: Prompt, so_far: str) -> bool:
+        return so_far == "one\n"
+
+    wrong = Scored(text, 0.0, source="theirs", own=False)
+    (record,) = step_records(Prompt("x"), wrong, "\n", goes_on, still_right)
+    assert [a["source"] for a in record["answers"]] == [source, "theirs"]
+
+
+def test_a_step_that_ends_the_answer_differs_from_one_that_goes_on() -> None:
+    def goes_on(prompt: Prompt, prefix: str) -> list[Continued]:
+        return [Continued("two\nthree", True, prefix == "one\n")]
+
+    (record,) = step_records(Prompt("x"), Scored("one\ntwo", 0.0), "\n", goes_on)
+    assert [(a["text"], a["ends"]) for a in record["answers"]] == [("two\n", False), ("two", True)]
 
 
 def test_a_judge_finds_the_wrong_step_by_itself() -> None:

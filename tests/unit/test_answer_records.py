@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,12 @@ import torch
 from paretune.data.answer_lists import read_answers
 from paretune.ops.rankings import pair_targets
 from paretune.ops.token_weights import step_tokens
+from paretune.recipes import load_config
 from paretune.training.objectives.preferences import pair_of
 from paretune.training.objectives.table import find_objective
+from paretune.training.trainers import check_objective
 from paretune.types import ParetuneError, Prompt
+from tests.language import language_recipe
 
 PAIR = {"chosen": "yes", "rejected": "no"}
 
@@ -88,6 +93,61 @@ def test_one_of_several_scores_is_named(name: str) -> None:
     assert _rows(name, both, score="b")[0]["margin"] == 2.0
     if name == "madpo_text":  # the record itself says the margin
         assert _rows(name, {**both, "margin": 0.5})[0]["margin"] == 0.5
+
+
+@pytest.mark.parametrize(("name", "options"), [("madpo_text", {}), ("adpo_text", {"target": "pair"})])
+def test_a_named_score_comes_before_what_the_record_says(name: str, options: dict[str, Any]) -> None:
+    """As `paretune pairs` writes it: a margin, the scores of all rewards, and which of them are costs."""
+    both = _scored({"good": 3.0, "cost": 5.0}, {"good": 1.0, "cost": 1.0}, margin=2.0, costs=["cost"])
+
+    def margin(record: dict[str, Any], score: str = "") -> float:
+        return _rows(name, record, **options, score=score)[0]["margin"]
+
+    assert (margin(both), margin(both, "good"), margin(both, "cost")) == (2.0, 2.0, -4.0)
+    assert margin({**both, "margin": 7.0}) == 7.0
+    assert margin({**both, "margin": 7.0}, "good") == 2.0
+    assert margin({**both, "share": 0.5}, "cost") == -4.0
+    # A triple's pair is its last two answers.
+    triple = _scored({"good": 9.0}, {"good": 3.0}, {"good": 1.0}, margin=0.5, reference="yes", chosen="no",
+                     rejected="maybe")  # fmt: skip
+    assert margin(triple, "good") == 2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("madpo_text", {}), ("adpo_text", {"target": "pair"}), ("adpo_text", {"target": "hard"}),
+     ("adpo_text", {}), ("tree_tpo", {})],
+)  # fmt: skip
+def test_a_score_that_no_record_holds_is_one_line_that_names_what_they_hold(
+    name: str, options: dict[str, Any]
+) -> None:
+    both = _scored({"b": 1.0, "a": 2.0}, {"a": 0.0, "b": 0.0, "c": 1.0}, margin=2.0, share=0.5)
+    told = _fault(name, both, **options, score="c")
+    assert "its answers have no score c; objective.options.score names the one to train on" in told
+    assert told.endswith(": all of them have a, b")
+    assert "there is none that all of them have" in _fault(
+        name, _scored({"a": 1.0}, {"b": 0.0}, margin=2.0), **options, score="c"
+    )
+
+
+@pytest.mark.parametrize(("name", "options"), [("madpo_text", {}), ("adpo_text", {"target": "pair"})])
+def test_a_named_score_of_a_squashed_reward_is_refused(
+    tiny_llama: Path, tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    """Its gap is none of log-odds, though the records' margin is."""
+    record = _scored({"yes": 0.9, "no": 0.2}, {"yes": 0.1, "no": 0.3}, prompt="fix", margin=4.4)
+    (tmp_path / "records.jsonl").write_text(json.dumps(record) + "\n")
+    words = [f"rewards.{reward}.prompts={tmp_path / 'records.jsonl'}" for reward in ("yes", "no")]
+    words.append("rewards.yes.options.squash=true")
+
+    def check(score: str) -> None:
+        objective = {"name": name, "options": {**options, "score": score}}
+        check_objective(load_config(language_recipe(tmp_path, tiny_llama, objective=objective), words))
+
+    check("")
+    check("no")
+    with pytest.raises(ParetuneError, match=r"rewards\.yes\.options\.squash: .*or leave out objective\.opt"):
+        check("yes")
 
 
 @pytest.mark.parametrize("name", ["list_dpo", "ln_dpo", "madpo_text", "srpo", "dpo", "kto"])

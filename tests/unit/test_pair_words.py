@@ -76,3 +76,44 @@ def test_choices_with_ranks_keep_each_score_with_its_answer(tmp_path: Path) -> N
     (first, *_) = read_choices(path, source)
     assert (first.samples, first.scores) == ((b"better", b"worse"), (0.9, 0.1))
     assert ordered(first) == [(0, 1)]
+
+
+def _read(tmp_path: Path, record: dict[str, Any]) -> list[tuple[bytes, ...]]:
+    """The choices that a file shows of which every line has this record."""
+    path = tmp_path / "choices.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"p{i}", **record}) + "\n" for i in range(4)))
+    source: Any = SimpleNamespace(rewards=("q",), medium=SimpleNamespace(lines=True), name="run")
+    (first, *_) = read_choices(path, source)
+    return [(first.samples[i], first.samples[j]) for i, j in ordered(first)]  # type: ignore[misc]
+
+
+def _scored(*answers: tuple[str, float], **more: Any) -> dict[str, Any]:
+    return {"answers": [{"text": text, "score": score} for text, score in answers], **more}
+
+
+@pytest.mark.parametrize("score", [0.9, 0.2])
+def test_a_rewards_score_does_not_turn_a_persons_choice_round(tmp_path: Path, score: float) -> None:
+    """As `pairs --form given` writes it: the reward scores people's answer lower, or as high as the other."""
+    labels = {"chosen": "human", "rejected": "model"}
+    record = _scored(("human", 0.2), ("model", score), **labels)
+    assert _read(tmp_path, record) == [(b"human", b"model")]
+    turns = [{"role": "user", "content": "fix"}]
+    assert _read(tmp_path, {**record, "prompt": turns}) == [(b"human", b"model")]
+    triple = _scored(("best", 0.1), ("human", 0.5), ("model", 0.2), **labels, reference="best")
+    assert _read(tmp_path, triple) == [(b"best", b"human"), (b"best", b"model"), (b"human", b"model")]
+
+
+def test_ranks_come_before_scores(tmp_path: Path) -> None:
+    answers = [{"text": "worse", "rank": 2, "score": 0.9}, {"text": "better", "rank": 1, "score": 0.9}]
+    assert _read(tmp_path, {"answers": answers}) == [(b"better", b"worse")]
+    answers[1]["score"] = 0.1
+    assert _read(tmp_path, {"answers": answers}) == [(b"better", b"worse")]
+
+
+def test_scores_order_a_list_of_which_the_record_says_no_more(tmp_path: Path) -> None:
+    assert _read(tmp_path, _scored(("a", 0.2), ("b", 0.8))) == [(b"b", b"a")]
+    # Answers of one score have no order, though the triple's pair has one.
+    triple = _scored(("a", 0.9), ("b", 0.9), ("c", 0.1), reference="a", chosen="b", rejected="c")
+    assert _read(tmp_path, triple) == [(b"a", b"c"), (b"b", b"c")]
+    # The labels are those of two other places of the list.
+    assert _read(tmp_path, _scored(("a", 0.2), ("b", 0.8), chosen="b", rejected="a")) == [(b"b", b"a")]

@@ -6,7 +6,7 @@
     triple     the best as reference, the second and the worst (triple TPO)
     correct    the most frequent right and the most frequent wrong answer (cDPO)
     safety     the best safe answer of anybody, and the worst unsafe one of the model itself (Egida)
-    given      the best answer of a file, and the worst that the model drew or the file's own worst
+    given      a file's first answer, and the worst that the model drew, or the file's last
     rewrite    extremes of rewritten prompts, which a recipe of pictures scores (Sem-DPO)
 
 `answer_lists` reads the records. Answers of equal value have no order, so a list in which all tie gives none.
@@ -28,7 +28,8 @@ class Scored:
     """An answer and how good it is.
 
     value: greater is better. scores: raw, by reward. own: whether the model drew it for the prompt as it is.
-    ends: false where it was cut off. repeats: how often it was drawn.
+    ends: false where it was cut off. repeats: how often it was drawn. warned: whether the model drew it after
+    the words of --safety-prompt.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Scored:
     own: bool = True
     ends: bool = True
     repeats: int = 1
+    warned: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,16 @@ Form = Callable[[Sequence[Scored], Judging], list[Record]]
 
 def distinct(answers: Sequence[Scored]) -> list[Scored]:
     """The answers from the best to the worst; of equal texts the first, which counts all of them."""
+    return sorted(_once(answers), key=lambda answer: -answer.value)
+
+
+def _once(answers: Sequence[Scored]) -> list[Scored]:
+    """The answers in their order; of equal texts the first, which counts all of them."""
     counts = Counter(answer.text for answer in answers)
     first: dict[str, Scored] = {}
     for answer in answers:
         first.setdefault(answer.text, replace(answer, repeats=counts[answer.text]))
-    return sorted(first.values(), key=lambda answer: -answer.value)
+    return list(first.values())
 
 
 def entry(answer: Scored) -> Record:
@@ -160,9 +167,10 @@ def safety(answers: Sequence[Scored], judging: Judging) -> list[Record]:
 
 
 def given(answers: Sequence[Scored], judging: Judging) -> list[Record]:
-    """See the module. The order is that of who wrote them, whatever the reward says."""
-    theirs = [answer for answer in distinct(answers) if not answer.own]
-    own = [answer for answer in distinct(answers) if answer.own]
+    """See the module. A file's answers, which are in its order, keep it, whatever the reward says."""
+    # Each side by itself: what the model drew, too, is still the file's answer.
+    theirs = _once([answer for answer in answers if not answer.own and not answer.warned])
+    own = distinct([answer for answer in answers if answer.own])
     rest = own or theirs[1:]
     return [pair(theirs[0], rest[-1], judging)] if theirs and rest and theirs[0].text != rest[-1].text else []
 

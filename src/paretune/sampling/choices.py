@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..data.answer_lists import read_answers
+from ..data.answer_lists import AnswerList, read_answers
 from ..data.preferences import Preference, load_preferences
 from ..data.prompts import load_prompts
 from ..models.facts import read_shape
@@ -49,23 +49,42 @@ def read_choices(path: Path, source: ModelSource) -> tuple[Preference, ...]:
 
 
 def _of_answers(path: Path) -> tuple[Preference, ...]:
-    """Choices between answers: pairs, or lists with scores or best first. Samples are texts in UTF-8."""
+    """Choices between answers: pairs, or lists with scores, or best first. Samples are texts in UTF-8."""
     found: list[Preference] = []
     for prompt in load_prompts(path):
-        answers = read_answers(prompt).answers
-        entries = prompt.metadata.get("answers") or [{}]
-        if entries[0].get("rank") is not None:  # the answers were put in this order, and all have ranks
-            entries = sorted(entries, key=lambda entry: entry["rank"])
-        scores: Sequence[Any] = [entry.get("score") for entry in entries]
-        if not all(type(score) in {int, float} and abs(score) <= sys.float_info.max for score in scores):
-            scores = range(len(answers), 0, -1)
-        shared = set.intersection(*(set(answer.scores) for answer in answers))
+        read = read_answers(prompt)
+        shared = set.intersection(*(set(answer.scores) for answer in read.answers))
         found.append(Preference(
-            str(prompt.text), tuple(a.text.encode() for a in answers), tuple(map(float, scores)), None,
+            str(prompt.text), tuple(a.text.encode() for a in read.answers), _preferred(read), None,
             f"{path}, the prompt {prompt.text[:60]!r}",
-            {name: tuple(a.scores[name] for a in answers) for name in shared},
+            {name: tuple(a.scores[name] for a in read.answers) for name in shared},
         ))  # fmt: skip
     return tuple(found)
+
+
+def _preferred(read: AnswerList) -> tuple[float, ...]:
+    """A number of each answer, greater is better: its score, or its place where the record says the order.
+
+    A record says it by ranks, or by "chosen" and "rejected", which may be people's: a reward's scores do not
+    turn that round.
+    """
+    record = read.prompt.metadata
+    places = tuple(float(place) for place in range(len(read.answers), 0, -1))
+    entries = record.get("answers") or [{}]
+    ranked = entries[0].get("rank") is not None
+    if ranked:  # the answers were put in this order, and all have ranks
+        entries = sorted(entries, key=lambda entry: entry["rank"])
+    scores: Sequence[Any] = [entry.get("score") for entry in entries]
+    if not all(type(score) in {int, float} and abs(score) <= sys.float_info.max for score in scores):
+        return places
+    values = tuple(map(float, scores))
+    falls = all(better >= worse for better, worse in pairwise(values))
+    better, worse = read.pair
+    if ranked:
+        return values if falls and len(set(values)) == len(values) else places
+    if (record.get("chosen"), record.get("rejected")) == (better.text, worse.text):
+        return values if falls and values[read.first] > values[-1] else places
+    return values
 
 
 def known(record: Preference, source: ModelSource) -> bool:

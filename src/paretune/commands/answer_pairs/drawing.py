@@ -30,6 +30,7 @@ class Answered:
     source: str
     own: bool = True
     ends: bool = True
+    warned: bool = False
 
 
 # The answers to a prompt -> raw scores of each by reward, and with greater as better [n] by reward.
@@ -57,7 +58,7 @@ def draw_answers(
         for ids in policy.answer_ids([text] * drawing.count, seed, drawing.count):
             answer = policy.tokenizer.decode(ids, skip_special_tokens=True)
             if answer.strip():  # an empty answer is no record's answer
-                found.append(Answered(answer, source, own, policy.ends(ids)))
+                found.append(Answered(answer, source, own, policy.ends(ids), warned=not own))
     return found
 
 
@@ -119,7 +120,8 @@ def judge(
     if wins:
         values = win_rates(torch.stack(list(better.values()))[:, None]).flatten().tolist()
     return [
-        Scored(a.text, value, {**scores, WINS: value} if wins else dict(scores), a.source, a.own, a.ends)
+        Scored(a.text, value, {**scores, WINS: value} if wins else dict(scores), a.source, a.own, a.ends,
+               warned=a.warned)
         for a, value, scores in zip(answers, values, raw, strict=True)
     ]
 

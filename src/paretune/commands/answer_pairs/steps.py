@@ -12,11 +12,16 @@ from ...types import Prompt
 
 @dataclass(frozen=True)
 class Continued:
-    """What a model wrote after a prefix. text: without the prefix. right: whether the whole is right."""
+    """What a model wrote after a prefix.
+
+    text: without the prefix. right: whether the whole is right. source: who wrote it; "" where that is not
+    known, and it then counts as the wrong answer's.
+    """
 
     text: str
     ends: bool
     right: bool
+    source: str = ""
 
 
 # A prompt and a prefix -> some answers that go on after the prefix.
@@ -26,8 +31,18 @@ StillRight = Callable[[Prompt, str], bool]
 
 
 def split_steps(text: str, mark: str) -> list[str]:
-    """The steps of an answer, each with the mark that ends it; joined they are the answer."""
-    return [step for step in re.split(f"(?<={re.escape(mark)})", text) if step]
+    """The steps of an answer, each with the mark that ends it; joined they are the answer.
+
+    White space alone, such as a blank line, is no step: it belongs to the step before it, or, at the
+    beginning, to the first step.
+    """
+    steps: list[str] = []
+    for part in re.split(f"(?<={re.escape(mark)})", text):
+        if steps and not (part.strip() and steps[-1].strip()):
+            steps[-1] += part
+        elif part:
+            steps.append(part)
+    return steps
 
 
 def step_records(
@@ -66,8 +81,11 @@ def _pair(
         if not candidate.right or not candidate.text.strip():
             continue
         own = split_steps(candidate.text, mark)
-        if own[0].strip() and own[0] != rejected:
-            chosen = {"text": own[0], "source": source, "ends": candidate.ends and len(own) == 1}
-            return [{"prefix": prefix,
-                     "answers": [chosen, {"text": rejected, "source": source, "ends": ends}]}]  # fmt: skip
+        stops = candidate.ends and len(own) == 1
+        # A blank line more makes no other step, but one that ends the answer differs from one that does not.
+        if own[0] == rejected or (own[0].strip(), stops) == (rejected.strip(), ends):
+            continue
+        chosen = {"text": own[0], "source": candidate.source or source, "ends": stops}
+        return [{"prefix": prefix,
+                 "answers": [chosen, {"text": rejected, "source": source, "ends": ends}]}]  # fmt: skip
     return []

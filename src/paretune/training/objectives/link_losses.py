@@ -17,8 +17,9 @@ from ...ops import rankings, symbolic
 from ...ops import token_weights as tokens
 from ...ops.list_losses import Lists, score
 from ...types import ParetuneError, Prompt
-from .lists import ListLoss, ListOptions, refuse_squashed
+from .lists import ListLoss, ListOptions
 from .pair_losses import PairLink, UnitShare, given_of
+from .record_needs import refuse_squashed
 from .revision import REVISION, revised
 
 
@@ -56,7 +57,9 @@ class TargetOptions(ListOptions):
         "margin; softmax of plain scores, such as a teacher's log-ratios (score: guide)",
     )
     target_temperature: PositiveReal = Field(0.5, description="of the scores' softmax")
-    score: str = Field("", description="the score to train on; default: the only one")
+    score: str = Field(
+        "", description="the score to train on; default: the only one, and for a pair its share or margin"
+    )
 
 
 class AnchoredDPO(ListLoss):
@@ -87,7 +90,7 @@ class AnchoredDPO(ListLoss):
         """See `ListLoss`. The target of a pair reads log-odds."""
         super().check(config, options)
         if options.target == "pair":
-            refuse_squashed(config, ("margin", "share"))
+            refuse_squashed(config, ("margin", "share"), options.score)
 
     @classmethod
     def needs_of(cls, options: Any) -> tuple[str, ...]:
@@ -96,8 +99,8 @@ class AnchoredDPO(ListLoss):
 
     @classmethod
     def margin(cls, record: AnswerList, answers: Sequence[Answer], options: Any) -> float | None:
-        """See `ListLoss`. A share has log-odds, infinite for 0 and 1."""
-        if record.share is None:
+        """See `ListLoss`. A share has log-odds, infinite for 0 and 1. A named score comes before it."""
+        if record.share is None or options.named:
             return super().margin(record, record.pair, options)
         return float(torch.logit(torch.tensor(record.share, dtype=torch.float64)))
 

@@ -7,7 +7,7 @@ each token counts, what each list counts, and a link from the scores of the answ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -23,6 +23,7 @@ from ...ops.token_weights import all_tokens
 from ...types import ParetuneError, Prompt
 from .base import SameAnswers
 from .curriculum import check_stages, stages_of
+from .record_needs import check_needs, check_score, margin_of
 from .trl import Batches, TrlObjective, TrlOptions
 
 # Settings of TRL's own losses; none of ours would read them.
@@ -55,7 +56,12 @@ class ListOptions(TrlOptions):
 
     def score_of(self, answer: Answer) -> float | None:
         """The score that option `score` names, or the only one, or that of the expert's own reward."""
-        return answer.score(getattr(self, "score", ""), self._reward)
+        return answer.score(self.named, self._reward)
+
+    @property
+    def named(self) -> str:
+        """The score that option `score` names; "" without that option, or where it names none."""
+        return getattr(self, "score", "")
 
 
 class ListLoss(TrlObjective):
@@ -174,7 +180,7 @@ class ListLoss(TrlObjective):
         """See `Objective.check_prompts`. What options change is left to `check_records`."""
         for prompt in prompts:
             record = read_answers(prompt)
-            _check_needs(name, record, cls.taken(name, record), cls.needs)
+            check_needs(name, record, cls.taken(name, record), cls.needs)
 
     @classmethod
     def check_records(cls, name: str, prompts: Sequence[Prompt], options: Any) -> None:
@@ -254,14 +260,8 @@ class ListLoss(TrlObjective):
     @classmethod
     def check_held(cls, name: str, record: AnswerList, answers: Sequence[Answer], options: Any) -> None:
         """Raise ParetuneError, which names the prompt, if a record lacks what the loss needs."""
-        needs, wanted = cls.needs_of(options), getattr(options, "score", "")
-        _check_needs(name, record, answers, needs)
-        if any(need in OF_SCORES and not _has_score(record, answers, need, options) for need in needs):
-            raise ParetuneError(
-                f"the prompt {record.prompt.text[:60]!r}: its answers have "
-                + (f"no score {wanted}" if wanted else "several scores")
-                + "; objective.options.score names the one to train on"
-            )
+        check_needs(name, record, answers, cls.needs_of(options))
+        check_score(record, answers, cls.needs_of(options), options.score_of, options.named)
 
     @classmethod
     def scale_of(cls, prompts: Sequence[Prompt], options: Any) -> Callable[[float], float] | None:
@@ -271,79 +271,9 @@ class ListLoss(TrlObjective):
     @classmethod
     def margin(cls, record: AnswerList, answers: Sequence[Answer], options: Any) -> float | None:
         """The margin of a record, in log-odds."""
-        return margin_of(record, answers, options.score_of)
+        return margin_of(record, answers, options.score_of, bool(options.named))
 
     @classmethod
     def weight_of(cls, record: AnswerList, options: Any) -> float | None:
         """What the record counts, where it says so."""
         return record.weight
-
-
-def refuse_squashed(config: RunConfig, given: Sequence[str] = ("margin",)) -> None:
-    """Raise ParetuneError if a reward is squashed to a share where log-odds are needed and none are given.
-
-    given: the keys of a record that make scores unnecessary.
-    """
-    for name, reward in config.rewards.items():
-        if not reward.options.get("squash"):
-            continue
-        # `paretune pairs` undoes the squashing where it writes a margin.
-        records = [prompt.metadata for prompt in load_prompts(reward.prompts)]
-        if not all(any(record.get(key) is not None for key in given) for record in records):
-            raise ParetuneError(
-                f"rewards.{name}.options.squash: {config.objective.name} reads margins in log-odds, and a "
-                "squashed reward has none: set it to false, and score the records again"
-            )
-
-
-WORDS: Mapping[str, str] = {
-    "values": 'a score of every answer ("scores")',
-    "margin": 'a "margin", or scores of both answers, in log-odds',
-    "share": 'a "share" of voters, a "margin", or scores of both answers',
-    "weight": 'a "weight" or a "drift"',
-    "token_weights": '"token_weights" of every answer and the "tokenizer" that they were made with',
-}
-
-
-def margin_of(
-    record: AnswerList, answers: Sequence[Answer],
-    score_of: Callable[[Answer], float | None] = Answer.score,
-) -> float | None:  # fmt: skip
-    """The margin of a record: as it says, or the gap of the scores of its first and its last answer."""
-    if record.margin is not None:
-        return record.margin
-    best, worst = score_of(answers[0]), score_of(answers[-1])
-    return None if best is None or worst is None else best - worst
-
-
-OF_SCORES = ("values", "margin", "share")  # needs that scores can meet, of which one must be meant
-
-
-def _check_needs(
-    name: str, record: AnswerList, answers: Sequence[Answer], needs: Sequence[str]
-) -> None:
-    """Raise ParetuneError, which names the prompt, if a record lacks one of the things that are needed."""
-    for need in needs:
-        if not _holds(record, answers, need):
-            where = f"the prompt {record.prompt.text[:60]!r}"
-            raise ParetuneError(f"objective {name} needs {WORDS[need]}: {where} has none in its record")
-
-
-def _holds(record: AnswerList, answers: Sequence[Answer], need: str) -> bool:
-    if need in OF_SCORES:
-        return _said(record, need) or all(answer.scores for answer in answers)
-    if need == "weight":
-        return record.weight is not None or record.drift is not None
-    return record.tokenizer is not None and all(answer.token_weights is not None for answer in answers)
-
-
-def _said(record: AnswerList, need: str) -> bool:
-    """Whether a record itself says what scores could tell."""
-    share = need == "share" and record.share is not None
-    return share or (need != "values" and record.margin is not None)
-
-
-def _has_score(record: AnswerList, answers: Sequence[Answer], need: str, options: Any) -> bool:
-    """Whether every answer has the score that is meant, where scores are needed."""
-    compared = answers if need == "values" else (answers[0], answers[-1])
-    return _said(record, need) or all(options.score_of(answer) is not None for answer in compared)

@@ -17,7 +17,8 @@ from ...ops import token_weights as tokens
 from ...ops.list_losses import Lists
 from ...ops.preference_losses import margin_weights, semantic_weights
 from ...types import ParetuneError
-from .lists import ListLoss, ListOptions, refuse_squashed
+from .lists import ListLoss, ListOptions
+from .record_needs import refuse_squashed
 
 HUGE = 100.0  # of a guide's number for a token
 UnitShare = Annotated[float, Field(ge=0, le=1)]
@@ -206,7 +207,9 @@ def _check_weights(
 class MarginOptions(ListOptions):
     """Options of `madpo_text`."""
 
-    score: str = Field("", description="the score whose gap is the margin; default: the only one")
+    score: str = Field(
+        "", description="the score whose gap is the margin; default: the record's margin, or its only score"
+    )
     most: Annotated[PositiveReal, Field(gt=1)] = Field(2.0, description="the factor of small margins")
     slope: PositiveReal = Field(1.0, description="how fast the factor falls")
     at: PositiveReal = Field(6.907, description="the margin at which the factor is 1")
@@ -230,7 +233,7 @@ class MarginDPO(PairLink):
     def check(cls, config: RunConfig, options: Any) -> None:
         """See `ListLoss`. A squashed reward is a share, and no log-odds."""
         super().check(config, options)
-        refuse_squashed(config)
+        refuse_squashed(config, named=options.score)
 
 
 class DriftOptions(ListOptions):
