@@ -199,6 +199,18 @@ def test_single_steps_go_on_a_prefix(recipe: Path, tmp_path: Path) -> None:
         assert "chosen" not in row  # TRL's losses would train on the prefix
 
 
+def test_a_step_of_another_models_answer_keeps_its_source(recipe: Path, tmp_path: Path) -> None:
+    """Nothing is drawn: the wrong answer is the smaller model's, and the right one the larger one's."""
+    theirs = tmp_path / "theirs.jsonl"
+    theirs.write_text(
+        '{"prompt": "fix the table", "text": "no", "source": "smaller"}\n'
+        '{"prompt": "fix the table", "text": "yes yes", "source": "larger"}\n'
+    )
+    options: dict[str, Any] = {"answers": theirs, "step_mark": " "}
+    (row,) = made(recipe, tmp_path / "s.jsonl", Drawing("yes", 0, "steps"), **options)
+    assert [(a["text"], a["source"]) for a in row["answers"]] == [("yes ", "larger"), ("no", "smaller")]
+
+
 def test_prompts_are_rewritten_for_a_recipe_of_pictures(
     recipe: Path, tiny_sd3: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,15 @@ def test_records_with_scores_of_several_rewards(tiny_llama: Path, tmp_path: Path
     assert (count, seconds > 0) == (2, True)
 
 
-@pytest.mark.parametrize("name", ["dpo", "list_dpo", "adpo_text", "madpo_text", "sem_dpo_text", "triple_tpo"])
-def test_records_of_the_hub_are_not_downloaded_for_it(tiny_llama: Path, tmp_path: Path, name: str) -> None:
-    path = language_recipe(tmp_path, tiny_llama, objective={"name": name})
+LOSSES = ("dpo", "list_dpo", "adpo_text", "madpo_text", "sem_dpo_text", "triple_tpo")
+NAMED = {"name": "madpo_text", "options": {"score": "no"}}
+
+
+@pytest.mark.parametrize("objective", [*({"name": name} for name in LOSSES), NAMED], ids=str)
+def test_records_of_the_hub_are_not_downloaded_for_it(
+    tiny_llama: Path, tmp_path: Path, objective: dict[str, Any]
+) -> None:
+    path = language_recipe(tmp_path, tiny_llama, objective=objective)
     config = load_config(path, [f"rewards.{r}.prompts=hf:nobody/nothing@train" for r in ("yes", "no")])
     config = config.model_copy(
         update={"model": config.model.model_copy(update={"options": {"max_tokens": 6, "prompt_tokens": 8}})}

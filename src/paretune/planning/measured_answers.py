@@ -85,9 +85,12 @@ def _prompts(config: RunConfig, count: int) -> tuple[str, list[Prompt]]:
     texts = [answer + word for word in ("best", "end", "stop")]
     kind = find_objective(config.objective.name)
     texts = texts if getattr(kind, "answers", "") in ("triple", "list") else texts[1:]
+    scores = dict.fromkeys([name, config.objective.options.get("score") or name])
     records = {
         **dict(zip(("rejected", "chosen", "reference"), texts[::-1], strict=False)), "stage": 1,
-        "answers": [{"text": text, "scores": {name: 1 - 0.4 * i}} for i, text in enumerate(texts)],
+        "answers": [
+            {"text": text, "scores": dict.fromkeys(scores, 1 - 0.4 * i)} for i, text in enumerate(texts)
+        ],
         "margin": 1.0, "drift": 0.5,
     }  # fmt: skip
     text = "the " * max(1, options.prompt_tokens - 2)

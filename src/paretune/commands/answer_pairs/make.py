@@ -220,7 +220,7 @@ def _steps(
     def goes_on(asked: Prompt, prefix: str) -> list[Continued]:
         """Answers that go on after a prefix; those drawn already where it is empty."""
         if not prefix:
-            return [Continued(a.text, a.ends, True) for a in right]
+            return [Continued(a.text, a.ends, True, a.source) for a in right]
         before = policy.text_ids(policy.render([asked.text]))[0]
         before += policy.tokenizer(prefix, add_special_tokens=False)["input_ids"]
         seed = derive_seed("pairs-steps", drawing.seed, asked.text, prefix)
@@ -229,7 +229,7 @@ def _steps(
         _, better = score(asked, [prefix + text for text in texts])
         values = better[drawing.reward].tolist()
         return [
-            Continued(text, policy.ends(row), value >= threshold)
+            Continued(text, policy.ends(row), value >= threshold, drawing.adapter or "base")
             for text, row, value in zip(texts, rows, values, strict=True)
         ]
 
