@@ -368,6 +368,43 @@ def test_nothing_is_drawn_where_nothing_can_be_written(recipe: Path, tmp_path: P
                           tmp_path / "file" / "x.jsonl")  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("drawing", "options", "long"),
+    [
+        (Drawing("yes", 4), {}, True),
+        (Drawing("yes", 4, "safety"), {"safety_prompt": "yes " * 25}, False),
+    ],
+)
+def test_a_prompt_that_is_too_long_is_told_before_anything_is_drawn(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawing: Drawing,
+    options: dict[str, Any], long: bool,
+) -> None:  # fmt: skip
+    """The model reads 32 tokens, and its answers have up to 6."""
+    monkeypatch.setattr(CausalLMPolicy, "answer_ids", lambda *_: pytest.fail("it has drawn"))
+    asked = ["fix the table", "clean the window please " + "a " * 24 * long]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in asked))
+    path = language_recipe(tmp_path, tiny_llama)
+    raw = yaml.safe_load(path.read_text())
+    raw["rewards"]["yes"]["prompts"] = str(tmp_path / "long.jsonl")
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(ParetuneError, match=r"the prompt '.*' has \d+ tokens; .*: shorten it"):
+        made(path, tmp_path / "a.jsonl", drawing, **options)
+
+
+def test_a_prompt_whose_steps_cannot_be_judged_is_told_before_anything_is_drawn(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CausalLMPolicy, "answer_ids", lambda *_: pytest.fail("it has drawn"))
+    path = language_recipe(tmp_path, tiny_llama)
+    raw = yaml.safe_load(path.read_text())
+    raw["rewards"]["rules"] = {"reward": "instructions", "prompts": raw["rewards"]["yes"]["prompts"]}
+    (tmp_path / "rules.jsonl").write_text('{"prompt": "fix", "checks": [{"kind": "lowercase"}]}\n')
+    raw["rewards"]["rules"] |= dict.fromkeys(("prompts", "eval_prompts"), str(tmp_path / "rules.jsonl"))
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(ParetuneError, match="--judge rules does not apply to the prompt 'how do i clean"):
+        made(path, tmp_path / "a.jsonl", Drawing("yes", 4, "steps"), judge="rules")
+
+
 def test_a_prompt_that_stands_twice_has_two_ladders(tiny_llama: Path) -> None:
     answers = [Scored(text, value) for text, value in (("yes", 3.0), ("no", 2.0), ("fix the", 1.0))]
     found = [record for _ in range(2) for record in FORMS["ladder"](answers, Judging())]
