@@ -150,8 +150,8 @@ def analyse(
 
     analyse pairs FILE --model RUN; analyse run RUN; analyse safety RUN --prompts FILE; analyse losses
     """
-    from ..commands.analyse.make import Asked
     from ..commands.analyse.make import analyse as carry_out
+    from ..commands.analyse.options import Asked
 
     asked = Asked(model, reference, adapter, prompts, judge, threshold, beta, limit, count, trust_rewards)
     found = carry_out(what, target, asked, out)
