@@ -90,6 +90,19 @@ def test_a_probe_of_equal_sides_is_half() -> None:
     assert probe("sides", y[:, None], y, torch.arange(5).repeat(2))["accuracy, sides"].value == 1.0
 
 
+@pytest.mark.parametrize(("prompts", "told"), [(3, False), (5, True)])
+def test_a_fisher_ratio_of_few_prompts_has_no_interval(prompts: int, told: bool) -> None:
+    """Of three, one resample in nine holds a single prompt: the interval reached 1e31."""
+    y = torch.tensor([1.0] * prompts + [-1.0] * prompts)
+    x = y[:, None] + torch.linspace(-0.3, 0.4, 2 * prompts)[:, None].sin()
+    found = probe("sides", x, y, torch.arange(prompts).repeat(2))
+    ratio = found["Fisher ratio, sides"]
+    assert math.isfinite(ratio.value)
+    assert math.isfinite(ratio.high) is told
+    assert not told or ratio.high < 1e6
+    assert math.isfinite(found["area under the curve, sides"].high)
+
+
 # ---------------------------------------------------------------- safety
 
 
