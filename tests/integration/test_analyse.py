@@ -11,8 +11,9 @@ import torch
 import yaml
 
 from paretune.adapters.store import save_delta
-from paretune.commands.analyse.make import Asked, analyse
+from paretune.commands.analyse.make import analyse
 from paretune.commands.analyse.measured import measure, read_lists
+from paretune.commands.analyse.options import Asked
 from paretune.commands.analyse.sides import open_sides
 from paretune.ops.lowrank import LowRank
 from paretune.types import ParetuneError, Prompt
@@ -66,7 +67,7 @@ def test_the_start_compared_with_itself_has_no_change(opened: str, pairs: Path, 
         name.startswith("accuracy, sources") for name in found["separability"]
     )
     kept = json.loads((tmp_path / "a.json").read_text())["analyses"]
-    assert kept[f"pairs {pairs.name}"]["reports"] == found
+    assert kept[f"pairs {pairs.name}, reference recipe.yaml"]["reports"] == found
 
 
 def test_an_adapter_is_compared_with_its_base_and_credits_add_up(
@@ -134,6 +135,23 @@ def test_safety_of_a_model_by_a_reward_and_by_phrases(opened: str, tmp_path: Pat
     assert figures["attack success (phrases)"]["value"] == 1.0  # the tiny model knows no refusal
 
 
+def test_safety_of_an_adapter_over_a_model(tiny_llama: Path, opened: str, tmp_path: Path) -> None:
+    prompts, lora = tmp_path / "prompts.jsonl", adapter(tmp_path / "lora", tiny_llama)
+    prompts.write_text('{"prompt": "fix the table"}\n')
+    made = tmp_path / "answers.txt"
+    (tmp_path / "judge.py").write_text(
+        "from pathlib import Path\ndef kept(texts, prompts):\n"
+        f"    Path({str(made)!r}).write_text('|'.join(texts))\n    return [1.0 for _ in texts]\n"
+    )
+    told: list[str] = []
+    for name, given in (("plain", None), ("changed", lora)):
+        asked = Asked(prompts=prompts, judge=f"{tmp_path / 'judge.py'}:kept", count=4, adapter=given)
+        (report,) = analyse("safety", opened, asked, tmp_path / f"{name}.json")["reports"]
+        assert report == f"safety of {opened}" + f" with {lora}" * (name == "changed")
+        told.append(made.read_text())
+    assert told[0] != told[1]
+
+
 @pytest.mark.filterwarnings("ignore:constrained_layout")
 def test_a_run_tells_lengths_kl_and_what_its_experts_learned(
     tiny_llama: Path, pairs: Path, tmp_path: Path
@@ -169,11 +187,11 @@ def test_a_run_tells_lengths_kl_and_what_its_experts_learned(
     assert own["general rewards, merged less base"]["yes"]["value"] == pytest.approx(after - before)
     assert own["general rewards, base"]["yes"]["low"] is None  # one held-out prompt has no interval
     kept = json.loads((tmp_path / "run" / "analysis.json").read_text())["analyses"]
-    assert kept.keys() == {"run", "safety"}
+    assert kept.keys() == {"run", "safety prompts.jsonl"}
     own = analyse("pairs", str(pairs), Asked(model=str(tmp_path / "run")))
     assert own["file"] == str(tmp_path / "run" / "analysis.json")
     kept = json.loads((tmp_path / "run" / "analysis.json").read_text())["analyses"]
-    assert kept.keys() == {"run", "safety", f"pairs {pairs.name}"}
+    assert kept.keys() == {"run", "safety prompts.jsonl", f"pairs {pairs.name}"}
     assert f"<summary>rankings: {pairs.name}</summary>" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -186,5 +204,9 @@ def test_a_run_that_learned_no_pairs_tells_its_answers_alone(tiny_llama: Path, t
     for own in recipe["rewards"].values():
         own["prompts"] = str(talks)
     (run / "config.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(ParetuneError, match="--beta changes nothing with a run that learned no pairs"):
+        analyse("run", str(run), Asked(beta=0.5))
+    with pytest.raises(ParetuneError, match="run is a run, which has its own: leave it out"):
+        analyse("safety", str(run), Asked(prompts=talks, adapter="a"))
     found = analyse("run", str(run), Asked(limit=2), tmp_path / "a.json")["reports"]
     assert found.keys() == {f"answers of {name}" for name in ("base", "expert:yes", "expert:no", "merged")}

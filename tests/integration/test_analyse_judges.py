@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paretune.commands.analyse.make import Asked, analyse
+from paretune.commands.analyse.make import analyse
+from paretune.commands.analyse.options import Asked
 from paretune.types import ParetuneError
 from tests.made_run import make_texts_run
 

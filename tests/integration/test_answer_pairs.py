@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ import yaml
 
 from paretune.adapters.store import load_delta, save_delta
 from paretune.cli import app as cli
+from paretune.cli.pair_summary import pair_lines
+from paretune.cli.printing import now_and_then
 from paretune.commands.answer_pairs.make import make_answer_pairs
 from paretune.commands.answer_pairs.numbers import order_by_reference
 from paretune.commands.answer_pairs.options import AnswerOptions, objective_for
@@ -243,6 +246,9 @@ def test_a_safety_prompt_asks_again(recipe: Path, tmp_path: Path) -> None:
         (Drawing("yes", form="ladder"), {"ladder_by": "x"}, "--ladder-by: x is none of score, reference"),
         (Drawing("yes"), {"ladder_by": "reference"}, "--ladder-by orders the stages of a ladder"),
         (Drawing("yes"), {"step_mark": ""}, "--step-mark: the text that ends a step is empty"),
+        (Drawing("yes"), {"step_mark": ";"}, "--step-mark changes nothing without --form steps or"),
+        (Drawing("yes", 0, "given"), {"answers": Path("none.jsonl"), "safety_prompt": "x"},
+         "--safety-prompt changes nothing with -n 0"),
         (Drawing("yes"), {"judge": "x"}, "--judge: there is no reward x; the recipe has yes, no"),
         (Drawing("yes"), {"answers": Path("none.jsonl")}, "prompt file none.jsonl does not exist"),
         (Drawing("yes", limit=1), {"threshold": 2.0}, None),
@@ -319,6 +325,40 @@ def test_an_option_for_answers_is_refused_for_pictures(
     assert "--guide is for language models" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_command_tells_its_progress_and_what_it_wrote(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    quiet: bool,
+) -> None:  # fmt: skip
+    theirs, out = tmp_path / "theirs.jsonl", tmp_path / "a.jsonl"
+    theirs.write_text('{"prompt": "fix the table", "text": "yes yes", "source": "larger"}\n')
+    words = ["pairs", recipe, "--reward", "yes", "--out", out, "-n", "8", "--answers", theirs,
+             "--form", "given", *(["--quiet"] if quiet else [])]  # fmt: skip
+    monkeypatch.setattr("sys.argv", ["paretune", *map(str, words)])
+    monkeypatch.setattr("paretune.cli.printing.EVERY", 0.0)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code in {0, None}
+    told = capsys.readouterr()
+    assert ("1 of 3 prompts\n2 of 3 prompts\n3 of 3 prompts\n" in told.err) is not quiet
+    (record,) = rows(out)
+    length = len(record["answers"][1]["text"])
+    gap = f"{1 - record['answers'][1]['score']:.4g}"
+    line = f"mean gap {gap}; mean length 7 and {length} characters; from larger (1) against base (1)\n"
+    assert (f"best and worst: {line}" in told.out) is not quiet
+    assert "pairs: " in told.out
+
+
+def test_progress_is_told_at_most_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1.0, 3.0, 3.0, 5.9, 6.0, 6.0])
+    monkeypatch.setattr("paretune.cli.printing.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    told: list[str] = []
+    say = now_and_then(told.append)
+    for number in range(1, 5):
+        say(str(number))
+    assert told == ["2", "4"]
+
+
 def test_a_run_learns_from_what_pairs_wrote(tiny_llama: Path, tmp_path: Path) -> None:
     """The whole: draw and score lists, then a run whose expert learns from them by a loss on lists."""
     path = language_recipe(tmp_path, tiny_llama, rounds=1, train={"epochs": 1}, evaluate={"prompts": 1})
@@ -376,11 +416,59 @@ def test_a_cost_is_named_and_a_share_of_rivals_is_a_score(recipe: Path, tmp_path
     assert objective_for("wins", AnswerOptions()) == "adpo_text with objective.options.score: wins"
 
 
+def test_what_is_not_known_of_lists_is_left_out_of_their_summary() -> None:
+    row = {"rewards": ["a", "b"], "alike": 0.5, "pairs": 4}
+    assert pair_lines({"mean_gap": 0.25, "agreement": [row]}) == [
+        "best and worst: mean gap 0.25", "a and b order 50% of 4 pairs alike",
+    ]  # fmt: skip
+    told = {"mean_gap": None, "mean_characters": [10.4, 8.0], "sources": [{"x": 1, "y": 2}, {"": 3}]}
+    assert pair_lines({**told, "agreement": []}) == [
+        "best and worst: mean length 10 and 8 characters; from y (2), x (1) against unnamed (3)"
+    ]
+
+
 def test_nothing_is_drawn_where_nothing_can_be_written(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ParetuneError, match="cannot write"):
         make_answer_pairs(load_config(recipe), Drawing("yes", 4), AnswerOptions(),
                           tmp_path / "file" / "x.jsonl")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("drawing", "options", "long"),
+    [
+        (Drawing("yes", 4), {}, True),
+        (Drawing("yes", 4, "safety"), {"safety_prompt": "yes " * 25}, False),
+    ],
+)
+def test_a_prompt_that_is_too_long_is_told_before_anything_is_drawn(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawing: Drawing,
+    options: dict[str, Any], long: bool,
+) -> None:  # fmt: skip
+    """The model reads 32 tokens, and its answers have up to 6."""
+    monkeypatch.setattr(CausalLMPolicy, "answer_ids", lambda *_: pytest.fail("it has drawn"))
+    asked = ["fix the table", "clean the window please " + "a " * 24 * long]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps({"prompt": p}) + "\n" for p in asked))
+    path = language_recipe(tmp_path, tiny_llama)
+    raw = yaml.safe_load(path.read_text())
+    raw["rewards"]["yes"]["prompts"] = str(tmp_path / "long.jsonl")
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(ParetuneError, match=r"the prompt '.*' has \d+ tokens; .*: shorten it"):
+        made(path, tmp_path / "a.jsonl", drawing, **options)
+
+
+def test_a_prompt_whose_steps_cannot_be_judged_is_told_before_anything_is_drawn(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CausalLMPolicy, "answer_ids", lambda *_: pytest.fail("it has drawn"))
+    path = language_recipe(tmp_path, tiny_llama)
+    raw = yaml.safe_load(path.read_text())
+    raw["rewards"]["rules"] = {"reward": "instructions", "prompts": raw["rewards"]["yes"]["prompts"]}
+    (tmp_path / "rules.jsonl").write_text('{"prompt": "fix", "checks": [{"kind": "lowercase"}]}\n')
+    raw["rewards"]["rules"] |= dict.fromkeys(("prompts", "eval_prompts"), str(tmp_path / "rules.jsonl"))
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(ParetuneError, match="--judge rules does not apply to the prompt 'how do i clean"):
+        made(path, tmp_path / "a.jsonl", Drawing("yes", 4, "steps"), judge="rules")
 
 
 def test_a_prompt_that_stands_twice_has_two_ladders(tiny_llama: Path) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from paretune.commands.analyse.kept import beside, write
 from paretune.commands.analyse.losses import entailments, losses
-from paretune.commands.analyse.make import Asked, _beside, _write, analyse
+from paretune.commands.analyse.make import analyse
 from paretune.commands.analyse.measured import Measured, Sums
+from paretune.commands.analyse.options import Asked
 from paretune.commands.analyse.reports import credit, gradient_ratio, length, rankings, three_d
 from paretune.commands.analyse.safety import Answered, harmful, refuses, safety
 from paretune.commands.analyse.separability import probe
@@ -88,6 +90,19 @@ def test_a_probe_of_equal_sides_is_half() -> None:
     assert probe("sides", y[:, None], y, torch.arange(5).repeat(2))["accuracy, sides"].value == 1.0
 
 
+@pytest.mark.parametrize(("prompts", "told"), [(3, False), (5, True)])
+def test_a_fisher_ratio_of_few_prompts_has_no_interval(prompts: int, told: bool) -> None:
+    """Of three, one resample in nine holds a single prompt: the interval reached 1e31."""
+    y = torch.tensor([1.0] * prompts + [-1.0] * prompts)
+    x = y[:, None] + torch.linspace(-0.3, 0.4, 2 * prompts)[:, None].sin()
+    found = probe("sides", x, y, torch.arange(prompts).repeat(2))
+    ratio = found["Fisher ratio, sides"]
+    assert math.isfinite(ratio.value)
+    assert math.isfinite(ratio.high) is told
+    assert not told or ratio.high < 1e6
+    assert math.isfinite(found["area under the curve, sides"].high)
+
+
 # ---------------------------------------------------------------- safety
 
 
@@ -146,6 +161,18 @@ def test_losses_into_a_new_file(tmp_path: Path) -> None:
         ("pairs", "x.jsonl", Asked(limit=-1), "--limit is 0 or more"),
         ("run", "nowhere", Asked(), "nowhere holds no finished run"),
         ("safety", "x", Asked(), "analyse safety: give --prompts FILE"),
+        ("pairs", "x.jsonl", Asked("m", beta=1e300), "--beta a number above 0 and at most 1000"),
+        ("losses", "x", Asked(), "analyse losses reads no file and no run: leave out x"),
+        ("losses", None, Asked(adapter="a"), "--adapter changes nothing with analyse losses: leave it out"),
+        ("losses", None, Asked(limit=1), "--limit changes nothing with analyse losses"),
+        ("run", "x", Asked(model="m"), "--model changes nothing with analyse run"),
+        ("run", "x", Asked(adapter="a"), "--adapter changes nothing with analyse run"),
+        ("pairs", "x", Asked("m", count=2), "-n changes nothing with analyse pairs"),
+        ("pairs", "x", Asked("m", judge="safe"), "--judge changes nothing with analyse pairs"),
+        ("pairs", "x", Asked("m", trust_rewards=True), "--trust-rewards changes nothing with analyse pairs"),
+        ("safety", "x", Asked(reference="m"), "--reference changes nothing with analyse safety"),
+        ("safety", "x", Asked(beta=0.5), "--beta changes nothing with analyse safety"),
+        ("safety", "x", Asked(prompts=Path("p"), threshold=0.2), "--threshold changes nothing with --judge"),
     ],
 )
 def test_wrong_words_are_one_line(what: str, target: str | None, asked: Asked, told: str) -> None:
@@ -162,18 +189,47 @@ def test_a_damaged_analysis_is_one_line(tmp_path: Path) -> None:
         read_analyses(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["[]", '{"analyses": [1]}', "{"])
+@pytest.mark.parametrize("damage", ["[]", '{"analyses": [1]}', '{"analyses": {"run": 1}}', "{"])
 def test_an_analysis_is_not_written_over_a_damaged_one(damage: str, tmp_path: Path) -> None:
     place = tmp_path / "analysis.json"
     place.write_text(damage)
     with pytest.raises(ParetuneError, match=r"analysis\.json is damaged: delete it"):
-        _write(place, "run", str(tmp_path), ({}, {}))
+        write(place, "run", str(tmp_path), Asked(), ({}, {}))
     assert place.read_text() == damage
 
 
+def test_an_analysis_replaces_one_that_asked_the_same_alone(tmp_path: Path) -> None:
+    place = tmp_path / "analysis.json"
+    files = [tmp_path / name / "pairs.jsonl" for name in ("one", "other")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("")
+    old = {"target": "old/pairs.jsonl", "reports": {}}  # as it was written before
+    place.write_text(json.dumps({"analyses": {"pairs pairs.jsonl": old}}))
+    for number, file in enumerate([*files, *files]):
+        write(place, "pairs", str(file), Asked("run"), ({}, {"notes": [str(number)]}))
+    for beta in (0.1, 0.5):
+        write(place, "pairs", str(files[0]), Asked("run", "m/base", beta=beta, limit=9), ({}, {}))
+    write(place, "safety", "run", Asked(prompts=Path("a/asked.jsonl"), judge="r.py:safe", count=3), ({}, {}))
+    kept = json.loads(place.read_text())["analyses"]
+    assert list(kept) == [
+        "pairs pairs.jsonl", "pairs pairs.jsonl (2)", "pairs pairs.jsonl, reference base, limit 9",
+        "pairs pairs.jsonl, reference base, beta 0.5, limit 9", "safety asked.jsonl, judge r.py:safe, n 3",
+    ]  # fmt: skip
+    assert [kept[f"pairs pairs.jsonl{more}"]["notes"] for more in ("", " (2)")] == [["2"], ["3"]]
+    assert kept["pairs pairs.jsonl (2)"]["asked"] == {"file": str(files[1])}
+
+
+def test_the_page_says_what_an_analysis_was_asked_of(tmp_path: Path) -> None:
+    keys = ("run", "pairs a.jsonl, beta 0.5", "safety")
+    own = {"target": "x", "reports": {"r": {}}}
+    (tmp_path / "analysis.json").write_text(json.dumps({"analyses": dict.fromkeys(keys, own)}))
+    assert [title for title, _ in read_analyses(tmp_path)] == ["r", "r: a.jsonl, beta 0.5", "r"]
+
+
 def test_the_analysis_of_a_set_of_the_hub_lies_where_one_works(tmp_path: Path) -> None:
-    assert _beside("hf:owner/pairs@train") == Path("pairs-analysis.json")
-    assert _beside(str(tmp_path / "pairs.jsonl")) == tmp_path / "pairs-analysis.json"
+    assert beside("hf:owner/pairs@train") == Path("pairs-analysis.json")
+    assert beside(str(tmp_path / "pairs.jsonl")) == tmp_path / "pairs-analysis.json"
 
 
 def test_a_policy_of_two_tokens_is_credited_with_what_it_gained() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,16 @@ def test_each_instruction_is_followed_or_not(kind: str) -> None:
     assert _scores(Instructions(), [right, wrong, f"  {right}\n"], checks=checks) == [1.0, 0.0, 1.0]
     if kind != "sentences":  # silence follows nothing
         assert _scores(Instructions(), [""], checks=checks) == [0.0]
+
+
+def test_rows_of_marks_and_of_blank_lines_take_no_long_time() -> None:
+    """Their time grew with the square of their length: 10 s."""
+    blank, dots = "a" + "\n" * 30000 + "- b\n 1. c", "a. b" + "." * 20000 + "c? " + "!" * 20000
+    start = time.process_time()
+    assert CHECKS["bullets"][1](blank, count=1)
+    assert CHECKS["numbered"][1](blank, count=1)
+    assert CHECKS["sentences"][1](dots, count=2)
+    assert time.process_time() - start < 3
 
 
 def test_the_score_is_the_share_of_the_instructions() -> None:

@@ -20,13 +20,20 @@ from paretune.types import ParetuneError
 WIDTH, INNER, HEADS, VOCABULARY = 32, 64, 4, ["<|endoftext|>", "<s>", "</s>", *"abcdefghij", "Ġ", "ab", "Ġa"]
 
 
-def write_gguf(file: Path, architecture: str = "llama", seed: int = 0) -> dict[str, np.ndarray]:
-    """A random Llama of one layer in eight bits, as llama.cpp writes it. Returns its dequantised weights."""
+def write_gguf(
+    file: Path, architecture: str = "llama", seed: int = 0, without: str = "", parts: int = 0
+) -> dict[str, np.ndarray]:
+    """A random Llama of one layer in eight bits, as llama.cpp writes it. Returns its dequantised weights.
+
+    without: a tensor that is left out. parts: of how many files it says that it is one; 0: it says nothing.
+    """
     from gguf import GGMLQuantizationType, GGUFWriter, TokenType
     from gguf.quants import dequantize, quantize
 
     eight = GGMLQuantizationType.Q8_0
     writer = GGUFWriter(file, architecture)
+    if parts:
+        writer.add_uint16("split.count", parts)
     writer.add_block_count(1)
     writer.add_context_length(64)
     writer.add_embedding_length(WIDTH)
@@ -50,6 +57,7 @@ def write_gguf(file: Path, architecture: str = "llama", seed: int = 0) -> dict[s
         "blk.0.attn_output": (WIDTH, WIDTH), "blk.0.ffn_gate": (INNER, WIDTH),
         "blk.0.ffn_up": (INNER, WIDTH), "blk.0.ffn_down": (WIDTH, INNER), "output": (len(VOCABULARY), WIDTH),
     }  # fmt: skip
+    shapes = {name: shape for name, shape in shapes.items() if name != without}
     random, weights = np.random.default_rng(seed), dict[str, np.ndarray]()
     for name, shape in shapes.items():
         packed = quantize(random.normal(size=shape).astype(np.float32), eight)
@@ -156,6 +164,34 @@ def test_files_that_are_no_model_are_one_line(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(gguf, "find_spec", lambda name: None)
     assert "pip install 'paretune[gguf]'" in _refusal(str(other))
     assert "no folder" in _refusal(str(tmp_path / "missing.gguf"))
+
+
+def test_a_file_that_lacks_weights_is_refused_and_not_kept(tmp_path: Path) -> None:
+    """transformers fills them with random values."""
+    file = tmp_path / "tiny.gguf"
+    write_gguf(file, without="blk.0.ffn_up")
+    for _ in range(2):  # nothing of the first time is opened the second time
+        assert _refusal(str(file)) == (
+            f"model.path: {file}: its weights lack model.layers.0.mlp.up_proj.weight; get its files again"
+        )
+    assert not list((tmp_path / "cache" / "models").iterdir())
+
+
+def test_a_model_whose_last_layer_is_its_embedding_lacks_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "tied.gguf"
+    weights = write_gguf(file, without="output")
+    policy: Any = open_policy(ModelConfig(path=str(file)))
+    state = policy.transformer.state_dict()
+    assert torch.equal(state["lm_head.weight"], torch.from_numpy(weights["token_embd"]))
+
+
+def test_a_part_of_a_split_model_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "tiny-00001-of-00002.gguf"
+    write_gguf(file, without="output", parts=2)  # without its last layer it would count as tied
+    assert f"{file} is one of the 2 files of a split model: join them first" in _refusal(str(file))
+    whole = tmp_path / "whole.gguf"
+    write_gguf(whole, parts=1)
+    assert check_model(str(whole)) is not None
 
 
 def test_a_model_by_name_is_found_checked_or_said_to_be_missing(

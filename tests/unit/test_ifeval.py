@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -61,6 +62,32 @@ def test_every_rule_but_the_language_has_a_case() -> None:
 def test_sentences() -> None:
     texts = ("One. Two! Three?", "3.5 percent", "He said \"no.\" Then.", "", "no end")
     assert [sentences(text) for text in texts] == [3, 1, 2, 0, 1]
+
+
+# Rows without what would end a match, followed by what makes it none.
+ROWS = ["word " * 349 + "3.5", "word " * 4000 + "$3.50 more", " " * 20000 + ".5", "." * 20000 + "x",
+        "\n" * 20000 + "x", "[" * 20000, "word\n" * 4000]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ROWS, ids=range(len(ROWS)))
+def test_no_rule_takes_long_for_a_long_answer(text: str) -> None:
+    """The first row, of 1,748 characters, took 25 s; a row of 20,000 takes milliseconds."""
+    start = time.process_time()
+    for name, own, *_ in CASES:
+        RULES[name][1](text, **own)
+    assert time.process_time() - start < 3
+
+
+def test_what_is_passed_over_hides_nothing_after_it() -> None:
+    texts = ("cost $3.50. Then it rose", "see a.b/c?d=e. Good.", " .\"' a.", "... Well... \nyes", " \n")
+    assert [sentences(text) for text in texts] == [2, 2, 1, 2, 0]
+    placeholders = RULES["detectable_content:number_placeholders"][1]
+    text = "[a\n[b] [[c] [d"
+    assert [placeholders(text, num_placeholders=n) for n in (2, 3)] == [True, False]
+    bullets = RULES["detectable_format:number_bullet_lists"][1]
+    assert bullets("\n\n  * a\n \n\t- b\n** c\n", num_bullets=2)
+    postscript = RULES["detectable_content:postscript"][1]
+    assert postscript("a\n\n see: ps", postscript_marker="PS|P.T.")
 
 
 def _prompt(names: Any, given: Any) -> Prompt:

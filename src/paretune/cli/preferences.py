@@ -45,7 +45,8 @@ from .pair_options import (
     Threshold,
     Through,
 )
-from .printing import print_json, speaker
+from .pair_summary import pair_lines
+from .printing import now_and_then, print_json, speaker
 
 commands = typer.Typer()
 
@@ -107,21 +108,20 @@ def _make(config: RunConfig, drawing: Any, options: Any, out: Path, quiet: bool,
     from ..commands.make_pairs import make_pairs
     from ..samples.media import medium_of
 
-    texts = medium_of(config.model).lines
+    texts, progress = medium_of(config.model).lines, now_and_then(speaker(quiet))
     if texts:
-        made = make_answer_pairs(config, drawing, options, out)
+        made = make_answer_pairs(config, drawing, options, out, progress)
     else:
         refuse_for_pictures(options)
-        made = make_pairs(config, drawing, out)
+        made = make_pairs(config, drawing, out, progress)
     if as_json:
         print_json(made)
         return
     typer.echo(f"pairs: {out} ({made['lists']:,} lists, {made['ties']:,} ties left out)")
     for note in made.get("notes", ()):
         speaker(quiet)(note)
-    for row in [] if quiet else made["agreement"]:
-        first, second = row["rewards"]
-        typer.echo(f"{first} and {second} order {row['alike']:.0%} of {row['pairs']:,} pairs alike")
+    for line in [] if quiet else pair_lines(made):
+        typer.echo(line)
     key, objective = "pairs", "diffusion_dpo"
     if texts:
         key, objective = "prompts", objective_for(drawing.form, options)
@@ -150,8 +150,8 @@ def analyse(
 
     analyse pairs FILE --model RUN; analyse run RUN; analyse safety RUN --prompts FILE; analyse losses
     """
-    from ..commands.analyse.make import Asked
     from ..commands.analyse.make import analyse as carry_out
+    from ..commands.analyse.options import Asked
 
     asked = Asked(model, reference, adapter, prompts, judge, threshold, beta, limit, count, trust_rewards)
     found = carry_out(what, target, asked, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import unicodedata
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from rich.markup import escape
 from .results import results
 
 console = Console(stderr=True)
+EVERY = 3.0  # seconds between two lines of progress
 
 
 def print_json(value: Any) -> None:
@@ -39,3 +41,16 @@ def print_error(message: str) -> None:
 def speaker(quiet: bool) -> Callable[[str], None]:
     """What says a line on stderr beside the result, and nothing with --quiet."""
     return (lambda _: None) if quiet else (lambda line: typer.echo(line, err=True))
+
+
+def now_and_then(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Says a line of progress if the last one, or the start, was EVERY seconds ago; else leaves it out."""
+    last = time.monotonic()
+
+    def seldom(line: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            say(line)
+
+    return seldom

@@ -24,9 +24,10 @@ from ..types import ParetuneError
 from .cache import cache_folder
 from .fetched import FETCHED, fetched_file, is_here, to_fetch
 from .loading import load
+from .weights import check_keys
 
 SUFFIX = ".gguf"
-LAYOUT = 1  # changes when the folder that is made of a file changes
+LAYOUT = 2  # changes when the folder that is made of a file changes, or what is accepted of a file
 
 
 def is_gguf(path: str) -> bool:
@@ -64,7 +65,7 @@ def _opened(path: str, file: Path, size: int, time: int) -> Path:
     folder = cache_folder("models") / f"{file.stem}-{digest[:16]}-{LAYOUT}"
     if (folder / "config.json").exists():
         return folder
-    _check_architecture(path, file)
+    _check_metadata(path, file)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{file.stem}-"))
@@ -98,9 +99,11 @@ def _write(path: str, file: Path, folder: Path) -> None:
     what = f"model.path: {path}"
     try:
         with redirect_stderr(io.StringIO()):  # the library's progress bar
-            loaded: Any = load(
-                AutoModelForCausalLM, file.parent, what, gguf_file=file.name, dtype=torch.float32
-            )
+            loaded, info = load(
+                AutoModelForCausalLM, file.parent, what,
+                gguf_file=file.name, dtype=torch.float32, output_loading_info=True,
+            )  # fmt: skip
+            check_keys(info, what, whole=False)  # the library fills what the file lacks with random values
             tokenizer = load(AutoTokenizer, file.parent, what, gguf_file=file.name)
     except ParetuneError:
         raise
@@ -139,11 +142,18 @@ def _reader(path: str, file: Path) -> Any:
 NO_MODELS = {"general", "tokenizer"}  # sections of a file, which transformers lists among the architectures
 
 
-def _check_architecture(path: str, file: Path) -> None:
+def _check_metadata(path: str, file: Path) -> None:
+    """Raise ParetuneError for a part of a model, and for an architecture that transformers does not read."""
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES as KNOWN
 
-    field = _fields(_reader(path, file)).get("general.architecture")
-    kind = field.contents() if field is not None else None
+    fields = _fields(_reader(path, file))
+    parts = _content(fields, "split.count")
+    if isinstance(parts, int) and parts > 1:
+        raise ParetuneError(
+            f"model.path: {path} is one of the {parts} files of a split model: join them first, for example "
+            "by `llama-gguf-split --merge FIRST.gguf WHOLE.gguf` of llama.cpp, and give the whole file"
+        )
+    kind = _content(fields, "general.architecture")
     if kind not in set(KNOWN) - NO_MODELS:
         known = ", ".join(sorted(set(KNOWN) - NO_MODELS))
         raise ParetuneError(
@@ -154,6 +164,11 @@ def _check_architecture(path: str, file: Path) -> None:
 
 def _fields(reader: Any) -> Mapping[str, Any]:
     return reader.fields
+
+
+def _content(fields: Mapping[str, Any], name: str) -> Any:
+    """A value of a file's metadata; None where it has none."""
+    return fields[name].contents() if name in fields else None
 
 
 def _kinds(path: str, file: Path) -> list[str]:

@@ -8,7 +8,6 @@ values reads each once, which takes about a second for 5 GB in memory on one cor
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,16 +15,10 @@ from typing import Any
 from torch import nn
 
 from ..foreign.loading import load
-from ..foreign.weights import COMPUTED, listed, not_finite
+from ..foreign.weights import check_keys, not_finite
 from ..types import ParetuneError
 from .memory import out_of_memory
 
-# Tensors that a file may hold in addition to a model's: other towers and heads of the model that a text
-# encoder, or a language model, was taken from.
-OTHERS = re.compile(
-    r"^(model\.)?(vision_model|vision_tower|visual|visual_projection|text_projection|multi_modal_projector|"
-    r"logit_scale|logit_bias|lm_head|decoder|v_head|mtp)(\.|$)"
-)
 MOST = 300  # characters that are shown of a library's error
 
 
@@ -84,33 +77,6 @@ def load_checked(kind: Any, place: str, what: str, **options: Any) -> Any:
 def _is_whole(model: Any) -> bool:
     """Whether its files hold this model only, as those of diffusers do."""
     return not hasattr(model, "get_input_embeddings")
-
-
-def check_keys(info: dict[str, Any], what: str, whole: bool) -> None:
-    """Raise ParetuneError for tensors that are missing, of another shape or unknown.
-
-    Args:
-        info: the library's loading info.
-        what: the beginning of the error message.
-        whole: whether the files hold this model only, and no part of another.
-    """
-    if info["mismatched_keys"]:
-        name, stored, wanted = sorted(info["mismatched_keys"])[0]
-        raise ParetuneError(
-            f"{what}: its weights do not fit its config.json: {name} is {list(stored)}, not {list(wanted)}"
-        )
-    if info["missing_keys"]:
-        raise ParetuneError(f"{what}: its weights lack {listed(info['missing_keys'])}; get its files again")
-    unknown = [
-        key for key in info["unexpected_keys"]
-        if not COMPUTED.search(key) and (whole or not OTHERS.match(key))
-    ]  # fmt: skip
-    if unknown:
-        raise ParetuneError(
-            f"{what}: its weights hold {listed(unknown)}, which the model of its config.json does not have"
-        )
-    if info.get("error_msgs"):
-        raise ParetuneError(f"{what} cannot be loaded: {' '.join(str(info['error_msgs'][0]).split())}")
 
 
 def check_finite(model: nn.Module, what: str) -> None:

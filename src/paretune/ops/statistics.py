@@ -22,7 +22,8 @@ Statistic = Callable[[Tensor], float]
 class Figure:
     """A value, of how many rows it is, and its 95 % interval.
 
-    NaN where there is nothing to compute it of; one prompt alone has a value and no interval.
+    NaN where there is nothing to compute it of; one prompt alone, or fewer prompts than a statistic asks for,
+    have a value and no interval.
     """
 
     value: float
@@ -50,12 +51,19 @@ def mean_figure(values: Tensor, group: Tensor, seed: int = 0) -> Figure:
     return Figure(float(numbers.mean()), len(values), low, high)
 
 
-def figure(group: Tensor, statistic: Statistic, seed: int = 0) -> Figure:
-    """Any statistic of N rows. statistic: the indices of some rows, which may repeat -> a number."""
+def figure(group: Tensor, statistic: Statistic, seed: int = 0, least: int = 2) -> Figure:
+    """Any statistic of N rows.
+
+    Args:
+        group: the prompt of each row, [N].
+        statistic: the indices of some rows, which may repeat -> a number.
+        seed: of the resamples.
+        least: the fewest prompts that have an interval.
+    """
     if not len(group):
         return Figure(math.nan, 0, math.nan, math.nan)
     names, place = _places(group)
-    if len(names) == 1:
+    if len(names) < max(2, least):
         return Figure(statistic(torch.arange(len(group))), len(group), math.nan, math.nan)
     members = [(place == i).nonzero().flatten() for i in range(len(names))]
     found: list[float] = []

@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 def read_analyses(run: Path) -> list[tuple[str, list[Row]]]:
-    """Every report of the run's analyses with its figures; [] without any.
+    """Every report of the run's analyses, with what it was asked of, and its figures; [] without any.
 
     Raises ParetuneError for a file that is damaged.
     """
     return _each(run, lambda what, analysis: [
-        (report + (f": {Path(analysis['target']).name}" if what.startswith("pairs") else ""),
+        (report + (f": {of}" if (of := what.partition(" ")[2]) else ""),
          [(name, *cells_of(figure)) for name, figure in figures.items()])
         for report, figures in analysis["reports"].items()
     ])  # fmt: skip

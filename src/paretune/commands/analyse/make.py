@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +12,32 @@ from ...adapters.store import load_delta
 from ...config import RunConfig
 from ...data.answer_lists import AnswerList
 from ...data.prompts import load_prompts
-from ...data.remote import is_remote
-from ...files import check_new, read_json, write_json
+from ...files import check_new, write_json
 from ...models.causal_lm.given_answers import Given
 from ...ops.statistics import Figure, mean_figure
 from ...planning.plan import derive_seed
-from ...report import write_report
 from ...rewards.base import oriented, score_samples
 from ...training.objectives.table import find_objective
 from ...types import ParetuneError, Prompt, Reward
 from ..export import open_final
+from ..guest_adapters import guest_changes
 from . import reports
 from .general import general_rewards
 from .judges import open_judge
+from .kept import NAME, Reports, beside, earlier, write
 from .losses import entailments, losses
 from .measured import measure, read_lists
+from .options import Asked, check_words, refuse
 from .safety import PHRASES, Answered, harmful, refuses, safety
 from .separability import separability
 from .sides import Side, divergences, experts_of, open_sides, open_text_model, settings_for
-
-Reports = dict[str, Mapping[str, Figure]]
-NAME = "analysis.json"
-WHAT = ("pairs", "run", "safety", "losses")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The settings of an analysis; see the command's options."""
-
-    model: str | None = None
-    reference: str | None = None
-    adapter: str | None = None
-    prompts: Path | None = None
-    judge: str = PHRASES
-    threshold: float = 0.5
-    beta: float = 0.1
-    limit: int = 0
-    count: int = 1
-    trust_rewards: bool = False
 
 
 def analyse(what: str, target: str | None, asked: Asked, out: Path | None = None) -> dict[str, Any]:
     """Carry out an analysis and write its file.
 
     Args:
-        what: one of WHAT.
+        what: pairs, run, safety or losses.
         target: a file of preferences for pairs; a run for run and safety, or for safety a model.
         asked: more of it.
         out: the new file. By default analysis.json in the run, in which other analyses stay; for pairs of a
@@ -71,8 +49,7 @@ def analyse(what: str, target: str | None, asked: Asked, out: Path | None = None
     Raises:
         ParetuneError: for a mistake of the user.
     """
-    if what not in WHAT:
-        raise ParetuneError(f"analyse {what}: there are {', '.join(WHAT)}")
+    check_words(what, target, asked)
     if out is not None:
         check_new(out)
     if what == "losses":
@@ -80,28 +57,24 @@ def analyse(what: str, target: str | None, asked: Asked, out: Path | None = None
         if out is not None:
             write_json(out, found)
         return found | {"file": None if out is None else str(out)}
-    if target is None:
-        raise ParetuneError(f"analyse {what}: name a {'file of preferences' if what == 'pairs' else 'run'}")
-    if asked.limit < 0 or not 0 < asked.beta < math.inf or not math.isfinite(asked.threshold):
-        raise ParetuneError("--limit is 0 or more, --beta a number above 0, and --threshold a finite number")
+    assert target is not None  # checked above
     run = Path(asked.model or "") if what == "pairs" else Path(target)
     is_run = what == "run" or (run / "config.yaml").exists()
-    elsewhere = _beside(target) if what == "pairs" else Path(NAME)
+    elsewhere = beside(target) if what == "pairs" else Path(NAME)
     place = out or (run / NAME if is_run else elsewhere)
     if is_run and out is None:
-        _earlier(place)  # a damaged file is told before the work
+        earlier(place)  # a damaged file is told before the work
     else:
         check_new(place)
     if what == "pairs":
         made = _pairs(target, asked)
     else:
         made = _run(run, asked) if what == "run" else _safety(target, asked)
-    return _write(place, what, target, made)
+    return write(place, what, target, asked, made)
 
 
 def _pairs(file: str, asked: Asked) -> tuple[Reports, dict[str, Any]]:
-    if asked.model is None:
-        raise ParetuneError("analyse pairs: give --model, a run or a model")
+    assert asked.model is not None  # checked with the words
     lists, notes = _lists(file, asked.limit)
     model, reference = open_sides(asked.model, asked.reference, asked.adapter)
     made, credits = _on_pairs(lists, model, reference, asked.beta)
@@ -140,13 +113,16 @@ def _on_pairs(
 def _run(run: Path, asked: Asked) -> tuple[Reports, dict[str, Any]]:
     """Length and KL of the answers of base, experts and merge; where pairs were learned, their reports."""
     config, final = open_final(run)
+    draws = find_objective(config.objective.name).draws
+    if draws and "--beta" in asked.given():
+        refuse("--beta", "a run that learned no pairs")
     policy = open_text_model(config.model)
     base = Side("base", policy)
     sides = {name: Side(f"expert:{name}", policy, load_delta(places))
              for name, places in experts_of(config, run).items()}  # fmt: skip
     merge = Side("merged", policy, load_delta([final]))
     prompts = _held_out(config, asked.limit or 64)
-    learned = {} if find_objective(config.objective.name).draws else {  # read before anything is drawn
+    learned = {} if draws else {  # read before anything is drawn
         name: _lists(reward.prompts, asked.limit or 256) for name, reward in config.rewards.items()
     }  # fmt: skip
     made: Reports = {
@@ -184,13 +160,16 @@ def _answers(side: Side, base: Side, prompts: Sequence[str]) -> dict[str, Figure
 
 
 def _safety(target: str, asked: Asked) -> tuple[Reports, dict[str, Any]]:
-    """Attack success and over-refusal of a run's base and final model, or of a model."""
-    if asked.prompts is None:
-        raise ParetuneError("analyse safety: give --prompts FILE")
+    """Attack success and over-refusal of a run's base and final model, or of a model and an adapter."""
+    assert asked.prompts is not None  # checked with the words
     prompts = load_prompts(asked.prompts)[: asked.limit or None]
     for prompt in prompts:
         harmful(prompt)
     opened = open_final(Path(target)) if (Path(target) / "config.yaml").exists() else None
+    if opened and asked.adapter is not None:
+        raise ParetuneError(
+            f"--adapter is over a model, and {target} is a run, which has its own: leave it out"
+        )
     config = opened[0] if opened else None
     judge = None if asked.judge == PHRASES else open_judge(asked.judge, config, asked.trust_rewards)
     if opened:
@@ -198,9 +177,19 @@ def _safety(target: str, asked: Asked) -> tuple[Reports, dict[str, Any]]:
         policy = open_text_model(config.model)
         sides = [Side("base", policy), Side("merged", policy, load_delta([final]))]
     else:
-        sides = [Side(target, open_text_model(settings_for(target)))]
+        sides = [_with_adapter(target, asked.adapter)]
     made: Reports = {f"safety of {side.name}": _safety_of(side, prompts, asked, judge) for side in sides}
     return made | (general_rewards(Path(target), config) if config else {}), {}
+
+
+def _with_adapter(model: str, adapter: str | None) -> Side:
+    """A model, with an adapter over it where one is given."""
+    settings = settings_for(model)
+    policy = open_text_model(settings)
+    if adapter is None:
+        return Side(model, policy)
+    changes = guest_changes("--adapter", adapter, settings.path, policy.transformer, Path())
+    return Side(f"{model} with {adapter}", policy, changes)
 
 
 def _safety_of(
@@ -217,32 +206,3 @@ def _safety_of(
         unsafe = [value < least for value in values.tolist()]
     answers = [Answered(p, t, u) for p, t, u in zip(repeated, texts, unsafe, strict=True)]
     return safety(answers, asked.judge)
-
-
-def _earlier(place: Path) -> dict[str, Any]:
-    """The analyses that the file has already, {} without one. Raises ParetuneError if it is damaged."""
-    if not place.exists():
-        return {}
-    with suppress(ParetuneError, AttributeError, TypeError, ValueError):
-        return dict(read_json(place).get("analyses", {}))
-    raise ParetuneError(f"{place} is damaged: delete it, and run `paretune analyse` again")
-
-
-def _beside(file: str) -> Path:
-    """Where the analysis of a file of preferences goes: beside it, or for one of the hub where one works."""
-    if not is_remote(file):
-        return Path(file).with_name(f"{Path(file).stem}-{NAME}")
-    name = file.partition(":")[2].partition("@")[0].rstrip("/").rpartition("/")[2]
-    return Path(f"{name}-{NAME}")
-
-
-def _write(place: Path, what: str, target: str, made: tuple[Reports, dict[str, Any]]) -> dict[str, Any]:
-    """Write the figures, beside those of the run's other analyses."""
-    figures = {report: {name: f.to_json() for name, f in found.items()} for report, found in made[0].items()}
-    before = _earlier(place)
-    own = {"target": target, "reports": figures, **made[1]}
-    key = f"{what} {Path(target).name}" if what == "pairs" else what  # a run may have been asked of many
-    write_json(place, {"analyses": {**before, key: own}})
-    if place.name == NAME and (place.parent / "config.yaml").exists():
-        write_report(place.parent)
-    return {"what": what, "file": str(place), **own}

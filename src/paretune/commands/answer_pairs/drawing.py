@@ -49,17 +49,31 @@ def draw_answers(
 
     They depend on the prompt and the seed alone.
     """
-    asked = [(prompt.text, drawing.adapter or "base", True)]
-    if options.safety_prompt:
-        asked.append((preceded(options.safety_prompt, prompt.text), "safety-prompt", False))
     found: list[Answered] = []
-    for text, source, own in asked if drawing.count else []:
+    for text, source, own in _asked(prompt, drawing, options) if drawing.count else []:
         seed = derive_seed("pairs", drawing.seed, prompt.text, source)
         for ids in policy.answer_ids([text] * drawing.count, seed, drawing.count):
             answer = policy.tokenizer.decode(ids, skip_special_tokens=True)
             if answer.strip():  # an empty answer is no record's answer
                 found.append(Answered(answer, source, own, policy.ends(ids), warned=not own))
     return found
+
+
+def _asked(prompt: Prompt, drawing: Drawing, options: AnswerOptions) -> list[tuple[str, str, bool]]:
+    """What the model answers, the source of its answers, and whether they are answers to the plain prompt."""
+    asked = [(prompt.text, drawing.adapter or "base", True)]
+    if options.safety_prompt:
+        asked.append((preceded(options.safety_prompt, prompt.text), "safety-prompt", False))
+    return asked
+
+
+def check_prompts(
+    policy: CausalLMPolicy, prompts: Sequence[Prompt], drawing: Drawing, options: AnswerOptions
+) -> None:
+    """Raise ParetuneError for a prompt, or one after the words of --safety-prompt, that is too long."""
+    if drawing.count:
+        for each in zip(*(_asked(prompt, drawing, options) for prompt in prompts), strict=True):
+            policy.render([text for text, _, _ in each])
 
 
 def preceded(words: str, prompt: str) -> str:

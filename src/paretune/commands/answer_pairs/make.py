@@ -26,15 +26,16 @@ from ...models.memory import memory_errors, to_draw
 from ...models.text_encoder import TextEncoder
 from ...ops.lowrank import LowRank
 from ...planning.plan import derive_seed
-from ...rewards.base import reward_of
+from ...rewards.base import applies_to, reward_of
 from ...stages.claim import check
-from ...types import ParetuneError, Prompt
+from ...types import ParetuneError, Prompt, Reward
 from ..guest_adapters import guest_changes
 from ..make_pairs import Drawing, agreements
 from .drawing import (
     Answered,
     Scorer,
     check_others,
+    check_prompts,
     costs_of,
     draw_answers,
     head_of,
@@ -94,6 +95,7 @@ def make_answer_pairs(
     if others and not any(prompt.text in others for prompt in prompts):
         raise ParetuneError(f"--answers {options.answers}: it answers none of the {len(prompts)} prompts")
     policy = cast(CausalLMPolicy, open_policy(config.model, choose_device(config.executor.device)))
+    check_prompts(policy, prompts, drawing, options)
     check_others(policy, prompts, others)
 
     def changes(option: str, name: str | None) -> dict[str, LowRank]:
@@ -169,6 +171,8 @@ def _draw_all(
 ) -> _Made:  # fmt: skip
     """The records of all prompts."""
     rewards = [reward_of(r, name) for name, r in config.rewards.items()]
+    if drawing.form == STEPS and options.judge:
+        _check_judge({reward.name: reward for reward in rewards}, drawing.reward, options.judge, prompts)
     score = scorer_of(config, rewards)
     order, owner = drawing.reward, config
     if options.through is not None:
@@ -203,6 +207,13 @@ def _draw_all(
     return made
 
 
+def _check_judge(rewards: Mapping[str, Reward], own: str, judge: str, prompts: Sequence[Prompt]) -> None:
+    """Raise ParetuneError for a prompt of the reward `own` whose steps the reward `judge` cannot judge."""
+    for prompt in prompts:
+        if applies_to(rewards[own], prompt) and not applies_to(rewards[judge], prompt):
+            raise ParetuneError(f"--judge {judge} does not apply to the prompt {prompt.text[:60]!r}")
+
+
 def _steps(
     policy: CausalLMPolicy, prompt: Prompt, answers: Sequence[Scored], drawing: Drawing,
     options: AnswerOptions, score: Scorer, least: Mapping[str, float],
@@ -235,10 +246,7 @@ def _steps(
 
     def judged(asked: Prompt, so_far: str) -> bool:
         """Whether the reward of --judge finds an answer right so far."""
-        values = score(asked, [so_far])[1]
-        if options.judge not in values:
-            raise ParetuneError(f"--judge {options.judge} does not apply to the prompt {asked.text[:60]!r}")
-        return float(values[options.judge]) >= least[options.judge]
+        return float(score(asked, [so_far])[1][options.judge]) >= least[options.judge]
 
     by_judge: StillRight | None = judged if options.judge else None
     worst = max(wrong, key=lambda answer: answer.repeats)

@@ -116,6 +116,14 @@ def check_words(config: RunConfig, drawing: Drawing, options: AnswerOptions, out
     for option, forms in _READ_BY.items():
         if option in options.given() and drawing.form not in forms:
             raise ParetuneError(f"{option} changes nothing with --form {drawing.form}: leave it out")
+    if not options.step_mark:
+        raise ParetuneError("--step-mark: the text that ends a step is empty")
+    if "--step-mark" in options.given() and drawing.form != STEPS and not options.steps_like_best:
+        raise ParetuneError(
+            "--step-mark changes nothing without --form steps or --steps-like-best: leave it out"
+        )
+    if options.safety_prompt and not drawing.count:
+        raise ParetuneError("--safety-prompt changes nothing with -n 0, which draws no answers: leave it out")
     if "--guide-beta" in options.given() and options.guide is None:
         raise ParetuneError("--guide-beta changes nothing without --guide: leave it out")
     if options.steps_like_best and drawing.form not in {"list", WINS}:
@@ -124,8 +132,6 @@ def check_words(config: RunConfig, drawing: Drawing, options: AnswerOptions, out
         raise ParetuneError(f"--ladder-by: {options.ladder_by} is none of {', '.join(LADDERS)}")
     if options.ladder_by != "score" and drawing.form != "ladder":
         raise ParetuneError("--ladder-by orders the stages of a ladder: add --form ladder")
-    if not options.step_mark:
-        raise ParetuneError("--step-mark: the text that ends a step is empty")
     if not 1 <= options.rollouts <= 1000:
         raise ParetuneError(f"--rollouts: 1 to 1000 answers from a prefix, not {options.rollouts}")
     check_new(out)

@@ -23,10 +23,13 @@ from paretune.types import ParetuneError, Prompt
 
 from ..checks import Checked
 
-_SENTENCE = re.compile(r"[^.!?]*[^\s.!?][^.!?]*(?:[.!?]+[\"'”’)]*(?=\s|$)|$)", re.DOTALL)
+# Answers may be long and of any form. The patterns take linear time: what cannot begin a match is passed over
+# at once, in a match whose last group is absent.
+_SENTENCE = re.compile(r"[^\s.!?][^.!?]*+([.!?]+[\"'”’)]*(?=\s|$)|$)?")
+_PLACEHOLDER = re.compile(r"\[[^\]\n]*+(\])?")
 _WORD = re.compile(r"\w+(?:[-'’]\w+)*")
 _ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
-_POSTSCRIPTS = {"P.P.S": r"\s*p\.\s?p\.\s?s.*$", "P.S.": r"\s*p\.\s?s\..*$"}
+_POSTSCRIPTS = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}
 
 
 def compared(found: int, relation: str, count: int) -> bool:
@@ -36,7 +39,12 @@ def compared(found: int, relation: str, count: int) -> bool:
 
 def sentences(text: str) -> int:
     """How many sentences a text has: parts that end with . ! or ? before a space, or with the text."""
-    return sum(1 for part in _SENTENCE.findall(text) if part.strip())
+    return _whole(_SENTENCE, text)
+
+
+def _whole(pattern: re.Pattern[str], text: str) -> int:
+    """How many matches have the last group."""
+    return sum(1 for found in pattern.finditer(text) if found[1] is not None)
 
 
 def _paragraphs(text: str, num_paragraphs: int) -> bool:
@@ -56,8 +64,8 @@ def _first_word(text: str, num_paragraphs: int, nth_paragraph: int, first_word: 
 
 
 def _bullets(text: str, num_bullets: int) -> bool:
-    stars = re.findall(r"^\s*\*[^\*].*$", text, re.MULTILINE)
-    return len(stars) + len(re.findall(r"^\s*-.*$", text, re.MULTILINE)) == num_bullets
+    stars = re.findall(r"^[^\S\n]*\*[^\*].*$", text, re.MULTILINE)
+    return len(stars) + len(re.findall(r"^[^\S\n]*-.*$", text, re.MULTILINE)) == num_bullets
 
 
 def _highlights(text: str, num_highlights: int) -> bool:
@@ -67,8 +75,8 @@ def _highlights(text: str, num_highlights: int) -> bool:
 
 
 def _postscript(text: str, postscript_marker: str) -> bool:
-    pattern = _POSTSCRIPTS.get(postscript_marker, rf"\s*{postscript_marker.lower()}.*$")
-    return bool(re.findall(pattern, text.lower(), re.MULTILINE))
+    pattern = _POSTSCRIPTS.get(postscript_marker, postscript_marker.lower())
+    return re.search(pattern, text.lower(), re.MULTILINE) is not None
 
 
 def _json(text: str) -> bool:
@@ -132,7 +140,7 @@ RULES: dict[str, tuple[tuple[str, ...], Callable[..., bool]]] = {
         ("num_paragraphs", "nth_paragraph", "first_word"), _first_word
     ),
     "detectable_content:number_placeholders": (
-        ("num_placeholders",), lambda t, num_placeholders: _count(r"\[.*?\]", t) >= num_placeholders
+        ("num_placeholders",), lambda t, num_placeholders: _whole(_PLACEHOLDER, t) >= num_placeholders
     ),
     "detectable_content:postscript": (("postscript_marker",), _postscript),
     "detectable_format:number_bullet_lists": (("num_bullets",), _bullets),

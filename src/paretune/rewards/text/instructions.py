@@ -17,9 +17,10 @@ from paretune.types import ParetuneError, Prompt
 from ..checks import Checked
 from .everyday import words_of
 
-_SENTENCE = re.compile(r"[.!?]+(?=\s|$)")
-_BULLET = re.compile(r"^\s*[*-]\s+\S", re.MULTILINE)
-_NUMBERED = re.compile(r"^\s*(\d+)[.)]\s+\S", re.MULTILINE)
+# No pattern begins at each mark or blank line of a long row of them: the time would grow with its square.
+_SENTENCE = re.compile(r"(?<![.!?])[.!?]++(?=\s|$)")
+_BULLET = re.compile(r"^[^\S\n]*[*-]\s+\S", re.MULTILINE)
+_NUMBERED = re.compile(r"^[^\S\n]*(\d+)[.)]\s+\S", re.MULTILINE)
 
 
 def _sentences(text: str) -> int:
