@@ -115,6 +115,7 @@ def test_the_share_of_instructions_and_all_or_nothing() -> None:
         (["length_constraints:number_words"], [{"num_words": 3}], "has no relation that fits, but None"),
         (["detectable_format:number_bullet_lists"], [{"num_bullets": "3"}], "has no num_bullets that fits"),
         (["keywords:existence"], [{"keywords": ["a", "("]}], "'\\(', which is no regular expression"),
+        (["keywords:forbidden_words"], [{"forbidden_words": ["(?i)a"]}], "which is no regular expression"),
     ],
 )
 def test_a_record_that_cannot_be_checked_is_one_line(names: Any, given: Any, told: str) -> None:

@@ -240,9 +240,11 @@ def _wrong(name: str, told: Mapping[str, Any]) -> str | None:
         if not fits:
             return f"has no {key} that fits, but {value!r}"
         if key in ("keywords", "keyword", "forbidden_words", "section_spliter", "postscript_marker"):
+            # Two of them stand within another pattern, where no flags such as (?i) can begin.
+            before = r"\b" if key in ("forbidden_words", "section_spliter") else ""
             for pattern in value if isinstance(value, list) else [value]:
                 try:
-                    re.compile(str(pattern))
+                    re.compile(f"{before}{pattern}")
                 except re.error:
                     return f"has {str(pattern)[:60]!r}, which is no regular expression"
     if name == "language:response_language":
