@@ -22,6 +22,10 @@ class Stopped(Exception):
     """The user asked the run to stop. Finished work is kept, and the run can be resumed."""
 
 
+class Unfit(ParetuneError):
+    """These settings cannot train this model: its numbers overflow, or memory is too small for them."""
+
+
 class WorkerDied(ParetuneError):
     """The process of a task was killed. What the task had saved is there, and it may be run again."""
 

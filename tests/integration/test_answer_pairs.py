@@ -249,6 +249,8 @@ def test_a_safety_prompt_asks_again(recipe: Path, tmp_path: Path) -> None:
         (Drawing("yes"), {"step_mark": ";"}, "--step-mark changes nothing without --form steps or"),
         (Drawing("yes", 0, "given"), {"answers": Path("none.jsonl"), "safety_prompt": "x"},
          "--safety-prompt changes nothing with -n 0"),
+        (Drawing("yes", 2, "given"), {"answers": Path("none.jsonl"), "safety_prompt": "x"},
+         "--safety-prompt changes nothing with --form given"),
         (Drawing("yes"), {"judge": "x"}, "--judge: there is no reward x; the recipe has yes, no"),
         (Drawing("yes"), {"answers": Path("none.jsonl")}, "prompt file none.jsonl does not exist"),
         (Drawing("yes", limit=1), {"threshold": 2.0}, None),

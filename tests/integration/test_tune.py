@@ -24,7 +24,7 @@ from paretune.data.prompts import load_prompts
 from paretune.files import write_rows
 from paretune.recipes import find_recipe, load_config, parse_config
 from paretune.rewards.table import REWARDS
-from paretune.types import Dialogue, ParetuneError, Prompt
+from paretune.types import Dialogue, ParetuneError, Prompt, Unfit
 from paretune.yaml_text import load_yaml
 from tests.conftest import tiny_recipe
 from tests.executing import InThisProcess
@@ -121,11 +121,11 @@ def test_a_setting_that_breaks_is_told_and_the_others_are_measured(
 ) -> None:
     """A rate at which training ends in NaN is one that a grid tries."""
     monkeypatch.setattr(trials, "open_executor", InThisProcess)
-    measure = trials.train_and_measure
+    measure, fault = trials.train_and_measure, Unfit
 
     def breaking(made: RunConfig, *given: Any) -> list[dict[str, Any]]:
         if made.train.learning_rate > 0.01:
-            raise ParetuneError("the change of to_q holds NaN or infinite values")
+            raise fault("the change of to_q holds NaN or infinite values")
         return measure(made, *given)
 
     monkeypatch.setattr(tuning, "train_and_measure", breaking)
@@ -143,6 +143,9 @@ def test_a_setting_that_breaks_is_told_and_the_others_are_measured(
     assert load_yaml((out / "tuned.yaml").read_text()) == chosen
     with pytest.raises(ParetuneError, match=r"^no setting of mapreduce could be trained; the last: "):
         tune(config, tmp_path / "none", told.append, ["mapreduce"], (9.0,), (1.0,), (7,), prompts=2)
+    fault = ParetuneError  # what is no fault of the setting, such as a full disk, ends the grid
+    with pytest.raises(ParetuneError, match=r"^the change of to_q holds"):
+        tune(config, tmp_path / "full", told.append, ["mapreduce"], (9.0, 1.0), (1.0,), (7,), prompts=2)
 
 
 def test_every_method_is_checked_before_the_first_trial(

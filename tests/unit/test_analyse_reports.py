@@ -18,7 +18,7 @@ from paretune.commands.analyse.reports import credit, gradient_ratio, length, ra
 from paretune.commands.analyse.safety import Answered, harmful, refuses, safety
 from paretune.commands.analyse.separability import probe
 from paretune.ops.rankings import flip_threshold, ranks_right
-from paretune.report.analyses import read_analyses
+from paretune.report.analyses import read_analyses, read_credits
 from paretune.types import ParetuneError, Prompt
 
 
@@ -205,7 +205,7 @@ def test_an_analysis_replaces_one_that_asked_the_same_alone(tmp_path: Path) -> N
         file.parent.mkdir()
         file.write_text("")
     old = {"target": "old/pairs.jsonl", "reports": {}}  # as it was written before
-    place.write_text(json.dumps({"analyses": {"pairs pairs.jsonl": old}}))
+    place.write_text(json.dumps({"analyses": {"pairs pairs.jsonl": old, "safety": old}}))
     for number, file in enumerate([*files, *files]):
         write(place, "pairs", str(file), Asked("run"), ({}, {"notes": [str(number)]}))
     for beta in (0.1, 0.5):
@@ -222,9 +222,10 @@ def test_an_analysis_replaces_one_that_asked_the_same_alone(tmp_path: Path) -> N
 
 def test_the_page_says_what_an_analysis_was_asked_of(tmp_path: Path) -> None:
     keys = ("run", "pairs a.jsonl, beta 0.5", "safety")
-    own = {"target": "x", "reports": {"r": {}}}
+    own = {"target": "x", "reports": {"r": {}}, "tokens": [{"sum": 0.5, "tokens": ["a"], "credit": [0.5]}]}
     (tmp_path / "analysis.json").write_text(json.dumps({"analyses": dict.fromkeys(keys, own)}))
     assert [title for title, _ in read_analyses(tmp_path)] == ["r", "r: a.jsonl, beta 0.5", "r"]
+    assert [of for of, *_ in read_credits(tmp_path)] == ["", "a.jsonl, beta 0.5", ""]
 
 
 def test_the_analysis_of_a_set_of_the_hub_lies_where_one_works(tmp_path: Path) -> None:

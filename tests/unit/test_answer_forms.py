@@ -95,6 +95,10 @@ def test_an_answer_that_the_model_draws_too_is_still_the_files() -> None:
     (record,) = records("given", [Scored("human", 0.9), Scored("own", 0.4), human])
     assert [(a["text"], a["source"]) for a in record["answers"]] == [("human", "human"), ("own", "base")]
     assert records("given", [Scored("human", 0.9), human]) == []
+    # Also where the reward thinks the least of it.
+    drawn = [Scored("human", 0.1), Scored("own a", 0.9), Scored("own b", 0.5)]
+    (record,) = records("given", [*drawn, Scored("human", 0.1, own=False)])
+    assert (record["chosen"], record["rejected"]) == ("human", "own b")
 
 
 def test_what_the_model_answers_when_warned_is_not_the_files() -> None:

@@ -150,6 +150,24 @@ def test_a_named_score_of_a_squashed_reward_is_refused(
         check("yes")
 
 
+@pytest.mark.parametrize(("name", "options"), [("madpo_text", {}), ("adpo_text", {"target": "pair"})])
+def test_the_share_of_rivals_beaten_is_no_margin(
+    tiny_llama: Path, tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    """`pairs --form wins` writes both: the record's margin is the one in log-odds."""
+    both = _scored({"yes": 3.0, "wins": 0.95}, {"yes": 1.0, "wins": 0.05}, prompt="fix", margin=5.03)
+    assert _rows(name, both, **options, score="wins")[0]["margin"] == 5.03
+    place = tmp_path / "records.jsonl"
+    words = [f"rewards.{reward}.prompts={place}" for reward in ("yes", "no")]
+    objective = {"name": name, "options": {**options, "score": "wins"}}
+    place.write_text(json.dumps(both) + "\n")
+    config = load_config(language_recipe(tmp_path, tiny_llama, objective=objective), words)
+    check_objective(config)
+    place.write_text(json.dumps({key: value for key, value in both.items() if key != "margin"}) + "\n")
+    with pytest.raises(ParetuneError, match=r"^objective\.options\.score: wins is the share of rivals"):
+        check_objective(config)
+
+
 @pytest.mark.parametrize("name", ["list_dpo", "ln_dpo", "madpo_text", "srpo", "dpo", "kto"])
 def test_the_pair_of_a_triple_is_its_chosen_and_its_rejected(name: str) -> None:
     """Whatever the loss: the best answer of a triple is what `triple_tpo` imitates."""

@@ -66,7 +66,7 @@ def test_sentences() -> None:
 
 # Rows without what would end a match, followed by what makes it none.
 ROWS = ["word " * 349 + "3.5", "word " * 4000 + "$3.50 more", " " * 20000 + ".5", "." * 20000 + "x",
-        "\n" * 20000 + "x", "[" * 20000, "word\n" * 4000]  # fmt: skip
+        "\n" * 20000 + "x", "[" * 20000, "word\n" * 4000, "<" * 200000]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ROWS, ids=range(len(ROWS)))
@@ -76,6 +76,13 @@ def test_no_rule_takes_long_for_a_long_answer(text: str) -> None:
     for name, own, *_ in CASES:
         RULES[name][1](text, **own)
     assert time.process_time() - start < 3
+
+
+def test_a_title_stands_between_double_brackets_of_one_line() -> None:
+    title = RULES["detectable_format:title"][1]
+    yes = ("<<a>>", "x <<a b>> y", "<<<a>>", "<<>\n<<b>>", "<<a>> and >>")
+    no = ("<<>>", "<<<>>", "<< >>", "<<a\nb>>", ">>a<<", "<a>", "<<")
+    assert [title(text) for text in (*yes, *no)] == [True] * len(yes) + [False] * len(no)
 
 
 def test_what_is_passed_over_hides_nothing_after_it() -> None:
@@ -116,6 +123,7 @@ def test_the_share_of_instructions_and_all_or_nothing() -> None:
         (["detectable_format:number_bullet_lists"], [{"num_bullets": "3"}], "has no num_bullets that fits"),
         (["keywords:existence"], [{"keywords": ["a", "("]}], "'\\(', which is no regular expression"),
         (["keywords:forbidden_words"], [{"forbidden_words": ["(?i)a"]}], "which is no regular expression"),
+        (["detectable_content:postscript"], [{"postscript_marker": r"P.S.\Z"}], "which is no regular"),
     ],
 )
 def test_a_record_that_cannot_be_checked_is_one_line(names: Any, given: Any, told: str) -> None:

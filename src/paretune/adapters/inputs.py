@@ -98,9 +98,10 @@ def _download(text: str) -> Path:
     try:
         files = HfApi().list_repo_files(hub_id)
         weights = inner[0] if inner else _choose(hub_id, files)
-        config = str(Path(weights).with_name("adapter_config.json"))
-        if config in files:
-            hf_hub_download(hub_id, config)
+        for name in ("adapter_config.json", WEIGHT_EMBEDDING):
+            beside = str(Path(weights).with_name(name))
+            if beside in files:
+                hf_hub_download(hub_id, beside)
         return Path(hf_hub_download(hub_id, weights))
     except ParetuneError:
         raise

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..files import check_new, disk_errors, partial_folder, publish
 from ..ops.lowrank import LowRank
-from ..types import ParetuneError
+from ..types import ParetuneError, Unfit
 from .keys import PEFT_PREFIX, Layout
 from .parts import files_of
 from .tensors import TensorSpool
@@ -90,7 +90,7 @@ class AdapterWriter:
             raise ValueError(f"{module} has rank 0; leave modules out that do not change")
         a, b = delta.A.float(), delta.B.float()
         if not (bool(torch.isfinite(a).all()) and bool(torch.isfinite(b).all())):
-            raise ParetuneError(f"{self.folder}: the change of {module} holds NaN or infinite values")
+            raise Unfit(f"{self.folder}: the change of {module} holds NaN or infinite values")
         names = (f"{module}.lora_A.weight", f"{module}.lora_B.weight")
         if layout.kind == "embedding":
             names = (f"{module}.lora_embedding_A", f"{module}.lora_embedding_B")
@@ -105,7 +105,7 @@ class AdapterWriter:
     def add_whole(self, name: str, tensor: Tensor) -> None:
         """Append a tensor that is stored whole (modules_to_save), which only peft can load."""
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
-            raise ParetuneError(f"{self.folder}: the tensor {name} holds NaN or infinite values")
+            raise Unfit(f"{self.folder}: the tensor {name} holds NaN or infinite values")
         with disk_errors(self.folder):
             self._spool.add(name, tensor)
         self._whole += 1

@@ -71,6 +71,9 @@ def tune(
             method, f"{best['hypervolume']:.4f}", f"{best['samples']:,}", f"{best['updates']:,}", keys
         )
     Console().print(table)
+    for told in chosen.get("failed", ()):
+        setting = f"rate {told['rate']:g}, batch {told['batch']:g}"
+        typer.echo(f"failed, so not chosen: {told['method']}, {setting}: {told['error']}")
     typer.echo(f"settings: {place / tuning.CHOSEN}   recipes: {place}/METHOD.yaml")
 
 

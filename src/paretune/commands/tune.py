@@ -5,7 +5,7 @@ no table reports, and measured on prompts that are put aside of the training set
 unseen. The value of a setting is the hypervolume of its means, a mean over the seeds, from one reference
 point for all. Every setting of a method draws as many samples as the recipe asks for: with a batch b times as
 large there are 1/b as many epochs, so a batch by which the epochs cannot be divided is refused.
-A setting that cannot be trained is told and left out.
+A setting at which numbers overflow or memory is too small is told and left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..stages.claim import check
 from ..stages.summarise import tables
 from ..stages.volumes import space_of
 from ..training.checks import check_training
-from ..types import ParetuneError
+from ..types import ParetuneError, Unfit
 from ..yaml_text import dump_yaml
 from .held_out import hold_out
 from .trials import begin, only, train_and_measure
@@ -153,7 +153,7 @@ def _try_all(
     """The mean rewards of every trial, and the trials that failed.
 
     A grid tries rates that are too high for a method, and batches for which memory is too small. So a trial
-    that fails is told and left out, unless all settings of a method fail; then the last mistake is raised.
+    that fails of that is told and left out, unless all settings of a method do.
     """
     points = [(m, setting, seed) for m in trial.methods for setting in grid for seed in seeds]
     means, failed, broken = dict[Point, dict[str, float]](), list[dict[str, Any]](), set[Any]()
@@ -165,7 +165,7 @@ def _try_all(
         folder = out / method / f"{setting.name}-seed-{seed}"
         try:
             means[method, setting, seed] = only(tables(train_and_measure(made, folder, report))[0])
-        except ParetuneError as error:
+        except Unfit as error:
             broken.add((method, setting))
             if all((method, other) in broken for other in grid):
                 raise ParetuneError(f"no setting of {method} could be trained; the last: {error}") from error

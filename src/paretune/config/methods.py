@@ -97,8 +97,6 @@ class ReduceConfig(Section):
             raise ValueError("method: compressed needs a rank or an energy")
         if self.method == "exact" and given:
             raise ValueError("method: exact cuts nothing; rank and energy go with method: compressed")
-        if self.method == "search" and self.momentum:
-            raise ValueError("momentum: search measures averages without it: leave momentum out")
         if self.method == "nesterov" and self.momentum:
             raise ValueError("method: nesterov has a momentum of its own: give it as options.momentum")
         return self

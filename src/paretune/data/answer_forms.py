@@ -170,7 +170,8 @@ def given(answers: Sequence[Scored], judging: Judging) -> list[Record]:
     """See the module. A file's answers, which are in its order, keep it, whatever the reward says."""
     # Each side by itself: what the model drew, too, is still the file's answer.
     theirs = _once([answer for answer in answers if not answer.own and not answer.warned])
-    own = distinct([answer for answer in answers if answer.own])
+    first = {answer.text for answer in theirs[:1]}
+    own = distinct([answer for answer in answers if answer.own and answer.text not in first])
     rest = own or theirs[1:]
     return [pair(theirs[0], rest[-1], judging)] if theirs and rest and theirs[0].text != rest[-1].text else []
 

@@ -26,6 +26,7 @@ from paretune.types import ParetuneError, Prompt
 NUMBERS = {
     "margin": (-math.inf, math.inf), "share": (0.0, 1.0), "weight": (0.0, math.inf), "drift": (0.0, 2.0),
 }  # fmt: skip
+WINS = "wins"  # the name of the share of rivals beaten, among an answer's scores
 ROUNDING = 1e-6  # how far a number that was computed may lie outside
 
 

@@ -9,7 +9,7 @@ from typing import ParamSpec
 import torch
 
 from ..config import ModelConfig, RunConfig
-from ..types import ParetuneError
+from ..types import Unfit
 from .detect import family_of
 
 P = ParamSpec("P")
@@ -27,7 +27,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory_errors(advice: Callable[P, str], *args: P.args, **settings: P.kwargs) -> Iterator[None]:
-    """Turn a lack of memory into a ParetuneError.
+    """Turn a lack of memory into a ParetuneError (`Unfit`).
 
     Args:
         advice: gives the advice of the message, such as `to_train`.
@@ -41,7 +41,7 @@ def memory_errors(advice: Callable[P, str], *args: P.args, **settings: P.kwargs)
             raise
         advised = advice(*args, **settings)
         on_cpu = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
-        raise ParetuneError(f"out of memory{'' if on_cpu else ' on the accelerator'}: {advised}") from error
+        raise Unfit(f"out of memory{'' if on_cpu else ' on the accelerator'}: {advised}") from error
 
 
 def to_train(

@@ -27,13 +27,16 @@ def read_analyses(run: Path) -> list[tuple[str, list[Row]]]:
     ])  # fmt: skip
 
 
-def read_credits(run: Path) -> list[tuple[float, list[Token]]]:
-    """The answers whose tokens' credits an analysis kept, each with the sum of its credits; [] without any.
+def read_credits(run: Path) -> list[tuple[str, float, list[Token]]]:
+    """The answers whose tokens' credits an analysis kept, [] without any.
+
+    Each has what the analysis was asked of, the sum of its credits, and its tokens.
 
     Raises ParetuneError for a file that is damaged.
     """
     return _each(run, lambda what, analysis: [
-        (float(answer["sum"]), marked(answer)) for answer in analysis.get("tokens", ())
+        (what.partition(" ")[2], float(answer["sum"]), marked(answer))
+        for answer in analysis.get("tokens", ())
     ])  # fmt: skip
 
 

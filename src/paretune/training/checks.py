@@ -17,6 +17,8 @@ def check_training(config: RunConfig) -> None:
     check_whole(config)
     check_together(config)
     check_weighted(config)
+    if config.reduce.method == "search" and config.reduce.momentum and "mapreduce" in config.methods:
+        raise ParetuneError("reduce.momentum: search measures averages without it: leave it out")
     uneven = len({own.weight for own in config.rewards.values()}) > 1
     if config.reduce.method == DISTIL and "mapreduce" in config.methods and uneven:
         raise ParetuneError(

@@ -46,6 +46,8 @@ def write(
         told = {"file": _whole(target), **told}
     own = {"target": target, "asked": told, "reports": figures, **made[1]}
     before = earlier(place)
+    if what == "safety" and "asked" not in before.get(what, {"asked": {}}):
+        del before[what]  # of an older version, whose key did not name the prompts
     write_json(place, {"analyses": {**before, _key(what, told, before): own}})
     if place.name == NAME and (place.parent / "config.yaml").exists():
         write_report(place.parent)

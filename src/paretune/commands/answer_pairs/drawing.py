@@ -11,7 +11,7 @@ import torch
 
 from ...config import RunConfig
 from ...data.answer_forms import Scored
-from ...data.answer_lists import read_answers
+from ...data.answer_lists import WINS, read_answers
 from ...data.prompts import load_prompts
 from ...models.causal_lm.given_answers import given_answer
 from ...models.causal_lm.policy import CausalLMPolicy
@@ -19,7 +19,7 @@ from ...ops.preference_losses import win_rates
 from ...planning.plan import derive_seed
 from ...types import Dialogue, ParetuneError, Prompt, Reward, as_recorded
 from ..make_pairs import Drawing, scored
-from .options import WINS, AnswerOptions
+from .options import AnswerOptions
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 
 from ...config import ObjectiveConfig, RunConfig
 from ...data.answer_forms import FORMS, STEPS, Judging, Record, Scored, distinct
+from ...data.answer_lists import WINS
 from ...data.prompts import load_prompts
 from ...environment import choose_device
 from ...files import check_room, write_rows
@@ -52,7 +53,7 @@ from .numbers import (
     better_of,
     order_by_reference,
 )
-from .options import WINS, AnswerOptions, check_words
+from .options import AnswerOptions, check_words
 from .rewriting import picture_scorer
 from .steps import Continued, StillRight, step_records
 

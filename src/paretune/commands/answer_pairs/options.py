@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ...config import RunConfig
 from ...data.answer_forms import BY_THRESHOLD, FORMS, STEPS
+from ...data.answer_lists import WINS
 from ...files import check_new
 from ...types import ParetuneError
 from ..make_pairs import Drawing
 
-WINS = "wins"  # the form, and the score that it writes: the share of rivals beaten, over all rewards
 KNOWN = (*FORMS, STEPS, WINS)
 BY_WINS = " with objective.options.score: wins"
 LADDERS = ("score", "reference")
@@ -124,6 +124,11 @@ def check_words(config: RunConfig, drawing: Drawing, options: AnswerOptions, out
         )
     if options.safety_prompt and not drawing.count:
         raise ParetuneError("--safety-prompt changes nothing with -n 0, which draws no answers: leave it out")
+    if options.safety_prompt and drawing.form == "given":
+        raise ParetuneError(
+            "--safety-prompt changes nothing with --form given, which takes better answers from the file: "
+            "leave it out"
+        )
     if "--guide-beta" in options.given() and options.guide is None:
         raise ParetuneError("--guide-beta changes nothing without --guide: leave it out")
     if options.steps_like_best and drawing.form not in {"list", WINS}:

@@ -79,6 +79,12 @@ def _postscript(text: str, postscript_marker: str) -> bool:
     return re.search(pattern, text.lower(), re.MULTILINE) is not None
 
 
+def _title(line: str) -> str:
+    """From the first << to the last >> of a line; "" where nothing stands between them."""
+    start, end = line.find("<<"), line.rfind(">>")
+    return line[start : end + 2] if 0 <= start < end - 2 else ""
+
+
 def _json(text: str) -> bool:
     inner = text.strip()
     for fence in ("```json", "```Json", "```JSON", "```"):
@@ -154,7 +160,7 @@ RULES: dict[str, tuple[tuple[str, ...], Callable[..., bool]]] = {
     ),
     "detectable_format:json_format": ((), _json),
     "detectable_format:title": (
-        (), lambda t: any(title.strip("<>").strip() for title in re.findall(r"<<[^\n]+>>", t))
+        (), lambda t: any(_title(line).strip("<>").strip() for line in t.split("\n"))
     ),
     "combination:two_responses": ((), _two),
     "combination:repeat_prompt": (
@@ -244,7 +250,7 @@ def _wrong(name: str, told: Mapping[str, Any]) -> str | None:
             before = r"\b" if key in ("forbidden_words", "section_spliter") else ""
             for pattern in value if isinstance(value, list) else [value]:
                 try:
-                    re.compile(f"{before}{pattern}")
+                    re.compile(f"{before}{pattern.lower() if key == 'postscript_marker' else pattern}")
                 except re.error:
                     return f"has {str(pattern)[:60]!r}, which is no regular expression"
     if name == "language:response_language":

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from ...config import RunConfig
-from ...data.answer_lists import Answer, AnswerList, read_answers
+from ...data.answer_lists import WINS, Answer, AnswerList, read_answers
 from ...limits import NonNegative, PositiveReal, Whole
 from ...ops import list_losses as links
 from ...ops import rankings, symbolic
@@ -100,7 +100,7 @@ class AnchoredDPO(ListLoss):
     @classmethod
     def margin(cls, record: AnswerList, answers: Sequence[Answer], options: Any) -> float | None:
         """See `ListLoss`. A share has log-odds, infinite for 0 and 1. A named score comes before it."""
-        if record.share is None or options.named:
+        if record.share is None or options.named not in ("", WINS):
             return super().margin(record, record.pair, options)
         return float(torch.logit(torch.tensor(record.share, dtype=torch.float64)))
 

@@ -271,7 +271,7 @@ class ListLoss(TrlObjective):
     @classmethod
     def margin(cls, record: AnswerList, answers: Sequence[Answer], options: Any) -> float | None:
         """The margin of a record, in log-odds."""
-        return margin_of(record, answers, options.score_of, bool(options.named))
+        return margin_of(record, answers, options.score_of, options.named)
 
     @classmethod
     def weight_of(cls, record: AnswerList, options: Any) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ...config import RunConfig
-from ...data.answer_lists import Answer, AnswerList
+from ...data.answer_lists import WINS, Answer, AnswerList
 from ...data.prompts import load_prompts
 from ...types import ParetuneError
 
@@ -21,13 +21,14 @@ ScoreOf = Callable[[Answer], float | None]
 
 
 def margin_of(
-    record: AnswerList, answers: Sequence[Answer], score_of: ScoreOf = Answer.score, named: bool = False
+    record: AnswerList, answers: Sequence[Answer], score_of: ScoreOf = Answer.score, named: str = ""
 ) -> float | None:
     """The margin of a record: as it says, or the gap of the scores of its first and its last answer.
 
-    named: whether the user has named the score, which then comes before what the record says.
+    named: the score that the user has named, which then comes before what the record says; but not the share
+    of rivals beaten, which is no log-odds.
     """
-    if record.margin is not None and not named:
+    if record.margin is not None and named in ("", WINS):
         return record.margin
     best, worst = score_of(answers[0]), score_of(answers[-1])
     return None if best is None or worst is None else best - worst
@@ -76,11 +77,18 @@ def refuse_squashed(config: RunConfig, given: Sequence[str] = ("margin",), named
     record says, or "".
     """
     for name, reward in config.rewards.items():
-        if not reward.options.get("squash") or named not in ("", name):
+        squashed = reward.options.get("squash") and named in ("", name)
+        if not squashed and named != WINS:
             continue
         # `paretune pairs` undoes the squashing where it writes a margin.
         records = [prompt.metadata for prompt in load_prompts(reward.prompts)]
-        if named or not all(any(record.get(key) is not None for key in given) for record in records):
+        said = all(any(record.get(key) is not None for key in given) for record in records)
+        if named == WINS and not said:
+            raise ParetuneError(
+                f"objective.options.score: {WINS} is the share of rivals beaten, and {config.objective.name} "
+                "reads margins in log-odds: name the score of a reward"
+            )
+        if squashed and (named or not said):
             raise ParetuneError(
                 f"rewards.{name}.options.squash: {config.objective.name} reads margins in log-odds, and a "
                 "squashed reward has none: set it to false, and score the records again"
