@@ -115,6 +115,22 @@ def test_adapted_embeddings_and_heads_fold_as_peft_merges_them(tmp_path):
     assert len(moved) == len(targets)
 
 
+def test_a_flag_of_transposed_weights_does_not_count_for_a_model_that_has_none(tmp_path):
+    """peft sets the flag back for a linear layer; a square matrix does not show that it is wrong."""
+    from peft import PeftModel
+
+    llama().save_pretrained(tmp_path / "base")
+    b, a, name = torch.randn(16, 2), torch.randn(2, 16), "model.layers.0.self_attn.q_proj"
+    lora = peft_folder(tmp_path / "lora", {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b})
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    (lora / "adapter_config.json").write_text(json.dumps({**config, "fan_in_fan_out": True}))
+    fold_adapter(tmp_path / "base", lora, tmp_path / "out")
+    (lora / "adapter_config.json").write_text(json.dumps(config))
+    expected = PeftModel.from_pretrained(llama(), lora).merge_and_unload().state_dict()[f"{name}.weight"]
+    folded = load_file(tmp_path / "out" / "model.safetensors")[f"{name}.weight"]
+    torch.testing.assert_close(folded, expected, atol=1e-5, rtol=1e-5)
+
+
 def peft_folder(folder, tensors):
     folder.mkdir()
     save_file({f"base_model.model.{k}": v for k, v in tensors.items()}, folder / "adapter_model.safetensors")

@@ -183,6 +183,16 @@ def test_wan_of_comfyui(tmp_path, form):
     check(tmp_path / "x.safetensors", state, deltas(WanPipeline.lora_state_dict(dict(state))))
 
 
+@pytest.mark.parametrize("prefix", ["", "transformer."])
+def test_wan_of_its_authors(tmp_path, prefix):
+    from diffusers import WanPipeline
+
+    torch.manual_seed(3)
+    named = tensors(prefixed(blocks(WAN), "diffusion_model."), "lora_A/lora_B")
+    state = {f"{prefix}{key.removeprefix('diffusion_model.')}": value for key, value in named.items()}
+    check(tmp_path / "x.safetensors", state, deltas(WanPipeline.lora_state_dict(dict(named))))
+
+
 def test_wan_of_musubi_tuner(tmp_path):
     from diffusers import WanPipeline
 

@@ -183,6 +183,14 @@ def test_the_base_models_name_tells_the_family(merge, base, key):
     assert f"lora_unet_{key}.lora_down.weight" in load_file("out/out.safetensors")
 
 
+def test_the_next_version_of_a_family_is_not_taken_for_it(merge):
+    """musubi-tuner divides the attention of HunyuanVideo 1.5 otherwise than that of HunyuanVideo."""
+    base = "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v"
+    code, _, err = merge(attention(), "--format", "kohya", base=base)
+    assert code == 2
+    assert "has other names in these tools than HunyuanVideo, which are not known here: write peft" in err
+
+
 @pytest.mark.parametrize(
     ("adapter", "words", "told"),
     [

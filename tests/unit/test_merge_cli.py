@@ -87,6 +87,16 @@ def test_state_carries_nesterov_on(merge: Any) -> None:
     assert dense("two") == [[0.875, 0.0], [0.0, 1.75]]
 
 
+def test_a_format_keeps_the_momentum_and_another_adapter_is_none(merge: Any) -> None:
+    words = ("--method", "nesterov", "--option", "momentum=0.5", "--option", "outer_lr=1")
+    merge(*words, "--format", "peft", out="one")
+    for number, state in enumerate(("one", "one/momentum")):
+        assert merge(*words, "--state", state, out=f"two-{number}")[0] == 0
+        assert dense(f"two-{number}") == [[0.875, 0.0], [0.0, 1.75]]
+    code, _, err = merge(*words, "--state", "a", out="three")
+    assert (code, "--state a holds no momentum/: give the folder that nesterov wrote" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -11,7 +11,7 @@ from paretune.adapters.fold import fold_adapter
 from paretune.adapters.inspect import inspect_adapters
 from paretune.adapters.merge import merge_adapters
 from paretune.adapters.read import read_adapter
-from paretune.adapters.renaming import Rename, alias, read_renames
+from paretune.adapters.renaming import Rename, alias, aliases, read_renames
 from paretune.adapters.write import write_adapter
 from paretune.ops.lowrank import LowRank
 from paretune.types import ParetuneError
@@ -89,6 +89,40 @@ def test_two_names_of_one_base_are_refused_and_renamed_on_request(tmp_path):
     assert [merged[name].dense()[0, 0].item() for name in merged] == [2.0, 2.0, 2.0]
     merge_adapters([a, b], out=tmp_path / "other", renames=["model.layers=model.language_model.layers"])
     assert list(read_adapter(tmp_path / "other")) == NEW
+
+
+@pytest.mark.parametrize(
+    ("theirs", "shape"),
+    [(["attn.to_q", "blocks.0.proj_out"], 2), (["x.attn.to_q", "x.proj_out"], 3)],
+    ids=["one shared, one other", "other shapes"],
+)
+def test_modules_whose_names_end_alike_may_be_different(tmp_path, theirs, shape):
+    """FLUX has a last `proj_out`, and one in each single block."""
+    a = lora(tmp_path / "a", ["attn.to_q", "proj_out"])
+    wide = {name: LowRank(torch.ones(shape, 1), torch.ones(1, shape)) for name in theirs}
+    if shape == 2:
+        wide["attn.to_q"] = LowRank(torch.ones(2, 1), torch.ones(1, 2))
+    b = write_adapter(tmp_path / "b", wide, "base", component=None)
+    all_names = {*theirs, "attn.to_q", "proj_out"}
+    assert merge_adapters([a, b], out=tmp_path / "out", normalise=False).modules == len(all_names)
+    inspect_adapters([a, b])
+
+
+def test_rules_that_fit_alike_come_in_order():
+    theirs = [f"model.layers.{i}.q" for i in range(2)]
+    ours = [f"model.{part}.layers.{i}.q" for part in ("encoder", "decoder") for i in range(2)]
+    found = aliases(theirs, ours)
+    assert [str(rule) for rule in found] == [
+        f"model.layers=model.{part}.layers" for part in ("decoder", "encoder")
+    ]  # fmt: skip
+
+
+def test_fold_does_not_choose_between_an_encoder_and_a_decoder(tmp_path):
+    a = lora(tmp_path / "a", [f"model.layers.{i}.q" for i in range(2)])
+    names = [f"model.{part}.layers.{i}.q" for part in ("encoder", "decoder") for i in range(2)]
+    with pytest.raises(ParetuneError, match="several tensors named like model"):
+        fold_adapter(base(tmp_path / "base", names), a, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_share_of_renamed_modules_is_seen_too(tmp_path):

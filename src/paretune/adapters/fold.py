@@ -20,7 +20,7 @@ from .tensors import TensorFile, open_tensors
 from .transformers_names import names_of
 
 # Models whose attention and feed-forward layers are Conv1D, which stores weights transposed. peft says so in
-# an adapter's config, but other tools may not, and a square matrix does not show it.
+# an adapter's config, but other tools may not, or say it of others, and a square matrix does not show it.
 CONV1D = {"gpt2", "imagegpt", "openai-gpt", "decision_transformer"}
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
 
@@ -117,8 +117,8 @@ class _Piece:
 
 def _piece(source: Path, part: str, lora: AdapterFile) -> _Piece:
     """Raises ParetuneError when a module is missing in the part or does not fit."""
-    if _model_type(source / part) in CONV1D:
-        lora = replace(lora, config={**lora.config, "fan_in_fan_out": True})
+    if kind := _model_type(source / part):
+        lora = replace(lora, config={**lora.config, "fan_in_fan_out": kind in CONV1D})
     files = [open_tensors(path) for path in _weight_files(source / part)]
     names = names_of(source / part)
     tied = stored_names(names.tied, files)

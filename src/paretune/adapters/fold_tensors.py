@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..types import ParetuneError
 from .read import AdapterFile
-from .renaming import alias
+from .renaming import aliases
 from .tensors import DTYPES, Entry, TensorFile, tensor_bytes
 
 BLOCK = 32 << 20  # bytes of base weights in memory at a time
@@ -116,9 +116,8 @@ def _renaming(
     if not rules and all(stored.get(name) in keys for name in names):
         return stored.__getitem__
     if not rules:
-        rule = alias([name.removesuffix(".weight") for name in missing], _modules(keys))
-        targets = {rule(name) for name in names} if rule is not None else set()
-        rules = [rule] if rule is not None and len(targets) == len(names) and targets <= keys.keys() else []
+        found = aliases([name.removesuffix(".weight") for name in missing], _modules(keys))
+        rules = [rule for rule in found if _lands({rule(name) for name in names}, names, keys)]
     if len(rules) != 1:
         lost = next((name for rule in candidates for name in missing if rule(name) not in keys), first)
         what = f"several tensors named like {first}" if rules else f"no {lost}"
@@ -127,6 +126,11 @@ def _renaming(
             "or give --rename OLD=NEW"
         )
     return rules[0]
+
+
+def _lands(targets: set[str], names: Sequence[str], keys: Mapping[str, Entry]) -> bool:
+    """Whether a rule turns each name into another one of the base."""
+    return len(targets) == len(names) and targets <= keys.keys()
 
 
 def _modules(keys: Mapping[str, Entry]) -> list[str]:

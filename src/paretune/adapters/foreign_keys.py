@@ -5,10 +5,12 @@
     diffusion_model.double_blocks.0.img_attn.qkv  ComfyUI, SimpleTuner, ai-toolkit
     double_blocks.0.processor.qkv_lora1           XLabs
     double_blocks.0.img_attn.qkv                  the original authors; fal, behind peft's prefix
+    blocks.0.self_attn.q                          the original authors of Wan
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,8 @@ from ..types import ParetuneError
 from .layout import Factors
 from .original_names import NameMatch, diffusers_of, original_of
 
-# Beginning of a module's name -> the tool that writes it. Names in the original models begin with a block.
+# Beginning of a module's name -> the tool that writes it. Names in the original models begin with a block;
+# Wan's begin as diffusers' do.
 _TOOLS = {
     "lora_unet_": "kohya",
     "lora_te": "kohya",
@@ -29,10 +32,13 @@ _TOOLS = {
     "single_blocks.": "the original FLUX or HunyuanVideo",
     "joint_blocks.": "the original SD3",
 }
+_WAN = re.compile(r"blocks\.\d+\.((self|cross)_attn\.(q|k|v|o|k_img|v_img)|ffn\.[02])$")
 
 
 def tool_of(name: str) -> str | None:
     """The tool that writes such a module name; None for peft and diffusers."""
+    if _WAN.match(name):
+        return "the original Wan"
     return next((tool for start, tool in _TOOLS.items() if name.startswith(start)), None)
 
 

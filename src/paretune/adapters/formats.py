@@ -16,6 +16,7 @@ from .original_writer import write_original
 from .parts import PAIR_FILES
 from .read import DIFFUSERS_WEIGHTS, PEFT_CONFIG, PEFT_WEIGHTS, AdapterFile, read_adapter
 from .renaming import divided
+from .store import MOMENTUM
 from .write import PROVENANCE
 
 FILES = {"peft": (PEFT_CONFIG, PEFT_WEIGHTS), "diffusers": (DIFFUSERS_WEIGHTS,)}
@@ -40,7 +41,7 @@ def _key(family: str) -> str:
 def in_format(out: Path, form: str, family: str | None = None) -> Iterator[Path]:
     """Yield a path to which the block writes an adapter's folder, and convert it to `out` afterwards.
 
-    `out` is written completely or not at all. Reward tokens in the folder are kept.
+    `out` is written completely or not at all. Reward tokens and a momentum in the folder are kept.
 
     Args:
         out: the new folder.
@@ -92,20 +93,25 @@ def _fill(done: Path, whole: Path, name: str, form: str, family: str | None) -> 
     if (whole / PROVENANCE).exists():
         note = json.loads((whole / PROVENANCE).read_text(encoding="utf-8"))
         write_json(done / PROVENANCE, {**note, "format": form})
-    if (whole / "tokens").exists():
-        os.replace(whole / "tokens", done / "tokens")
+    for folder in ("tokens", MOMENTUM):
+        if (whole / folder).exists():
+            os.replace(whole / folder, done / folder)
 
 
 def guess_family(adapter: AdapterFile) -> str:
     """The family of an adapter, from its modules or its base model's name, else a ParetuneError."""
-    modules = list(adapter)
+    modules, base = list(adapter), (adapter.base_model or "").lower()
+    if "hunyuanvideo-1.5" in base or "hunyuanvideo-1_5" in base:
+        raise ParetuneError(
+            f"{adapter.base_model} has other names in these tools than HunyuanVideo, which are not known "
+            "here: write peft or diffusers"
+        )
     if any(name.startswith("blocks.") and ".attn1." in name for name in modules):
         return "wan"
     if any(name.startswith("context_embedder.token_refiner.") for name in modules):
         return "hunyuan_video"
     if any(".attn2." in name or name == "pos_embed.proj" for name in modules):
         return "sd3"
-    base = (adapter.base_model or "").lower()
     named = {family for hint, family in _HINTS.items() if hint in base}
     if len(named) == 1:
         return named.pop()

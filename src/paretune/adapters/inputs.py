@@ -12,7 +12,7 @@ from ..records.seal import check_adapter
 from ..types import ParetuneError
 from .keys import Layout, frozen
 from .read import PEFT_WEIGHTS, WEIGHT_EMBEDDING, AdapterFile, read_adapter, write_adapter
-from .renaming import alias, read_renames, renamed
+from .renaming import Rename, alias, read_renames, renamed
 
 _HUB = re.compile(r"^[\w.-]+/[\w.-]+(/.+\.safetensors)?$")
 
@@ -172,13 +172,25 @@ def refuse_aliases(adapters: Sequence[AdapterFile], names: Sequence[str]) -> Non
     """Raise ParetuneError if two adapters have different names for the same modules."""
     for (x, first), (y, second) in combinations(zip(adapters, names, strict=True), 2):
         rule = alias(y.keys() - x.keys(), x.keys() - y.keys())
-        if rule is not None:
+        if rule is not None and _same_modules(x, y, rule):
             ours = sorted(x.keys() - y.keys())[0]
             theirs = sorted(y.keys() - x.keys())[0]
             raise ParetuneError(
                 f"{first} and {second} call the same modules by two names ({ours} and {theirs}): add "
                 f"--rename {rule}"
             )
+
+
+def _same_modules(x: AdapterFile, y: AdapterFile, rule: Rename) -> bool:
+    """Whether y's names and the names that a rule makes of them are likely of the same modules.
+
+    Their shapes and kinds are equal. Where the adapters call some modules alike, one pair alone may be of two
+    modules whose names end alike, such as a model's last layer and that of a block.
+    """
+    pairs = [(rule(name), name) for name in y.keys() - x.keys() if rule(name) in x.keys() - y.keys()]
+    if len(pairs) == 1 and x.keys() & y.keys():
+        return False
+    return all((x.shape(a), x.layouts[a]) == (y.shape(b), y.layouts[b]) for a, b in pairs)
 
 
 def _refuse_strangers(adapters: Sequence[AdapterFile], names: Sequence[str]) -> None:

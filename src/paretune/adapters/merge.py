@@ -92,8 +92,8 @@ def merge_adapters(
     base = check_together(adapters, names, base_model, normalise)
     settings = dict(options)
     if state is not None:
-        inner = Path(state) / MOMENTUM
-        settings["state"] = open_adapter(inner if inner.is_dir() else state)
+        # Another method's own message says that it has no state.
+        settings["state"] = open_adapter(_momentum_of(Path(state))) if method == "nesterov" else state
     with user_errors():
         merge = plan_merge(adapters, weights, method, rank, energy, normalise, **settings)
     if not normalise and merge.weights != [1.0]:
@@ -105,6 +105,17 @@ def merge_adapters(
         extra = {"renamed": list(renames)} if renames else {}
         writer.finish(_provenance(merge, adapters, names, report) | extra | dict(provenance or {}))
     return report
+
+
+def _momentum_of(state: Path) -> Path:
+    """The momentum in the output of a round before, or given itself. Another adapter would be a wrong one."""
+    if state.name == MOMENTUM and state.is_dir():
+        return state
+    if not (state / MOMENTUM).is_dir():
+        raise ParetuneError(
+            f"--state {state} holds no {MOMENTUM}/: give the folder that nesterov wrote in the round before"
+        )
+    return state / MOMENTUM
 
 
 def read_options(method: str, items: Sequence[str]) -> dict[str, float]:

@@ -86,7 +86,14 @@ def divided(adapter: AdapterFile) -> dict[str, AdapterFile]:
 
 
 def alias(theirs: Iterable[str], ours: Iterable[str], inserted_only: bool = True) -> Rename | None:
-    """The rule that turns the most names of `theirs` into names of `ours`; None if it turns less than half.
+    """The first of `aliases`, or None."""
+    return next(iter(aliases(theirs, ours, inserted_only)), None)
+
+
+def aliases(theirs: Iterable[str], ours: Iterable[str], inserted_only: bool = True) -> list[Rename]:
+    """The rules that turn the most names of `theirs` into names of `ours`; none if they turn less than half.
+
+    There are several where names fit two parts of a model, such as an encoder and a decoder.
 
     Args:
         theirs: names to rename.
@@ -107,10 +114,10 @@ def alias(theirs: Iterable[str], ours: Iterable[str], inserted_only: bool = True
         common = next((e for i in range(len(parts)) if (e := ".".join(parts[i:])) in ends), None)
         rules = {_rule(name, other, inserted_only) for other in ends[common][:8]} if common else set()
         count.update(rule for rule in rules if rule is not None)
-    if not count:
-        return None
-    best, times = count.most_common(1)[0]
-    return best if 2 * times >= min(len(theirs), len(ours)) else None
+    most = max(count.values(), default=0)
+    if not most or 2 * most < min(len(theirs), len(ours)):
+        return []
+    return sorted((rule for rule, times in count.items() if times == most), key=str)
 
 
 def _rule(name: str, other: str, inserted_only: bool) -> Rename | None:
