@@ -84,6 +84,21 @@ def test_a_label_keeps_runs_apart(tmp_path: Path) -> None:
     assert found["methods"]["y rewarded_soup"]["margin"] == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_run_without_a_label_keeps_its_own_figures(tmp_path: Path, turned: bool) -> None:
+    one, two = seeds(tmp_path)
+    place = Path(two) / "summary.json"
+    summary = json.loads(place.read_text())
+    summary["budget"] = {name: 10 * samples for name, samples in summary["budget"].items()}
+    summary["training_seconds"] = dict.fromkeys(summary["budget"], 9.0)
+    place.write_text(json.dumps(summary))
+    runs = [one, f"y={two}"]
+    found = compare_runs(runs[::-1] if turned else runs, against="rewarded_soup", draws=10)["methods"]
+    assert (found["mapreduce"]["samples"], found["mapreduce@1"]["samples"]) == (40, 20)
+    assert (found["y mapreduce"]["samples"], found["y mapreduce"]["training_seconds"]) == (400, 9.0)
+    assert found["mapreduce"]["training_seconds"] is None
+
+
 def test_the_error_of_one_run_is_over_prompts() -> None:
     assert stderr(np.array([[0.0, 2.0]])) == pytest.approx(1.0)
     assert stderr(np.array([[0.0, 2.0], [2.0, 4.0]])) == pytest.approx(1.0)

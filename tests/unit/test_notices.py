@@ -115,6 +115,22 @@ def test_one_reward_has_no_other_to_lean_on(rewards: list[str], told: bool, tmp_
     assert any("no other to lean on" in line for line in notices(made)) is told
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"stop_when": {"kl": 1, "length": 2}}, ["stop_when.kl never stops", "stop_when.length is of"]),
+        ({"stop_when": {"kl": 1}, "objective": {"kl": 0.1}}, []),
+        ({"stop_when": {"diversity": 0.5}}, []),
+    ],
+)
+def test_limits_that_never_stop_an_expert_are_told(
+    changes: dict[str, Any], told: list[str], tmp_path: Path
+) -> None:
+    made = recipe(tmp_path, {"a": ["1"], "b": ["2"]}, **changes)
+    lines = [line for line in notices(made) if "stop_when" in line]
+    assert [start in line for start, line in zip(told, lines, strict=True)] == [True] * len(told)
+
+
 @pytest.mark.parametrize(("decay", "told"), [(0.0, True), (0.01, False)])
 def test_a_decay_to_the_start_of_nothing_is_told(decay: float, told: bool, tmp_path: Path) -> None:
     raw = recipe(tmp_path, {"a": ["1"], "b": ["2"]}).model_dump(mode="json")

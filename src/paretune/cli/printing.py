@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import unicodedata
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import typer
 from rich.console import Console
@@ -19,13 +20,21 @@ EVERY = 3.0  # seconds between two lines of progress
 
 
 def print_json(value: Any) -> None:
-    """Indented, on stdout."""
-    typer.echo(json.dumps(value, indent=1), file=results())
+    """Indented, on stdout. NaN and infinity, for which JSON has no word, become null."""
+    typer.echo(json.dumps(_finite(value), indent=1), file=results())
 
 
 def print_line(value: Any) -> None:
-    """The result after the lines of the progress: every line of stdout is one JSON object."""
-    typer.echo(json.dumps(value), file=results())
+    """The result after the lines of the progress: every line of stdout is JSON. See `print_json`."""
+    typer.echo(json.dumps(_finite(value)), file=results())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in cast("list[Any]", value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shown(text: str) -> str:

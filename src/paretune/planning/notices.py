@@ -10,6 +10,7 @@ from ..config import ReduceConfig, RunConfig
 from ..data.prompts import load_prompts
 from ..data.remote import is_remote
 from ..foreign import gguf
+from ..samples.media import medium_of
 from ..training.objectives.curriculum import stages_drawn, stages_of
 from ..training.objectives.settings import read_options, settings_for
 from ..training.objectives.table import find_objective
@@ -25,7 +26,7 @@ UNEVEN = 5.0  # times as wide a range as another reward's, from which the wide o
 def notices(config: RunConfig, hub: bool = True) -> list[str]:
     """All lines. hub: whether datasets of the hub are loaded, which may download them."""
     lines = [*gguf.notices(config.model.path), *cut_notices(config, hub), *tie_notices(config, hub)]
-    idle = [*_idle_anchor(config), *_idle_lean(config), *_idle_decay(config)]
+    idle = [*_idle_anchor(config), *_idle_lean(config), *_idle_decay(config), *_idle_limits(config)]
     return [*lines, *_overlap(config), *idle, *_missed_stages(config, hub), *shared_notices(config, hub)]
 
 
@@ -105,6 +106,19 @@ def _idle_decay(config: RunConfig) -> list[str]:
     if config.train.decay != "start" or config.train.weight_decay:
         return []
     return ["train.decay: start changes nothing where train.weight_decay is 0: set it above 0"]
+
+
+def _idle_limits(config: RunConfig) -> list[str]:
+    """A line for every limit of `stop_when` of which an expert's epochs have no figure."""
+    limits, settings = config.stop_when, config.objective
+    if limits is None:
+        return []
+    told = list[str]()
+    if limits.kl is not None and settings.kl == 0 and not any(own.kl for own in config.rewards.values()):
+        told.append("stop_when.kl never stops an expert where objective.kl is 0: set it above 0")
+    if limits.length is not None and medium_of(config.model).name != "texts":
+        told.append("stop_when.length is of answers, and never stops an expert of pictures or clips")
+    return told
 
 
 def _idle_lean(config: RunConfig) -> list[str]:

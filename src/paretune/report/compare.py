@@ -283,20 +283,23 @@ def _score_names(tables: Sequence[RunTables], points: Mapping[Any, Point]) -> li
 
 def _mean_of(tables: Sequence[RunTables], method: str, key: str) -> float | None:
     """The mean over runs of a figure that a summary has for each method; None if no run has it."""
-    own = [t.summary.get(key, {}).get(_plain(t, method)) for t in tables]
+    own = [t.summary.get(key, {}).get(plain) for t in tables if (plain := _plain(t, method))]
     found = [float(value) for value in own if value is not None]
     return sum(found) / len(found) if found else None
 
 
-def _plain(table: RunTables, method: str) -> str:
-    """The name of a method in the summary of a run with a label."""
-    return method.removeprefix(f"{table.label} ") if table.label else method
+def _plain(table: RunTables, method: str) -> str | None:
+    """The name of a method in the summary of a run with a label; None for a method of another run."""
+    if not table.label:
+        return method
+    before = f"{table.label} "
+    return method.removeprefix(before) if method.startswith(before) else None
 
 
 def _budget(tables: Sequence[RunTables], method: str) -> int | None:
     """The training samples of one run of a method. An earlier round of MapReduce gets its share of them."""
     for table in tables:
-        name = _plain(table, method)
+        name = _plain(table, method) or ""
         budget = table.summary["budget"]
         if name in budget:
             return int(budget[name])
