@@ -136,8 +136,10 @@ def tune(
         check(trial.model_copy(update={"methods": (method,)}))
     reward_process().kill()  # it checked the rewards; each worker starts one for itself
     means, failed = _try_all(trial, grid, seeds, out, report)
-    chosen = _choose(config, grid, seeds, means) | ({"failed": failed} if failed else {})
+    chosen = _choose(config, grid, seeds, means)
     chosen |= {"recipe": config.name, "seeds": list(seeds), "validation_prompts": prompts}
+    if failed:
+        chosen["failed"] = failed
     for method, best in chosen["methods"].items():
         setting = Setting(best["rate"], best["batch"])
         kept = tokens if method in ("mapreduce", "rewarded_soup") else None  # they are trained from experts
