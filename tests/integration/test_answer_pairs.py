@@ -101,9 +101,8 @@ def test_other_models_answers_are_scored_and_keep_their_source(recipe: Path, tmp
     assert [(row["chosen"], row["rejected"]) for row in pairs] == [("yes", "no")]
     turned = made(recipe, tmp_path / "t.jsonl", Drawing("no", 0, "given"), answers=theirs)
     assert [(row["chosen"], row["rejected"]) for row in turned] == [("yes", "no")]  # though this likes "no"
-    options = AnswerOptions(answers=theirs, safety_prompt="yes yes yes")
-    summary = make_answer_pairs(load_config(recipe), Drawing("yes", 24, "given"), options,
-                                tmp_path / "c.jsonl")  # fmt: skip
+    summary = make_answer_pairs(load_config(recipe), Drawing("yes", 24, "given"),
+                                AnswerOptions(answers=theirs), tmp_path / "c.jsonl")  # fmt: skip
     assert summary["sources"] == [{"larger": 1, "theirs": 1}, {"base": 2}]
 
 
