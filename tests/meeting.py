@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from paretune.training.together.crew import Crew
-from paretune.types import ParetuneError, Stopped
+from paretune.types import ParetuneError, Stopped, Unfit
 
 
 def meet(job: str, report: Any, should_stop: Callable[[], bool], crew: Crew, device: str) -> Any:
@@ -18,6 +18,8 @@ def meet(job: str, report: Any, should_stop: Callable[[], bool], crew: Crew, dev
         os.kill(os.getpid(), 9)
     if job == "mistake" and crew.rank == 1:
         raise ParetuneError("the file is not there")
+    if job == "unfit" and crew.rank == 1:
+        raise Unfit("out of memory")
     while job == "stop" and not crew.agreed(should_stop()):
         time.sleep(0.05)
     if job == "stop":

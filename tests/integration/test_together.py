@@ -24,7 +24,7 @@ from paretune.training.together.crew import ALONE, Crew, Place
 from paretune.training.together.launch import run_together, take_part
 from paretune.training.together.shard import blocks_of
 from paretune.training.together.updates import accumulate_together, shares
-from paretune.types import ParetuneError, Prompt, Stopped
+from paretune.types import ParetuneError, Prompt, Stopped, Unfit
 from tests.conftest import tiny_recipe
 from tests.meeting import meet
 from tests.together import assert_only_rounded, distance, in_crew, trained
@@ -229,6 +229,12 @@ def test_a_process_that_is_killed_ends_all_with_one_line() -> None:
 def test_a_mistake_that_one_process_finds_is_reported() -> None:
     with pytest.raises(ParetuneError, match=r"^the file is not there$"):
         _run("mistake")
+
+
+def test_a_lack_of_memory_in_one_process_is_known_as_one() -> None:
+    """`tune` leaves such a setting out, and goes on."""
+    with pytest.raises(Unfit, match=r"^out of memory$"):
+        _run("unfit")
 
 
 def test_all_processes_stop_when_they_are_asked() -> None:

@@ -52,6 +52,8 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
 def test_a_rule(name: str, own: dict[str, Any], follows: str, breaks: str) -> None:
     rule = RULES[name][1]
     assert (rule(follows, **own), rule(breaks, **own)) == (True, False)
+    record = Prompt("Do it", {"instruction_id_list": [name], "kwargs": [own], "prompt": "Do it"})
+    assert IFEval().score([follows, breaks], [record] * 2).tolist() == [1.0, 0.0]
 
 
 def test_every_rule_but_the_language_has_a_case() -> None:

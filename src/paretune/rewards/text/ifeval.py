@@ -250,8 +250,8 @@ def _wrong(name: str, told: Mapping[str, Any]) -> str | None:
             before = r"\b" if key in ("forbidden_words", "section_spliter") else ""
             for pattern in value if isinstance(value, list) else [value]:
                 try:
-                    told = str(pattern).lower() if key == "postscript_marker" else str(pattern)
-                    re.compile(before + told)
+                    meant = str(pattern).lower() if key == "postscript_marker" else str(pattern)
+                    re.compile(before + meant)
                 except re.error:
                     return f"has {str(pattern)[:60]!r}, which is no regular expression"
     if name == "language:response_language":

@@ -111,13 +111,13 @@ def take_part(
                 result = function(job, _reporter(told) if leads else _silent, stop.is_set, crew, device)
             except ParetuneError as error:
                 # Before the others lose this process, which they would tell as a failure of theirs.
-                told.put(("mistake", str(error)))
+                told.put(("mistake", error))
                 raise
         told.put(("done", result if leads else None))
     except Stopped:
         told.put(("stopped", None))
     except ParetuneError as error:
-        told.put(("mistake", str(error)))  # also one of joining; a second time it changes nothing
+        told.put(("mistake", error))  # also one of joining; a second time it changes nothing
     except BaseException as error:  # also a library's sys.exit
         told.put(("failed", "".join(traceback.format_exception(error))))
 
@@ -148,7 +148,7 @@ def _watch(
 
 
 def _reason(
-    processes: Sequence[BaseProcess], told: Queue[tuple[str, Any]], title: str, kind: str, value: str
+    processes: Sequence[BaseProcess], told: Queue[tuple[str, Any]], title: str, kind: str, value: Any
 ) -> Exception:
     """What to tell of a failure: a mistake, else the death of a process, else the error of the first."""
     until, failures = time.monotonic() + GRACE, [(kind, value)] if kind else []
@@ -164,7 +164,7 @@ def _reason(
                 "fewer devices (executor.devices_per_expert)"
             )
     for kind, value in sorted(failures, key=lambda failure: failure[0] != "mistake"):
-        return ParetuneError(value) if kind == "mistake" else RuntimeError(value)
+        return value if kind == "mistake" else RuntimeError(value)
     return RuntimeError(f"a process ended without a result, while {title}")
 
 
