@@ -11,7 +11,7 @@ import pytest
 from paretune.config import ModelConfig
 from paretune.data import load_prompts
 from paretune.data.hub import load_hub
-from paretune.data.prompts import prompt_file, some_of
+from paretune.data.prompts import prompt_file, spread
 from paretune.models.causal_lm.policy import CausalLMPolicy
 from paretune.training.objectives.preferences import DPO
 from paretune.types import Dialogue, ParetuneError, Prompt
@@ -231,9 +231,9 @@ def test_many_lines_take_seconds(tmp_path: Path) -> None:
     assert time.process_time() - start < 30
 
 
-def test_some_prompts_are_of_the_whole_of_a_sorted_file() -> None:
-    prompts = tuple(Prompt(str(number)) for number in range(1000))
-    taken = [int(prompt.text) for prompt in some_of(prompts, 32)]
-    assert taken == [int(prompt.text) for prompt in some_of(prompts, 32)] == sorted(set(taken))
-    assert len({number // 250 for number in taken}) == 4  # of each quarter
-    assert some_of(prompts, 1000) == some_of(prompts, 2000) == some_of(prompts, None) == prompts
+@pytest.mark.parametrize(
+    ("count", "wanted"), [(1, [0]), (3, [0, 3, 6]), (4, [0, 2, 5, 7]), (10, [*range(10)]), (99, [*range(10)])]
+)
+def test_prompts_are_taken_from_the_whole_of_a_sorted_file(count: int, wanted: list[int]) -> None:
+    prompts = [Prompt(str(number)) for number in range(10)]
+    assert [int(prompt.text) for prompt in spread(prompts, count)] == wanted

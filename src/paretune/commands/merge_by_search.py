@@ -37,8 +37,8 @@ def merge_by_search(
     """Merge adapters with those weights on the simplex lattice whose model has the largest hypervolume.
 
     Each candidate's average is folded into the base model and draws samples for `prompts` TRAINING prompts
-    of every reward. The provenance lists every candidate with its mean rewards and its value. The arguments
-    that are not described here, and the errors, are those of `merge_adapters`.
+    of every reward, evenly spaced. The provenance lists every candidate with its mean rewards and its value.
+    The arguments that are not described here, and the errors, are those of `merge_adapters`.
 
     Args:
         inputs: the adapters.

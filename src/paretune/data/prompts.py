@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     if str(path).startswith(PREFIX):
         return load_hub(str(path))
     if str(path).startswith(SET):
-        return some_of(load_prompts(set_file(str(path))), split_count(str(path))[1])
+        return _some(load_prompts(set_file(str(path))), split_count(str(path))[1])
     file, column = _split(str(path))
     place = _locate(file, str(path))
     kind = place.suffix.lower()
@@ -61,11 +62,14 @@ def load_prompts(path: str | Path) -> tuple[Prompt, ...]:
     return tuple(prompts)
 
 
-def some_of(prompts: tuple[Prompt, ...], count: int | None) -> tuple[Prompt, ...]:
-    """So many of the prompts, always the same ones, in their order; all of them for None.
+def spread(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """`count` of some prompts, evenly spaced, or all: many files are sorted by what they ask for."""
+    kept = min(count, len(prompts))
+    return [prompts[i * len(prompts) // kept] for i in range(kept)]
 
-    They are of the whole set: many sets are sorted by what they ask for.
-    """
+
+def _some(prompts: tuple[Prompt, ...], count: int | None) -> tuple[Prompt, ...]:
+    """So many of the prompts, always the same ones, in their order; all of them for None."""
     if count is None or count >= len(prompts):
         return prompts
     return tuple(prompts[i] for i in sorted(random.Random(0).sample(range(len(prompts)), count)))

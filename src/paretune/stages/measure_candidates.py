@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from ..adapters.store import adapter_hash, load_delta, sum_deltas
 from ..config import RunConfig
-from ..data.prompts import load_prompts, some_of
+from ..data.prompts import load_prompts, spread
 from ..executors.base import Devices, Report
 from ..files import digest, read_json, write_json, write_rows
 from ..inputs.pictures import record_identity
@@ -232,7 +232,7 @@ def validation_of(config: RunConfig, count: int = PROMPTS) -> dict[str, Validati
     return {
         name: Validation(
             reward_of(reward_config, name),
-            some_of(load_prompts(reward_config.prompts), count),
+            spread(load_prompts(reward_config.prompts), count),
             derive_seed(config.seed, "search", name),
         )
         for name, reward_config in config.rewards.items()

@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from ..config import RunConfig
-from ..data.prompts import load_prompts, some_of
+from ..data.prompts import load_prompts, spread
 from ..executors.base import Devices, Report
 from ..files import digest, write_json
 from ..inputs.pictures import record_identity
@@ -87,7 +87,7 @@ def measure_base(
     for done, (name, own) in enumerate(config.rewards.items(), start=1):
         if should_stop():
             raise Stopped
-        prompts = some_of(load_prompts(own.prompts), PROMPTS)
+        prompts = spread(load_prompts(own.prompts), PROMPTS)
         with memory_errors(to_measure, config):
             parts.append(draw(policy, config, prompts, derive_seed(config.seed, "normalise", name)))
         asked += [prompt for prompt in prompts for _ in range(SAMPLES)]
