@@ -219,6 +219,21 @@ def test_an_incomplete_base_is_one_line(made, tmp_path):
         fold_adapter(base, root / "a", tmp_path / "out")
 
 
+def test_an_index_of_weights_that_are_not_copied_is_not_copied_either(made, tmp_path):
+    root, _ = made
+    base = tmp_path / "base"
+    sd3().save_pretrained(base, max_shard_size="20KB")
+    kept = {path.name for path in base.iterdir()}
+    assert "diffusion_pytorch_model.safetensors.index.json" in kept
+    (base / "diffusion_pytorch_model.bin.index.json").write_text('{"weight_map": {"x": "model-1.bin"}}')
+    (base / "model-1.bin").write_bytes(b"pickle")
+    half = "diffusion_pytorch_model.safetensors.index.fp16.json"
+    (base / half).write_text('{"weight_map": {"x": "model.fp16-1.safetensors"}}')
+    (base / "model.fp16-1.safetensors").write_bytes(b"another variant")
+    fold_adapter(base, root / "a", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == kept | {"fold.json"}
+
+
 def test_inspect_tells_norms_energies_and_cosines(made, tmp_path):
     root, deltas = made
     found = inspect_adapters([root / n for n in "abc"])

@@ -163,6 +163,17 @@ def test_plan_refuses_an_unknown_reward(
     assert "did you mean 'ocr'" in err
 
 
+@pytest.mark.parametrize("spec", ["ocr", "rapidocr"])
+def test_plan_refuses_an_untargeted_reward_that_the_run_has_already(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], spec: str
+) -> None:
+    code, _, err = call(
+        monkeypatch, capsys, "plan", "smoke", "--set", f"evaluate.untargeted=[pictures.{spec}]"
+    )
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert f"{spec} is a reward or a judge of this run already" in err
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [

@@ -197,6 +197,7 @@ def test_the_next_version_of_a_family_is_not_taken_for_it(merge):
         (attention(), ["--format", "gguf"], "--format gguf is none of peft, diffusers, comfyui, kohya"),
         (attention(), ["--format", "kohya", "--family", "sdxl"], "--family sdxl is none of flux"),
         (attention(), ["--family", "flux"], "--family is for --format"),
+        (attention(), ["--format", "peft", "--family", "flux"], "--family is for --format comfyui and kohya"),
         (attention(), ["--format", "kohya"], "add --family, one of flux, hunyuan_video, sd3, wan"),
         (attention("x.q"), ["--format", "kohya"], "modules such as x.q are of none of"),
         (attention("x.q"), ["--format", "kohya", "--family", "flux"], "x.q has no name in flux's original"),

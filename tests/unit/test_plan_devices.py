@@ -14,6 +14,7 @@ from paretune.planning.devices import planned_device, spoken
 from paretune.planning.methods import build_plan
 from paretune.planning.peak import measure_update
 from paretune.recipes import find_recipe, load_config
+from paretune.tracking import table
 from paretune.types import ParetuneError
 
 from ..language import make_llama
@@ -102,6 +103,12 @@ def test_a_base_that_is_fine_tuned_first_says_so(
     told = json.loads(capsys.readouterr().out)
     assert told["first"] == [line]
     assert told["device"]["here"] is False
+
+
+def test_a_tracker_that_is_not_installed_is_told_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "find_spec", lambda name: None if name == "swanlab" else object())
+    (line,) = plan_recipe("assistant", ["trackers=[tensorboard,swanlab]"], False, False, print).first
+    assert line == "trackers: swanlab is not installed: pip install swanlab, or leave swanlab out"
 
 
 SMALL = ("train.epochs=2", "train.prompts_per_epoch=2", "train.group_size=2", "train.updates_per_epoch=1")

@@ -23,6 +23,7 @@ from .transformers_names import names_of
 # an adapter's config, but other tools may not, or say it of others, and a square matrix does not show it.
 CONV1D = {"gpt2", "imagegpt", "openai-gpt", "decision_transformer"}
 WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf"}
+INDEX = ".safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _part(source: Path, component: str | None) -> str:
 def _weight_files(folder: Path) -> list[Path]:
     """The safetensors files that the folder's index names, or all such files if it has no index."""
     named: set[str] = set()
-    for index in sorted(folder.glob("*.safetensors.index.json")):
+    for index in sorted(folder.glob(f"*{INDEX}")):
         try:
             shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
             named.update(str(Path(name)) for name in shards)  # Path raises TypeError for anything but a text
@@ -172,14 +173,22 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _weights_of(folders: set[Path], whole: bool) -> Callable[[str, list[str]], list[str]]:
-    """An `ignore` function for copytree: skips weights in `folders`, and their sub-folders unless `whole`."""
+    """An `ignore` function for copytree: skips weights in `folders`, and their sub-folders unless `whole`.
+
+    An index of weights that are not folded is skipped with them: of another format, or of a variant such as
+    diffusion_pytorch_model.safetensors.index.fp16.json.
+    """
+
+    def skipped(name: str) -> bool:
+        index = ".index." in name and name.endswith(".json") and not name.endswith(INDEX)
+        return index or Path(name).suffix in WEIGHTS
 
     def ignore(where: str, names: list[str]) -> list[str]:
         here = Path(where)
         if here not in folders:
             return []
         return [
-            n for n in names if Path(n).suffix in WEIGHTS or (not whole and (here / n).is_dir())
+            n for n in names if skipped(n) or (not whole and (here / n).is_dir())
         ]
 
     return ignore

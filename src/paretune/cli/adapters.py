@@ -91,13 +91,13 @@ def merge(
 
     Only `search` loads the base: it draws samples with every candidate's average and scores them.
     """
-    from ..adapters.formats import in_format
+    from ..adapters.formats import FILES, in_format
     from ..adapters.merge import merge_adapters, read_options
 
     raw = sum_ or no_normalise
     numbers = _read_weights(weights, sum_, raw)
     _check_search(by, set_, method, bool(numbers or state or raw))
-    if form is None and family is not None:
+    if family is not None and (form is None or form in FILES):
         raise ParetuneError("--family is for --format comfyui and kohya")
     given: dict[str, Any] = {"rank": rank, "energy": energy, "base_model": base_model}
     given |= {"renames": rename or (), **read_options(method, option or ())}

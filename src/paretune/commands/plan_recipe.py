@@ -24,6 +24,7 @@ from ..recipes import find_recipe, in_run, load_config
 from ..rewards.trust import code_of, left_out
 from ..stages.claim import missing_files
 from ..stages.prompt_checks import check_unloaded
+from ..tracking.table import not_installed
 from ..training.checks import check_training
 from ..types import ParetuneError
 from .downloads import Download, downloads, missing_lines
@@ -100,14 +101,22 @@ def plan_recipe(
     costs = estimate(config, plan, device.kind if gpus is None else "cuda")
     return Planned(
         config, plan, costs, device, missing, short_sets(config, sizes),
-        notices(config, hub=False), tuned_first(config, recipe), downloads(config),
+        notices(config, hub=False), first(config, recipe), downloads(config),
         measure_update(config, choose_device(config.executor.device), plan) if measure else None,
         None if gpus is None else scale(config, plan, costs, gpus),
     )  # fmt: skip
 
 
-def tuned_first(config: RunConfig, recipe: str) -> list[str]:
-    """What to do where the base was trained on plain text alone: it is fine-tuned before the run."""
+def first(config: RunConfig, recipe: str) -> list[str]:
+    """What is done before the run, in lines.
+
+    Trackers that are not installed here are no error, since the run may be planned for another machine. A
+    base that was trained on plain text alone is fine-tuned.
+    """
+    return [*not_installed(config.trackers), *_tuned(config, recipe)]
+
+
+def _tuned(config: RunConfig, recipe: str) -> list[str]:
     path = config.model.path
     family = by_hub_id().get(path)
     published = family.published.get(path) if family else None

@@ -21,7 +21,16 @@ from ..inputs.pictures import first_unreadable, picture_of
 from ..models.detect import family_of
 from ..models.family import misfit
 from ..planning.notices import uneven_notices
-from ..rewards.base import check_head, check_spec, find_reward, is_own, load_reward, reward_file, reward_of
+from ..rewards.base import (
+    REWARDS,
+    check_head,
+    check_spec,
+    find_reward,
+    is_own,
+    load_reward,
+    reward_file,
+    reward_of,
+)
 from ..rewards.checks import Check, applies_to, first_refused, refusal
 from ..rewards.trust import check_options, is_code
 from ..training.judging import check_judging
@@ -60,11 +69,7 @@ def check_prompts(config: RunConfig) -> list[str]:
             known.add(judge.name)
     for spec in config.evaluate.untargeted:
         reward = load_reward(spec)
-        if reward.name in known:
-            raise ParetuneError(
-                f"evaluate.untargeted: {reward.name} is a reward or a judge of this run already"
-            )
-        known.add(reward.name)
+        _name_untargeted(reward.name, known)
         for file in dict.fromkeys(reward_config.eval_prompts for reward_config in config.rewards.values()):
             complaint = f"untargeted reward {reward.name} cannot score"
             refuse(complaint, file, functools.partial(_first_that_applies, reward))
@@ -107,11 +112,22 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
             for file in files:
                 if _is_near(file, missing):
                     refuse(f"{who} cannot score", file, ask)
+    judges = [r.judge for r in config.rewards.values() if r.judge and config.evaluate.judges]
+    known = set(config.rewards) | {find_reward(spec).name for spec in judges if spec in REWARDS}
     for spec in config.evaluate.untargeted:
         if str(reward_file(spec)) not in missing and (trusted or not is_code(spec)):
             check_spec(spec)
+        if spec in REWARDS:
+            _name_untargeted(find_reward(spec).name, known)
     files = [reward_config.prompts for reward_config in config.rewards.values()]
     _check_objective(config, [file for file in files if _is_near(file, missing)])
+
+
+def _name_untargeted(name: str, known: set[str]) -> None:
+    """Add the name of an untargeted reward to those of the run. Raises ParetuneError where it is taken."""
+    if name in known:
+        raise ParetuneError(f"evaluate.untargeted: {name} is a reward or a judge of this run already")
+    known.add(name)
 
 
 def check_pictures(config: RunConfig, files: Sequence[str]) -> None:

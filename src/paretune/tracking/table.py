@@ -32,11 +32,17 @@ class Kind:
 
 def check_trackers(names: Sequence[str]) -> None:
     """Raise ParetuneError, one line, for a tracker that is not installed."""
-    for name in names:
-        if find_spec(KINDS[name].module) is None:
-            raise ParetuneError(
-                f"trackers: {name} is not installed: pip install {KINDS[name].module}, or leave {name} out"
-            )
+    if lines := not_installed(names):
+        raise ParetuneError(lines[0])
+
+
+def not_installed(names: Sequence[str]) -> list[str]:
+    """A line for every tracker that is not installed."""
+    return [
+        f"trackers: {name} is not installed: pip install {KINDS[name].module}, or leave {name} out"
+        for name in names
+        if find_spec(KINDS[name].module) is None
+    ]
 
 
 def open_tracker(name: str, run: str, number: str, folder: Path) -> Any:
