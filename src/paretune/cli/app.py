@@ -308,7 +308,3 @@ app.add_typer(model_commands)
 app.add_typer(adapter_commands)
 app.add_typer(serving_commands)
 app.add_typer(watch_commands)
-
-
-if __name__ == "__main__":
-    main()
