@@ -1,4 +1,4 @@
-"""Plots of a run of many rounds name a few of them, so that nothing lies on top of something else."""
+"""A run of many rounds measures some of them, and plots name a few, so that nothing hides something else."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
-from paretune.report.canvas import marked
+from paretune.ops.rounds import spaced
+from paretune.planning.methods import build_plan
+from paretune.recipes import find_recipe, load_config
 from paretune.report.curves import contraction
 from paretune.report.fronts import all_rewards, hypervolume, pair_front
+from paretune.report.gains import last_round
+from paretune.stages.subjects import subjects_of
 
 NAMED = ["2", "4", "6", "8", "10", "12", "14", "16"]
 
@@ -25,7 +29,7 @@ NAMED = ["2", "4", "6", "8", "10", "12", "14", "16"]
     ],
 )
 def test_all_of_a_few_rounds_are_named_and_some_of_many(rounds: range, named: list[int]) -> None:
-    assert marked(rounds) == named
+    assert spaced(rounds) == named
 
 
 def _summary() -> dict[str, Any]:
@@ -48,3 +52,30 @@ def test_plots_of_sixteen_rounds_name_eight() -> None:
     axes = contraction(spreads).axes[0]
     assert [int(tick) for tick in axes.get_xticks()] == [int(k) for k in NAMED]
     assert len([text for text in axes.texts if text.get_text()]) == 8
+
+
+def test_plots_of_fourteen_rounds_of_which_eight_are_measured_have_their_numbers() -> None:
+    summary = _summary()
+    kept = ["base", "expert:a", "mapreduce@1", *(f"mapreduce@{k}" for k in range(2, 15, 2))]
+    summary["methods"] = {name: summary["methods"][name] for name in kept}
+    summary["methods"]["mapreduce"] = summary["methods"]["mapreduce@14"]
+    assert last_round(summary) == 14  # type: ignore[arg-type]
+    axes = hypervolume(summary).axes[0]  # type: ignore[arg-type]
+    assert list(axes.lines[0].get_xdata()) == [0, 1, 2, 4, 6, 8, 10, 12, 14]
+    front = pair_front(summary, "a", "b").axes[0]  # type: ignore[arg-type]
+    assert [text.get_text() for text in front.texts if text.get_text()] == ["1", *NAMED[:7]]
+
+
+def _measured(rounds: int) -> tuple[list[int], list[int]]:
+    config = load_config(find_recipe("smoke"), [f"rounds={rounds}", "methods=[mapreduce]"])
+    subjects = subjects_of(config, build_plan(config))
+    merged = [s.round for s in subjects if s.method.startswith("mapreduce@") and s.round]
+    experts = [s.round for s in subjects if s.method == f"round-{s.round}:ocr" and s.round]
+    return merged, experts
+
+
+def test_all_of_eight_rounds_are_measured_and_some_of_more() -> None:
+    assert _measured(8) == ([*range(1, 9)], [*range(1, 9)])
+    # An expert is measured beside the model that its round began with, for the tax matrix.
+    assert _measured(14) == ([1, 2, 4, 6, 8, 10, 12, 14], [1, 2])
+    assert _measured(9) == ([1, 3, 5, 7, 9], [1])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from paretune.files import write_bytes
 
 from .palette import GRID, INK, MUTED, SURFACE, themed
 
-MARKED = 8  # rounds that fit beside each other in a plot of a page
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
@@ -69,12 +68,6 @@ def legend_below(figure: Figure, axes: Axes, columns: int = 2) -> None:
     """Put the legend of the axes below the plot, where it cannot cover a point."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=1.6)
-
-
-def marked(rounds: Sequence[int]) -> list[int]:
-    """The rounds that a plot names, all of a few and evenly spaced ones of many; the last always."""
-    step = -(-len(rounds) // MARKED)
-    return list(rounds)[::-1][::step][::-1] if rounds else []
 
 
 def save(plot: Plot, folder: Path) -> str:

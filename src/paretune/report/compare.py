@@ -22,7 +22,7 @@ from ..records.labels import apart, judges_of, prompt_key
 from ..records.read import read_evaluation, read_summary
 from ..records.seal import check_run
 from ..types import ParetuneError
-from .gains import higher_is_better
+from .gains import higher_is_better, last_round
 
 SOUP = "rewarded_soup"  # margins are measured from it unless the user names another method
 NEEDED = ("rewards", "rounds", "ranges", "reference_point", "budget")  # keys of a run's summary
@@ -166,7 +166,7 @@ def _read(label: str, folder: str, verify: bool) -> RunTables:
 
 
 def _values(label: str, summary: Summary, rows: Sequence[Row]) -> Table:
-    last = f"mapreduce@{len(summary['rounds'])}"
+    last = f"mapreduce@{last_round(summary)}"
     values: Table = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in rows:
         method = row["method"]
@@ -304,7 +304,7 @@ def _budget(tables: Sequence[RunTables], method: str) -> int | None:
         if name in budget:
             return int(budget[name])
         head, _, number = name.partition("@")
-        rounds = len(table.summary["rounds"])
+        rounds = last_round(table.summary)
         if head in budget and number and rounds:
             return int(budget[head]) * int(number) // rounds
     return None

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .canvas import blank, legend_below, marked
+from ..ops.rounds import spaced
+from .canvas import blank, legend_below
 from .fronts import draw_matrix
 from .gains import Change, duration, number, percent, shown_methods, signed, titled
 from .palette import FALL, INK, MUTED, RISE, method_look
@@ -122,10 +123,10 @@ def contraction(diagnostics: dict[int, Diagnostics]) -> Figure:
     axes.plot(rounds, spreads, color=INK, marker="o", lw=1.8)
     for k, spread in zip(rounds, spreads, strict=True):
         rho = diagnostics[k].get("contraction")
-        if rho is not None and k in marked(rounds):
+        if rho is not None and k in spaced(rounds):
             label = f"\N{GREEK SMALL LETTER RHO} = {rho:.2f}"
             axes.annotate(label, (k, spread), (6, 5), textcoords="offset points", size=8)
-    axes.set_xticks(marked(rounds))
+    axes.set_xticks(spaced(rounds))
     axes.set_xlim(rounds[0] - 0.4, rounds[-1] + 0.4)
     axes.set_ylim(0, max(spreads) * 1.25 or 1.0)  # the spread of a single expert is 0
     axes.set_xlabel("round")

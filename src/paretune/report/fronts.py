@@ -11,12 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .canvas import STYLE, blank, legend_below, marked
+from ..ops.rounds import spaced
+from .canvas import STYLE, blank, legend_below
 from .gains import (
     aligned_method,
     higher_is_better,
     number,
     round_methods,
+    round_number,
     shown_methods,
     titled,
 )
@@ -72,14 +74,15 @@ def _draw_pair(axes: Axes, summary: Summary, first: str, second: str) -> None:
             },
             zorder=4,
         )
-    named = marked(range(1, len(steps)))
-    for index, point in enumerate(steps[1:]):
-        label = "MapReduce, after each round" if index == 0 else "_"
+    rounds = [round_number(summary, method) for method, point in zip(path, points, strict=True) if point]
+    named = spaced(rounds[1:])
+    for k, point in zip(rounds[1:], steps[1:], strict=True):
+        label = "MapReduce, after each round" if k == rounds[1] else "_"
         mark(axes, point, look.color, look.marker, label)
-        if index + 1 not in named:
+        if k not in named:
             continue
         axes.annotate(
-            str(index + 1), (point[0], point[1]), (-8, 6), textcoords="offset points", size=8,
+            str(k), (point[0], point[1]), (-8, 6), textcoords="offset points", size=8,
             weight="bold", color=look.color, ha="center", va="center", zorder=7,
         )  # fmt: skip
     axes.set_xlabel(f"{titled(summary, first)}  →")
@@ -111,7 +114,7 @@ def all_rewards(summary: Summary) -> Figure:
     Every axis is scaled by the largest change of its reward, and is labelled with the values themselves.
     """
     path = round_methods(summary)
-    named = {path[k] for k in marked(range(1, len(path)))}  # the rounds between them would hide the others
+    named = {path[k] for k in spaced(range(1, len(path)))}  # the rounds between them would hide the others
     rewards = summary["rewards"]
     methods = [m for m in shown_methods(summary) if m not in path[1:] or m in named]
     base = summary["methods"]["base"]
@@ -165,8 +168,8 @@ def hypervolume(summary: Summary) -> Figure:
     volumes = summary["hypervolume"]
     figure = blank(3.9, 3.0)
     axes = figure.axes[0]
-    steps = [(index, volumes.get(name)) for index, name in enumerate(round_methods(summary))]
-    known = [(index, volume) for index, volume in steps if volume is not None]
+    steps = [(round_number(summary, name), volumes.get(name)) for name in round_methods(summary)]
+    known = [(k, volume) for k, volume in steps if volume is not None]
     look = method_look("mapreduce", summary["rewards"])
     axes.plot(*zip(*known, strict=True), color=look.color, marker="o", lw=2, label=look.label)
     path = round_methods(summary)
@@ -177,8 +180,8 @@ def hypervolume(summary: Summary) -> Figure:
         style = method_look(method, summary["rewards"])
         axes.axhline(volumes[method], color=style.color, lw=1.3, ls=(0, (4, 2)))
         axes.plot([], [], style.marker, color=style.color, ls=(0, (4, 2)), label=style.label)
-    named = marked([index for index, _ in known if index])
-    ticks = [index for index, _ in known if not index or index in named]
+    named = spaced([k for k, _ in known if k])
+    ticks = [k for k, _ in known if not k or k in named]
     axes.set_xticks(ticks, [str(i) if i else "base" for i in ticks])
     axes.set_xlabel("round")
     axes.set_ylabel("hypervolume")

@@ -126,6 +126,20 @@ def round_methods(summary: Summary) -> list[str]:
     return ["base", *names] if "base" in methods else names
 
 
+def round_number(summary: Summary, method: str) -> int:
+    """The round after which a model of `round_methods` was measured; 0 for the base."""
+    if method == "base":
+        return 0
+    _, _, number = method.partition("@")
+    return int(number) if number else last_round(summary)
+
+
+def last_round(summary: Summary) -> int:
+    """The number of the last round of MapReduce; 0 where there is none. Not every round may be measured."""
+    numbers = [int(name[10:]) for name in summary["methods"] if name.startswith("mapreduce@")]
+    return max([*numbers, len(summary.get("rounds", []))])
+
+
 def shown_methods(summary: Summary) -> list[str]:
     """Every method in reading order. The last round is in the summary twice and appears only once here."""
     path = round_methods(summary)

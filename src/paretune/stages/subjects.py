@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..config import RunConfig
+from ..ops.rounds import measured_rounds
 from ..planning.plan import MethodPlan, Plan, Round
 from ..reward_tokens.pipelines import MOST_SCALED
 from ..types import ParetuneError
@@ -18,6 +19,8 @@ def subjects_of(config: RunConfig, plan: Plan, run_folder: Path | None = None) -
     `expert:REWARD` is the expert with the soup's budget (one reward, K times as long) if there is a soup, and
     otherwise the expert of MapReduce's first round. `round-K:REWARD` is the expert of REWARD in round K on
     the model of that round; the tax matrix needs it, and fewer prompts are enough for it.
+
+    Of more than eight rounds some are measured (`ops.rounds.measured_rounds`).
 
     run_folder: where the steps that the run has chosen are read, for the lattice.
     """
@@ -105,17 +108,21 @@ def _experts(config: RunConfig, round_: Round, prompts: int) -> list[Subject]:
 def _mapreduce(
     config: RunConfig, plan: MethodPlan, uniform: tuple[float, ...]
 ) -> list[Subject]:
+    """MapReduce after the rounds that are measured, and the experts of those whose start is measured too."""
     few = max(1, config.evaluate.prompts // 2)
     subjects: list[Subject] = []
     merged: list[str] = []
+    measured = measured_rounds(len(plan.rounds))
     for round_ in plan.rounds:
-        for task in round_.tasks:
+        merged.append(round_.merged)
+        if round_.number not in measured:
+            continue
+        for task in round_.tasks if round_.number - 1 in (0, *measured) else ():
             name = f"round-{round_.number}:{task.reward}"
             folders = (*task.parents, task.folder)
             subjects.append(
                 Subject(name, name, folders, few, _one_hot(config, task.reward), round_.number)
             )
-        merged.append(round_.merged)
         name = f"mapreduce@{round_.number}"
         subjects.append(
             Subject(name, name, tuple(merged), config.evaluate.prompts, uniform, round_.number)

@@ -65,7 +65,7 @@ def summarise(
     if config.tokens is not None:  # in addition to the budget of the expert
         of_token = config.tokens.options.drawn(config.train.group_size)
         budget |= {f"rate:{r}": of_token for r in config.rewards}
-    rounds = range(1, config.rounds + 1) if last in means else range(0)
+    rounds = [k for k in range(1, config.rounds + 1) if f"mapreduce@{k}" in means]
     summary = {
         "rewards": list(config.rewards),
         "untargeted": list(dict.fromkeys(s.name for s in scales if s.kind == "untargeted")),

@@ -60,7 +60,7 @@ class Tracking:
         for entry in summary["rounds"]:
             values = {**entry["means"], "hypervolume": entry["hypervolume"]}
             self._board.scalars("front", _numbers(values), entry["round"])
-        last = len(summary["rounds"])
+        last = summary["rounds"][-1]["round"] if summary["rounds"] else 0
         for method, means in summary["methods"].items():
             values = {**means, "hypervolume": summary["hypervolume"].get(method)}
             name = method.replace(":", "-").replace("@", "-")
