@@ -81,9 +81,9 @@ def _beside(config: RunConfig) -> str:
     if refusal(config, {"methods": ["morl_dr"]}) is not None:
         return ""
     return (
-        "no figure of a pilot tells whether one policy trained on all rewards would do better: of two worlds "
-        "it was ahead on pictures and behind on answers. Where devices can exchange a gradient at every "
-        "update, measure it too: the same recipe with --set 'methods=[morl_dr]'"
+        "no figure of a pilot tells whether one policy trained on all rewards would do better: of three "
+        "worlds it was ahead on pictures, not clearly on clips, and behind on answers. Where devices can "
+        "exchange a gradient at every update, measure it too: the same recipe with --set 'methods=[morl_dr]'"
     )
 
 
