@@ -234,6 +234,19 @@ def test_an_index_of_weights_that_are_not_copied_is_not_copied_either(made, tmp_
     assert {path.name for path in (tmp_path / "out").iterdir()} == kept | {"fold.json"}
 
 
+def test_the_index_of_a_variant_that_is_folded_is_kept(made, tmp_path):
+    root, _ = made
+    base = tmp_path / "base"
+    sd3().save_pretrained(base, max_shard_size="20KB", variant="fp16")
+    kept = {path.name for path in base.iterdir()}
+    assert "diffusion_pytorch_model.safetensors.index.fp16.json" in kept
+    fold_adapter(base, root / "a", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == kept | {"fold.json"}
+    from diffusers import SD3Transformer2DModel
+
+    SD3Transformer2DModel.from_pretrained(tmp_path / "out", variant="fp16")
+
+
 def test_inspect_tells_norms_energies_and_cosines(made, tmp_path):
     root, deltas = made
     found = inspect_adapters([root / n for n in "abc"])

@@ -163,6 +163,13 @@ def test_plan_refuses_an_unknown_reward(
     assert "did you mean 'ocr'" in err
 
 
+def test_plan_takes_an_untargeted_reward_that_is_named_as_it_is_built(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(monkeypatch, capsys, "plan", "smoke", "--set", "evaluate.untargeted=[vlm_judge]")
+    assert (code, err) == (0, "")
+
+
 @pytest.mark.parametrize("spec", ["ocr", "rapidocr"])
 def test_plan_refuses_an_untargeted_reward_that_the_run_has_already(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], spec: str

@@ -175,6 +175,14 @@ def test_a_run_whose_files_are_empty_is_one_line(tmp_path: Path, file: str, text
         compare_runs([run], draws=5)
 
 
+def test_a_run_of_which_some_rounds_are_measured(tmp_path: Path) -> None:
+    values = {"base": BASE, "mapreduce@1": BASE, "mapreduce@10": {"a": 0.45, "b": 0.55}}
+    rounds = [{"round": 1}, {"round": 10}]
+    found = compare_runs([a_run(tmp_path / "0", values, rounds=rounds)], draws=5)["methods"]
+    assert list(found) == ["base", "mapreduce@1", "mapreduce"]
+    assert (found["mapreduce"]["samples"], found["mapreduce@1"]["samples"]) == (40, 4)
+
+
 def test_the_untargeted_scores_of_any_run_are_columns(tmp_path: Path) -> None:
     values = {"base": BASE, "mapreduce@2": BASE}
     more = {m: {**v, "mine": 0.25} for m, v in values.items()}

@@ -63,7 +63,31 @@ def test_plots_of_fourteen_rounds_of_which_eight_are_measured_have_their_numbers
     axes = hypervolume(summary).axes[0]  # type: ignore[arg-type]
     assert list(axes.lines[0].get_xdata()) == [0, 1, 2, 4, 6, 8, 10, 12, 14]
     front = pair_front(summary, "a", "b").axes[0]  # type: ignore[arg-type]
-    assert [text.get_text() for text in front.texts if text.get_text()] == ["1", *NAMED[:7]]
+    assert [text.get_text() for text in front.texts if text.get_text()] == NAMED[:7]
+
+
+def test_the_first_of_sixteen_rounds_is_measured_and_not_named() -> None:
+    summary = _summary()
+    kept = ["base", "expert:a", "mapreduce", "mapreduce@1", *(f"mapreduce@{k}" for k in NAMED)]
+    summary["methods"] = {name: summary["methods"][name] for name in kept}
+    axes = hypervolume(summary).axes[0]  # type: ignore[arg-type]
+    assert len(axes.lines[0].get_xdata()) == 10
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["base", *NAMED]
+    _, labels = all_rewards(summary).axes[0].get_legend_handles_labels()  # type: ignore[arg-type]
+    assert labels == ["base", "expert a", *(f"MapReduce, round {k}" for k in NAMED[:-1]), "MapReduce"]
+
+
+@pytest.mark.parametrize(
+    ("summary", "last"),
+    [
+        ({"rounds": []}, 0),
+        ({"methods": {"mapreduce@x": {}}, "rounds": [{"round": 1}, {"round": 3}]}, 3),
+        ({"methods": {"mapreduce": {}, "mapreduce@12": {}}}, 12),
+        ({"methods": {"base": {}, "mapreduce": {}}, "rounds": []}, 1),
+    ],
+)
+def test_the_last_round_of_any_summary(summary: Any, last: int) -> None:
+    assert last_round(summary) == last
 
 
 def _measured(rounds: int) -> tuple[list[int], list[int]]:
@@ -79,3 +103,4 @@ def test_all_of_eight_rounds_are_measured_and_some_of_more() -> None:
     # An expert is measured beside the model that its round began with, for the tax matrix.
     assert _measured(14) == ([1, 2, 4, 6, 8, 10, 12, 14], [1, 2])
     assert _measured(9) == ([1, 3, 5, 7, 9], [1])
+    assert _measured(16) == ([1, 2, *range(4, 17, 2)], [1, 2])

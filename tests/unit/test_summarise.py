@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -75,6 +76,18 @@ def test_directions_and_ranges_come_from_the_manifest(
     # ocr times what is left of blur's range
     expected = {m: ocr * (4 - blur) / 4 for m, (ocr, blur) in MEANS.items()}
     assert told["hypervolume"] == pytest.approx({**expected, "mapreduce": expected["mapreduce@1"]})
+
+
+def test_rounds_that_are_not_measured_are_left_out(config: RunConfig, run: Path) -> None:
+    changed = config.model_copy(update={"rounds": 3})
+    shutil.copytree(run / "round-1", run / "round-3")
+    rows = [
+        {"method": method, "reward": reward, "prompt": "a", "value": 0.5}
+        for method in ("base", "mapreduce@1", "mapreduce@3") for reward in ("ocr", "blur")
+    ]  # fmt: skip
+    told = summarise(changed, build_plan(changed), run, rows, {})
+    assert [entry["round"] for entry in told["rounds"]] == [1, 3]
+    assert told["methods"]["mapreduce"] == told["methods"]["mapreduce@3"]
 
 
 def test_untargeted_rewards_are_reported_by_the_name_of_their_scores(config: RunConfig, run: Path) -> None:

@@ -83,7 +83,7 @@ def fold_adapter(
     try:
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            folded = {source / piece.part for piece in pieces}
+            folded = {source / piece.part: {file.path.name for file in piece.files} for piece in pieces}
             shutil.copytree(source, partial, ignore=_weights_of(folded, whole=bool(pieces[0].part)))
             for piece in pieces:
                 changes = (piece.lora, piece.parted.changes, piece.parted.added)
@@ -172,23 +172,32 @@ def _weight_files(folder: Path) -> list[Path]:
     return paths
 
 
-def _weights_of(folders: set[Path], whole: bool) -> Callable[[str, list[str]], list[str]]:
+def _indexes_others(path: Path, files: set[str]) -> bool:
+    """Whether a file is an index of weights, none of which is among these files."""
+    try:
+        named = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return named.isdisjoint(files)
+
+
+def _weights_of(folders: Mapping[Path, set[str]], whole: bool) -> Callable[[str, list[str]], list[str]]:
     """An `ignore` function for copytree: skips weights in `folders`, and their sub-folders unless `whole`.
 
     An index of weights that are not folded is skipped with them: of another format, or of a variant such as
     diffusion_pytorch_model.safetensors.index.fp16.json.
-    """
 
-    def skipped(name: str) -> bool:
-        index = ".index." in name and name.endswith(".json") and not name.endswith(INDEX)
-        return index or Path(name).suffix in WEIGHTS
+    folders: each folder, and the names of its files that are folded.
+    """
 
     def ignore(where: str, names: list[str]) -> list[str]:
         here = Path(where)
         if here not in folders:
             return []
         return [
-            n for n in names if skipped(n) or (not whole and (here / n).is_dir())
-        ]
+            n for n in names
+            if Path(n).suffix in WEIGHTS or (not whole and (here / n).is_dir())
+            or (".index." in n and _indexes_others(here / n, folders[here]))
+        ]  # fmt: skip
 
     return ignore

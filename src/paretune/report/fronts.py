@@ -16,6 +16,7 @@ from .canvas import STYLE, blank, legend_below
 from .gains import (
     aligned_method,
     higher_is_better,
+    last_round,
     number,
     round_methods,
     round_number,
@@ -75,9 +76,9 @@ def _draw_pair(axes: Axes, summary: Summary, first: str, second: str) -> None:
             zorder=4,
         )
     rounds = [round_number(summary, method) for method, point in zip(path, points, strict=True) if point]
-    named = spaced(rounds[1:])
+    named = spaced(range(1, rounds[-1] + 1)) if rounds else []
     for k, point in zip(rounds[1:], steps[1:], strict=True):
-        label = "MapReduce, after each round" if k == rounds[1] else "_"
+        label = "MapReduce, after a round" if k == rounds[1] else "_"
         mark(axes, point, look.color, look.marker, label)
         if k not in named:
             continue
@@ -114,7 +115,8 @@ def all_rewards(summary: Summary) -> Figure:
     Every axis is scaled by the largest change of its reward, and is labelled with the values themselves.
     """
     path = round_methods(summary)
-    named = {path[k] for k in spaced(range(1, len(path)))}  # the rounds between them would hide the others
+    told = spaced(range(1, last_round(summary) + 1))  # the rounds between them would hide the others
+    named = {method for method in path if round_number(summary, method) in told}
     rewards = summary["rewards"]
     methods = [m for m in shown_methods(summary) if m not in path[1:] or m in named]
     base = summary["methods"]["base"]
@@ -180,7 +182,7 @@ def hypervolume(summary: Summary) -> Figure:
         style = method_look(method, summary["rewards"])
         axes.axhline(volumes[method], color=style.color, lw=1.3, ls=(0, (4, 2)))
         axes.plot([], [], style.marker, color=style.color, ls=(0, (4, 2)), label=style.label)
-    named = spaced([k for k, _ in known if k])
+    named = spaced(range(1, last_round(summary) + 1))
     ticks = [k for k, _ in known if not k or k in named]
     axes.set_xticks(ticks, [str(i) if i else "base" for i in ticks])
     axes.set_xlabel("round")

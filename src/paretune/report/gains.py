@@ -116,7 +116,7 @@ def aligned_method(summary: Summary) -> str | None:
 
 
 def round_methods(summary: Summary) -> list[str]:
-    """`base`, then MapReduce after each round: the path that the fronts draw."""
+    """`base`, then MapReduce after each round that was measured: the path that the fronts draw."""
     methods = summary["methods"]
     steps = sorted((int(name[10:]), name) for name in methods if name.startswith("mapreduce@"))
     names = [name for _, name in steps]
@@ -136,8 +136,10 @@ def round_number(summary: Summary, method: str) -> int:
 
 def last_round(summary: Summary) -> int:
     """The number of the last round of MapReduce; 0 where there is none. Not every round may be measured."""
-    numbers = [int(name[10:]) for name in summary["methods"] if name.startswith("mapreduce@")]
-    return max([*numbers, len(summary.get("rounds", []))])
+    methods, rounds = summary.get("methods", {}), summary.get("rounds", [])
+    numbers = [name[10:] for name in methods if name.startswith("mapreduce@")]
+    told = [entry.get("round", 0) for entry in rounds]
+    return max([*map(int, filter(str.isdigit, numbers)), *told, len(rounds), int("mapreduce" in methods)])
 
 
 def shown_methods(summary: Summary) -> list[str]:

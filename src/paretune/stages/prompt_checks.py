@@ -113,14 +113,20 @@ def check_unloaded(config: RunConfig, missing: Sequence[str], trusted: bool = Tr
                 if _is_near(file, missing):
                     refuse(f"{who} cannot score", file, ask)
     judges = [r.judge for r in config.rewards.values() if r.judge and config.evaluate.judges]
-    known = set(config.rewards) | {find_reward(spec).name for spec in judges if spec in REWARDS}
+    known = set(config.rewards) | {name for spec in judges if (name := _registered_name(spec))}
     for spec in config.evaluate.untargeted:
         if str(reward_file(spec)) not in missing and (trusted or not is_code(spec)):
             check_spec(spec)
-        if spec in REWARDS:
-            _name_untargeted(find_reward(spec).name, known)
+        if name := _registered_name(spec):
+            _name_untargeted(name, known)
     files = [reward_config.prompts for reward_config in config.rewards.values()]
     _check_objective(config, [file for file in files if _is_near(file, missing)])
+
+
+def _registered_name(spec: str) -> str | None:
+    """The name of one of paretune's rewards; None for others, and for one that is named as it is built."""
+    name = getattr(find_reward(spec), "name", None) if spec in REWARDS else None
+    return name if isinstance(name, str) else None
 
 
 def _name_untargeted(name: str, known: set[str]) -> None:
