@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from paretune.ops.rounds import spaced
@@ -61,7 +62,7 @@ def test_plots_of_fourteen_rounds_of_which_eight_are_measured_have_their_numbers
     summary["methods"]["mapreduce"] = summary["methods"]["mapreduce@14"]
     assert last_round(summary) == 14  # type: ignore[arg-type]
     axes = hypervolume(summary).axes[0]  # type: ignore[arg-type]
-    assert list(axes.lines[0].get_xdata()) == [0, 1, 2, 4, 6, 8, 10, 12, 14]
+    assert np.asarray(axes.lines[0].get_xdata()).tolist() == [0, 1, 2, 4, 6, 8, 10, 12, 14]
     front = pair_front(summary, "a", "b").axes[0]  # type: ignore[arg-type]
     assert [text.get_text() for text in front.texts if text.get_text()] == NAMED[:7]
 
@@ -71,7 +72,7 @@ def test_the_first_of_sixteen_rounds_is_measured_and_not_named() -> None:
     kept = ["base", "expert:a", "mapreduce", "mapreduce@1", *(f"mapreduce@{k}" for k in NAMED)]
     summary["methods"] = {name: summary["methods"][name] for name in kept}
     axes = hypervolume(summary).axes[0]  # type: ignore[arg-type]
-    assert len(axes.lines[0].get_xdata()) == 10
+    assert np.asarray(axes.lines[0].get_xdata()).size == 10
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["base", *NAMED]
     _, labels = all_rewards(summary).axes[0].get_legend_handles_labels()  # type: ignore[arg-type]
     assert labels == ["base", "expert a", *(f"MapReduce, round {k}" for k in NAMED[:-1]), "MapReduce"]
