@@ -163,13 +163,18 @@ def test_ctrl_c_stops_at_a_checkpoint_and_says_how_to_go_on(
     recipe: Path, whole: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "stopped"
-    process = _begin(recipe, out)
-    metrics = out / "round-1" / "experts" / "red" / "metrics.jsonl"
-    while not metrics.exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    done = process.wait(timeout=120)
+    slow = recipe.with_name("slow")  # the run would be over where this process has to wait for its turn
+    slow.touch()
+    try:
+        process = _begin(recipe, out)
+        metrics = out / "round-1" / "experts" / "red" / "metrics.jsonl"
+        while not metrics.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        done = process.wait(timeout=120)
+    finally:
+        slow.unlink()
     assert done.returncode == 130
     assert "--resume" in done.stderr
     assert "Traceback" not in done.stderr
