@@ -76,7 +76,7 @@ def _draw_pair(axes: Axes, summary: Summary, first: str, second: str) -> None:
             zorder=4,
         )
     rounds = [round_number(summary, method) for method, point in zip(path, points, strict=True) if point]
-    named = spaced(range(1, rounds[-1] + 1)) if rounds else []
+    named = _named(summary)
     for k, point in zip(rounds[1:], steps[1:], strict=True):
         label = "MapReduce, after a round" if k == rounds[1] else "_"
         mark(axes, point, look.color, look.marker, label)
@@ -101,6 +101,11 @@ def mark(axes: Axes, point: Point, color: str, marker: str, label: str, size: fl
     axes.plot(x, y, marker, color=color, ms=size, label=label, mec=SURFACE, mew=0.6, zorder=5)
 
 
+def _named(summary: Summary) -> list[int]:
+    """The rounds that a plot names; the names of all of many would hide each other."""
+    return spaced(range(1, last_round(summary) + 1))
+
+
 def _point(summary: Summary, method: str, first: str, second: str) -> Point | None:
     means = summary["methods"].get(method, {})
     if means.get(first) is None or means.get(second) is None:
@@ -115,7 +120,7 @@ def all_rewards(summary: Summary) -> Figure:
     Every axis is scaled by the largest change of its reward, and is labelled with the values themselves.
     """
     path = round_methods(summary)
-    told = spaced(range(1, last_round(summary) + 1))  # the rounds between them would hide the others
+    told = _named(summary)
     named = {method for method in path if round_number(summary, method) in told}
     rewards = summary["rewards"]
     methods = [m for m in shown_methods(summary) if m not in path[1:] or m in named]
@@ -182,7 +187,7 @@ def hypervolume(summary: Summary) -> Figure:
         style = method_look(method, summary["rewards"])
         axes.axhline(volumes[method], color=style.color, lw=1.3, ls=(0, (4, 2)))
         axes.plot([], [], style.marker, color=style.color, ls=(0, (4, 2)), label=style.label)
-    named = spaced(range(1, last_round(summary) + 1))
+    named = _named(summary)
     ticks = [k for k, _ in known if not k or k in named]
     axes.set_xticks(ticks, [str(i) if i else "base" for i in ticks])
     axes.set_xlabel("round")
