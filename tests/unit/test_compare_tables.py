@@ -29,6 +29,7 @@ MAPREDUCE = ["mapreduce@1", "mapreduce@2", "mapreduce@3", "mapreduce"]
         ("smollm2-dpo", [*EXPERTS, "rewarded_soup"]),
         ("smollm2-dpo-tokens", [*(f"rate:{name[7:]}" for name in EXPERTS), "rate"]),
         ("smollm2-k2", ["mapreduce@1", "mapreduce"]),
+        ("assistant-steps", ["base", *(f"{form} mapreduce" for form in ("exact", "search", "slerp"))]),
         ("clips-samples", ["base", "rewarded_soup", "mapreduce", "morl_dr"]),
         ("tokens-told", []),
         ("pictures-distil", []),
