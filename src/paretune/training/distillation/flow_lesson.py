@@ -3,7 +3,11 @@
 The student draws a sample from noise by the ODE, as experts do in training. At a few states x of that path
 the expert of the prompt's reward gives its velocity, and the loss is the mean of
 
-    |v_student(x, σ) - v_expert(x, σ)|² + anchor |v_student(x, σ) - v_start(x, σ)|²
+    w (|v_student(x, σ) - v_expert(x, σ)|² + anchor |v_student(x, σ) - v_start(x, σ)|²)
+
+w is the length of the step that the path takes from x, over the mean length, so that the loss is a distance
+along the whole path. A schedule's last step may be a hundredth of the others: what a student does there
+reaches no sample, and without w it is where models differ most.
 
 Shapes: B samples, T states of each, x [B, T, ...].
 """
@@ -14,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...models.flow import Conditions, FlowPolicy
+from ...models.flow import Conditions, FlowPolicy, Schedule
 from ...models.lora import fold
 from ...models.quantize import is_quantized, open_to_train, quantize
 from ...ops.flow_sde import euler_step
@@ -49,8 +53,11 @@ class FlowLesson:
             self._path(noise[rows], self.conditions.select(index[rows]), kept[rows])
             for rows in torch.arange(len(index)).split(self.config.train.micro_batch)
         ]
-        sigmas = torch.tensor(policy.schedule(steps).sigmas)[kept]
-        return FlowBatch(self, torch.cat(parts), sigmas, self.conditions.select(index), self.owners(index))
+        schedule = policy.schedule(steps)
+        return FlowBatch(
+            self, torch.cat(parts), torch.tensor(schedule.sigmas)[kept],
+            step_weights(schedule)[kept], self.conditions.select(index), self.owners(index),
+        )  # fmt: skip
 
     def owners(self, index: torch.Tensor) -> torch.Tensor:
         """The experts of some prompts."""
@@ -70,19 +77,26 @@ class FlowLesson:
         return torch.stack(states, dim=1)[torch.arange(len(kept))[:, None], kept]
 
 
+def step_weights(schedule: Schedule) -> torch.Tensor:
+    """The length of every step of a path over their mean, [N]."""
+    lengths = torch.tensor(schedule.dts).abs()
+    return lengths / lengths.mean()
+
+
 @dataclass(frozen=True)
 class FlowBatch:
-    """States of B samples: x [B, T, ...], their noise levels [B, T], and the experts of their prompts [B]."""
+    """States of B samples: x [B, T, ...], noise levels and weights [B, T], the experts of the prompts [B]."""
 
     lesson: FlowLesson
     x: torch.Tensor
     sigmas: torch.Tensor
+    weights: torch.Tensor
     conditions: Conditions
     owner: torch.Tensor
 
     def part(self, chosen: torch.Tensor) -> Part:
         """See `lesson.Batch`."""
-        weight = self.lesson.pupils.settings.anchor
+        anchor = self.lesson.pupils.settings.anchor
         share = 1 / (len(self.x) * self.x.shape[1])
         total, distance, size = torch.zeros((), device=self.lesson.policy.device), 0.0, 0.0
         for slot in range(self.x.shape[1]):
@@ -92,16 +106,17 @@ class FlowBatch:
                 with torch.no_grad(), as_expert(self.lesson.policy, number):
                     target[rows.to(target.device)] = self._velocity(chosen[rows], slot)
             start = None
-            if weight:
+            if anchor:
                 with torch.no_grad(), as_expert(self.lesson.policy, None):
                     start = self._velocity(chosen, slot)
             velocity = self._velocity(chosen, slot)
-            error = (velocity - target).square().flatten(1).mean(1).sum() * share
+            along = self.weights[chosen, slot].to(velocity.device) * share
+            error = (along * (velocity - target).square().flatten(1).mean(1)).sum()
             total = total + error
             if start is not None:
-                total = total + weight * (velocity - start).square().flatten(1).mean(1).sum() * share
+                total = total + anchor * (along * (velocity - start).square().flatten(1).mean(1)).sum()
             distance += float(error.detach())
-            size += float(target.square().flatten(1).mean(1).sum()) * share
+            size += float((along * target.square().flatten(1).mean(1)).sum())
         return Part(total, distance, size)
 
     def _velocity(self, rows: torch.Tensor, slot: int) -> torch.Tensor:
