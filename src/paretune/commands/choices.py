@@ -82,7 +82,7 @@ def _beside(config: RunConfig) -> str:
         return ""
     return (
         "no figure of a pilot tells whether one policy trained on all rewards would do better: of three "
-        "worlds it was ahead on pictures, level on clips, and behind on answers. Where devices can "
+        "worlds it was ahead on pictures and on clips, and behind on answers. Where devices can "
         "exchange a gradient at every update, measure it too: the same recipe with --set 'methods=[morl_dr]'"
     )
 

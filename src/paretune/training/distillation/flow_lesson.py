@@ -7,7 +7,7 @@ the expert of the prompt's reward gives its velocity, and the loss is the mean o
 
 w is the length of the step that the path takes from x, over the mean length, so that the loss is a distance
 along the whole path. A schedule's last step may be a hundredth of the others: what a student does there
-reaches no sample, and without w it is where models differ most.
+hardly changes the sample, and models may differ there most.
 
 Shapes: B samples, T states of each, x [B, T, ...].
 """

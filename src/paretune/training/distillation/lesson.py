@@ -38,7 +38,7 @@ class Pupils:
 class Part:
     """The share of a batch's loss that some of its samples have.
 
-    loss: with a gradient; the parts of a batch add up to its mean. distance: between student and
+    loss: with a gradient; the parts of a batch add up to its (weighted) mean. distance: between student and
     experts, squared. size: of what is compared, squared, which tells when they differ by rounding alone.
     """
 
