@@ -33,7 +33,7 @@ MAPREDUCE = ["mapreduce@1", "mapreduce@2", "mapreduce@3", "mapreduce"]
         ("clips-samples", ["base", "rewarded_soup", "mapreduce", "morl_dr"]),
         ("tokens-told", []),
         ("pictures-distil", []),
-        ("pictures-distil-weighted", []),
+        ("pictures-distil-weighted", ["mapreduce"]),
     ],
 )
 def test_the_page_has_the_tables(tables: dict[str, Any], file: str, methods: list[str]) -> None:
