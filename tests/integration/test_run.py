@@ -171,11 +171,12 @@ def test_ctrl_c_stops_at_a_checkpoint_and_says_how_to_go_on(
         while not metrics.exists():
             assert process.poll() is None
             time.sleep(0.01)
+        assert process.poll() is None, "the run was over before Ctrl-C"
         process.send_signal(signal.SIGINT)
         done = process.wait(timeout=120)
     finally:
         slow.unlink()
-    assert done.returncode == 130
+    assert done.returncode == 130, done.stderr
     assert "--resume" in done.stderr
     assert "Traceback" not in done.stderr
     assert _run(recipe, out, "--resume").returncode == 0
