@@ -214,6 +214,7 @@ def _become(asked: dict[str, Any], files: Sequence[int]) -> NoReturn:
     sys.path[:0] = [path for path in paths if path and path not in sys.path]
     # A suite that runs in the background of a shell inherits Ctrl-C as ignored; a user's terminal does not.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _seed_again()
     subprocess.Popen = PopenOrFork  # type: ignore[misc]
     if not asked["drawn"]:
