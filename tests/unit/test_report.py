@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from paretune.report import front_figure, write_report
-from paretune.report.curves import tax_matrix
+from paretune.report.curves import learning, tax_matrix
 from paretune.report.fronts import all_rewards
 from paretune.report.gains import (
     Change,
@@ -406,3 +406,16 @@ def test_a_token_looks_unlike_its_expert_and_unlike_all_tokens() -> None:
         assert expert.marker != token.marker
     assert method_look("rate", rewards).label == "RaTE, all tokens"
     assert method_look("x rate", rewards).label == "x RaTE, all tokens"
+
+
+@pytest.mark.parametrize(("kl", "panels"), [(0.02, ["", "epoch"]), (0.0, ["epoch"]), (None, ["epoch"])])
+def test_a_kl_that_nobody_paid_is_not_drawn_as_zero(
+    tmp_path: Path, kl: float | None, panels: list[str]
+) -> None:
+    folder = write_run(tmp_path)
+    for file in folder.rglob("experts/ocr/metrics.jsonl"):
+        rows = [{**json.loads(line), "kl": kl} for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    axes = learning(read_run(folder), "ocr").axes
+    assert [one.get_xlabel() for one in axes] == panels
+    assert [one.get_ylabel() for one in axes][1:] == ["KL"][: len(panels) - 1]

@@ -50,10 +50,12 @@ def _cell(change: Change | None) -> str:
 
 
 def learning(run: Run, reward: str) -> Figure:
-    """The reward of one expert (also smoothed) and its KL, with all rounds on one axis."""
-    figure = blank(3.9, 3.6, 2, 1)
-    top, bottom = figure.axes
-    top.sharex(bottom)
+    """The reward of one expert (also smoothed), all rounds on one axis; below it the KL, if any was paid."""
+    known = [row for (_, name), rows in run.metrics.items() if name == reward for row in rows]
+    # A recipe without a KL records zeros: it measured none, which a line at zero would hide.
+    paid = any(math.isfinite(value) and value != 0 for value in (_value(row, "kl") for row in known))
+    figure = blank(3.9, 3.6, 2, 1) if paid else blank(3.9, 2.7)
+    top, bottom = figure.axes[0], figure.axes[1] if paid else None
     look = method_look(f"expert:{reward}", run.rewards)
     offset = 0.0
     stages = [stage for stage, name in run.metrics if name == reward and stage != "soup"]
@@ -78,25 +80,29 @@ def learning(run: Run, reward: str) -> Figure:
     if soup:
         style = method_look("rewarded_soup", run.rewards)
         _curves(top, bottom, soup, 0.0, style.color, "soup's expert", zorder=2)
-    top.tick_params(labelbottom=False)
+    if bottom is not None:
+        top.sharex(bottom)
+        top.tick_params(labelbottom=False)
+        bottom.set_ylabel("KL")
     top.set_ylabel(f"mean {titled(run.summary, reward)}")
-    bottom.set_ylabel("KL")
-    bottom.set_xlabel("update")
-    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lowest = bottom or top
+    lowest.set_xlabel("epoch")
+    lowest.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(figure, top)
     return figure
 
 
 def _curves(
-    top: Axes, bottom: Axes, rows: Sequence[Row], offset: float, color: str, label: str,
+    top: Axes, bottom: Axes | None, rows: Sequence[Row], offset: float, color: str, label: str,
     zorder: int = 3,
 ) -> float:  # fmt: skip
-    updates = [offset + row["update"] for row in rows]
+    epochs = [offset + row["update"] for row in rows]
     rewards = [_value(row, "reward") for row in rows]
-    top.plot(updates, rewards, color=color, lw=0.7, alpha=0.35, zorder=zorder)
-    top.plot(updates, _smooth(rewards), color=color, lw=1.8, label=label, zorder=zorder)
-    bottom.plot(updates, [_value(row, "kl") for row in rows], color=color, lw=1.2, zorder=zorder)
-    return max(updates, default=offset)
+    top.plot(epochs, rewards, color=color, lw=0.7, alpha=0.35, zorder=zorder)
+    top.plot(epochs, _smooth(rewards), color=color, lw=1.8, label=label, zorder=zorder)
+    if bottom is not None:
+        bottom.plot(epochs, [_value(row, "kl") for row in rows], color=color, lw=1.2, zorder=zorder)
+    return max(epochs, default=offset)
 
 
 def _value(row: Row, key: str) -> float:
@@ -144,9 +150,9 @@ def cosines(diagnostics: Diagnostics) -> Figure:
 
 
 def timing(run: Run) -> Figure:
-    """Seconds by phase, and below them what an update's time went into, by expert."""
+    """Seconds by phase, and below them what an epoch's time went into, by expert."""
     phases = {key: value for key, value in run.summary.get("timing", {}).items() if key != "total"}
-    parts = _update_parts(run)
+    parts = _epoch_parts(run)
     figure = blank(3.9, 1.2 + 0.3 * (len(phases) + len(parts)), 2 if parts else 1, 1)
     top = figure.axes[0]
     top.barh(list(phases), list(phases.values()), color=RISE, height=0.6)
@@ -171,12 +177,12 @@ def _draw_parts(figure: Figure, parts: dict[str, dict[str, float]]) -> None:
             list(parts), widths, left=list(left.values()), color=color, label=name, height=0.6
         )
         left = {key: left[key] + width for key, width in zip(left, widths, strict=True)}
-    bottom.set_xlabel("seconds an update (mean)")
+    bottom.set_xlabel("seconds an epoch (mean)")
     _bars(bottom)
     legend_below(figure, bottom, columns=3)
 
 
-def _update_parts(run: Run) -> dict[str, dict[str, float]]:
+def _epoch_parts(run: Run) -> dict[str, dict[str, float]]:
     table: dict[str, dict[str, float]] = {}
     for reward in run.rewards:
         rows = [row for (_, name), rows in run.metrics.items() if name == reward for row in rows]

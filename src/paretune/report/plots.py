@@ -26,8 +26,8 @@ _TAX = (
     "and, in the last row, after Reduce."
 )
 _LEARNING = (
-    "The expert of {}: mean reward of its own samples (thick: smoothed) and KL to its anchor. "
-    "Dotted: a new round, so a fresh adapter."
+    "The expert of {}: mean reward of its own samples (thick: smoothed), and the KL to its anchor "
+    "if it paid one. Dotted: a new round, so a fresh adapter."
 )
 _CONTRACTION = (
     "The largest distance of an expert to their mean. A ratio below one says that the experts "
@@ -41,7 +41,7 @@ def all_plots(run: Run) -> list[Plot]:
     """Every plot that the tables of the run allow, in the order of the page."""
     plots = _fronts(run) + _tax(run) + _learning(run) + preference_plots(run) + _contraction(run)
     if run.summary.get("timing") or run.metrics:
-        caption = "Wall time by phase; below, where an update of each expert spends it."
+        caption = "Wall time by phase; below, where an epoch of each expert spends it."
         plots.append(Plot("timing", "timing", caption, partial(curves.timing, run)))
     if run.summary.get("budget"):
         plots.append(Plot("budget", "budget", _BUDGET, partial(curves.budget, run.summary)))
