@@ -143,7 +143,7 @@ def test_velocities_are_those_of_the_expert_on_the_students_own_path(
     conditions = student.encode(["two blue squares", "a red circle"], False)
     # The path: Euler steps of the student from the noise. All three states are compared, in any order.
     schedule, x = student.schedule(3), batch.x[torch.arange(2), batch.sigmas.argmax(1)]
-    total = distance = 0.0
+    total, distances = 0.0, torch.zeros(2)
     with torch.no_grad():
         for i in range(3):
             sigma = torch.full((2,), schedule.sigmas[i])
@@ -153,13 +153,14 @@ def test_velocities_are_those_of_the_expert_on_the_students_own_path(
             pair = [
                 model(expert).velocity(x, sigma, conditions, 1.0)[row] for row, expert in enumerate(experts)
             ]
-            error = float((v - torch.stack(pair)).square().mean())
+            errors = (v - torch.stack(pair)).square().flatten(1).mean(1)
+            error = float(errors.mean())
             along = -schedule.dts[i]  # the three lengths add up to 1, so this is their weight over three
-            distance += along * error
+            distances += along * errors / 2  # one prompt each
             away = float((v - start.velocity(x, sigma, conditions, 1.0)).square().mean())
             total += along * (error + 0.5 * away)
             x = x + v * schedule.dts[i]
-    assert found.distance == pytest.approx(distance, rel=1e-3)
+    torch.testing.assert_close(found.distances, distances, atol=0, rtol=1e-3)
     assert float(found.loss.detach()) == pytest.approx(total, rel=1e-3)
 
 
@@ -192,11 +193,14 @@ def test_a_language_model_pays_the_reverse_kl_on_its_own_answers(
     said = batch.answers != NOTHING
     kl = ((q.exp() * (q - p)).sum(2) * said).sum() / said.sum()
     anchor = ((q.exp() * (q - start)).sum(2) * said).sum() / said.sum()
-    apart = ((q.exp() * (q - p).square()).sum(2) * said).sum() / said.sum()
-    assert sum(half.distance for half in halves) == pytest.approx(float(apart), rel=1e-3)
+    apart = ((q.exp() * (q - p).square()).sum(2) * said).sum(1) / said.sum()
+    distances = torch.stack([half.distances for half in halves]).sum(0)
+    # The first prompt is the first reward's, the others are the second's.
+    torch.testing.assert_close(distances, torch.stack([apart[0], apart[1:].sum()]), atol=0, rtol=1e-3)
     loss = sum(float(half.loss.detach()) for half in halves)
     assert loss == pytest.approx(float(kl + anchor / 2), rel=1e-3)
-    assert sum(half.size for half in halves) == pytest.approx(1)
+    sizes = torch.stack([half.sizes for half in halves]).sum(0)
+    assert sizes.tolist() == pytest.approx([1 / 3, 2 / 3])
 
 
 def test_a_distilled_run_stopped_within_is_bit_identical(
@@ -220,7 +224,9 @@ def test_a_distilled_run_stopped_within_is_bit_identical(
     stop_at(recipe, cut, monkeypatch, "round-1/distil", 2)
     (student,) = [part for part in status(cut).parts if part.folder == "round-1/distil"]
     assert (student.state, student.of) == ("begun", 3)
-    assert 0 < len(list(logs(cut, "round-1/distil"))) == student.done
+    rows = list(logs(cut, "round-1/distil"))
+    assert 0 < len(rows) == student.done
+    assert all(row["distance:red"] > 0 and row["distance:dark"] > 0 for row in rows)
     stop_at(recipe, cut, monkeypatch, "round-1/distil", 3)  # its adapter is not written
     stop_at(recipe, cut, monkeypatch, "evaluation/base", 1)
     final = Path("final") / WEIGHTS
@@ -271,11 +277,11 @@ def test_a_gradient_below_what_float16_holds_moves_the_student(dtype: str) -> No
 
     def part(chosen: torch.Tensor) -> Part:
         output = weight.to(getattr(torch, dtype)) * 1.0
-        return Part((output.float() * 1e-9).sum(), 1.0, 1.0)
+        return Part((output.float() * 1e-9).sum(), torch.ones(1), torch.ones(1))
 
     student.settings = SimpleNamespace(anchor=0.0, batch=2)
     student.pupils = SimpleNamespace(
-        config=SimpleNamespace(train=SimpleNamespace(micro_batch=2, max_grad_norm=1.0))
+        names=["text"], config=SimpleNamespace(train=SimpleNamespace(micro_batch=2, max_grad_norm=1.0))
     )
     student.lesson = SimpleNamespace(draw=lambda index, generator: SimpleNamespace(part=part))
     student.seed, student.lengths = 0, [2]

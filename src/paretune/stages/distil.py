@@ -128,6 +128,7 @@ def pupils_of(job: DistilJob) -> Pupils:
     owner = torch.tensor([number for number, prompts in enumerate(sets) for _ in prompts])
     return Pupils(
         job.config, settings, [prompt for prompts in sets for prompt in prompts], owner,
+        [task.reward for task in job.round.tasks],
         load_delta(parents) if parents else None,
         merge_experts(experts, job.round.weights).deltas, experts,
     )  # fmt: skip

@@ -98,7 +98,8 @@ class FlowBatch:
         """See `lesson.Batch`."""
         anchor = self.lesson.pupils.settings.anchor
         share = 1 / (len(self.x) * self.x.shape[1])
-        total, distance, size = torch.zeros((), device=self.lesson.policy.device), 0.0, 0.0
+        total = torch.zeros((), device=self.lesson.policy.device)
+        distances, sizes = torch.zeros(2, len(self.lesson.pupils.experts))
         for slot in range(self.x.shape[1]):
             target = torch.empty_like(self.x[chosen, slot], device=self.lesson.policy.device)
             for number in self.owner[chosen].unique().tolist():
@@ -111,13 +112,13 @@ class FlowBatch:
                     start = self._velocity(chosen, slot)
             velocity = self._velocity(chosen, slot)
             along = self.weights[chosen, slot].to(velocity.device) * share
-            error = (along * (velocity - target).square().flatten(1).mean(1)).sum()
-            total = total + error
+            apart = along * (velocity - target).square().flatten(1).mean(1)
+            total = total + apart.sum()
             if start is not None:
                 total = total + anchor * (along * (velocity - start).square().flatten(1).mean(1)).sum()
-            distance += float(error.detach())
-            size += float((along * target.square().flatten(1).mean(1)).sum())
-        return Part(total, distance, size)
+            distances.index_add_(0, self.owner[chosen], apart.detach().cpu())
+            sizes.index_add_(0, self.owner[chosen], (along * target.square().flatten(1).mean(1)).cpu())
+        return Part(total, distances, sizes)
 
     def _velocity(self, rows: torch.Tensor, slot: int) -> torch.Tensor:
         """The velocity of whichever adapter is active."""

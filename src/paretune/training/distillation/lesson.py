@@ -21,14 +21,16 @@ class Pupils:
     """What a lesson is made of.
 
     prompts: of all rewards, one set after the other. owner: [prompts], the expert whose prompts they are.
-    parents: the sum of the earlier rounds, or None. student: the change that the student starts with.
-    experts: the changes of the N experts. All lie on the model that `parents` make of the base.
+    names: of the N experts' rewards. parents: the sum of the earlier rounds, or None. student: the change
+    that the student starts with. experts: the changes of the N experts. All lie on the model that `parents`
+    make of the base.
     """
 
     config: RunConfig
     settings: Distilling
     prompts: Sequence[Prompt]
     owner: torch.Tensor
+    names: Sequence[str]
     parents: Mapping[str, LowRank] | None
     student: Mapping[str, LowRank]
     experts: Sequence[Mapping[str, LowRank]]
@@ -38,13 +40,14 @@ class Pupils:
 class Part:
     """The share of a batch's loss that some of its samples have.
 
-    loss: with a gradient; the parts of a batch add up to its (weighted) mean. distance: between student and
-    experts, squared. size: of what is compared, squared, which tells when they differ by rounding alone.
+    loss: with a gradient; the parts of a batch add up to its (weighted) mean. distances: between the student
+    and each of the N experts on that expert's prompts, squared, [N] on the CPU. sizes: of what is compared,
+    squared, [N], which tells when they differ by rounding alone.
     """
 
     loss: torch.Tensor
-    distance: float
-    size: float
+    distances: torch.Tensor
+    sizes: torch.Tensor
 
 
 class Batch(Protocol):

@@ -71,16 +71,19 @@ class TextBatch:
                 start = self._log_probs(chosen)
         student = self._log_probs(chosen)
         target = torch.stack([targets[row] for row in range(len(chosen))])
-        total = self._mean(student, student - target, chosen)
+        total = self._shares(student, student - target, chosen).sum()
         if start is not None:
-            total = total + weight * self._mean(student, student - start, chosen)
-        apart = float(self._mean(student, (student - target).square(), chosen).detach())
-        return Part(total, apart, len(chosen) / len(self.answers))
+            total = total + weight * self._shares(student, student - start, chosen).sum()
+        distances, sizes = torch.zeros(2, len(self.lesson.pupils.experts))
+        apart = self._shares(student.detach(), (student.detach() - target).square(), chosen)
+        distances.index_add_(0, self.owner[chosen], apart.cpu())
+        sizes.index_add_(0, self.owner[chosen], torch.full((len(chosen),), 1 / len(self.answers)))
+        return Part(total, distances, sizes)
 
-    def _mean(self, q: torch.Tensor, value: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """The share of the samples `chosen` in the mean of E_q[value] over the tokens of all answers."""
+    def _shares(self, q: torch.Tensor, value: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """The shares of the B samples `chosen` in the mean of E_q[value] over all answers' tokens, [B]."""
         said = (self.answers[chosen] != NOTHING).to(q.device)
-        return ((q.exp() * value).sum(2) * said).sum() / int((self.answers != NOTHING).sum())
+        return ((q.exp() * value).sum(2) * said).sum(1) / int((self.answers != NOTHING).sum())
 
     def _log_probs(self, rows: torch.Tensor) -> torch.Tensor:
         """The log-probabilities of whichever adapter is active, [B, A, V]."""

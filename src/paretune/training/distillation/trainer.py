@@ -94,25 +94,35 @@ class Distiller:
         index = self.draw(generator)
         batch, train = self.lesson.draw(index, generator), self.pupils.config.train
 
+        distances, sizes = torch.zeros(2, len(self.pupils.names))
+
         def accumulate() -> dict[str, float]:
-            loss = distance = size = 0.0
+            loss = 0.0
+            distances.zero_()
+            sizes.zero_()
             for part in torch.arange(len(index)).split(train.micro_batch):
                 share = batch.part(part)
                 self.state.scaler.scale(share.loss).backward()
-                loss, distance = loss + float(share.loss.detach()), distance + share.distance
-                size += share.size
-            return {"loss": loss, "distance": distance, "size": size}
+                loss += float(share.loss.detach())
+                distances.add_(share.distances)
+                sizes.add_(share.sizes)
+            return {"loss": loss}
 
         first = accumulate()
-        distance, size = first["distance"], first["size"]
-        told = {"loss": first["loss"], "distance": distance / size if size else 0.0}
-        if not self.settings.anchor and distance <= NOTHING * size:
+        told = {**first, **self._told(distances, sizes)}
+        if not self.settings.anchor and distances.sum() <= NOTHING * sizes.sum():
             self.state.optimiser.zero_grad()
             return {**told, "grad_norm": 0.0}
         self.state.updates += 1
         done = [first]  # its gradient is there already
         taken = take_step(self.state, lambda: done.pop() if done else accumulate(), train.max_grad_norm)
         return {**told, "grad_norm": taken["grad_norm"]}
+
+    def _told(self, distances: torch.Tensor, sizes: torch.Tensor) -> dict[str, float]:
+        """The squared relative distance to all experts together, and to each on its own prompts."""
+        each = (distances / sizes).nan_to_num(0.0).tolist()  # of an expert without a prompt in the batch: 0
+        named = {f"distance:{name}": value for name, value in zip(self.pupils.names, each, strict=True)}
+        return {"distance": float((distances.sum() / sizes.sum()).nan_to_num(0.0)), **named}
 
     def draw(self, generator: torch.Generator) -> torch.Tensor:
         """The prompts of one step, [B], dealt evenly over the experts."""
