@@ -226,7 +226,7 @@ def test_a_distilled_run_stopped_within_is_bit_identical(
     assert (student.state, student.of) == ("begun", 3)
     rows = list(logs(cut, "round-1/distil"))
     assert 0 < len(rows) == student.done
-    assert all(row["distance:red"] > 0 and row["distance:dark"] > 0 for row in rows)
+    assert all(row["distance-red"] > 0 and row["distance-dark"] > 0 for row in rows)
     stop_at(recipe, cut, monkeypatch, "round-1/distil", 3)  # its adapter is not written
     stop_at(recipe, cut, monkeypatch, "evaluation/base", 1)
     final = Path("final") / WEIGHTS

@@ -121,7 +121,7 @@ class Distiller:
     def _told(self, distances: torch.Tensor, sizes: torch.Tensor) -> dict[str, float]:
         """The squared relative distance to all experts together, and to each on its own prompts."""
         each = (distances / sizes).nan_to_num(0.0).tolist()  # of an expert without a prompt in the batch: 0
-        named = {f"distance:{name}": value for name, value in zip(self.pupils.names, each, strict=True)}
+        named = {f"distance-{name}": value for name, value in zip(self.pupils.names, each, strict=True)}
         return {"distance": float((distances.sum() / sizes.sum()).nan_to_num(0.0)), **named}
 
     def draw(self, generator: torch.Generator) -> torch.Tensor:
