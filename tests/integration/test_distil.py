@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,15 +73,26 @@ def student_of(config: RunConfig, round_: Round, run: Path) -> Deltas:
     return load_delta([run / round_.beside("distil")])
 
 
+def whole(batch: Any, chosen: torch.Tensor) -> Part:
+    """All parts of the samples together."""
+    parts = list(batch.parts(chosen))
+    loss = torch.stack([part.loss for part in parts]).sum()
+    distances, sizes = (torch.stack([getattr(p, n) for p in parts]).sum(0) for n in ("distances", "sizes"))
+    return Part(loss, distances, sizes)
+
+
 KINDS = [("flow", "tiny_sd3", FLOW), ("text", "tiny_llama", TEXT)]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("kind", "model", "modules"), KINDS, ids=["flow", "text"])
 def test_equal_experts_change_nothing(
-    kind: str, model: str, modules: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+    kind: str, model: str, modules: tuple[str, ...], dtype: str, tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
     """The student begins as their average, which is each of them. Adam makes no steps of rounding."""
     config = distil(kind, request.getfixturevalue(model), tmp_path)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"dtype": dtype})})
     expert = change(1, modules)
     round_ = second_round(config, tmp_path, change(2, modules), expert, expert)
     student = student_of(config, round_, tmp_path)
@@ -112,8 +124,8 @@ def test_a_student_comes_nearer_to_both_experts(
     def loss() -> float:
         generator = torch.Generator().manual_seed(9)
         index = trainer.draw(generator)
-        part = trainer.lesson.draw(index, generator).part(torch.arange(len(index)))
-        return float(part.loss.detach())
+        batch = trainer.lesson.draw(index, generator)
+        return float(whole(batch, torch.arange(len(index))).loss.detach())
 
     before = loss()
     for step in range(30):
@@ -132,7 +144,9 @@ def test_velocities_are_those_of_the_expert_on_the_students_own_path(
     generator = torch.Generator().manual_seed(5)
     index = torch.tensor([1, 3])  # a prompt of the first reward, and one of the second
     batch: Any = trainer.lesson.draw(index, generator)
-    found = batch.part(torch.arange(2))
+    found = whole(batch, torch.arange(2))
+    # One state at a time, so that training needs no more memory than that of an expert.
+    assert len(list(batch.parts(torch.arange(2)))) == 3
 
     def model(*changes: Deltas) -> SD3Policy:
         policy = SD3Policy(config.model, "cpu")
@@ -173,7 +187,7 @@ def test_a_language_model_pays_the_reverse_kl_on_its_own_answers(
     trainer = Distiller(pupils_of(job_of(config, round_, tmp_path)), tmp_path, "x", 0, "cpu")
     index = torch.tensor([1, 3, 5])
     batch: Any = trainer.lesson.draw(index, torch.Generator().manual_seed(5))
-    halves = [batch.part(torch.tensor(rows)) for rows in ([0, 2], [1])]
+    halves = [whole(batch, torch.tensor(rows)) for rows in ([0, 2], [1])]
 
     def model(*changes: Deltas) -> CausalLMPolicy:
         policy = CausalLMPolicy(config.model)
@@ -275,19 +289,41 @@ def test_a_gradient_below_what_float16_holds_moves_the_student(dtype: str) -> No
     optimiser = torch.optim.AdamW([weight], lr=0.1, weight_decay=0.0)
     student: Any = object.__new__(Distiller)
 
-    def part(chosen: torch.Tensor) -> Part:
+    def parts(chosen: torch.Tensor) -> Iterator[Part]:
         output = weight.to(getattr(torch, dtype)) * 1.0
-        return Part((output.float() * 1e-9).sum(), torch.ones(1), torch.ones(1))
+        yield Part((output.float() * 1e-9).sum(), torch.ones(1), torch.ones(1))
 
     student.settings = SimpleNamespace(anchor=0.0, batch=2)
     student.pupils = SimpleNamespace(
         names=["text"], config=SimpleNamespace(train=SimpleNamespace(micro_batch=2, max_grad_norm=1.0))
     )
-    student.lesson = SimpleNamespace(draw=lambda index, generator: SimpleNamespace(part=part))
-    student.seed, student.lengths = 0, [2]
+    student.lesson = SimpleNamespace(draw=lambda index, generator: SimpleNamespace(parts=parts))
+    student.seed, student.lengths, student.nothing = 0, [2], 1e-10
     scaler = grad_scaler(dtype, torch.device("cpu"))
     student.state = TrainState({"w": weight}, optimiser, ema={}, old={}, scaler=scaler)
     told = student.step(0)
     assert student.state.updates == 1
     assert float(weight[0].detach()) == pytest.approx(1 - 0.1 / 11, rel=1e-3)  # Adam's epsilon is 1e-8
     assert told["grad_norm"] == pytest.approx(1e-9 * 2**0.5, rel=1e-2)
+
+
+def test_a_student_that_diverges_ends_at_once(tiny_sd3: Path, tmp_path: Path) -> None:
+    """Its weights would be NaN after the step, and every checkpoint from then on."""
+    config = distil("flow", tiny_sd3, tmp_path, steps=20)
+    round_ = second_round(config, tmp_path, change(2, FLOW), change(1, FLOW), change(3, FLOW))
+    trainer = Distiller(pupils_of(job_of(config, round_, tmp_path)), tmp_path, "x", 0, "cpu")
+    parameter = next(iter(trainer.state.parameters.values()))
+    before = parameter.detach().clone()
+    parameter.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(ParetuneError, match=r"training diverged: .* lower learning rate"):
+        trainer.run(lambda _: None, lambda: False)
+    assert parameter.equal(before)
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_a_reward_without_a_prompt_in_the_batch_has_no_distance(tiny_sd3: Path, tmp_path: Path) -> None:
+    config = distil("flow", tiny_sd3, tmp_path, batch=1)
+    round_ = second_round(config, tmp_path, change(2, FLOW), change(1, FLOW), change(3, FLOW))
+    trainer = Distiller(pupils_of(job_of(config, round_, tmp_path)), tmp_path, "x", 0, "cpu")
+    told = trainer.step(0)
+    assert len([name for name in told if name.startswith("distance-")]) == 1

@@ -86,9 +86,13 @@ def policy_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def attach_parents(
-    transformer: nn.Module, deltas: Mapping[str, LowRank], name: str = PARENTS
-) -> None:
-    """Add changes as one adapter instead of folding them: the earlier rounds, or what `name` stands for."""
+    transformer: nn.Module, deltas: Mapping[str, LowRank], name: str = PARENTS,
+    dtype: torch.dtype | None = None,
+) -> None:  # fmt: skip
+    """Add changes as one adapter instead of folding them: the earlier rounds, or what `name` stands for.
+
+    dtype: of its factors; by default that of the model.
+    """
     ranks = {module: delta.rank for module, delta in deltas.items()}
     # peft matches the ends of names; the anchors make each pattern match one module only.
     patterns = {f"^{module}$": rank for module, rank in ranks.items()}
@@ -106,8 +110,8 @@ def attach_parents(
     with torch.no_grad():
         for module, delta in deltas.items():
             layer: Any = transformer.get_submodule(module)
-            layer.lora_A[name].weight.copy_(delta.A)
-            layer.lora_B[name].weight.copy_(delta.B)
+            for factor, values in ((layer.lora_A[name], delta.A), (layer.lora_B[name], delta.B)):
+                factor.to(dtype=dtype).weight.copy_(values)
 
 
 def activate(transformer: nn.Module, policy: bool, parents: bool = True) -> None:

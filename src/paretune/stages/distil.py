@@ -45,7 +45,7 @@ class DistilJob(Job):
     @property
     def title(self) -> str:
         """See `executors.base.Task`."""
-        return f"distilling the experts of {self.round.merged}"
+        return f"distilling {self.place}"
 
     @property
     def reads(self) -> tuple[str, ...]:

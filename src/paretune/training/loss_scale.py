@@ -41,17 +41,22 @@ def take_step(
         The result of `accumulate`, and grad_norm.
 
     Raises:
-        ParetuneError: the gradient of a float16 base overflows at every scale.
+        ParetuneError: the gradient is not finite; that of a float16 base at every scale.
     """
     parameters, scaler = list(state.parameters.values()), state.scaler
     for _ in range(TRIES):
         facts = accumulate()
         scaler.unscale_(state.optimiser)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
+        if not math.isfinite(norm) and not scaler.is_enabled():  # the step would make the weights NaN
+            state.optimiser.zero_grad()
+            raise ParetuneError(
+                "training diverged: its gradient is no longer finite; begin anew with a lower learning rate"
+            )
         scaler.step(state.optimiser)
         scaler.update()
         state.optimiser.zero_grad()
-        if math.isfinite(norm) or not scaler.is_enabled():
+        if math.isfinite(norm):
             return {**facts, "grad_norm": norm}
     raise ParetuneError(
         "model.dtype: float16 is too narrow for this model: its gradients overflow; take bfloat16 or float32"

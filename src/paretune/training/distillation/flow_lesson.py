@@ -14,6 +14,7 @@ Shapes: B samples, T states of each, x [B, T, ...].
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -94,31 +95,29 @@ class FlowBatch:
     conditions: Conditions
     owner: torch.Tensor
 
-    def part(self, chosen: torch.Tensor) -> Part:
-        """See `lesson.Batch`."""
-        anchor = self.lesson.pupils.settings.anchor
-        share = 1 / (len(self.x) * self.x.shape[1])
-        total = torch.zeros((), device=self.lesson.policy.device)
-        distances, sizes = torch.zeros(2, len(self.lesson.pupils.experts))
-        for slot in range(self.x.shape[1]):
-            target = torch.empty_like(self.x[chosen, slot], device=self.lesson.policy.device)
-            for number in self.owner[chosen].unique().tolist():
-                rows = (self.owner[chosen] == number).nonzero().flatten()
-                with torch.no_grad(), as_expert(self.lesson.policy, number):
-                    target[rows.to(target.device)] = self._velocity(chosen[rows], slot)
-            start = None
-            if anchor:
-                with torch.no_grad(), as_expert(self.lesson.policy, None):
-                    start = self._velocity(chosen, slot)
-            velocity = self._velocity(chosen, slot)
-            along = self.weights[chosen, slot].to(velocity.device) * share
-            apart = along * (velocity - target).square().flatten(1).mean(1)
-            total = total + apart.sum()
-            if start is not None:
-                total = total + anchor * (along * (velocity - start).square().flatten(1).mean(1)).sum()
-            distances.index_add_(0, self.owner[chosen], apart.detach().cpu())
-            sizes.index_add_(0, self.owner[chosen], (along * target.square().flatten(1).mean(1)).cpu())
-        return Part(total, distances, sizes)
+    def parts(self, chosen: torch.Tensor) -> Iterator[Part]:
+        """See `lesson.Batch`: one part a state."""
+        return (self._part(chosen, slot) for slot in range(self.x.shape[1]))
+
+    def _part(self, chosen: torch.Tensor, slot: int) -> Part:
+        anchor, owner = self.lesson.pupils.settings.anchor, self.owner[chosen]
+        target = torch.empty_like(self.x[chosen, slot], device=self.lesson.policy.device)
+        for number in owner.unique().tolist():
+            rows = (owner == number).nonzero().flatten()
+            with torch.no_grad(), as_expert(self.lesson.policy, number):
+                target[rows.to(target.device)] = self._velocity(chosen[rows], slot)
+        start = None
+        if anchor:
+            with torch.no_grad(), as_expert(self.lesson.policy, None):
+                start = self._velocity(chosen, slot)
+        velocity = self._velocity(chosen, slot)
+        along = self.weights[chosen, slot].to(velocity.device) / (len(self.x) * self.x.shape[1])
+        apart = along * (velocity - target).square().flatten(1).mean(1)
+        loss = apart.sum()
+        if start is not None:
+            loss = loss + anchor * (along * (velocity - start).square().flatten(1).mean(1)).sum()
+        size, by_expert = along * target.square().flatten(1).mean(1), self.lesson.pupils.by_expert
+        return Part(loss, by_expert(apart, owner), by_expert(size, owner))
 
     def _velocity(self, rows: torch.Tensor, slot: int) -> torch.Tensor:
         """The velocity of whichever adapter is active."""

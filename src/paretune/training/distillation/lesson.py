@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,10 +35,15 @@ class Pupils:
     student: Mapping[str, LowRank]
     experts: Sequence[Mapping[str, LowRank]]
 
+    def by_expert(self, values: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
+        """The sums of the values [B] of samples whose experts are `owner` [B]: [N], on the CPU."""
+        sums = torch.zeros(len(self.experts))
+        return sums.index_add_(0, owner, values.detach().float().cpu())
+
 
 @dataclass(frozen=True)
 class Part:
-    """The share of a batch's loss that some of its samples have.
+    """A share of a batch's loss, whose graph is held alone in memory.
 
     loss: with a gradient; the parts of a batch add up to its (weighted) mean. distances: between the student
     and each of the N experts on that expert's prompts, squared, [N] on the CPU. sizes: of what is compared,
@@ -53,8 +58,8 @@ class Part:
 class Batch(Protocol):
     """Samples that the student drew."""
 
-    def part(self, chosen: torch.Tensor) -> Part:
-        """The share of the samples at the places `chosen`."""
+    def parts(self, chosen: torch.Tensor) -> Iterator[Part]:
+        """The share of the samples at the places `chosen`. Take the gradient of one part before the next."""
         ...
 
 
@@ -73,16 +78,14 @@ class Lesson(Protocol):
 
 
 def attach(transformer: torch.nn.Module, pupils: Pupils) -> dict[str, torch.nn.Parameter]:
-    """Put the experts and the student on the model. Returns the student's parameters, in float32, by name."""
+    """Put the experts and the student on the model, in float32. Returns the student's parameters, by name."""
     transformer.requires_grad_(False)
-    for number, expert in enumerate(pupils.experts):
-        attach_parents(transformer, expert, expert_name(number))
-    attach_parents(transformer, pupils.student, POLICY)
+    adapters = {expert_name(number): expert for number, expert in enumerate(pupils.experts)}
+    adapters[POLICY] = pupils.student
+    for name, deltas in adapters.items():
+        attach_parents(transformer, deltas, name, torch.float32)
     switch(transformer, POLICY)
-    parameters = policy_parameters(transformer)
-    for parameter in parameters.values():
-        parameter.data = parameter.data.float()
-    return parameters
+    return policy_parameters(transformer)
 
 
 def expert_name(number: int) -> str:

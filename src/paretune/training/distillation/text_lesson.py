@@ -10,6 +10,7 @@ which is on-policy distillation with the whole distribution (Agarwal et al. 2024
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -57,12 +58,13 @@ class TextBatch:
     index: torch.Tensor
     owner: torch.Tensor
 
-    def part(self, chosen: torch.Tensor) -> Part:
+    def parts(self, chosen: torch.Tensor) -> Iterator[Part]:
         """See `lesson.Batch`. The distance is that of log-probabilities, squared, whose size counts as 1."""
-        weight = self.lesson.pupils.settings.anchor
+        pupils, owner = self.lesson.pupils, self.owner[chosen]
+        weight = pupils.settings.anchor
         targets: dict[int, torch.Tensor] = {}
-        for number in self.owner[chosen].unique().tolist():
-            rows = (self.owner[chosen] == number).nonzero().flatten()
+        for number in owner.unique().tolist():
+            rows = (owner == number).nonzero().flatten()
             with torch.no_grad(), as_expert(self.lesson.policy, number):
                 targets |= dict(zip(rows.tolist(), self._log_probs(chosen[rows]), strict=True))
         start = None
@@ -71,14 +73,12 @@ class TextBatch:
                 start = self._log_probs(chosen)
         student = self._log_probs(chosen)
         target = torch.stack([targets[row] for row in range(len(chosen))])
-        total = self._shares(student, student - target, chosen).sum()
+        loss = self._shares(student, student - target, chosen).sum()
         if start is not None:
-            total = total + weight * self._shares(student, student - start, chosen).sum()
-        distances, sizes = torch.zeros(2, len(self.lesson.pupils.experts))
+            loss = loss + weight * self._shares(student, student - start, chosen).sum()
         apart = self._shares(student.detach(), (student.detach() - target).square(), chosen)
-        distances.index_add_(0, self.owner[chosen], apart.cpu())
-        sizes.index_add_(0, self.owner[chosen], torch.full((len(chosen),), 1 / len(self.answers)))
-        return Part(total, distances, sizes)
+        size = torch.full((len(chosen),), 1 / len(self.answers))
+        yield Part(loss, pupils.by_expert(apart, owner), pupils.by_expert(size, owner))
 
     def _shares(self, q: torch.Tensor, value: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """The shares of the B samples `chosen` in the mean of E_q[value] over all answers' tokens, [B]."""

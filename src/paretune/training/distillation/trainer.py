@@ -28,7 +28,7 @@ from .lesson import Pupils
 Report = Callable[[dict[str, Any]], None]
 EVERY = 10  # steps between two checkpoints
 # Squared relative distance below which float32's rounding is all that parts student and experts. Adam would
-# make whole steps of it.
+# make whole steps of it. In narrower dtypes it is a tenth of the square of their rounding.
 NOTHING = 1e-10
 
 
@@ -59,6 +59,7 @@ class Distiller:
         )
         scaler = grad_scaler(pupils.config.model.dtype, self.lesson.policy.device)
         self.state = TrainState(parameters, optimiser, ema={}, old={}, scaler=scaler)
+        self.nothing = max(NOTHING, torch.finfo(getattr(torch, pupils.config.model.dtype)).eps ** 2 / 10)
         self.lengths = torch.bincount(pupils.owner, minlength=len(pupils.experts)).tolist()
 
     def resume(self, inputs: str) -> None:
@@ -100,17 +101,17 @@ class Distiller:
             loss = 0.0
             distances.zero_()
             sizes.zero_()
-            for part in torch.arange(len(index)).split(train.micro_batch):
-                share = batch.part(part)
-                self.state.scaler.scale(share.loss).backward()
-                loss += float(share.loss.detach())
-                distances.add_(share.distances)
-                sizes.add_(share.sizes)
+            for chosen in torch.arange(len(index)).split(train.micro_batch):
+                for part in batch.parts(chosen):
+                    self.state.scaler.scale(part.loss).backward()
+                    loss += float(part.loss.detach())
+                    distances.add_(part.distances)
+                    sizes.add_(part.sizes)
             return {"loss": loss}
 
         first = accumulate()
         told = {**first, **self._told(distances, sizes)}
-        if not self.settings.anchor and distances.sum() <= NOTHING * sizes.sum():
+        if not self.settings.anchor and distances.sum() <= self.nothing * sizes.sum():
             self.state.optimiser.zero_grad()
             return {**told, "grad_norm": 0.0}
         self.state.updates += 1
@@ -119,10 +120,11 @@ class Distiller:
         return {**told, "grad_norm": taken["grad_norm"]}
 
     def _told(self, distances: torch.Tensor, sizes: torch.Tensor) -> dict[str, float]:
-        """The squared relative distance to all experts together, and to each on its own prompts."""
-        each = (distances / sizes).nan_to_num(0.0).tolist()  # of an expert without a prompt in the batch: 0
-        named = {f"distance-{name}": value for name, value in zip(self.pupils.names, each, strict=True)}
-        return {"distance": float((distances.sum() / sizes.sum()).nan_to_num(0.0)), **named}
+        """The squared relative distance to all experts, and to each that has prompts in the batch."""
+        each = zip(self.pupils.names, distances.tolist(), sizes.tolist(), strict=True)
+        named = {f"distance-{name}": distance / size for name, distance, size in each if size}
+        size = float(sizes.sum())
+        return {"distance": float(distances.sum()) / size if size else 0.0, **named}
 
     def draw(self, generator: torch.Generator) -> torch.Tensor:
         """The prompts of one step, [B], dealt evenly over the experts."""
