@@ -249,11 +249,46 @@ def test_runs_with_other_grids_or_rewards_are_refused(tmp_path: Path) -> None:
         compare_runs([first, second])
     apart = compare_runs([f"one={first}", f"two={second}"])
     assert {"one mapreduce", "two mapreduce"} <= apart["methods"].keys()
+    other = a_run(tmp_path / "2", {"base": BASE, "mapreduce@2": BASE})
+    with pytest.raises(ParetuneError, match=r"two mapreduce of .*2 was measured at other preferences than"):
+        compare_runs([f"one={first}", f"two={second}", f"two={other}"])
+
+
+def test_labels_whose_bases_differ_gain_over_their_own(tmp_path: Path) -> None:
+    """Such as two models, or one that is measured in two ways."""
+    runs = [
+        f"{label}=" + a_run(tmp_path / label, {"base": {"a": a}, "mapreduce@2": {"a": a + 0.1}})
+        for label, a in (("x", 0.15), ("y", 0.45))
+    ]
+    found = compare_runs(runs, draws=5)["methods"]
+    assert list(found) == ["x base", "x mapreduce", "y base", "y mapreduce"]
+    for label in "xy":
+        assert found[f"{label} base"]["runs"] == 1
+        assert found[f"{label} mapreduce"]["gains"]["a"]["mean"] == pytest.approx(0.1)
+    # With equal bases there is one.
+    again = a_run(tmp_path / "z", {"base": {"a": 0.15}, "mapreduce@2": {"a": 0.3}})
+    found = compare_runs([runs[0], f"z={again}"], draws=5)["methods"]
+    assert list(found) == ["base", "x mapreduce", "z mapreduce"]
+    assert found["z mapreduce"]["gains"]["a"]["mean"] == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_judges_of_any_run_are_columns(tmp_path: Path, turned: bool) -> None:
+    values = {"base": BASE, "mapreduce@2": BASE}
+    more = {m: {**v, "J": 0.25} for m, v in values.items()}
+    runs = [
+        a_run(tmp_path / "0", values),
+        a_run(tmp_path / "1", more, rewards=["a", "b"], judges={"a": "J"}),
+    ]
+    found = compare_runs(runs[::-1] if turned else runs, draws=5)
+    assert found["judges"] == {"a": "J"}
+    assert list(found["methods"]["mapreduce"]["means"]) == ["a", "b", "J"]
 
 
 @pytest.mark.parametrize(
     ("item", "told"),
     [
+        ("model.path=pictures-told", r"\(model.path\)"), ("model.dtype=bfloat16", r"\(model.dtype\)"),
         ("rewards.preference.options.conflict=1", r"\(rewards.preference.options\)"),
         ("rewards.ocr.reward=pictures.contrast", r"\(rewards.ocr.reward\)"),
         ("evaluate.steps=3", r"\(evaluate.steps\)"), ("evaluate.seed=7", r"\(evaluate.seed\)"),
@@ -273,7 +308,7 @@ def test_the_recipes_say_whether_runs_were_measured_alike(
     with pytest.raises(ParetuneError, match=f"measured in another way than .*{told}"):
         check_measured_alike(runs)
     labelled = [f"{label}={run}" for label, run in zip("ab", runs, strict=True)]
-    if item.startswith("evaluate"):  # two recipes may differ in it, two seeds of one may not
+    if item.startswith(("evaluate", "model")):  # two recipes may differ in it, two seeds of one may not
         check_measured_alike(labelled)
     else:
         with pytest.raises(ParetuneError, match=f"measured in another way than .*{told}"):

@@ -35,7 +35,7 @@ def check_measured_alike(runs: Sequence[str]) -> None:
             if told:
                 raise ParetuneError(
                     f"{folder} was measured in another way than {place} ({told}): only runs with the same "
-                    "rewards compare, and seeds of one method have the same evaluate section"
+                    "rewards compare, and seeds of one method have the same model and evaluate section"
                 )
         seen.append((label, folder, config))
 
@@ -57,9 +57,11 @@ def _rewards(config: RunConfig) -> dict[str, Any]:
 
 
 def _measuring(config: RunConfig) -> dict[str, Any]:
-    """How samples are drawn for the measurement, by key."""
-    guidance = config.evaluate.guidance_scale
+    """The model, wherever it lies, and how samples are drawn for the measurement, by key."""
+    guidance, model = config.evaluate.guidance_scale, config.model
     return {
+        "model.path": model.path.replace("\\", "/").rstrip("/").rpartition("/")[2],
+        **{f"model.{key}": getattr(model, key) for key in ("dtype", "height", "width", "options")},
         **{f"evaluate.{key}": getattr(config.evaluate, key) for key in ("seed", "samples", "steps")},
         "evaluate.guidance_scale": config.model.guidance_scale if guidance is None else guidance,
     }  # fmt: skip

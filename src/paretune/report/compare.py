@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..records.seal import check_run
 from ..types import ParetuneError
 from .gains import higher_is_better, last_round
 
+BASE = "base"  # the model before training, which runs of all labels share where it was measured alike
 SOUP = "rewarded_soup"  # margins are measured from it unless the user names another method
 NEEDED = ("rewards", "rounds", "ranges", "reference_point", "budget")  # keys of a run's summary
 Row = dict[str, Any]  # of evaluation.jsonl
@@ -52,7 +53,7 @@ def compare_runs(
     Raises ParetuneError for a folder that holds no finished run or is given twice, for an unknown `against`,
     and for runs that were measured on different rewards or prompts.
     """
-    tables = [_read(*split_label(run), verify) for run in runs]
+    tables = _with_bases([_read(*split_label(run), verify) for run in runs])
     if not tables:
         raise ParetuneError("nothing to compare: give at least one run")
     first = tables[0]
@@ -70,10 +71,10 @@ def compare_runs(
     against = against or (SOUP if SOUP in fronts else None)
     best = qualities(fronts, axes, against, draws)
     names = _score_names(tables, points)
-    base = points.get(("base", None))
     methods = {}
     for method in fronts:
         point = points[method, None]
+        base = points.get((f"{_label_of(tables, method)} {BASE}".lstrip(), None)) or points.get((BASE, None))
         methods[method] = {
             "runs": int(next(iter(point.values())).shape[0]),
             "samples": _budget(tables, method),
@@ -91,7 +92,7 @@ def compare_runs(
     return {
         "runs": [t.name for t in tables],
         "rewards": list(first.summary["rewards"]),
-        "judges": first.summary.get("judges", {}),
+        "judges": _judges(tables),
         "untargeted": [name for name in _untargeted(tables) if name in names],
         "higher_is_better": {n: all(higher_is_better(t.summary, n) for t in tables) for n in names},
         "reference_point": {a.name: a.reference for a in axes},
@@ -174,9 +175,34 @@ def _values(label: str, summary: Summary, rows: Sequence[Row]) -> Table:
             continue
         name = "mapreduce" if method == last else method
         preference = tuple(row["preference"]) if row.get("lattice") else None
-        full = f"{label} {name}" if label and name != "base" else name
+        full = f"{label} {name}" if label and name != BASE else name
         values[full, preference][row["reward"]][prompt_key(row)].append(row["value"])
     return values
+
+
+def _with_bases(tables: Sequence[RunTables]) -> list[RunTables]:
+    """The same tables; where the bases of labels differ, each is called "LABEL base".
+
+    Labels may stand for other models, or for other ways of measuring one.
+    """
+    means = [_means(table.values.get((BASE, None), {})) for table in tables]
+    known = {name: value for mean in reversed(means) for name, value in mean.items()}
+    if all(math.isclose(value, known[name], rel_tol=1e-5) for mean in means for name, value in mean.items()):
+        return list(tables)
+    return [replace(t, values={(_own(t, m), p): v for (m, p), v in t.values.items()}) for t in tables]
+
+
+def _means(scores: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, float]:
+    return {name: float(np.mean([np.mean(v) for v in prompts.values()])) for name, prompts in scores.items()}
+
+
+def _own(table: RunTables, method: str) -> str:
+    return f"{table.label} {BASE}" if table.label and method == BASE else method
+
+
+def _label_of(tables: Sequence[RunTables], method: str) -> str:
+    """The label of the runs that have a method; "" where they have none."""
+    return next(t.label for t in tables if any(method == name for name, _ in t.values))
 
 
 def _check_once(tables: Sequence[RunTables]) -> None:
@@ -190,17 +216,18 @@ def _check_once(tables: Sequence[RunTables]) -> None:
 
 
 def _check_alike(tables: Sequence[RunTables]) -> None:
-    first = tables[0]
-    for other in tables[1:]:
+    first, grids = tables[0], dict[str, tuple[RunTables, set[tuple[float, ...]]]]()
+    for other in tables:
         if other.summary["rewards"] != first.summary["rewards"]:
             raise ParetuneError(
                 f"{other.name} has the rewards {', '.join(other.summary['rewards'])} and {first.name} "
                 f"has {', '.join(first.summary['rewards'])}: only runs of the same rewards compare"
             )
-        for method in _grids(first).keys() & _grids(other).keys():
-            if _grids(first)[method] != _grids(other)[method]:
+        for method, grid in _grids(other).items():
+            before, known = grids.setdefault(method, (other, grid))
+            if grid != known:
                 raise ParetuneError(
-                    f"{method} of {other.name} was measured at other preferences than that of {first.name}; "
+                    f"{method} of {other.name} was measured at other preferences than that of {before.name}; "
                     "run both with the same evaluate.lattice and weights, or give them labels: a=RUN b=RUN"
                 )
         for reward in first.summary["rewards"]:
@@ -273,11 +300,15 @@ def _untargeted(tables: Sequence[RunTables]) -> list[str]:
     return list(dict.fromkeys(name for t in tables for name in t.summary.get("untargeted", [])))
 
 
+def _judges(tables: Sequence[RunTables]) -> dict[str, str]:
+    """Reward -> its judge, of the first run that has one."""
+    return {k: v for table in reversed(tables) for k, v in table.summary.get("judges", {}).items()}
+
+
 def _score_names(tables: Sequence[RunTables], points: Mapping[Any, Point]) -> list[str]:
-    summary = tables[0].summary
-    judges = list(summary.get("judges", {}).values())
+    judges = [name for table in tables for name in table.summary.get("judges", {}).values()]
     known = {name for point in points.values() for name in point}
-    wanted = [*summary["rewards"], *judges, *_untargeted(tables)]
+    wanted = dict.fromkeys([*tables[0].summary["rewards"], *judges, *_untargeted(tables)])
     return [name for name in wanted if name in known]
 
 
