@@ -79,6 +79,7 @@ def test_the_choice_follows_from_the_evidence(found: Evidence, name: str, why: s
 
 
 CONFLICT, SATURATED = Evidence([-0.2], [0.0], [], {}), Evidence([0.5], [0.4], [], {"a": 0.9, "b": 0.85})
+EXACT = {"reduce.method": "exact", "reduce.options": {}}
 DISTIL = {"reduce.method": "distil", "reduce.options": {}, "reduce.step": 1, "reduce.momentum": 0}
 
 
@@ -110,6 +111,13 @@ DISTIL = {"reduce.method": "distil", "reduce.options": {}, "reduce.step": 1, "re
         # Forms that the recipe does not allow.
         (CONFLICT, {"objective": {"name": "sft"}}, "mapreduce", {}),
         (SATURATED, {"lora": None}, "soup", {}),
+        # A change of all weights has no step.
+        (CONFLICT, {"lora": None}, "lean", {"map.lean": 0.5}),
+        # These go beyond the average by themselves.
+        (CONFLICT, {"reduce": {"method": "nesterov"}}, "lean", {**LEAN, **EXACT}),
+        (CONFLICT, {"reduce": {"method": "slerp"}}, "lean", {**LEAN, **EXACT}),
+        # An expert that trains in a way of its own, and cannot lean, keeps its 0.
+        (CONFLICT, {"own": {"objective": "sft", "lean": 0}}, "lean", LEAN),
     ],
 )  # fmt: skip
 def test_the_choice_is_a_whole_recipe_of_the_same_samples(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from paretune.planning.methods import build_plan
@@ -17,6 +20,18 @@ def test_a_menu_weighs_its_experts() -> None:
     mixed = menu.at((0.25, 0.0, 0.75))
     assert mixed.adapters == ("m", "a", "c")
     assert mixed.scales == (1.0, 0.25, 0.75)
+
+
+def test_a_chosen_q_is_no_step_of_a_menu(tmp_path: Path) -> None:
+    """1/q makes good what the mask of `dare-q` left out, and a menu averages without a mask."""
+    recipe = config("ab", rounds=1)
+    for method, options, step in (("dare-q", {"q": "search", "density": 0.1}, 1), ("exact", {}, 3)):
+        rule = {"method": method, "options": options} | ({"step": "search"} if method == "exact" else {})
+        plan = build_plan(parse_config(recipe.model_dump(mode="json") | {"reduce": rule}, "test"))
+        merged = tmp_path / plan.methods[0].rounds[-1].merged
+        merged.mkdir(parents=True, exist_ok=True)
+        (merged / "diagnostics.json").write_text(json.dumps({"spread": 1.0, "step": 3.0}))
+        assert menus_of(plan, tmp_path)[0].at((0.5, 0.5)).scales == (step / 2, step / 2)
 
 
 def test_a_menu_of_tokens_holds_the_most_wanted_in_full() -> None:

@@ -87,6 +87,27 @@ def test_constants_are_measured_once_and_change_joint_experts_alone(tiny_sd3: Pa
         scalings(config, run)
 
 
+def test_constants_are_of_the_prompts_that_were_measured(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which are spread over a file, and not its first ones."""
+    monkeypatch.setattr("paretune.stages.normalise.PROMPTS", 2)
+    lines = [{"prompt": f"a red circle {i}"} for i in range(4)]
+
+    def job(name: str, changed: int | None = None) -> NormaliseJob:
+        rows = [{"prompt": "other"} if i == changed else row for i, row in enumerate(lines)]
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        path = tiny_recipe(tmp_path, tiny_sd3, methods=["mapreduce"], rounds=1)
+        given = ["rewards.red.normalise=z", f"rewards.red.prompts={file}"]
+        return NormaliseJob(load_config(path, given), tmp_path / "run", "base")
+
+    assert measure_base(job("a"), lambda _: None, lambda: False, CPU) == FOLDER
+    assert measure_base(job("b", changed=1), lambda _: None, lambda: True, CPU) == FOLDER
+    with pytest.raises(ParetuneError, match="was made from other inputs"):
+        measure_base(job("c", changed=2), lambda _: None, lambda: True, CPU)
+
+
 def test_a_scale_comes_before_the_sign_of_a_cost() -> None:
     class Cost:
         name, range, higher_is_better = "cost", (0.0, 9.0), False

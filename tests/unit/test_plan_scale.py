@@ -43,6 +43,21 @@ def test_three_experts_of_48_groups_use_72_of_96_gpus() -> None:
     assert scale.gather_gb == 0
 
 
+@pytest.mark.parametrize("reduce", ["distil", "search"])
+def test_one_gpu_alone_does_reduce(reduce: str) -> None:
+    rule = ["reduce.method=distil"] if reduce == "distil" else ["reduce.step=search", "reduce.prompts=200"]
+    given = [*rule, "methods=[mapreduce]"]
+    (_, plain), (costs, one), (_, three) = (
+        _planned("quickstart", gpus, *flags)
+        for gpus, flags in ((3, ["methods=[mapreduce]"]), (1, given), (3, given))
+    )
+    alone = costs.alone["mapreduce"]
+    assert 0 < alone < costs.hours["mapreduce"]
+    assert one.hours["mapreduce"] == pytest.approx(costs.hours["mapreduce"])
+    assert three.hours["mapreduce"] == pytest.approx((costs.hours["mapreduce"] - alone) / 3 + alone)
+    assert three.hours["mapreduce"] == pytest.approx(plain.hours["mapreduce"] + alone)
+
+
 def test_fewer_gpus_than_experts_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paretune.planning.scale.adapter_numbers", lambda config: 10**6)
     costs, scale = _planned("sd35-medium", 2)

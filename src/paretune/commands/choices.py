@@ -116,13 +116,19 @@ def _distilled(config: RunConfig) -> Settings:
 
 
 def _leaning(config: RunConfig) -> Settings:
-    """Twice as many rounds of half the epochs where all epochs are even, and steps of twice the average."""
+    """Twice as many rounds of half the epochs where all epochs are even, and steps of twice the average.
+
+    Where all weights are trained there is no step: experts lean, and the rounds stay.
+    """
+    if config.lora is None:
+        return {"methods": ["mapreduce"], "map.lean": 0.5, **_lean_of_all(config)}
     doubled = 2 * config.rounds
     even = all(epochs % 2 == 0 for epochs in _epochs(config).values())
     plain: Settings = {"reduce.momentum": 0} if config.reduce.momentum else {}
-    # What these make is no average to go beyond, and `options.q: search` has chosen its steps already.
+    # What these make is no average to go beyond, or goes beyond it already; `options.q: search` has chosen
+    # its steps.
     chosen = config.reduce.method == "dare-q" and not isinstance(config.reduce.step, int | float)
-    if config.reduce.method in (DISTIL, "search") or chosen:
+    if config.reduce.method in (DISTIL, "search", "nesterov", "slerp") or chosen:
         cut = config.reduce.rank is not None or config.reduce.energy is not None
         plain |= {"reduce.method": "compressed" if cut else "exact", "reduce.options": {}}
     settings = {"methods": ["mapreduce"], "map.lean": 0.5, **_lean_of_all(config), "reduce.step": 2, **plain}
@@ -131,8 +137,14 @@ def _leaning(config: RunConfig) -> Settings:
 
 
 def _lean_of_all(config: RunConfig) -> Settings:
-    """A reward's own lean would stay where `map.lean` changes. One of weight 0 can lean by 0 alone."""
-    wanted = {name: None if own.weight else 0.0 for name, own in config.rewards.items()}
+    """A reward's own lean would stay where `map.lean` changes.
+
+    One of weight 0 can lean by 0 alone; one that trains in a way of its own may not lean, and keeps its 0.
+    """
+    wanted = {
+        name: 0.0 if not own.weight or (own.lean == 0 and (own.objective or own.pairs)) else None
+        for name, own in config.rewards.items()
+    }
     return {f"rewards.{n}.lean": lean for n, lean in wanted.items() if lean != config.rewards[n].lean}
 
 

@@ -8,7 +8,7 @@ measurement.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..config import RunConfig
@@ -34,9 +34,11 @@ SUSTAINED_TFLOPS = {"cuda": 300.0, "cpu": 0.05}  # an H100 in bfloat16 at about 
 
 @dataclass(frozen=True)
 class Estimate:
-    """parameters: of the transformer, or None when unknown. memory_gb: of one expert. hours: all experts.
+    """parameters: of the transformer, or None when unknown. memory_gb: of one expert.
 
-    sampling: how samples are drawn, in words, where the settings of flow models do not tell.
+    hours: device-hours of every method, Reduce among them. sampling: how samples are drawn, in words, where
+    the settings of flow models do not tell. alone: of the hours, those of Reduce, which one device does
+    between rounds.
     """
 
     parameters: float | None
@@ -44,6 +46,7 @@ class Estimate:
     memory_gb: float | None
     hours: dict[str, float]
     sampling: str = ""
+    alone: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,15 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     beside = max(sizes.text * bytes_each, sizes.vae * 4, activations)
     forward = 2 * sizes.transformer * tokens * family.passes(config.model)
     rate = SUSTAINED_TFLOPS[device] * 1e12
-    hours: dict[str, float] = {}
+    hours, alone = dict[str, float](), dict[str, float]()
     for method in plan.methods:
         passes = passes_of(config, method)
-        count = passes.draw + 3 * passes.train + passes.look + method.reduce_samples * _reduce_passes(config)
-        hours[method.name] = count * forward / rate / 3600
+        alone[method.name] = method.reduce_samples * _reduce_passes(config) * forward / rate / 3600
+        trained = (passes.draw + 3 * passes.train + passes.look) * forward / rate / 3600
+        hours[method.name] = trained + alone[method.name]
     hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
     held = held_bytes(config, sizes.held, backbone[0])
-    return Estimate(sizes.held, tokens, (held + beside + PROCESS[device]) / 1e9, hours)
+    return Estimate(sizes.held, tokens, (held + beside + PROCESS[device]) / 1e9, hours, alone=alone)
 
 
 def held_bytes(config: RunConfig, parameters: float, blocks: int) -> float:
@@ -171,13 +175,11 @@ def _estimate(config: RunConfig, plan: Plan, device: str, cost: Cost) -> Estimat
     forward = 2 * cost.parameters * cost.tokens
     rate = SUSTAINED_TFLOPS[device] * 1e12
     looks = 4 * cost.train if config.reduce.method == DISTIL else 0.0  # student and expert on each sample
-    work = {
-        m.name: (m.samples * (cost.draw + 3 * cost.train) + m.reduce_samples * (cost.draw + looks)) * forward
-        for m in plan.methods
-    }
-    hours = {name: flops / rate / 3600 for name, flops in work.items()}
+    one = forward / rate / 3600
+    alone = {m.name: m.reduce_samples * (cost.draw + looks) * one for m in plan.methods}
+    hours = {m.name: m.samples * (cost.draw + 3 * cost.train) * one + alone[m.name] for m in plan.methods}
     hours |= _token_hours(config, cost.draw, cost.train, forward / rate)
-    return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.description)
+    return Estimate(cost.parameters, cost.tokens, memory / 1e9, hours, cost.description, alone)
 
 
 def _parameters_here(config: RunConfig, cost: Cost) -> float:

@@ -91,7 +91,7 @@ def scale(config: RunConfig, plan: Plan, costs: Estimate, gpus: int) -> Scale:
     base = known.divisible * (1 if is_quantized(config.model) else config.model.bytes_each)
     return Scale(
         gpus, each, side_by_side, side_by_side * each,
-        {m.name: _wall(config, m, costs.hours.get(m.name, 0.0), each, gpus) for m in plan.methods},
+        {m.name: _wall(config, m, costs, each, gpus) for m in plan.methods},
         held + known.copies * size / 1e9, size / 1e6, 2 * experts * size / 1e6,
         2 * (each - 1) / each * size / 1e6,
         (each - 1) / each * base / 1e9 if config.executor.shard == "full" else 0.0,
@@ -148,10 +148,12 @@ def _slowness(config: RunConfig, each: int, width: int) -> tuple[float, float]:
     return math.ceil(prompts / each) / prompts, math.ceil(groups / each) / groups
 
 
-def _wall(config: RunConfig, method: MethodPlan, hours: float, each: int, gpus: int) -> float:
-    """Wall hours of a method, of its device-hours on one device an expert."""
+def _wall(config: RunConfig, method: MethodPlan, costs: Estimate, each: int, gpus: int) -> float:
+    """Wall hours of a method, of its device-hours on one device an expert. One device alone does Reduce."""
+    alone = costs.alone.get(method.name, 0.0)
+    hours = costs.hours.get(method.name, 0.0) - alone
     passes = passes_of(config, method)
-    draw, update = passes.draw + method.reduce_samples * config.evaluate.steps, 3 * passes.train + passes.look
+    draw, update = passes.draw, 3 * passes.train + passes.look
     share = draw / (draw + update) if draw + update else 0.0
     tasks = sum(len(r.tasks) for r in method.rounds)
 
@@ -160,4 +162,4 @@ def _wall(config: RunConfig, method: MethodPlan, hours: float, each: int, gpus: 
         waves = math.ceil(len(round_.tasks) / (gpus // each))
         return waves * hours / tasks * (share * sampling + (1 - share) * updating)
 
-    return sum(of_round(round_) for round_ in method.rounds)
+    return alone + sum(of_round(round_) for round_ in method.rounds)

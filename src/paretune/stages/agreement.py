@@ -13,6 +13,7 @@ from ..config import RunConfig
 from ..data.prompts import load_prompts
 from ..executors.base import Devices, Report
 from ..files import digest, read_json, write_json
+from ..inputs.pictures import record_identity
 from ..models.loading import open_policy
 from ..models.memory import memory_errors, to_measure
 from ..ops.agreement import agreement
@@ -113,7 +114,7 @@ def _inputs(job: AgreementJob) -> str:
             "rewards": {
                 name: [
                     named(r.reward), options_identity(r.reward, r.options),
-                    [p.text for p in load_prompts(r.eval_prompts)], *besides(r),
+                    [record_identity(p) for p in load_prompts(r.eval_prompts)], *besides(r),
                 ]
                 for name, r in config.rewards.items()
             },

@@ -80,9 +80,14 @@ def token_menu(rewards: tuple[str, ...], fixed: tuple[str, ...] = ()) -> Menu:
 
 
 def step_of(round_: Round, run_folder: Path | None) -> float:
-    """How much of a round's average is folded. A step that the run has yet to choose counts as 1."""
+    """How much of a round's average is folded. A step that the run has yet to choose counts as 1.
+
+    So does one that stands for 1/q of `dare-q`: it makes good what a mask left out, and a menu has no mask.
+    """
     if isinstance(round_.step, float):
         return round_.step
+    if round_.reduce == "dare-q":
+        return 1.0
     chosen = None if run_folder is None else run_folder / round_.merged / DIAGNOSTICS
     if chosen is None or not chosen.exists():
         return 1.0

@@ -23,6 +23,7 @@ from ..planning.plan import ExpertTask, derive_seed
 from ..records.manifest import finished, write_manifest
 from ..records.read import Number, checked, read_value
 from ..rewards.base import applies_to, reward_of, score_samples
+from ..rewards.identity import options_identity
 from ..types import ParetuneError, Prompt, Samples, Stopped, take
 from .agreement import joined
 from .evaluate import draw
@@ -164,8 +165,8 @@ def _inputs(job: NormaliseJob) -> str:
             "normalised": sorted(normalised(config)),
             "rewards": {
                 name: [
-                    named(r.reward), r.options, *besides(r),
-                    [record_identity(p) for p in load_prompts(r.prompts)[:PROMPTS]],
+                    named(r.reward), options_identity(r.reward, r.options), *besides(r),
+                    [record_identity(p) for p in spread(load_prompts(r.prompts), PROMPTS)],
                 ]
                 for name, r in config.rewards.items()
             },
