@@ -218,6 +218,23 @@ def test_one_update_is_measured(tiny_flux: Path, tmp_path: Path) -> None:
     assert "GB at most on cpu" in str(peak)
 
 
+def test_measured_hours_have_the_samples_of_reduce(
+    tiny_flux: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paretune.planning.peak._timed", lambda step, device: 1.0)
+
+    def hours(**reduce: Any) -> float:
+        recipe = tiny_recipe(tmp_path, tiny_flux, model=SIZE, methods=["mapreduce"], rounds=1, reduce=reduce)
+        config = load_config(recipe)
+        peak = measure_update(config, "cpu", build_plan(config))
+        assert peak.hours is not None
+        return peak.hours["mapreduce"] * 3600 * peak.samples
+
+    # 5 updates of 4 samples: 3 passes draw one, and student and expert are compared at 2 states in 4 each.
+    student = hours(method="distil", options={"steps": 5, "batch": 4}) - hours()
+    assert student == pytest.approx(5 * 4 * (3 + 2 * 4))
+
+
 def test_a_hub_model_of_known_size_is_measured_with_random_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

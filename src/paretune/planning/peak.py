@@ -25,7 +25,7 @@ from ..models.memory import memory_errors, to_train
 from ..models.quantize import is_quantized, open_to_train, quantize
 from ..types import ParetuneError, Pictured
 from .devices import spoken
-from .estimate import passes_of
+from .estimate import passes_of, reduce_passes
 from .plan import Plan
 
 QUICK = 3.0  # seconds of a first step, which warms up, up to which it is done again and that is timed
@@ -103,7 +103,8 @@ def measure_update(config: RunConfig, device: str, plan: Plan | None = None) -> 
     hours = {}
     for method in plan.methods if plan else ():
         passes = passes_of(config, method)
-        spent = (passes.draw + passes.look) * forward + passes.train * seconds
+        reduced = method.reduce_samples * reduce_passes(config)
+        spent = (passes.draw + passes.look + reduced) * forward + passes.train * seconds
         hours[method.name] = spent / samples / 3600
     return Peak(device, peak / 1e9, seconds, samples, random, forward, hours)
 
@@ -147,7 +148,9 @@ def _measure_answers(config: RunConfig, device: str, plan: Plan | None) -> Peak:
     with memory_errors(to_train, config, begun=False):
         samples, seconds = time_answers(config, device)
     each = seconds / samples / 3600
-    hours = {method.name: method.samples * each for method in plan.methods} if plan else None
+    # A sample that Reduce draws, to measure it or to learn from it, counts as one of training.
+    drawn = {m.name: m.samples + m.reduce_samples for m in plan.methods} if plan else {}
+    hours = {name: count * each for name, count in drawn.items()} if plan else None
     return Peak(device, _peak(torch.device(device)) / 1e9, seconds, samples, False, 0.0, hours)
 
 
