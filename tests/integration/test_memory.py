@@ -130,6 +130,8 @@ def test_clips_and_texts_have_advice_of_their_own(
     assert "model.options.frames" in to_train(_config(tmp_path, tiny_hunyuan))
     text = load_config(language_recipe(tmp_path / "text", tiny_llama))
     assert "model.options.max_tokens, train.group_size" in to_train(text)
+    assert "model.gradient_checkpointing" in to_train(text)
+    assert "model.gradient_checkpointing" not in to_train(text, checkpoints=False)
     kto = load_config(language_recipe(tmp_path / "kto", tiny_llama, objective={"name": "kto"}))
     whole = needs_whole_batches(kto.objective)  # its loss looks at a micro-batch
     assert "begin again with --set train.micro_batch=4" in to_train(kto, whole_batches=whole)

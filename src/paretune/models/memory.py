@@ -45,8 +45,9 @@ def memory_errors(advice: Callable[P, str], *args: P.args, **settings: P.kwargs)
 
 
 def to_train(
-    config: RunConfig, begun: bool = True, draws: bool = False, whole_batches: bool = False
-) -> str:
+    config: RunConfig, begun: bool = True, draws: bool = False, whole_batches: bool = False,
+    checkpoints: bool = True,
+) -> str:  # fmt: skip
     """Advice for training an expert or a token with less memory.
 
     Args:
@@ -54,13 +55,15 @@ def to_train(
         begun: whether there is a run that can be resumed.
         draws: whether training draws samples in the evaluation's batches.
         whole_batches: see `RunConfig.rounding_keys`.
+        checkpoints: whether gradient checkpoints take effect. They do not where a language model learns
+            outside of TRL's trainers: transformers makes none in a model that draws.
     """
     free = config.rounding_keys(whole_batches) if begun else frozenset[str]()
     settings = dict[str, str]()
     batch = min(config.train.micro_batch, config.train.prompts_per_epoch * config.train.group_size)
     if batch > 1:
         settings["train.micro_batch"] = str(batch // 2)
-    if not config.model.gradient_checkpointing:
+    if checkpoints and not config.model.gradient_checkpointing:
         settings["model.gradient_checkpointing"] = "true"
     if family_of(config.model.path).quantizes and "quantize" not in config.model.options:
         settings["model.options.quantize"] = "int8"

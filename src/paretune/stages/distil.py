@@ -94,7 +94,8 @@ def distil_experts(
     with memory_errors(to_load, job.config.model):
         trainer = Distiller(pupils_of(job), folder, job.place, job.seed, devices[0])
         trainer.resume(inputs)
-    with memory_errors(to_train, job.config):
+    flow = medium_of(job.config.model).name != "texts"
+    with memory_errors(to_train, job.config, checkpoints=flow):
         deltas = trainer.run(report, should_stop)
     base, component = job.config.model.path, medium_of(job.config.model).component
     files = save_delta(folder, deltas, base, {"student_of": len(job.round.tasks)}, component)

@@ -23,6 +23,7 @@ from ..planning.plan import Plan, TokenTask, derive_seed
 from ..records.manifest import METRICS, below, finished, read_manifest, write_manifest
 from ..rewards.base import reward_of
 from ..rewards.identity import options_identity
+from ..samples.media import medium_of
 from ..training.objectives.settings import needs_whole_batches
 from ..types import ParetuneError
 from .luggage import Job
@@ -108,7 +109,8 @@ def train_token(
         )  # fmt: skip
         trainer.resume(inputs)
     whole = needs_whole_batches(job.config.objective)
-    with memory_errors(to_train, job.config, draws=True, whole_batches=whole):
+    flow = medium_of(job.config.model).name != "texts"
+    with memory_errors(to_train, job.config, draws=True, whole_batches=whole, checkpoints=flow):
         token = trainer.run(report, should_stop)
     report({"folder": job.task.folder, "update": steps, "epochs": steps})
     return write_manifest(
