@@ -34,6 +34,7 @@ MAPREDUCE = ["mapreduce@1", "mapreduce@2", "mapreduce@3", "mapreduce"]
         ("tokens-told", []),
         ("pictures-distil", []),
         ("pictures-distil-weighted", ["mapreduce"]),
+        ("pictures-distil-two", []),
     ],
 )
 def test_the_page_has_the_tables(tables: dict[str, Any], file: str, methods: list[str]) -> None:
