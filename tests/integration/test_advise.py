@@ -116,8 +116,9 @@ DISTIL = {"reduce.method": "distil", "reduce.options": {}, "reduce.step": 1, "re
         # These go beyond the average by themselves.
         (CONFLICT, {"reduce": {"method": "nesterov"}}, "lean", {**LEAN, **EXACT}),
         (CONFLICT, {"reduce": {"method": "slerp"}}, "lean", {**LEAN, **EXACT}),
-        # An expert that trains in a way of its own, and cannot lean, keeps its 0.
+        # An expert that trains in a way of its own, and cannot lean.
         (CONFLICT, {"own": {"objective": "sft", "lean": 0}}, "lean", LEAN),
+        (CONFLICT, {"own": {"objective": "sft"}}, "lean", {**LEAN, "rewards.a.lean": 0}),
     ],
 )  # fmt: skip
 def test_the_choice_is_a_whole_recipe_of_the_same_samples(

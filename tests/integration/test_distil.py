@@ -30,7 +30,7 @@ from paretune.training.checkpoint import TrainState
 from paretune.training.distillation.lesson import Part
 from paretune.training.distillation.trainer import Distiller
 from paretune.training.loss_scale import grad_scaler
-from paretune.types import ParetuneError
+from paretune.types import ParetuneError, Unfit
 from tests.conftest import tiny_recipe
 from tests.here import run_here, stop_at
 from tests.language import language_recipe
@@ -214,7 +214,7 @@ def test_a_language_model_pays_the_reverse_kl_on_its_own_answers(
     loss = sum(float(half.loss.detach()) for half in halves)
     assert loss == pytest.approx(float(kl + anchor / 2), rel=1e-3)
     sizes = torch.stack([half.sizes for half in halves]).sum(0)
-    assert sizes.tolist() == pytest.approx([1 / 3, 2 / 3])
+    torch.testing.assert_close(sizes, torch.stack([said[0].sum(), said[1:].sum()]) / said.sum())
 
 
 def test_a_distilled_run_stopped_within_is_bit_identical(
@@ -315,7 +315,7 @@ def test_a_student_that_diverges_ends_at_once(tiny_sd3: Path, tmp_path: Path) ->
     parameter = next(iter(trainer.state.parameters.values()))
     before = parameter.detach().clone()
     parameter.register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(ParetuneError, match=r"training diverged: .* lower learning rate"):
+    with pytest.raises(Unfit, match=r"training diverged: .* lower learning rate"):
         trainer.run(lambda _: None, lambda: False)
     assert parameter.equal(before)
     assert not list(tmp_path.glob("checkpoints/*"))

@@ -232,9 +232,9 @@ def test_measured_hours_have_the_samples_of_reduce(
         assert peak.hours is not None
         return peak.hours["mapreduce"] * 3600 * peak.samples
 
-    # 5 updates of 4 samples: 3 passes draw one, and student and expert are compared at 2 states in 4 each.
+    # 5 updates of 4 samples: 3 passes draw one, then each of 2 states has a pass of the expert and an update.
     student = hours(method="distil", options={"steps": 5, "batch": 4}) - hours()
-    assert student == pytest.approx(5 * 4 * (3 + 2 * 4))
+    assert student == pytest.approx(5 * 4 * (3 + 2 * 2))
 
 
 def test_a_hub_model_of_known_size_is_measured_with_random_weights(

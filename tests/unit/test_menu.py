@@ -25,8 +25,11 @@ def test_a_menu_weighs_its_experts() -> None:
 def test_a_chosen_q_is_no_step_of_a_menu(tmp_path: Path) -> None:
     """1/q makes good what the mask of `dare-q` left out, and a menu averages without a mask."""
     recipe = config("ab", rounds=1)
-    for method, options, step in (("dare-q", {"q": "search", "density": 0.1}, 1), ("exact", {}, 3)):
-        rule = {"method": method, "options": options} | ({"step": "search"} if method == "exact" else {})
+    for rule, step in (
+        ({"method": "dare-q", "options": {"q": "search", "density": 0.1}}, 1),
+        ({"method": "dare-q", "step": "search"}, 3),
+        ({"method": "exact", "step": "search"}, 3),
+    ):
         plan = build_plan(parse_config(recipe.model_dump(mode="json") | {"reduce": rule}, "test"))
         merged = tmp_path / plan.methods[0].rounds[-1].merged
         merged.mkdir(parents=True, exist_ok=True)

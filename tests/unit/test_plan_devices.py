@@ -131,7 +131,7 @@ def test_a_language_model_is_measured_by_its_own_trainer(
     assert set(peak.hours) == {"mapreduce", "rewarded_soup"}
     method = plan.methods[0]
     assert peak.hours["mapreduce"] == pytest.approx(method.samples * peak.seconds / peak.samples / 3600)
-    assert "from that the training takes" in str(peak)
+    assert "from that training and Reduce take" in str(peak)
 
 
 def test_a_language_model_of_the_hub_is_not_downloaded_to_be_measured() -> None:

@@ -13,6 +13,7 @@ from ..config import RunConfig
 from ..ops.distilling import DISTIL
 from ..recipes import parse_config
 from ..training.checks import check_training
+from ..training.trainers import why_not_lean
 from ..types import ParetuneError
 
 # A correlation of AGREE or more agrees; a correlation or a cosine of OPPOSE or less opposes.
@@ -139,10 +140,10 @@ def _leaning(config: RunConfig) -> Settings:
 def _lean_of_all(config: RunConfig) -> Settings:
     """A reward's own lean would stay where `map.lean` changes.
 
-    One of weight 0 can lean by 0 alone; one that trains in a way of its own may not lean, and keeps its 0.
+    An expert of weight 0, or with an objective or pairs of its own that know one reward, leans by 0 alone.
     """
     wanted = {
-        name: 0.0 if not own.weight or (own.lean == 0 and (own.objective or own.pairs)) else None
+        name: 0.0 if not own.weight or ((own.objective or own.pairs) and why_not_lean(config, name)) else None
         for name, own in config.rewards.items()
     }
     return {f"rewards.{n}.lean": lean for n, lean in wanted.items() if lean != config.rewards[n].lean}

@@ -76,6 +76,13 @@ class ReduceConfig(Section):
             raise ValueError(f"options.q: search needs a density from 0.01 to below 1, not {density:g}")
         return {**given, "options": {**options, "q": 1.0}, "step": list(steps_of_q(density, DIVISIONS))}
 
+    @property
+    def searches_q(self) -> bool:
+        """Whether the steps are those of `options.q: search`."""
+        if self.method != "dare-q" or self.options.get("q") != 1:
+            return False
+        return self.step == steps_of_q(fit("density", self.options.get("density", 0.5)), DIVISIONS)
+
     @field_validator("method")
     @classmethod
     def _known(cls, method: str) -> str:

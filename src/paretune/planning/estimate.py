@@ -84,7 +84,7 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     hours, alone = dict[str, float](), dict[str, float]()
     for method in plan.methods:
         passes = passes_of(config, method)
-        alone[method.name] = method.reduce_samples * reduce_passes(config) * forward / rate / 3600
+        alone[method.name] = method.reduce_samples * _reduce_passes(config) * forward / rate / 3600
         trained = (passes.draw + 3 * passes.train + passes.look) * forward / rate / 3600
         hours[method.name] = trained + alone[method.name]
     hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
@@ -148,14 +148,12 @@ def _of_sample(config: RunConfig, objective: str | None, given: bool) -> Passes:
     return Passes(0 if given else config.model.steps, points, points if anchored else 0)
 
 
-def reduce_passes(config: RunConfig) -> float:
+def _reduce_passes(config: RunConfig) -> float:
     """Forward passes of a sample that Reduce draws: to measure it, or to compare student and expert on it."""
     if config.reduce.method != DISTIL:
         return config.evaluate.steps
     own = Distilling.of(config.reduce.options)
     return config.model.steps + min(own.times, config.model.steps) * (4 + (1 if own.anchor else 0))
-
-
 
 
 def _kept(config: RunConfig, blocks: int, units: int) -> int:

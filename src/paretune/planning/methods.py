@@ -36,7 +36,12 @@ def mapreduce(config: RunConfig) -> MethodPlan:
         tasks = tuple(_round_expert(config, number, reward, parents) for reward in config.rewards)
         merged = f"round-{number}/merged"
         rule = config.reduce
-        rounds.append(Round(number, tasks, merged, _weights(config), rule.method, rule.step, rule.momentum))
+        rounds.append(
+            Round(
+                number, tasks, merged, _weights(config), rule.method, rule.step, rule.momentum,
+                rule.searches_q,
+            )
+        )  # fmt: skip
     return method_plan(config, "mapreduce", tuple(rounds), tuple(r.merged for r in rounds))
 
 

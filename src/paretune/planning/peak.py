@@ -2,7 +2,8 @@
 
 A model on disk is loaded as a run loads it; a hub model of known size gets random weights instead, so that
 nothing is downloaded. Of a flow model one forward pass and one update of a micro-batch are timed, without
-rewards; of a language model a short epoch of its trainer. The hours are of training, by the plan's samples.
+rewards; of a language model a short epoch of its trainer. The hours are of training and Reduce,
+by the plan's samples.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from ..models.family import by_hub_id
 from ..models.lora import attach_policy
 from ..models.memory import memory_errors, to_train
 from ..models.quantize import is_quantized, open_to_train, quantize
+from ..ops.distilling import DISTIL, Distilling
 from ..types import ParetuneError, Pictured
 from .devices import spoken
-from .estimate import passes_of, reduce_passes
+from .estimate import passes_of
 from .plan import Plan
 
 QUICK = 3.0  # seconds of a first step, which warms up, up to which it is done again and that is timed
@@ -36,7 +38,8 @@ class Peak:
     """gigabytes: at most in use at a time. samples: of a micro-batch, or of a language model's short epoch.
 
     seconds: of one update of them. draw_seconds: of one forward pass; of a language model 0, for its update
-    draws the answers too. random_weights: of the true size. hours: by method, of training, where asked for.
+    draws the answers too. random_weights: of the true size. hours: by method, of training and
+    Reduce, where asked for.
     """
 
     device: str
@@ -56,7 +59,7 @@ class Peak:
         )
         if self.hours:
             times = ", ".join(f"{name} {spoken(3600 * hours)}" for name, hours in self.hours.items())
-            told += f"; from that the training takes, its experts one after another: {times}"
+            told += f"; from that training and Reduce take, the experts one after another: {times}"
         return told
 
 
@@ -103,10 +106,19 @@ def measure_update(config: RunConfig, device: str, plan: Plan | None = None) -> 
     hours = {}
     for method in plan.methods if plan else ():
         passes = passes_of(config, method)
-        reduced = method.reduce_samples * reduce_passes(config)
-        spent = (passes.draw + passes.look + reduced) * forward + passes.train * seconds
+        spent = (passes.draw + passes.look) * forward + passes.train * seconds
+        spent += method.reduce_samples * _reduce_seconds(config, forward, seconds)
         hours[method.name] = spent / samples / 3600
     return Peak(device, peak / 1e9, seconds, samples, random, forward, hours)
+
+
+def _reduce_seconds(config: RunConfig, forward: float, update: float) -> float:
+    """Seconds of a batch that Reduce draws: to measure it, or to compare a student and its experts on it."""
+    if config.reduce.method != DISTIL:
+        return config.evaluate.steps * forward
+    own = Distilling.of(config.reduce.options)
+    states = min(own.times, config.model.steps)
+    return config.model.steps * forward + states * ((1 + (own.anchor > 0)) * forward + update)
 
 
 def _embedded(policy: Any, config: RunConfig, samples: int) -> Any:

@@ -91,7 +91,8 @@ class Round:
     """One Map and one Reduce.
 
     merged: the folder of the average. weights: of the average, one for each task. reduce: the reducer. step:
-    how much of the average is folded, or the steps to choose from. momentum: see `ops.outer`. Baselines
+    how much of the average is folded, or the steps to choose from. momentum: see `ops.outer`. rescales:
+    whether a step makes good what the mask of `dare-q` left out (its search of q). Baselines
     average exactly and fold the average, whatever the recipe says, because they are defined that way.
     """
 
@@ -102,6 +103,7 @@ class Round:
     reduce: str = "exact"
     step: float | tuple[float, ...] = 1.0
     momentum: float = 0.0
+    rescales: bool = False
 
     @property
     def has_outer_step(self) -> bool:

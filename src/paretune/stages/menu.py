@@ -86,7 +86,7 @@ def step_of(round_: Round, run_folder: Path | None) -> float:
     """
     if isinstance(round_.step, float):
         return round_.step
-    if round_.reduce == "dare-q":
+    if round_.rescales:
         return 1.0
     chosen = None if run_folder is None else run_folder / round_.merged / DIAGNOSTICS
     if chosen is None or not chosen.exists():

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..types import ParetuneError
+from ..types import ParetuneError, Unfit
 from .checkpoint import TrainState
 
 FIRST_SCALE = 2.0**16
@@ -41,7 +41,8 @@ def take_step(
         The result of `accumulate`, and grad_norm.
 
     Raises:
-        ParetuneError: the gradient is not finite; that of a float16 base at every scale.
+        Unfit: the gradient is not finite.
+        ParetuneError: the gradient of a float16 base is not finite at any scale.
     """
     parameters, scaler = list(state.parameters.values()), state.scaler
     for _ in range(TRIES):
@@ -50,7 +51,7 @@ def take_step(
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
         if not math.isfinite(norm) and not scaler.is_enabled():  # the step would make the weights NaN
             state.optimiser.zero_grad()
-            raise ParetuneError(
+            raise Unfit(
                 "training diverged: its gradient is no longer finite; begin anew with a lower learning rate"
             )
         scaler.step(state.optimiser)

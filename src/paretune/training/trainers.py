@@ -95,19 +95,24 @@ def _check_leaning(config: RunConfig) -> None:
                 f"rewards.{reward}.weight: an expert that leans is scored by its own reward times its "
                 f"weight, which is 0: set rewards.{reward}.lean to 0, or give it a weight"
             )
-        name = own.objective or config.objective.name
-        objective = find_objective(name)
-        if objective.one_reward or not objective.draws:
-            why = f"objective {name} trains on one reward"
-        elif own.pairs:
-            why = "its samples come from a file, which no other reward scores"
-        else:
+        why = why_not_lean(config, reward)
+        if not why:
             continue
         if own.lean is None and not own.objective and not own.pairs:
             raise ParetuneError(f"map.lean: {why}, so no expert can lean on others: set it to 0")
         raise ParetuneError(
             f"rewards.{reward}.lean: {why}, so this expert cannot lean on others: set it to 0"
         )
+
+
+def why_not_lean(config: RunConfig, reward: str) -> str:
+    """Why the expert of a reward cannot lean on others, in words; "" if it can."""
+    own = config.rewards[reward]
+    name = own.objective or config.objective.name
+    objective = find_objective(name)
+    if objective.one_reward or not objective.draws:
+        return f"objective {name} trains on one reward"
+    return "its samples come from a file, which no other reward scores" if own.pairs else ""
 
 
 def _check_own(config: RunConfig, reward: str, medium: str) -> None:

@@ -59,7 +59,7 @@ class TextBatch:
     owner: torch.Tensor
 
     def parts(self, chosen: torch.Tensor) -> Iterator[Part]:
-        """See `lesson.Batch`. The distance is that of log-probabilities, squared, whose size counts as 1."""
+        """See `lesson.Batch`. The distance is that of log-probabilities, squared; a token's size is 1."""
         pupils, owner = self.lesson.pupils, self.owner[chosen]
         weight = pupils.settings.anchor
         targets: dict[int, torch.Tensor] = {}
@@ -77,7 +77,8 @@ class TextBatch:
         if start is not None:
             loss = loss + weight * self._shares(student, student - start, chosen).sum()
         apart = self._shares(student.detach(), (student.detach() - target).square(), chosen)
-        size = torch.full((len(chosen),), 1 / len(self.answers))
+        said = self.answers != NOTHING
+        size = said[chosen].sum(1) / said.sum()
         yield Part(loss, pupils.by_expert(apart, owner), pupils.by_expert(size, owner))
 
     def _shares(self, q: torch.Tensor, value: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

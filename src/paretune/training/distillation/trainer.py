@@ -59,7 +59,8 @@ class Distiller:
         )
         scaler = grad_scaler(pupils.config.model.dtype, self.lesson.policy.device)
         self.state = TrainState(parameters, optimiser, ema={}, old={}, scaler=scaler)
-        self.nothing = max(NOTHING, torch.finfo(getattr(torch, pupils.config.model.dtype)).eps ** 2 / 10)
+        dtype = "bfloat16" if pupils.config.train.autocast else pupils.config.model.dtype
+        self.nothing = max(NOTHING, torch.finfo(getattr(torch, dtype)).eps ** 2 / 10)
         self.lengths = torch.bincount(pupils.owner, minlength=len(pupils.experts)).tolist()
 
     def resume(self, inputs: str) -> None:
