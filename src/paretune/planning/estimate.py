@@ -82,9 +82,10 @@ def estimate(config: RunConfig, plan: Plan, device: str) -> Estimate:
     forward = 2 * sizes.transformer * tokens * family.passes(config.model)
     rate = SUSTAINED_TFLOPS[device] * 1e12
     hours, alone = dict[str, float](), dict[str, float]()
+    looked, learned = reduce_passes(config)
     for method in plan.methods:
         passes = passes_of(config, method)
-        alone[method.name] = method.reduce_samples * _reduce_passes(config) * forward / rate / 3600
+        alone[method.name] = method.reduce_samples * (looked + 3 * learned) * forward / rate / 3600
         trained = (passes.draw + 3 * passes.train + passes.look) * forward / rate / 3600
         hours[method.name] = trained + alone[method.name]
     hours |= _token_hours(config, config.evaluate.steps, 1, forward / rate)
@@ -148,12 +149,16 @@ def _of_sample(config: RunConfig, objective: str | None, given: bool) -> Passes:
     return Passes(0 if given else config.model.steps, points, points if anchored else 0)
 
 
-def _reduce_passes(config: RunConfig) -> float:
-    """Forward passes of a sample that Reduce draws: to measure it, or to compare student and expert on it."""
+def reduce_passes(config: RunConfig) -> tuple[float, float]:
+    """Passes of a sample that Reduce draws: forward alone, and with a gradient.
+
+    It is drawn to be measured; or for a student, which is compared with its expert on some of the states.
+    """
     if config.reduce.method != DISTIL:
-        return config.evaluate.steps
+        return config.evaluate.steps, 0.0
     own = Distilling.of(config.reduce.options)
-    return config.model.steps + min(own.times, config.model.steps) * (4 + (1 if own.anchor else 0))
+    states = min(own.times, config.model.steps)
+    return config.model.steps + states * (1 + (own.anchor > 0)), states
 
 
 def _kept(config: RunConfig, blocks: int, units: int) -> int:

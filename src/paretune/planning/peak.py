@@ -24,10 +24,9 @@ from ..models.family import by_hub_id
 from ..models.lora import attach_policy
 from ..models.memory import memory_errors, to_train
 from ..models.quantize import is_quantized, open_to_train, quantize
-from ..ops.distilling import DISTIL, Distilling
 from ..types import ParetuneError, Pictured
 from .devices import spoken
-from .estimate import passes_of
+from .estimate import passes_of, reduce_passes
 from .plan import Plan
 
 QUICK = 3.0  # seconds of a first step, which warms up, up to which it is done again and that is timed
@@ -103,22 +102,13 @@ def measure_update(config: RunConfig, device: str, plan: Plan | None = None) -> 
             forward = _timed(velocity, policy.device)
         seconds = _timed(update, policy.device)
         peak = _peak(policy.device)
-    hours = {}
+    hours, (looked, learned) = {}, reduce_passes(config)
     for method in plan.methods if plan else ():
         passes = passes_of(config, method)
         spent = (passes.draw + passes.look) * forward + passes.train * seconds
-        spent += method.reduce_samples * _reduce_seconds(config, forward, seconds)
+        spent += method.reduce_samples * (looked * forward + learned * seconds)
         hours[method.name] = spent / samples / 3600
     return Peak(device, peak / 1e9, seconds, samples, random, forward, hours)
-
-
-def _reduce_seconds(config: RunConfig, forward: float, update: float) -> float:
-    """Seconds of a batch that Reduce draws: to measure it, or to compare a student and its experts on it."""
-    if config.reduce.method != DISTIL:
-        return config.evaluate.steps * forward
-    own = Distilling.of(config.reduce.options)
-    states = min(own.times, config.model.steps)
-    return config.model.steps * forward + states * ((1 + (own.anchor > 0)) * forward + update)
 
 
 def _embedded(policy: Any, config: RunConfig, samples: int) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..types import ParetuneError, Unfit
+from ..types import Unfit
 from .checkpoint import TrainState
 
 FIRST_SCALE = 2.0**16
@@ -41,8 +41,7 @@ def take_step(
         The result of `accumulate`, and grad_norm.
 
     Raises:
-        Unfit: the gradient is not finite.
-        ParetuneError: the gradient of a float16 base is not finite at any scale.
+        Unfit: the gradient is not finite; that of a float16 base at no scale.
     """
     parameters, scaler = list(state.parameters.values()), state.scaler
     for _ in range(TRIES):
@@ -59,6 +58,6 @@ def take_step(
         state.optimiser.zero_grad()
         if math.isfinite(norm):
             return {**facts, "grad_norm": norm}
-    raise ParetuneError(
+    raise Unfit(
         "model.dtype: float16 is too narrow for this model: its gradients overflow; take bfloat16 or float32"
     )
