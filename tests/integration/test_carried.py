@@ -1,47 +1,91 @@
-"""Runs with `lora.init: carried`, of pictures and of a language model."""
+"""Every kind of task works in a folder that has nothing of the run but what it says that it reads."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
-from paretune.adapters.store import load_delta
-from paretune.ops.lowrank import LowRank, compress
+from paretune import run as running
+from paretune.recipes import load_config
+from paretune.stages.luggage import recipe_files
+from paretune.types import ParetuneError
+from tests.carrying import Carrying
 from tests.conftest import tiny_recipe
-from tests.here import run_here
-from tests.language import language_recipe
+from tests.executing import InThisProcess
 
-# After one update A is what it began with: its gradient is zero as long as B is.
-ONCE = {"epochs": 1, "updates_per_epoch": 1, "weight_decay": 0.0, "learning_rate": 0.02}
+ONE = {"rounds": 1, "methods": ["mapreduce"], "train": {"epochs": 1}}
+KINDS: dict[str, dict[str, Any]] = {
+    "search": {
+        **ONE, "reduce": {"method": "search", "options": {"divisions": 1, "prompts": 1}},
+        "tokens": {"steps": 1, "options": {"samples": 4, "batch_size": 2, "every": 1, "validation": 1}},
+    },
+    "distil": {
+        **ONE,
+        "reduce": {"method": "distil", "step": [1, 2], "prompts": 1, "options": {"steps": 1, "batch": 2}},
+    },
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["pictures", "answers"])
-def test_experts_of_the_second_round_begin_along_the_first(
-    kind: str, tiny_sd3: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", KINDS)
+def test_tasks_are_carried_and_their_digests_are_those_of_here(
+    kind: str, tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, model = (tiny_recipe, tiny_sd3) if kind == "pictures" else (language_recipe, tiny_llama)
-    first = {}
-    for init in ("gaussian", "carried"):
-        recipe = write(tmp_path / init, model, lora={"init": init}, train=ONCE, methods=["mapreduce"])
-        run_here(recipe, tmp_path / init / "run", monkeypatch)
-        first[init] = load_delta([tmp_path / init / "run/round-1/merged"])
-    # The first round has nothing before it, and begins as gaussian does.
-    for module, delta in first["gaussian"].items():
-        assert torch.equal(delta.dense(), first["carried"][module].dense())
-    experts = sorted((tmp_path / "carried/run/round-2/experts").iterdir())
-    assert len(experts) == 2
-    # The last block's query of the text does not reach SD3's output, so nothing changed it.
-    changed = {module: delta for module, delta in first["carried"].items() if delta.norm() > 0}
-    assert len(changed) >= len(first["carried"]) - 1
-    for expert in map(load_delta, ([folder] for folder in experts)):
-        assert [module for module, delta in changed.items() if not along(expert[module], delta)] == []
-    for expert in (load_delta([tmp_path / "gaussian/run/round-2/experts" / f.name]) for f in experts):
-        assert not any(along(expert[module], delta) for module, delta in changed.items())
+    """The names in the recipe are relative: elsewhere there is such a file only where it was sent."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(running, "write_report", lambda out: None)
+    config = load_config(tiny_recipe(Path("recipe"), tiny_sd3, evaluate={"steps": 2}, **KINDS[kind]))
+    away, out = Carrying(tmp_path / "elsewhere"), Path("out")
+    monkeypatch.setattr(running, "open_executor", lambda config, usual: away)
+    summary = running.run(config, out, lambda _: None)
+    made = {path: path.read_bytes() for path in out.rglob("manifest.json")}
+    files = {"recipe/rewards.py", "recipe/prompts.txt"}
+    assert away.sent["training round-1/experts/red"] == files
+    read = {name for name in away.sent["measuring expert:red"] if name not in files}
+    assert {Path(name).parent.as_posix() for name in read if "checkpoints" not in name} == {
+        "round-1/experts/red"
+    }
+    assert {"checkpoints/epoch-0001/state.safetensors", "metrics.jsonl", "manifest.json"} <= away.brought[
+        "training round-1/experts/red"
+    ]
+    # In this process nothing is made again: every digest that was made elsewhere is the one of here.
+    monkeypatch.setattr(running, "open_executor", lambda config, usual: InThisProcess())
+    assert running.run(config, out, lambda _: None, resume=True)["methods"] == summary["methods"]
+    assert {path: path.read_bytes() for path in out.rglob("manifest.json")} == made
 
 
-def along(delta: LowRank, earlier: LowRank) -> bool:
-    """Whether the rows of A are the main input directions of the earlier round."""
-    main = torch.nn.functional.normalize(compress(earlier, rank=2).delta.A, dim=1)
-    return bool(torch.allclose(torch.nn.functional.normalize(delta.A, dim=1), main, atol=1e-4))
+def test_a_machine_with_another_base_model_is_a_line(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(tiny_recipe(Path("recipe"), tiny_sd3, **ONE))
+    away, out = Carrying(tmp_path / "elsewhere"), Path("out")
+    monkeypatch.setattr(running, "open_executor", lambda config, usual: away)
+    monkeypatch.setattr(running, "describe", lambda *_: {"model_fingerprint": "that of another model"})
+    with pytest.raises(ParetuneError) as caught:
+        running.run(config, out, lambda _: None)
+    assert str(caught.value) == (
+        f"model.path: {tiny_sd3} is another model here than the one that the run began with; put the same "
+        "files on every machine"
+    )
+
+
+def test_the_files_of_a_recipe_are_those_that_it_names_and_their_neighbours(
+    tiny_sd3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tiny_recipe(Path("recipe"), tiny_sd3, pictures=[(8, 8)])
+    Path("recipe/shade.py").write_text("LEVEL = 1\n")
+    code = "from shade import LEVEL\n\nred = dark = lambda images, prompts: []\n"
+    Path("recipe/rewards.py").write_text(code)
+    assert set(recipe_files(load_config(path))) == {
+        "recipe/rewards.py", "recipe/shade.py", "recipe/prompts.jsonl", "recipe/inputs/0.png",
+    }  # fmt: skip
+    shutil.copytree("recipe", "fixed")
+    text = path.read_text().replace("recipe/", f"{tmp_path}/fixed/")
+    path.write_text(text)
+    assert f"{tmp_path}/fixed/shade.py" in set(recipe_files(load_config(path)))
+    assert json.loads(Path("recipe/prompts.jsonl").read_text().splitlines()[0])["image"] == "inputs/0.png"

@@ -70,9 +70,7 @@ class LoraConfig(Section):
 
     rank: Rank = 16
     alpha: PositiveReal = 32.0
-    init: Literal["gaussian", "kaiming", "carried"] = Field(
-        "gaussian", description="carried: from round 2 on along what the earlier rounds changed most"
-    )
+    init: Literal["gaussian", "kaiming"] = "gaussian"
     targets: Annotated[tuple[Line, ...], Field(min_length=1)] | None = Field(
         None, description="modules that get adapters; by default the family's attention"
     )

@@ -46,7 +46,7 @@ def attach_policy(
             PeftLoraConfig(
                 r=config.rank,
                 lora_alpha=cast(int, config.alpha),  # peft divides it by the rank, so a float works as well
-                init_lora_weights=True if config.init == "kaiming" else "gaussian",
+                init_lora_weights="gaussian" if config.init == "gaussian" else True,
                 target_modules=list(targets),
             ),
             adapter_name=POLICY,

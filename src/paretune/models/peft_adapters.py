@@ -19,7 +19,7 @@ def lora_config(config: LoraConfig, targets: Sequence[str]) -> Any:
 
     return PeftLoraConfig(
         r=config.rank, lora_alpha=cast(int, config.alpha), lora_dropout=0.0, task_type="CAUSAL_LM",
-        init_lora_weights=True if config.init == "kaiming" else "gaussian",
+        init_lora_weights="gaussian" if config.init == "gaussian" else True,
         target_modules=list(config.targets or targets),
     )  # fmt: skip
 

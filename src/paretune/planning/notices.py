@@ -27,7 +27,6 @@ def notices(config: RunConfig, hub: bool = True) -> list[str]:
     """All lines. hub: whether datasets of the hub are loaded, which may download them."""
     lines = [*gguf.notices(config.model.path), *cut_notices(config, hub), *tie_notices(config, hub)]
     idle = [*_idle_anchor(config), *_idle_lean(config), *_idle_decay(config), *_idle_limits(config)]
-    idle += _idle_init(config)
     return [*lines, *_overlap(config), *idle, *_missed_stages(config, hub), *shared_notices(config, hub)]
 
 
@@ -134,15 +133,6 @@ def _idle_lean(config: RunConfig) -> list[str]:
     if not given or "mapreduce" in config.methods:
         return []
     return [f"{' and '.join(given)} {'changes' if len(given) == 1 else 'change'} nothing without mapreduce"]
-
-
-def _idle_init(config: RunConfig) -> list[str]:
-    """A line where no adapter begins from the earlier rounds, though `lora.init` says so."""
-    if config.lora is None or config.lora.init != "carried":
-        return []
-    if "mapreduce" in config.methods and config.rounds > 1:
-        return []
-    return ["lora.init: carried changes nothing without a second round of mapreduce"]
 
 
 def _missed_stages(config: RunConfig, hub: bool) -> list[str]:

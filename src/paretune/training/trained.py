@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from ..config import RunConfig
-from ..models.carried import carry
 from ..models.flow import FlowPolicy
 from ..models.lora import attach_parents, attach_policy, fold, only, policy_deltas, swapped
 from ..models.quantize import is_quantized, quantize
@@ -55,11 +54,8 @@ def train_adapter(
     if parents and apart:
         attach_parents(transformer, parents)
     targets = config.adapter.targets or policy.targets
-    parameters = attach_policy(transformer, config.adapter, targets, seed)
-    if parents and config.adapter.init == "carried":
-        carry(parameters, parents)
     return Trained(
-        parameters,
+        attach_policy(transformer, config.adapter, targets, seed),
         lambda: only(transformer, policy=False, parents=anchor == "round"),
         lambda values: dict(policy_deltas(transformer, values)),
     )

@@ -20,7 +20,6 @@ from transformers import PrinterCallback
 
 from ...config import RunConfig
 from ...data.prompts import load_prompts
-from ...models.carried import carry
 from ...models.causal_lm.policy import CausalLMPolicy
 from ...models.loading import open_policy
 from ...models.lora import check_targets, fold
@@ -76,7 +75,6 @@ class LanguageTrainer:
         for reward_config in config.rewards.values():
             held_out = load_prompts(reward_config.eval_prompts)[: config.evaluate.prompts]
             self.policy.render([p.text for p in held_out])
-        self.parents = parents
         if parents:
             fold(self.policy.transformer, parents)
         self.state = TrainState({}, cast(torch.optim.Optimizer, None), {}, {})
@@ -214,8 +212,6 @@ class LanguageTrainer:
         parameters = adapter_parameters(trainer.model)
         for parameter in parameters.values():
             parameter.data = parameter.data.float()
-        if self.parents and self.config.adapter.init == "carried":
-            carry(parameters, self.parents)
         self.state.parameters = parameters
         rate_of = getattr(trainer, "rate_of", lambda name: 1.0)
         shares = {name: rate_of(name) for name in parameters}
